@@ -1,0 +1,78 @@
+"""Model Context Protocol messages over any channel, for Trio.
+
+::
+
+    async with open_transport("stdio:python server.py") as (tx, rx):
+        await tx.send(Request(1, "tools/list"))
+        async for message in rx:
+            ...
+"""
+
+from trioxport.config import Target, register_scheme
+from trioxport.connection import Connection, Statistics
+from trioxport.errors import (
+    AuthenticationError,
+    CircuitOpen,
+    ConnectError,
+    ConnectionLost,
+    ConnectTimeout,
+    DecodeError,
+    HTTPStatusError,
+    MessageTooLarge,
+    NameResolutionError,
+    PermissionDenied,
+    ProtocolViolation,
+    RateLimited,
+    RequestTimeout,
+    ServerUnreachable,
+    SessionExpired,
+    SpawnError,
+    TLSError,
+    TransportError,
+    UsageError,
+    VersionMismatch,
+)
+from trioxport.frames import Frame, Limits
+from trioxport.messages import ErrorResponse, Incoming, Message, Notification, Request, Response, Undelivered
+from trioxport.opening import connect_transport, open_transport, serve_transport
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AuthenticationError",
+    "CircuitOpen",
+    "ConnectError",
+    "ConnectTimeout",
+    "Connection",
+    "ConnectionLost",
+    "DecodeError",
+    "ErrorResponse",
+    "Frame",
+    "HTTPStatusError",
+    "Incoming",
+    "Limits",
+    "Message",
+    "MessageTooLarge",
+    "NameResolutionError",
+    "Notification",
+    "PermissionDenied",
+    "ProtocolViolation",
+    "RateLimited",
+    "Request",
+    "RequestTimeout",
+    "Response",
+    "ServerUnreachable",
+    "SessionExpired",
+    "SpawnError",
+    "Statistics",
+    "TLSError",
+    "Target",
+    "TransportError",
+    "Undelivered",
+    "UsageError",
+    "VersionMismatch",
+    "connect_transport",
+    "open_transport",
+    "register_scheme",
+    "serve_transport",
+]

@@ -1,0 +1,210 @@
+"""Where messages become frames and frames messages, and where every sent request is settled exactly once."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+import trio
+from trio.abc import ReceiveChannel, SendChannel
+
+from trioxport._supervisor import Supervisor
+from trioxport.abc import FrameChannels, MessageChannels
+from trioxport.errors import ConnectionLost, DecodeError, MessageTooLarge, ProtocolViolation, TransportError, UsageError
+from trioxport.frames import Frame
+from trioxport.messages import (
+    ErrorResponse,
+    Incoming,
+    Message,
+    Notification,
+    Request,
+    RequestId,
+    Response,
+    Undelivered,
+)
+
+CANCELLED: Final = "notifications/cancelled"
+
+
+@attrs.define
+class _InFlight:
+    """The requests that were sent and are not settled yet."""
+
+    requests: dict[RequestId, Request] = attrs.Factory(dict[RequestId, Request])
+    sending: int = 0
+    none_sending: trio.Event | None = None
+
+    def add(self, request: Request) -> None:
+        if request.id in self.requests:
+            raise UsageError(f"a request with the id {request.id!r} is in flight already", hint="Give each its own id")
+        self.requests[request.id] = request
+
+    def forget_cancelled(self, notification: Notification) -> None:
+        """A request that this side cancels is settled by that: its peer is not to answer any more."""
+        if notification.method == CANCELLED and isinstance(notification.params, dict):
+            self.requests.pop(notification.params.get("requestId", ""), None)
+
+    async def all_sent_or_refused(self) -> None:
+        """Wait until each request is either accepted for sending, or refused and no longer in flight."""
+        while self.sending:
+            self.none_sending = trio.Event()
+            await self.none_sending.wait()
+
+
+class _MessageSend(SendChannel[Message]):
+    def __init__(self, frames: SendChannel[Frame], supervisor: Supervisor, in_flight: _InFlight) -> None:
+        self._frames = frames
+        self._supervisor = supervisor
+        self._encode = supervisor.codec.encode
+        self._max_size = supervisor.limits.max_message_size
+        self._in_flight = in_flight
+        self._closed = False
+
+    async def send(self, value: Message) -> None:
+        payload = self._encode(value)
+        if len(payload) > self._max_size:
+            raise self._too_large(len(payload))
+        if type(value) is not Request:
+            await self._send(Frame(payload, value))
+            if type(value) is Notification:
+                self._in_flight.forget_cancelled(value)
+            return
+        in_flight = self._in_flight
+        in_flight.add(value)
+        in_flight.sending += 1
+        try:
+            await self._send(Frame(payload, value))
+        except BaseException:
+            in_flight.requests.pop(value.id, None)
+            raise
+        finally:
+            in_flight.sending -= 1
+            if in_flight.none_sending is not None:
+                in_flight.none_sending.set()
+
+    async def _send(self, frame: Frame) -> None:
+        if self._supervisor.failure is None:
+            try:
+                return await self._frames.send(frame)
+            except trio.ClosedResourceError:
+                if self._closed:
+                    raise
+            except trio.BrokenResourceError as error:
+                if isinstance(error, TransportError):
+                    raise
+        elif self._closed:
+            raise trio.ClosedResourceError
+        failure = self._supervisor.failure or await self._supervisor.verdict()
+        await trio.lowlevel.checkpoint()
+        self._supervisor.failure_seen = True
+        raise _sent_too_late(failure, self._supervisor.target)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        await self._frames.aclose()
+
+    def _too_large(self, size: int) -> MessageTooLarge:
+        return MessageTooLarge(
+            f"a message of {size} bytes is over the limit of {self._max_size}",
+            target=self._supervisor.target,
+            outcome="not_sent",
+        )
+
+
+class _MessageReceive(ReceiveChannel[Incoming]):
+    def __init__(self, frames: ReceiveChannel[Frame], supervisor: Supervisor, in_flight: _InFlight) -> None:
+        self._frames = frames
+        self._supervisor = supervisor
+        self._decode = supervisor.codec.decode
+        self._max_size = supervisor.limits.max_message_size
+        self._in_flight = in_flight
+
+    async def receive(self) -> Incoming:
+        while True:
+            try:
+                frame = await self._frames.receive()
+            except trio.EndOfChannel:
+                return await self._settle_at_end()
+            message = self._accept(frame)
+            if message is not None:
+                return message
+
+    async def aclose(self) -> None:
+        await self._frames.aclose()
+
+    def _accept(self, frame: Frame) -> Incoming | None:
+        """What a frame means to the application; None if nothing."""
+        if frame.error is not None:
+            return self._refuse(frame, frame.error)
+        try:
+            message = frame.message or self._decode_payload(frame.payload)
+        except (DecodeError, ProtocolViolation, MessageTooLarge) as error:
+            return self._refuse(frame, error)
+        if isinstance(message, Response | ErrorResponse) and message.id is not None:
+            if self._in_flight.requests.pop(message.id, None) is None:
+                self._supervisor.discard(ProtocolViolation(f"a response to no request in flight, id {message.id!r}"))
+                return None
+        return message
+
+    def _decode_payload(self, payload: bytes) -> Message:
+        if len(payload) > self._max_size:
+            raise MessageTooLarge(f"a message of {len(payload)} bytes is over the limit of {self._max_size}")
+        return self._decode(payload)
+
+    def _refuse(self, frame: Frame, error: TransportError) -> Undelivered | None:
+        """Settle the request that a frame without a usable message belongs to, if there is one."""
+        if error.target is None:
+            error.target = self._supervisor.target
+        original = frame.message
+        if original is None:
+            self._supervisor.discard(error)
+            request_id = self._supervisor.codec.identify(frame.payload)
+            original = None if request_id is None else self._in_flight.requests.pop(request_id, None)
+        elif isinstance(original, Request) and self._in_flight.requests.pop(original.id, None) is None:
+            return None
+        return None if original is None else Undelivered.of(original, error)
+
+    async def _settle_at_end(self) -> Undelivered:
+        """After the last frame: first what was never answered, then the end or the loss."""
+        failure = await self._supervisor.verdict()
+        await self._in_flight.all_sent_or_refused()
+        waiting = self._in_flight.requests
+        if waiting:
+            await trio.lowlevel.checkpoint()
+            if waiting:
+                return Undelivered.of(waiting.pop(next(iter(waiting))), _unanswered(failure, self._supervisor.target))
+        if failure is None:
+            raise trio.EndOfChannel
+        self._supervisor.failure_seen = True
+        raise failure.with_traceback(None)
+
+
+def _unanswered(failure: TransportError | None, target: str) -> TransportError:
+    if failure is not None:
+        return failure
+    return ConnectionLost("the peer ended the connection before it answered", target=target)
+
+
+def _sent_too_late(failure: TransportError | None, target: str) -> TransportError:
+    """A message that was not accepted was not sent, whatever became of those before it."""
+    error = ConnectionLost("the connection is over", target=target, outcome="not_sent")
+    if isinstance(failure, ConnectionLost):
+        error = ConnectionLost(
+            failure.reason,
+            target=failure.target,
+            hint=failure.hint,
+            outcome="not_sent",
+            retryable=failure.retryable,
+            exit_code=failure.exit_code,
+            stderr_tail=failure.stderr_tail,
+        )
+    error.__cause__ = failure
+    return error
+
+
+def message_channels(frames: FrameChannels, supervisor: Supervisor) -> MessageChannels:
+    """The codec's channels over a transport's frames."""
+    in_flight = _InFlight()
+    return MessageChannels(
+        _MessageSend(frames.send, supervisor, in_flight), _MessageReceive(frames.receive, supervisor, in_flight)
+    )

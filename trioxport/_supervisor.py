@@ -1,0 +1,316 @@
+"""The supervisor owns a transport's context manager; the user's block only ever sees channels (DESIGN: contract of a
+connection). It is entered and left in a task of its own, so that a failure is a recorded fact instead of an exception
+that tears through the user's code, and so that any task may close the connection.
+
+This module makes the only nurseries of the library outside the transports.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final, Literal, TypeAlias
+
+import attrs
+import trio
+from trio.abc import ReceiveChannel, SendChannel
+
+from trioxport.abc import Codec, ConnectionInfo, FrameChannels, Role, Transport
+from trioxport.errors import (
+    ConnectError,
+    ConnectionLost,
+    ConnectTimeout,
+    ServerUnreachable,
+    TransportError,
+)
+from trioxport.frames import Limits
+
+logger: Final = logging.getLogger("trioxport")
+
+State: TypeAlias = Literal["connecting", "open", "closing", "closed", "failed"]
+
+
+@asynccontextmanager
+async def open_tasks() -> AsyncGenerator[trio.Nursery]:
+    """A nursery out of which the body's exception comes as the same object, and a child's without a group."""
+    raised: BaseException | None = None
+    crash: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                yield nursery
+            except BaseException as error:
+                raised = error
+                nursery.cancel_scope.cancel()
+    except BaseException as error:
+        crash = alone(error)
+    if crash is not None and not (isinstance(crash, Exception) and _is_own(raised)):
+        if not (isinstance(crash, trio.Cancelled) and raised is not None):
+            raise crash
+    if raised is not None:
+        raise raised
+
+
+def _is_own(raised: BaseException | None) -> bool:
+    """Whether the body raised by itself, rather than being cancelled because a child crashed."""
+    return raised is not None and not isinstance(raised, trio.Cancelled)
+
+
+def alone(error: BaseException) -> BaseException:
+    """The one exception in nested groups: a KeyboardInterrupt if there is one, else the only leaf, else the group."""
+    leaves = list(_leaves(error))
+    for leaf in leaves:
+        if isinstance(leaf, KeyboardInterrupt):
+            return leaf
+    return leaves[0] if len(leaves) == 1 else error
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        group: BaseExceptionGroup[BaseException] = error
+        return [leaf for inner in group.exceptions for leaf in _leaves(inner)]
+    return [error]
+
+
+@attrs.frozen
+class Terms:
+    """What holds for one connection; times in seconds."""
+
+    role: Role
+    target: str
+    codec: Codec
+    limits: Limits
+    connect_timeout: float
+    close_timeout: float
+    allow_plaintext: bool
+
+
+class Supervisor:
+    """Enters a transport, knows how it fares, and leaves it. It is the transport's and the layers' ``Scope``.
+
+    Args:
+        transport: What to enter.
+        terms: What holds for the connection.
+        outlives_cancel: Whether a cancellation from around is withheld from the transport until ``close`` or
+            ``abort`` is called, so that the block that uses the connection is cancelled first. Whoever sets it
+            must call one of them in every case.
+    """
+
+    def __init__(self, transport: Transport, terms: Terms, *, outlives_cancel: bool) -> None:
+        self.transport = transport
+        self.terms = terms
+        self.info = ConnectionInfo(terms.target)
+        self.state: State = "connecting"
+        self.failure: TransportError | None = None
+        self.failure_seen = False
+        self.discarded: Counter[str] = Counter()
+        self._channels: FrameChannels | None = None
+        self._peer_done = False
+        self._life = trio.CancelScope(shield=outlives_cancel)
+        self._entered_or_over = trio.Event()
+        self._leave = trio.Event()
+        self._over = trio.Event()
+        self._deferred: list[Callable[[], object]] = []
+        self._tasks: trio.Nursery | None = None
+
+    # What a transport and a layer see: the Scope.
+
+    @property
+    def role(self) -> Role:
+        return self.terms.role
+
+    @property
+    def target(self) -> str:
+        return self.terms.target
+
+    @property
+    def limits(self) -> Limits:
+        return self.terms.limits
+
+    @property
+    def codec(self) -> Codec:
+        return self.terms.codec
+
+    @property
+    def close_timeout(self) -> float:
+        return self.terms.close_timeout
+
+    @property
+    def allow_plaintext(self) -> bool:
+        return self.terms.allow_plaintext
+
+    def peer_done(self) -> None:
+        self._peer_done = True
+
+    def lost(self, error: TransportError) -> None:
+        if self.failure is None:
+            error.target = error.target or self.target
+            self.failure = error
+            if self.state == "open":
+                self.state = "failed"
+
+    def discard(self, error: TransportError) -> None:
+        kind = type(error).__name__
+        self.discarded[kind] += 1
+        level = logging.WARNING if self.discarded[kind] == 1 else logging.DEBUG
+        logger.log(level, "%s: skipped something received: %s: %s", self.target, kind, error)
+
+    def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: Any) -> None:
+        if self._tasks is None:
+            raise RuntimeError("the connection is over")
+        self._tasks.start_soon(self._contain, async_fn, args)
+
+    def defer(self, callback: Callable[[], object]) -> None:
+        self._deferred.append(callback)
+
+    # What the opener and the connection see.
+
+    async def run(self) -> None:
+        """Enter the transport, and leave it when told so; to be started in a nursery. Raises no ``Exception``."""
+        cut_short = True
+        try:
+            with self._life:
+                self._life.deadline = trio.current_time() + self.terms.connect_timeout
+                await self._carry()
+                cut_short = False
+        except Exception as error:
+            cut_short = False
+            self._record(error)
+        finally:
+            if cut_short:
+                self._record_cut()
+            self._end()
+
+    async def entered(self) -> FrameChannels:
+        """Wait for the transport's channels. Raises ``ConnectError``; cancelled, the transport is left at once."""
+        try:
+            await self._entered_or_over.wait()
+        except trio.Cancelled:
+            self.abort()
+            raise
+        if self._channels is None:
+            await self._over.wait()
+            assert self.failure is not None
+            raise self.failure
+        return self._channels
+
+    async def verdict(self) -> TransportError | None:
+        """How the connection ended, once one of its channels has: the loss, or None for an orderly end."""
+        if self.failure is None and self._peer_done:
+            return None
+        self._begin_leaving()
+        if self.failure is None:
+            await self._over.wait()
+        return self.failure
+
+    async def close(self, tx: SendChannel[Any], rx: ReceiveChannel[Any]) -> None:
+        """Flush and close within ``close_timeout``; cancelled, leave at once. Returns when everything is over."""
+        self._limit_life()
+        try:
+            try:
+                with trio.move_on_at(self._life.deadline):
+                    await tx.aclose()
+            except Exception as error:
+                self._record(error)
+            self._begin_leaving()
+            await self._over.wait()
+            await rx.aclose()
+        except trio.Cancelled:
+            self.abort()
+            await _close_by_force(tx, rx)
+            raise
+
+    def abort(self) -> None:
+        """Leave at once, waiting for nobody."""
+        self._life.cancel()
+
+    # The inside.
+
+    async def _carry(self) -> None:
+        async with open_tasks() as self._tasks:
+            async with self.transport(self) as channels:
+                self._channels = channels
+                self._life.deadline = math.inf
+                self.state = "open"
+                self._entered_or_over.set()
+                await self._leave.wait()
+                await channels.send.aclose()
+            self._tasks.cancel_scope.cancel()
+
+    async def _contain(self, async_fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
+        try:
+            await async_fn(*args)
+        except Exception as error:
+            self._record(error)
+            self._begin_leaving()
+
+    def _begin_leaving(self) -> None:
+        if self.state == "open":
+            self.state = "closing"
+        self._limit_life()
+        self._leave.set()
+
+    def _limit_life(self) -> None:
+        self._life.deadline = min(self._life.deadline, trio.current_time() + self.terms.close_timeout)
+
+    def _record(self, error: Exception) -> None:
+        cause = alone(error)
+        if self._channels is None:
+            self.lost(as_connect_error(cause))
+        else:
+            self.lost(as_loss(cause))
+
+    def _record_cut(self) -> None:
+        """Leaving was cut short: by the connect timeout, by the close timeout, or by a cancellation."""
+        if self._channels is None:
+            seconds = self.terms.connect_timeout
+            self.lost(ConnectTimeout(f"no connection within {seconds:g} s"))
+        elif self.state == "open":
+            self.lost(ConnectionLost("the nursery that carries the connection was cancelled", retryable=False))
+
+    def _end(self) -> None:
+        self._tasks = None
+        self.state = "failed" if self.failure else "closed"
+        self._entered_or_over.set()
+        self._over.set()
+        while self._deferred:
+            self._deferred.pop()()
+
+
+async def _close_by_force(*channels: SendChannel[Any] | ReceiveChannel[Any]) -> None:
+    """Close channels without waiting, whatever state they are in (a cancelled ``aclose`` closes by force)."""
+    with trio.CancelScope(shield=True) as scope:
+        scope.cancel()
+        for channel in channels:
+            try:
+                await channel.aclose()
+            except trio.Cancelled:
+                continue
+
+
+def as_connect_error(error: BaseException) -> TransportError:
+    """The error of a connection that did not come about."""
+    if isinstance(error, TransportError):
+        return error
+    failure: ConnectError
+    if isinstance(error, OSError):
+        failure = ServerUnreachable(f"cannot connect: {error.strerror or error}")
+    else:
+        failure = ConnectError(f"the transport failed to open: {error!r}", retryable=False)
+    failure.__cause__ = error
+    return failure
+
+
+def as_loss(error: BaseException) -> TransportError:
+    """The error of a connection that was open."""
+    if isinstance(error, TransportError):
+        return error
+    if isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError | OSError):
+        failure = ConnectionLost("the connection broke")
+    else:
+        failure = ConnectionLost(f"the transport failed: {error!r}", retryable=False)
+    failure.__cause__ = error
+    return failure

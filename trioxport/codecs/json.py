@@ -1,0 +1,123 @@
+"""JSON by msgspec, with the standard library as the judge of what msgspec refuses (RFC 8259).
+
+msgspec is the fast path. Three things it does not do as JSON-RPC needs them, so they are sorted out here:
+
+* it refuses lone surrogates, which JSON allows as escapes: the standard library takes over, both ways;
+* it writes an integer beyond 64 bits as a string. Its MessagePack encoder refuses such an integer, and costs a
+  fraction of what a look at every value in Python would;
+* it writes NaN and infinity as ``null``. So where an encoding contains ``null``, the values are looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
+
+import msgspec
+
+from trioxport.codecs._envelope import from_wire, response_id, to_wire
+from trioxport.errors import DecodeError, UsageError
+from trioxport.messages import Message, RequestId
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder().decode
+_check_range: Final = msgspec.msgpack.Encoder().encode
+
+_ID: Final = rb'"id"\s*:\s*(-?\d{1,18}|"[^"\\]{0,200}")'
+_ID_AT_START: Final = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?' + _ID + rb"\s*,(?!\s*\"method\")")
+_ID_AT_END: Final = re.compile(rb'[,{]\s*' + _ID + rb'\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*\Z')
+
+
+class _JSON:
+    name: Final = "JSON"
+    content_type: Final = "application/json"
+    binary: Final = False
+
+    def encode(self, message: Message) -> bytes:
+        envelope = to_wire(message)
+        try:
+            payload = _encode(envelope)
+            _check_range(envelope)
+        except (OverflowError, UnicodeEncodeError):
+            payload = _encode_by_the_book(envelope)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UsageError(f"the message cannot be written as JSON: {error}") from error
+        if b"null" in payload:
+            _refuse_non_finite(envelope)
+        return payload
+
+    def decode(self, payload: bytes) -> Message:
+        return from_wire(_parse(payload))
+
+    def identify(self, fragment: bytes) -> RequestId | None:
+        try:
+            return response_id(_parse(fragment))
+        except DecodeError:
+            pass
+        found = _ID_AT_START.match(fragment) or _ID_AT_END.search(fragment[-512:])
+        return _decode(found[1]) if found else None
+
+    def __repr__(self) -> str:
+        return "trioxport.codecs.JSON"
+
+
+JSON: Final = _JSON()
+"""The codec of MCP: one JSON text in UTF-8 for each message. Stateless, and shared."""
+
+
+def _parse(payload: bytes) -> Any:
+    try:
+        return _decode(payload)
+    except msgspec.DecodeError as error:
+        return _parse_by_the_book(payload, error)
+    except UnicodeDecodeError as error:
+        raise DecodeError("the message is not UTF-8") from error
+    except RecursionError as error:
+        raise DecodeError("the message is nested too deep") from error
+
+
+def _parse_by_the_book(payload: bytes, refusal: msgspec.DecodeError) -> Any:
+    try:
+        return json.loads(payload.decode(), parse_constant=_refuse_constant, parse_float=_finite)
+    except UnicodeDecodeError as error:
+        raise DecodeError("the message is not UTF-8") from error
+    except RecursionError as error:
+        raise DecodeError("the message is nested too deep") from error
+    except ValueError:
+        raise DecodeError(f"the message is not JSON: {refusal}") from refusal
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(constant)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(digits)
+    return number
+
+
+def _encode_by_the_book(envelope: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(
+            envelope, allow_nan=False, separators=(",", ":"), default=msgspec.to_builtins
+        ).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"the message cannot be written as JSON: {error}") from error
+
+
+def _refuse_non_finite(envelope: dict[str, Any]) -> None:
+    waiting: list[Any] = [envelope]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, float):
+            if not math.isfinite(value):
+                raise UsageError(f"JSON has no {value}")
+        elif isinstance(value, Mapping):
+            waiting.extend(value.values())
+        elif isinstance(value, list | tuple):
+            waiting.extend(value)

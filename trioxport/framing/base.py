@@ -1,0 +1,95 @@
+"""What a framing is, and what it says of a payload that is too large."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, Protocol, TypeAlias
+
+import attrs
+
+FramingName: TypeAlias = Literal["newline", "length"]
+
+EXCERPT: Final = 512
+"""Bytes kept of each end of a payload that is too large: enough to find the id of a response in."""
+
+
+@attrs.frozen
+class Oversized:
+    """A payload over the limit, which was skipped.
+
+    Args:
+        size: Its bytes.
+        excerpt: Its first and its last bytes.
+    """
+
+    size: int
+    excerpt: bytes
+
+
+class Decoder(Protocol):
+    """Finds the payloads in one stream of bytes."""
+
+    def feed(self, data: bytes) -> list[bytes | Oversized]:
+        """What ``data`` completes, in order."""
+        ...
+
+    @property
+    def pending(self) -> int:
+        """Bytes of an incomplete payload; at the end of the stream anything but 0 is a loss."""
+        ...
+
+
+class Framing(Protocol):
+    """A way to delimit payloads.
+
+    Attributes:
+        name: As it stands in a URL, ``?framing=newline``.
+        binary: Whether payloads may contain any byte.
+    """
+
+    @property
+    def name(self) -> FramingName: ...
+    @property
+    def binary(self) -> bool: ...
+
+    def parts(self, payload: bytes) -> tuple[bytes, ...]:
+        """The payload and what delimits it, in the order in which they are written."""
+        ...
+
+    def decoder(self, max_size: int) -> Decoder:
+        """A new decoder that skips payloads of more than ``max_size`` bytes."""
+        ...
+
+
+class Partial:
+    """The beginning of a payload, which other parts will follow: kept whole up to the limit, else its two ends."""
+
+    def __init__(self, max_size: int) -> None:
+        self._max_size = max_size
+        self._reset()
+
+    def _reset(self) -> None:
+        self.size = 0
+        self._parts: list[bytes] = []
+        self._head = b""
+        self._tail = b""
+
+    def add(self, part: bytes) -> None:
+        self.size += len(part)
+        if self.size <= self._max_size:
+            self._parts.append(part)
+            return
+        for kept in self._parts:
+            self._keep_ends(kept)
+        self._parts.clear()
+        self._keep_ends(part)
+
+    def take(self) -> bytes | Oversized:
+        """The payload, as it is complete now; afterwards this is empty."""
+        payload = b"".join(self._parts) if self.size <= self._max_size else Oversized(self.size, self._head + self._tail)
+        self._reset()
+        return payload
+
+    def _keep_ends(self, part: bytes) -> None:
+        missing = EXCERPT - len(self._head)
+        self._head += part[:missing]
+        self._tail = (self._tail + part[missing:][-EXCERPT:])[-EXCERPT:]

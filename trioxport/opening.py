@@ -1,0 +1,176 @@
+"""``open_transport``, ``connect_transport`` and ``serve_transport``: they compose the stack of a connection."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Final, TypeGuard
+
+import trio
+
+from trioxport._endpoint import message_channels
+from trioxport._supervisor import Supervisor, Terms, open_tasks
+from trioxport.abc import Codec, FrameChannels, FrameLayer, Layer, MessageChannels, MessageLayer, Transport
+from trioxport.codecs.json import JSON
+from trioxport.config import Target, describe, to_listener, to_transport
+from trioxport.connection import Connection
+from trioxport.errors import TransportError
+from trioxport.frames import Limits
+
+DEFAULT_LIMITS: Final = Limits()
+CONNECT_TIMEOUT: Final = 30.0
+CLOSE_TIMEOUT: Final = 5.0
+
+
+@asynccontextmanager
+async def open_transport(
+    target: Target,
+    *,
+    layers: Sequence[Layer] = (),
+    codec: Codec = JSON,
+    limits: Limits = DEFAULT_LIMITS,
+    connect_timeout: float = CONNECT_TIMEOUT,
+    close_timeout: float = CLOSE_TIMEOUT,
+    allow_plaintext: bool = False,
+) -> AsyncGenerator[Connection]:
+    """Open a connection to ``target`` for the time of a block: ``async with open_transport(url) as (tx, rx)``.
+
+    Args:
+        target: A URL, a config object such as ``Stdio(...)``, or a transport.
+        layers: What wraps the channels, the first closest to the application; message layers before frame layers.
+        codec: How messages are written; both sides have to agree.
+        limits: Bounds for both directions.
+        connect_timeout: Seconds until the attempt to connect ends with ``ConnectTimeout``.
+        close_timeout: Seconds that leaving the block may take to flush, and to wait for the peer to go.
+        allow_plaintext: Whether an unencrypted connection may leave this machine.
+
+    Raises:
+        ConnectError: There is no connection; ``NameResolutionError``, ``ServerUnreachable``, ``ConnectTimeout``,
+            ``TLSError`` and ``SpawnError`` say more.
+        UsageError: The target, or the combination of arguments, cannot work.
+        TypeError: ``layers`` holds something that is no layer, or holds layers in the wrong order.
+        TransportError: On leaving, a failure that nobody saw at ``tx`` or ``rx``.
+
+    An exception of the block leaves it as the same object. Leaving flushes, closes and reaps within
+    ``close_timeout``; when cancelled from around, it waits for nobody, yet leaves nothing behind.
+    """
+    terms = Terms("client", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext)
+    async with _open(to_transport(target), terms, layers) as connection:
+        yield connection
+
+
+async def connect_transport(
+    nursery: trio.Nursery,
+    target: Target,
+    *,
+    layers: Sequence[Layer] = (),
+    codec: Codec = JSON,
+    limits: Limits = DEFAULT_LIMITS,
+    connect_timeout: float = CONNECT_TIMEOUT,
+    close_timeout: float = CLOSE_TIMEOUT,
+    allow_plaintext: bool = False,
+) -> Connection:
+    """The same as :func:`open_transport` with the caller's nursery: the connection lives until ``aclose``.
+
+    ``await connection.aclose()`` may be called from any task. A nursery that is cancelled takes its connections with
+    it at once; one that is not waits for them.
+    """
+    terms = Terms("client", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext)
+    message_layers, frame_layers = split_layers(layers)
+    supervisor = Supervisor(to_transport(target), terms, outlives_cancel=False)
+    nursery.start_soon(supervisor.run)
+    return _compose(await supervisor.entered(), message_layers, frame_layers, supervisor)
+
+
+async def serve_transport(
+    handler: Callable[[Connection], Awaitable[object]],
+    target: Target,
+    *,
+    layers: Sequence[Layer] = (),
+    codec: Codec = JSON,
+    limits: Limits = DEFAULT_LIMITS,
+    connect_timeout: float = CONNECT_TIMEOUT,
+    close_timeout: float = CLOSE_TIMEOUT,
+    allow_plaintext: bool = False,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run ``handler`` once for each connection that ``target`` accepts, until cancelled.
+
+    ``await nursery.start(serve_transport, handler, "tcp://127.0.0.1:0")`` returns the addresses that it listens on, as
+    targets for clients. Arguments are those of :func:`open_transport`, for each accepted connection;
+    ``allow_plaintext`` is needed to listen beyond loopback without encryption.
+
+    A handler that returns closes its connection. One that raises closes it too: where there can be more than one
+    connection the exception is logged (on ``trioxport``) and the server goes on; over ``stdio:``, which has only one,
+    it is raised here.
+
+    Raises:
+        UsageError: The target cannot be served, or its address is in use.
+    """
+    description = describe(target)
+    split_layers(layers)
+
+    async def accept(transport: Transport) -> None:
+        terms = Terms("server", description, codec, limits, connect_timeout, close_timeout, allow_plaintext)
+        async with _open(transport, terms, layers) as connection:
+            await handler(connection)
+
+    await to_listener(target).listen(accept, allow_plaintext=allow_plaintext, task_status=task_status)
+
+
+@asynccontextmanager
+async def _open(transport: Transport, terms: Terms, layers: Sequence[Layer]) -> AsyncGenerator[Connection]:
+    message_layers, frame_layers = split_layers(layers)
+    async with open_tasks() as tasks:
+        supervisor = Supervisor(transport, terms, outlives_cancel=True)
+        tasks.start_soon(supervisor.run)
+        connection = _compose(await supervisor.entered(), message_layers, frame_layers, supervisor)
+        try:
+            yield connection
+        except BaseException:
+            with suppress(trio.Cancelled, TransportError):  # the block's exception goes on, and nothing in its place
+                await connection.aclose()
+            raise
+        await connection.aclose()
+
+
+def split_layers(layers: Sequence[Layer]) -> tuple[list[MessageLayer], list[FrameLayer]]:
+    """The message layers and the frame layers, each with the one closest to the application first."""
+    message_layers: list[MessageLayer] = []
+    frame_layers: list[FrameLayer] = []
+    for layer in layers:
+        if _is_frame_layer(layer):
+            frame_layers.append(layer)
+        elif not _is_message_layer(layer):
+            raise TypeError(f"{layer!r} is no layer: it has neither level = 'message' nor level = 'frame'")
+        elif frame_layers:
+            raise TypeError(
+                f"message layer {layer!r} comes after frame layer {frame_layers[-1]!r}: message layers are closer to "
+                "the application, so list them first"
+            )
+        else:
+            message_layers.append(layer)
+    return message_layers, frame_layers
+
+
+def _is_message_layer(layer: Layer) -> TypeGuard[MessageLayer]:
+    return getattr(layer, "level", None) == "message"
+
+
+def _is_frame_layer(layer: Layer) -> TypeGuard[FrameLayer]:
+    return getattr(layer, "level", None) == "frame"
+
+
+def _compose(
+    frames: FrameChannels, message_layers: list[MessageLayer], frame_layers: list[FrameLayer], supervisor: Supervisor
+) -> Connection:
+    try:
+        for frame_layer in reversed(frame_layers):
+            frames = frame_layer.wrap(frames, supervisor)
+        messages: MessageChannels = message_channels(frames, supervisor)
+        for message_layer in reversed(message_layers):
+            messages = message_layer.wrap(messages, supervisor)
+    except BaseException:
+        supervisor.abort()
+        raise
+    return Connection(messages, supervisor)

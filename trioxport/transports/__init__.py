@@ -1,0 +1,1 @@
+"""The bindings: one module for each kind of wire."""

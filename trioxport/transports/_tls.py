@@ -1,0 +1,120 @@
+"""TLS over a Trio stream, with the half-close that ``trio.SSLStream`` does not have.
+
+The ``ssl`` module offers closing as one step, ``unwrap``, which fails when data of the peer's arrives after this
+side's close_notify. Over memory buffers it can be taken apart: what has arrived is read first, so that ``unwrap``
+finds nothing, writes the close_notify and asks to wait; reading then goes on as before (RFC 8446, section 6.1).
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections import deque
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import trio
+
+Result = TypeVar("Result")
+
+RECORD: Final = 64 * 1024
+
+
+class TLSStream:
+    """One TLS connection over ``wire``, which stays the caller's to close.
+
+    Args:
+        wire: The stream underneath.
+        context: What to trust and to show.
+        server_hostname: Whose certificate a client wants to see; None on a server.
+    """
+
+    def __init__(self, wire: trio.SocketStream, context: ssl.SSLContext, server_hostname: str | None = None) -> None:
+        self._wire = wire
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_hostname is None, server_hostname=server_hostname
+        )
+        self._early: deque[bytes] = deque()
+        self._write_lock = trio.Lock()
+        self._ended = False
+
+    @property
+    def version(self) -> str | None:
+        """The version in use, once the handshake is done."""
+        return self._tls.version()
+
+    async def do_handshake(self) -> None:
+        """Shake hands. Raises ``ssl.SSLError``, or ``trio.BrokenResourceError`` if the peer goes away."""
+        try:
+            while not self._attempt(self._tls.do_handshake):
+                await self._flush()
+                if not await self._fill():
+                    raise trio.BrokenResourceError("the peer went away during the handshake")
+        finally:
+            await self._flush()  # an alert says why, if the handshake failed
+
+    async def send_all(self, data: bytes) -> None:
+        self._translate(self._tls.write, data)
+        await self._flush()
+
+    async def send_eof(self) -> None:
+        while chunk := self._read():
+            self._early.append(chunk)
+        self._attempt(self._tls.unwrap)
+        await self._flush()
+
+    async def receive_some(self) -> bytes:
+        while not self._ended:
+            data = self._early.popleft() if self._early else self._read()
+            if data:
+                await trio.lowlevel.checkpoint()
+                return data
+            await self._flush()
+            if not self._ended and not await self._fill():
+                raise trio.BrokenResourceError("the TLS stream ended without a close_notify")
+        return b""
+
+    def _read(self) -> bytes:
+        """What has arrived; nothing if nothing has, or at the peer's close_notify, which sets ``_ended``."""
+        try:
+            return self._translate(self._tls.read, RECORD)
+        except ssl.SSLWantReadError:
+            return b""
+        except ssl.SSLZeroReturnError:
+            self._ended = True
+            return b""
+
+    def _attempt(self, step: Callable[[], object]) -> bool:
+        """Whether a step of the TLS state machine is done; if not, it waits for data of the peer's."""
+        try:
+            step()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    def _translate(self, step: Callable[..., Result], *args: object) -> Result:
+        try:
+            return step(*args)
+        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+            raise
+        except ssl.SSLError as error:
+            raise trio.BrokenResourceError(f"the TLS stream broke: {tls_reason(error)}") from error
+
+    async def _flush(self) -> None:
+        async with self._write_lock:
+            if data := self._outgoing.read():
+                await self._wire.send_all(data)
+
+    async def _fill(self) -> bool:
+        """Wait for data of the peer's; False at the end of the stream underneath."""
+        data = await self._wire.receive_some(RECORD)
+        self._incoming.write(data)
+        return bool(data)
+
+
+def tls_reason(error: ssl.SSLError) -> str:
+    """What went wrong, in the words of the ssl module without its numbers."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    return (error.reason or str(error)).replace("_", " ").lower()

@@ -1,0 +1,339 @@
+"""``tcp://``, ``tls://`` and ``unix://``: the stdio wire format over sockets.
+
+One message a line, as the specification recommends for byte streams (2026-07-28, basic/transports, section Custom
+Transports), or ``?framing=length``. A client's half-close is the end of its stream; the server may go on answering.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+import stat
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from typing import Self
+from urllib.parse import unquote, urlsplit
+
+import attrs
+import trio
+
+from trioxport.abc import Accept, FrameChannels, Scope, Transport
+from trioxport.config import options_of, redact_url
+from trioxport.errors import (
+    NameResolutionError,
+    ServerUnreachable,
+    TLSError,
+    UsageError,
+)
+from trioxport.framing import FRAMINGS, FramingName
+from trioxport.transports._accepting import refuse_plaintext, serve_streams
+from trioxport.transports._pumps import carry_frames
+from trioxport.transports._tls import TLSStream, tls_reason
+
+
+@attrs.frozen
+class _StreamOptions:
+    framing: FramingName = "newline"
+
+
+@attrs.frozen
+class _TLSOptions(_StreamOptions):
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+
+@attrs.frozen
+class Tcp:
+    """A TCP address, to connect to or to listen on. Unencrypted: beyond loopback it needs ``allow_plaintext``.
+
+    Args:
+        host: A name or an address.
+        port: Its port; 0 to listen on a free one.
+        framing: ``"newline"``, or ``"length"`` for payloads of any bytes; both sides have to agree.
+    """
+
+    host: str
+    port: int
+    framing: FramingName = "newline"
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        host, port = _address(url)
+        return cls(host, port, options_of(url, _StreamOptions).framing)
+
+    def __str__(self) -> str:
+        return _url("tcp", self.host, self.port, self.framing)
+
+    @asynccontextmanager
+    async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
+        refuse_plaintext(self.host, str(self), scope.allow_plaintext)
+        stream = await _connect(self.host, self.port, str(self))
+        async with _over_socket(stream, self.framing, scope) as channels:
+            yield channels
+
+    async def listen(
+        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+    ) -> None:
+        refuse_plaintext(self.host, str(self), allow_plaintext)
+
+        def bind(stream: trio.SocketStream) -> Transport:
+            return lambda scope: _over_socket(stream, self.framing, scope)
+
+        listeners = await _listen(self.host, self.port, str(self))
+        task_status.started([_url("tcp", *_bound(listener), self.framing) for listener in listeners])
+        await serve_streams(listeners, bind, accept)
+
+
+@attrs.frozen
+class Tls:
+    """A TLS address, to connect to or to listen on.
+
+    Args:
+        host: A name or an address; a client checks that the certificate is for it.
+        port: Its port; 0 to listen on a free one.
+        ca: A file of certificates to trust. A client's default trusts what this machine trusts; a server that is
+            given one demands a client certificate.
+        cert: The file of this side's own certificate; a server has to have one.
+        key: The file of its private key, if it is not in ``cert``.
+        ssl_context: In place of ``ca``, ``cert`` and ``key``: a context of the caller's making.
+        framing: As for :class:`Tcp`.
+    """
+
+    host: str
+    port: int
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    ssl_context: ssl.SSLContext | None = None
+    framing: FramingName = "newline"
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        host, port = _address(url)
+        options = options_of(url, _TLSOptions)
+        return cls(host, port, options.ca, options.cert, options.key, None, options.framing)
+
+    def __str__(self) -> str:
+        return _url("tls", self.host, self.port, self.framing)
+
+    @asynccontextmanager
+    async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
+        context = self._context(ssl.Purpose.SERVER_AUTH)
+        wire = await _connect(self.host, self.port, str(self))
+        stream = TLSStream(wire, context, server_hostname=self.host)
+        async with _over_tls(stream, wire, self.framing, scope) as channels:
+            yield channels
+
+    async def listen(
+        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+    ) -> None:
+        context = self._context(ssl.Purpose.CLIENT_AUTH)
+
+        def bind(wire: trio.SocketStream) -> Transport:
+            return lambda scope: _over_tls(TLSStream(wire, context), wire, self.framing, scope)
+
+        listeners = await _listen(self.host, self.port, str(self))
+        task_status.started([_url("tls", *_bound(listener), self.framing) for listener in listeners])
+        await serve_streams(listeners, bind, accept)
+
+    def _context(self, purpose: ssl.Purpose) -> ssl.SSLContext:
+        if self.ssl_context is not None:
+            return self.ssl_context
+        serving = purpose is ssl.Purpose.CLIENT_AUTH
+        if serving and self.cert is None:
+            raise UsageError("a TLS server needs a certificate", target=str(self), hint="Pass cert or ssl_context")
+        try:
+            context = ssl.create_default_context(purpose, cafile=self.ca)
+            if self.cert is not None:
+                context.load_cert_chain(self.cert, self.key)
+        except OSError as error:
+            raise UsageError(f"cannot use the certificate files: {error}", target=str(self)) from error
+        if serving and self.ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+
+@attrs.frozen
+class Unix:
+    """A Unix socket, to connect to or to listen on; a server's socket file is for its own user only (mode 0600).
+
+    Args:
+        path: The socket file. A server replaces one that nobody listens on, and removes its own.
+        framing: As for :class:`Tcp`.
+
+    Windows has no such sockets in Python: using one there is a ``UsageError``.
+    """
+
+    path: str
+    framing: FramingName = "newline"
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        parts = urlsplit(url)
+        path = unquote(parts.netloc + parts.path)
+        if not path:
+            raise UsageError("a Unix socket is written unix:///PATH", target=url)
+        return cls(path, options_of(url, _StreamOptions).framing)
+
+    def __str__(self) -> str:
+        return f"unix://{self.path}{_query(self.framing)}"
+
+    @asynccontextmanager
+    async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
+        self._check_platform()
+        try:
+            stream = await trio.open_unix_socket(self.path)
+        except OSError as error:
+            raise ServerUnreachable(f"cannot connect: {error.strerror}", target=str(self)) from error
+        async with _over_socket(stream, self.framing, scope) as channels:
+            yield channels
+
+    async def listen(
+        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+    ) -> None:
+        self._check_platform()
+
+        def bind(stream: trio.SocketStream) -> Transport:
+            return lambda scope: _over_socket(stream, self.framing, scope)
+
+        listener = await self._bind()
+        try:
+            mine = os.stat(self.path).st_ino
+            task_status.started([str(self)])
+            await serve_streams([listener], bind, accept)
+        finally:
+            listener.socket.close()
+            with suppress(FileNotFoundError):
+                if os.stat(self.path).st_ino == mine:
+                    os.unlink(self.path)
+
+    def _check_platform(self) -> None:
+        if not hasattr(socket, "AF_UNIX"):
+            raise UsageError("this platform has no Unix sockets", target=str(self), hint="Use tcp://127.0.0.1")
+
+    async def _bind(self) -> trio.SocketListener:
+        """A listening socket whose file is private before anybody can connect to it."""
+        await self._remove_stale()
+        sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            await sock.bind(self.path)
+            os.chmod(self.path, 0o600)
+            sock.listen(socket.SOMAXCONN)
+        except OSError as error:
+            sock.close()
+            raise UsageError(f"cannot listen: {error.strerror or error}", target=str(self)) from error
+        return trio.SocketListener(sock)
+
+    async def _remove_stale(self) -> None:
+        try:
+            if not stat.S_ISSOCK(os.stat(self.path).st_mode):
+                raise UsageError("the file exists and is no socket", target=str(self))
+            stream = await trio.open_unix_socket(self.path)
+        except FileNotFoundError:
+            return
+        except ConnectionRefusedError:
+            os.unlink(self.path)
+        except OSError as error:
+            raise UsageError(f"cannot listen: {error.strerror}", target=str(self)) from error
+        else:
+            await stream.aclose()
+            raise UsageError("somebody listens on this socket already", target=str(self), hint="Choose another path")
+
+
+@asynccontextmanager
+async def _over_socket(
+    stream: trio.SocketStream, framing: FramingName, scope: Scope
+) -> AsyncGenerator[FrameChannels]:
+    scope.info.peer = _peer(stream)
+    async with stream, carry_frames(stream, FRAMINGS[framing], scope) as channels:
+        yield channels
+
+
+@asynccontextmanager
+async def _over_tls(
+    stream: TLSStream, wire: trio.SocketStream, framing: FramingName, scope: Scope
+) -> AsyncGenerator[FrameChannels]:
+    scope.info.peer = _peer(wire)
+    async with wire:
+        try:
+            await stream.do_handshake()
+        except ssl.SSLError as error:
+            raise TLSError(f"the TLS handshake failed: {tls_reason(error)}", target=scope.target) from error
+        except trio.BrokenResourceError as error:
+            raise TLSError(
+                "the peer closed the connection during the TLS handshake",
+                target=scope.target,
+                hint="Check that the peer speaks TLS on this port",
+            ) from error
+        scope.info.tls = stream.version
+        async with carry_frames(stream, FRAMINGS[framing], scope) as channels:
+            yield channels
+
+
+async def _connect(host: str, port: int, target: str) -> trio.SocketStream:
+    try:
+        return await trio.open_tcp_stream(host, port)
+    except socket.gaierror as error:
+        raise NameResolutionError(f"cannot resolve {host!r}: {error.strerror}", target=target) from error
+    except OSError as error:
+        raise ServerUnreachable(f"cannot connect: {_plain_reason(error)}", target=target) from error
+
+
+def _plain_reason(error: OSError) -> str:
+    """What the system says, without Trio's sentence around it."""
+    cause = error.__cause__
+    if isinstance(cause, BaseExceptionGroup):
+        group: BaseExceptionGroup[BaseException] = cause
+        cause = group.exceptions[0]
+    if isinstance(cause, OSError) and cause.errno is not None:
+        return os.strerror(cause.errno)
+    return error.strerror or str(error)
+
+
+async def _listen(host: str, port: int, target: str) -> list[trio.SocketListener]:
+    try:
+        return await trio.open_tcp_listeners(port, host=host)
+    except socket.gaierror as error:
+        raise UsageError(f"cannot resolve {host!r}: {error.strerror}", target=target) from error
+    except OSError as error:
+        hint = "Choose another port, or 0 for a free one" if error.errno == errno.EADDRINUSE else None
+        raise UsageError(f"cannot listen: {error.strerror or error}", target=target, hint=hint) from error
+
+
+def _bound(listener: trio.SocketListener) -> tuple[str, int]:
+    host, port, *_ = listener.socket.getsockname()
+    return host, port
+
+
+def _peer(stream: trio.SocketStream) -> str | None:
+    try:
+        name = stream.socket.getpeername()
+    except OSError:
+        return None
+    return f"{_bracketed(name[0])}:{name[1]}" if isinstance(name, tuple) else None
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    if not parts.hostname or port is None or parts.path not in ("", "/"):
+        raise UsageError(f"an address is written {parts.scheme}://HOST:PORT", target=redact_url(url))
+    return parts.hostname, port
+
+
+def _url(scheme: str, host: str, port: int, framing: FramingName) -> str:
+    return f"{scheme}://{_bracketed(host)}:{port}{_query(framing)}"
+
+
+def _query(framing: FramingName) -> str:
+    return "" if framing == "newline" else f"?framing={framing}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
