@@ -183,6 +183,8 @@ class Supervisor:
             if cut_short:
                 self._record_cut()
             self._end()
+            if cut_short or self._channels is None:
+                self._run_deferred()
 
     async def entered(self) -> FrameChannels:
         """Wait for the transport's channels. Raises ``ConnectError``; cancelled, the transport is left at once."""
@@ -222,6 +224,8 @@ class Supervisor:
             self.abort()
             await _close_by_force(tx, rx)
             raise
+        finally:
+            self._run_deferred()
 
     def abort(self) -> None:
         """Leave at once, waiting for nobody."""
@@ -276,6 +280,8 @@ class Supervisor:
         self.state = "failed" if self.failure else "closed"
         self._entered_or_over.set()
         self._over.set()
+
+    def _run_deferred(self) -> None:
         while self._deferred:
             self._deferred.pop()()
 

@@ -138,7 +138,7 @@ class Scope(Protocol):
         ...
 
     def defer(self, callback: Callable[[], object]) -> None:
-        """Call ``callback`` once the connection is over, however it ends."""
+        """Call ``callback`` once the connection is closed, or its nursery is: then nothing passes any more."""
         ...
 
 

@@ -29,6 +29,7 @@ class Link:
         to_client, from_server = trio.open_memory_channel[Frame](buffer_size)
         self._ends = (to_server, from_client, to_client, from_server)
         self.broken: TransportError | None = None
+        self._scopes: list[Scope] = []
 
     def client(self, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
         """The transport of the client's side."""
@@ -43,7 +44,9 @@ class Link:
     def cut(self, reason: str = "the link was cut") -> None:
         """Break the link; what has arrived stays."""
         self.broken = self.broken or ConnectionLost(reason)
-        to_server, from_client, to_client, from_server = self._ends
+        for scope in self._scopes:
+            scope.lost(ConnectionLost(reason))
+        to_server, _, to_client, _ = self._ends
         to_server.close()
         to_client.close()
 
@@ -51,27 +54,26 @@ class Link:
     async def _side(
         self, scope: Scope, send: trio.MemorySendChannel[Frame], receive: trio.MemoryReceiveChannel[Frame]
     ) -> AsyncGenerator[FrameChannels]:
+        self._scopes.append(scope)
         with send, receive:
             try:
-                yield FrameChannels(_LinkSend(send, scope, self), _LinkReceive(receive, scope, self))
+                yield FrameChannels(_LinkSend(send, self), _LinkReceive(receive, scope, self))
             except trio.Cancelled:
-                self.broken = self.broken or ConnectionLost("the other side was cancelled")
+                self.cut("the other side was cancelled")
                 raise
 
 
 class _LinkSend(SendChannel[Frame]):
-    def __init__(self, inner: trio.MemorySendChannel[Frame], scope: Scope, link: Link) -> None:
+    def __init__(self, inner: trio.MemorySendChannel[Frame], link: Link) -> None:
         self._inner = inner
-        self._scope = scope
         self._link = link
 
     async def send(self, value: Frame) -> None:
         try:
             await self._inner.send(Frame(value.payload, headers=value.headers))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except trio.ClosedResourceError:
             if self._link.broken is None:
                 raise
-            self._scope.lost(self._link.broken)
             raise trio.BrokenResourceError from self._link.broken
 
     async def aclose(self) -> None:
@@ -90,8 +92,6 @@ class _LinkReceive(ReceiveChannel[Frame]):
         except trio.EndOfChannel:
             if self._link.broken is None:
                 self._scope.peer_done()
-            else:
-                self._scope.lost(self._link.broken)
             raise
 
     async def aclose(self) -> None:

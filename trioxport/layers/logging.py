@@ -1,0 +1,115 @@
+"""One structured event on the standard ``logging`` for each message; never its parameters or its result."""
+
+from __future__ import annotations
+
+import logging
+from typing import ClassVar, Literal, TypeAlias
+
+import attrs
+from trio.abc import ReceiveChannel, SendChannel
+
+from trioxport.abc import MessageChannels, Scope
+from trioxport.messages import ErrorResponse, Incoming, Message, Notification, Request, Undelivered
+
+
+Direction: TypeAlias = Literal["sent", "not sent", "received"]
+
+
+@attrs.frozen
+class Logging:
+    """Logs every message that passes, in both directions.
+
+    An event's text says the target, the direction, the kind, the method and the id; the same stand in the record's
+    attributes ``mcp_target``, ``mcp_direction``, ``mcp_kind``, ``mcp_method`` and ``mcp_id``, for structured handlers.
+    An ``Undelivered`` is logged at WARNING at least, with its cause. A message is logged as ``sent`` before it is handed
+    on, and so before its answer; one that is then not accepted is logged as ``not sent`` as well.
+
+    Args:
+        logger: The name of the logger.
+        log_level: The level of ordinary events.
+    """
+
+    level: ClassVar[Literal["message"]] = "message"
+
+    logger: str = "trioxport.messages"
+    log_level: int = logging.DEBUG
+
+    def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:
+        events = _Events(logging.getLogger(self.logger), self.log_level, scope.target)
+        return MessageChannels(_LoggingSend(channels.send, events), _LoggingReceive(channels.receive, events))
+
+
+@attrs.frozen
+class _Events:
+    logger: logging.Logger
+    log_level: int
+    target: str
+
+    def log(self, direction: Direction, message: Incoming) -> None:
+        undelivered = isinstance(message, Undelivered)
+        level = max(self.log_level, logging.WARNING) if undelivered else self.log_level
+        if not self.logger.isEnabledFor(level):
+            return
+        kind, method, request_id = _describe(message)
+        text = " ".join(str(part) for part in (direction, kind, method, request_id) if part is not None)
+        self.logger.log(
+            level,
+            "%s: %s%s",
+            self.target,
+            text,
+            f" ({message.outcome}: {message.cause})" if isinstance(message, Undelivered) else "",
+            extra={
+                "mcp_target": self.target,
+                "mcp_direction": direction,
+                "mcp_kind": kind,
+                "mcp_method": method,
+                "mcp_id": request_id,
+            },
+        )
+
+
+def _describe(message: Incoming) -> tuple[str, str | None, str | int | None]:
+    """The kind, the method and the id of a message."""
+    match message:
+        case Request(id=request_id, method=method):
+            return "request", method, request_id
+        case Notification(method=method):
+            return "notification", method, None
+        case Undelivered(original=original):
+            _, method, request_id = _describe(original)
+            return "undelivered", method, request_id
+        case ErrorResponse(id=request_id):
+            return "error", None, request_id
+        case _:
+            return "response", None, message.id
+
+
+class _LoggingSend(SendChannel[Message]):
+    def __init__(self, inner: SendChannel[Message], events: _Events) -> None:
+        self._inner = inner
+        self._events = events
+
+    async def send(self, value: Message) -> None:
+        self._events.log("sent", value)
+        try:
+            await self._inner.send(value)
+        except BaseException:
+            self._events.log("not sent", value)
+            raise
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class _LoggingReceive(ReceiveChannel[Incoming]):
+    def __init__(self, inner: ReceiveChannel[Incoming], events: _Events) -> None:
+        self._inner = inner
+        self._events = events
+
+    async def receive(self) -> Incoming:
+        message = await self._inner.receive()
+        self._events.log("received", message)
+        return message
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
