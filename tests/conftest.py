@@ -1,0 +1,96 @@
+"""What holds for every test: it leaves no descriptor and no child process behind, and it ends before its deadline."""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import signal
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import pytest
+
+from trioxport.transports import stdio
+
+DEADLINE: Final = 30.0
+GRACE: Final = 15.0
+"""Seconds between the deadline, which fails the test, and the end of the whole run if that could not stop it."""
+
+MEASURING: Final = "COVERAGE_PROCESS_CONFIG"
+
+_real_stderr = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the standard error from before pytest captures it: it is where a hanging test is reported."""
+    config.stash[_real_stderr] = os.dup(2)
+    if MEASURING in os.environ:  # a child inherits few variables; under coverage it is to be measured like its parent
+        stdio.INHERITED_ENVIRONMENT = (*stdio.INHERITED_ENVIRONMENT, MEASURING)  # type: ignore[misc]  # is Final
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Generator[None]:
+    seconds = _deadline(request)
+    descriptors, children = _descriptors(), _children()
+    with _alarm(seconds, request.config.stash[_real_stderr]):
+        yield
+    gc.collect()
+    leaked = _new(_descriptors(), descriptors) + _new(_children(), children)
+    if leaked:
+        pytest.fail("left behind: " + "; ".join(leaked), pytrace=False)
+
+
+def _deadline(request: pytest.FixtureRequest) -> float:
+    marker = request.node.get_closest_marker("deadline")
+    return DEADLINE if marker is None else float(marker.args[0])
+
+
+@contextmanager
+def _alarm(seconds: float, stderr: int) -> Generator[None]:
+    """Fail what runs longer than ``seconds``; if it does not even end then, show where it hangs and end the run."""
+
+    def ring(_signal: int, _frame: FrameType | None) -> None:
+        pytest.fail(f"over its deadline of {seconds:g} s")
+
+    faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=stderr)
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _descriptors() -> dict[str, str]:
+    """The open file descriptors, and what they are where the system tells."""
+    found: dict[str, str] = {}
+    for number in os.listdir("/dev/fd"):
+        try:
+            what = os.readlink(f"/dev/fd/{number}") if sys.platform == "linux" else f"inode {os.fstat(int(number)).st_ino}"
+        except OSError:  # the descriptor that listed the directory
+            continue
+        found[number] = f"descriptor {number} ({what})"
+    return found
+
+
+def _children() -> dict[str, str]:
+    """The child processes of this one, zombies too, by process id. Linux only: elsewhere they are not counted."""
+    found: dict[str, str] = {}
+    for listing in Path("/proc/self/task").glob("*/children"):
+        for pid in listing.read_text().split():
+            try:
+                found[pid] = f"process {pid} ({Path(f'/proc/{pid}/comm').read_text().strip()})"
+            except OSError:  # it ended while this looked
+                continue
+    return found
+
+
+def _new(now: Mapping[str, str], before: Mapping[str, str]) -> list[str]:
+    return [now[key] for key in now if now[key] != before.get(key)]
