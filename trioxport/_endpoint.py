@@ -118,18 +118,25 @@ class _MessageReceive(ReceiveChannel[Incoming]):
         self._decode = supervisor.codec.decode
         self._max_size = supervisor.limits.max_message_size
         self._in_flight = in_flight
+        self._ended = False
+        self._closed = False
 
     async def receive(self) -> Incoming:
-        while True:
+        while not self._ended:
             try:
                 frame = await self._frames.receive()
-            except trio.EndOfChannel:
-                return await self._settle_at_end()
-            message = self._accept(frame)
-            if message is not None:
-                return message
+            except (trio.EndOfChannel, trio.ClosedResourceError):  # a transport that was left closes its own ends
+                if self._closed or self._supervisor.closed_here:
+                    raise trio.ClosedResourceError from None
+                self._ended = True
+            else:
+                message = self._accept(frame)
+                if message is not None:
+                    return message
+        return await self._settle_at_end()
 
     async def aclose(self) -> None:
+        self._closed = True
         await self._frames.aclose()
 
     def _accept(self, frame: Frame) -> Incoming | None:
@@ -153,8 +160,7 @@ class _MessageReceive(ReceiveChannel[Incoming]):
 
     def _refuse(self, frame: Frame, error: TransportError) -> Undelivered | None:
         """Settle the request that a frame without a usable message belongs to, if there is one."""
-        if error.target is None:
-            error.target = self._supervisor.target
+        error.target = error.target or self._supervisor.target
         original = frame.message
         if original is None:
             self._supervisor.discard(error)
@@ -166,12 +172,15 @@ class _MessageReceive(ReceiveChannel[Incoming]):
 
     async def _settle_at_end(self) -> Undelivered:
         """After the last frame: first what was never answered, then the end or the loss."""
+        if self._closed:
+            raise trio.ClosedResourceError
         failure = await self._supervisor.verdict()
         await self._in_flight.all_sent_or_refused()
         waiting = self._in_flight.requests
         if waiting:
             await trio.lowlevel.checkpoint()
             if waiting:
+                self._supervisor.failure_seen = failure is not None
                 return Undelivered.of(waiting.pop(next(iter(waiting))), _unanswered(failure, self._supervisor.target))
         if failure is None:
             raise trio.EndOfChannel

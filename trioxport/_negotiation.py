@@ -1,0 +1,194 @@
+"""How a client finds out which era and version its server speaks.
+
+Specification 2026-07-28, basic/versioning and basic/transports/stdio, section Backward Compatibility; for the legacy
+handshake 2025-11-25, basic/lifecycle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import attrs
+
+from trioxport._incoming import meta_of
+from trioxport._rpc import (
+    HEADER_MISMATCH,
+    META,
+    MISSING_CLIENT_CAPABILITY,
+    UNSUPPORTED_VERSION,
+    JSONRPCError,
+)
+from trioxport.abc import Era
+from trioxport.errors import DecodeError, ProtocolViolation, RequestTimeout, VersionMismatch
+
+if TYPE_CHECKING:
+    from trioxport.peer import Peer
+
+MODERN_VERSIONS: Final = ("2026-07-28",)
+LEGACY_VERSIONS: Final = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
+"""The revisions that are spoken here, the preferred one first."""
+
+ANSWER_TIMEOUT: Final = 60.0
+"""Seconds for an answer where there is nothing to fall back to."""
+
+_MODERN_CODES: Final = (UNSUPPORTED_VERSION, HEADER_MISMATCH, MISSING_CLIENT_CAPABILITY)
+
+
+@attrs.frozen
+class Client:
+    """What a client tells of itself."""
+
+    info: Mapping[str, Any]
+    capabilities: Mapping[str, Any]
+
+    def meta(self, version: str) -> dict[str, Any]:
+        """The ``_meta`` members of every modern request (2026-07-28, basic/index, section _meta)."""
+        return {
+            META + "protocolVersion": version,
+            META + "clientInfo": self.info,
+            META + "clientCapabilities": self.capabilities,
+        }
+
+
+@attrs.frozen
+class Negotiated:
+    """What client and server agreed on, and what the server told of itself.
+
+    Args:
+        era: ``"modern"`` or ``"legacy"``.
+        protocol_version: The revision that both speak.
+        server_info: The server's name and version, as it says itself; empty if it does not.
+        capabilities: What the server offers.
+        instructions: The server's advice on its use, or None.
+    """
+
+    era: Era
+    protocol_version: str
+    server_info: Mapping[str, Any]
+    capabilities: Mapping[str, Any]
+    instructions: str | None
+
+
+async def negotiate(peer: Peer, client: Client, era: Era | None, probe_timeout: float) -> Negotiated:
+    """The exchange behind :meth:`trioxport.peer.Peer.negotiate`."""
+    if era == "legacy":
+        return await _initialize(peer, client)
+    if era == "modern":
+        return await _discover_or_explain(peer, client)
+    try:
+        return await _discover(peer, client, probe_timeout)
+    except JSONRPCError as error:
+        if error.code in _MODERN_CODES:
+            raise
+        return await _initialize(peer, client)
+    except (ProtocolViolation, DecodeError):
+        return await _initialize(peer, client)
+    except RequestTimeout:
+        return await _initialize_or_discover(peer, client)
+
+
+async def _initialize_or_discover(peer: Peer, client: Client) -> Negotiated:
+    """After a silent probe. A modern server that was merely slow to start refuses ``initialize``: so ask it again."""
+    try:
+        return await _initialize(peer, client)
+    except (JSONRPCError, VersionMismatch) as refusal:
+        try:
+            return await _discover(peer, client, ANSWER_TIMEOUT)
+        except (JSONRPCError, ProtocolViolation, DecodeError, RequestTimeout):
+            raise refusal from None
+
+
+async def _discover_or_explain(peer: Peer, client: Client) -> Negotiated:
+    try:
+        return await _discover(peer, client, ANSWER_TIMEOUT)
+    except JSONRPCError as error:
+        if error.code in _MODERN_CODES:
+            raise
+        raise VersionMismatch(
+            f"the server refused server/discover ({error}): it does not speak {MODERN_VERSIONS[0]}",
+            target=peer.target,
+            hint="Let it be spoken to in the legacy era",
+        ) from error
+
+
+async def _discover(peer: Peer, client: Client, patience: float) -> Negotiated:
+    version = MODERN_VERSIONS[0]
+    tried: set[str] = set()
+    while True:
+        try:
+            result = await peer.request("server/discover", {"_meta": client.meta(version)}, timeout=patience)
+        except JSONRPCError as error:
+            if error.code != UNSUPPORTED_VERSION:
+                raise
+            tried.add(version)
+            version = _common(peer, _supported_by(error), tried, error)
+        else:
+            return _discovered(peer, result)
+
+
+def _discovered(peer: Peer, result: Any) -> Negotiated:
+    versions = result.get("supportedVersions") if isinstance(result, dict) else None
+    if not _are_versions(versions):
+        raise ProtocolViolation("the answer to server/discover names no versions", target=peer.target)
+    members = cast("dict[str, Any]", result)
+    version = _common(peer, versions, set(), None)
+    return _settle(peer, "modern", version, members, meta_of(members).get(META + "serverInfo"))
+
+
+async def _initialize(peer: Peer, client: Client) -> Negotiated:
+    params = {"protocolVersion": LEGACY_VERSIONS[0], "capabilities": client.capabilities, "clientInfo": client.info}
+    try:
+        result = await peer.request("initialize", params, timeout=ANSWER_TIMEOUT)
+    except JSONRPCError as error:
+        if supported := _supported_by(error):
+            raise _mismatch(peer, supported, LEGACY_VERSIONS) from error
+        raise
+    version = result.get("protocolVersion") if isinstance(result, dict) else None
+    if not isinstance(version, str):
+        raise ProtocolViolation("the answer to initialize names no version", target=peer.target)
+    if version not in LEGACY_VERSIONS:
+        raise _mismatch(peer, [version], LEGACY_VERSIONS)
+    members = cast("dict[str, Any]", result)
+    negotiated = _settle(peer, "legacy", version, members, members.get("serverInfo"))
+    await peer.notify("notifications/initialized")
+    return negotiated
+
+
+def _settle(peer: Peer, era: Era, version: str, result: Mapping[str, Any], server_info: Any) -> Negotiated:
+    peer.connection.info.era = era
+    peer.connection.info.protocol_version = version
+    capabilities = result.get("capabilities")
+    instructions = result.get("instructions")
+    return Negotiated(
+        era,
+        version,
+        cast("dict[str, Any]", server_info) if isinstance(server_info, dict) else {},
+        cast("dict[str, Any]", capabilities) if isinstance(capabilities, dict) else {},
+        instructions if isinstance(instructions, str) else None,
+    )
+
+
+def _common(peer: Peer, theirs: Sequence[str], tried: set[str], error: JSONRPCError | None) -> str:
+    """The best modern version that both have and that was not refused yet. Raises ``VersionMismatch``."""
+    for version in MODERN_VERSIONS:
+        if version in theirs and version not in tried:
+            return version
+    raise _mismatch(peer, theirs, MODERN_VERSIONS) from error
+
+
+def _mismatch(peer: Peer, theirs: Sequence[str], ours: Sequence[str]) -> VersionMismatch:
+    return VersionMismatch(
+        f"no protocol version in common: the server has {', '.join(theirs) or 'none'}; this side has {', '.join(ours)}",
+        target=peer.target,
+    )
+
+
+def _supported_by(error: JSONRPCError) -> list[str]:
+    """The versions that an error's data lists; empty if it lists none."""
+    supported = error.data.get("supported") if isinstance(error.data, dict) else None
+    return cast("list[str]", supported) if _are_versions(supported) else []
+
+
+def _are_versions(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in cast("list[object]", value))

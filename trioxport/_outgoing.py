@@ -1,0 +1,205 @@
+"""The requests of a peer: who waits for which answer, and for how long."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import count
+from typing import Any, Final, TypeAlias, TypeVar
+
+import attrs
+import trio
+
+from trioxport._incoming import meta_of
+from trioxport._rpc import CANCELLED, JSONRPCError
+from trioxport.connection import Connection
+from trioxport.errors import RequestTimeout, TransportError
+from trioxport.messages import NOTHING, ErrorResponse, Notification, Request, RequestId, Response, Undelivered
+
+logger: Final = logging.getLogger("trioxport")
+
+ProgressCallback: TypeAlias = Callable[[float, float | None, str | None], object]
+"""Called with the progress, the total if it is known, and a message for people if there is one."""
+
+CANCEL_TIMEOUT: Final = 1.0
+"""Seconds that telling the other side of a cancellation may take: sending may have to wait for it."""
+
+
+@attrs.define(eq=False)
+class _Call:
+    """A request that was made, and whoever waits for its answer."""
+
+    request: Request
+    patience: float
+    on_progress: ProgressCallback | None
+    idle: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    over: trio.Event = attrs.Factory(trio.Event)
+    sent: bool = False
+    settled: bool = False
+    result: Any = None
+    error: Exception | None = None
+
+    @property
+    def token(self) -> RequestId | None:
+        params = self.request.params
+        return as_id(meta_of(params).get("progressToken")) if isinstance(params, dict) else None
+
+    def show_life(self) -> None:
+        self.idle.deadline = trio.current_time() + self.patience
+
+    def settle(self, result: Any = None, error: Exception | None = None) -> None:
+        """End it by an answer, or by whatever stands for one."""
+        if not self.over.is_set():
+            self.result, self.error, self.settled = result, error, True
+            self.over.set()
+
+    def fail(self, error: Exception) -> None:
+        """End it by an exception of this side, while the other side still works on it."""
+        self.error = error
+        self.over.set()
+
+
+class Calls:
+    """The requests that one peer has in flight."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._ids = count(1)
+        self._calls: dict[RequestId, _Call] = {}
+        self._by_token: dict[RequestId, _Call] = {}
+        self.told: BaseException | None = None
+
+    @property
+    def target(self) -> str:
+        return self._connection.info.target
+
+    async def make(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None,
+        meta: Mapping[str, Any],
+        patience: float | None,
+        on_progress: ProgressCallback | None,
+    ) -> Any:
+        """The exchange behind :meth:`trioxport.peer.Peer.request`."""
+        request_id = next(self._ids)
+        asked = {"progressToken": request_id} if on_progress else {}
+        request = Request(request_id, method, _with_meta(params, {**asked, **meta}))
+        call = _Call(request, math.inf if patience is None else patience, on_progress)
+        await self._exchange(call)
+        if call.error is not None:
+            raise call.error
+        if not call.settled:
+            raise RequestTimeout(
+                f"no sign of life for {call.patience:g} s in answer to {method}",
+                target=self.target,
+                outcome="unknown" if call.sent else "not_sent",
+            )
+        return call.result
+
+    async def notify(self, method: str, params: Mapping[str, Any] | None) -> None:
+        """Send a notification."""
+        await self._telling(self._connection.tx.send(Notification(method, None if params is None else dict(params))))
+
+    def take_answer(self, message: Response | ErrorResponse) -> None:
+        call = None if message.id is None else self._calls.get(message.id)
+        if call is None:
+            logger.debug("%s: nobody waits for %r", self.target, message)
+        elif isinstance(message, Response):
+            call.settle(result=message.result)
+        elif isinstance(message, Undelivered):
+            self.told = message.cause
+            call.settle(error=fresh(message.cause))
+        else:
+            call.settle(error=JSONRPCError(message.code, message.message, message.data))
+
+    def take_progress(self, params: Mapping[str, Any]) -> None:
+        token = as_id(params.get("progressToken"))
+        call = None if token is None else self._by_token.get(token)
+        progress, total, message = _number(params.get("progress")), _number(params.get("total")), params.get("message")
+        if call is None or call.over.is_set() or progress is None:
+            logger.debug("%s: progress of nothing here: %r", self.target, params)
+            return
+        call.show_life()
+        if call.on_progress is not None:
+            try:
+                call.on_progress(progress, total, message if isinstance(message, str) else None)
+            except Exception as error:
+                call.fail(error)
+
+    def take_cancelled(self, request_id: RequestId) -> None:
+        """The other side ends a request of this one: a server may end a subscription, and nothing else.
+
+        Specification 2026-07-28, basic/patterns/cancellation.
+        """
+        call = self._calls.get(request_id)
+        if call is not None and call.request.method == "subscriptions/listen":
+            call.settle(error=TransportError("the server ended the subscription", target=self.target))
+
+    def end(self, error: Exception) -> None:
+        """Nothing more comes: end whatever still waits."""
+        for call in self._calls.values():
+            if not call.over.is_set():
+                self.told = error
+                call.settle(error=fresh(error))
+
+    async def _exchange(self, call: _Call) -> None:
+        request, token = call.request, call.token
+        self._calls[request.id] = call
+        if token is not None:
+            self._by_token[token] = call
+        try:
+            with call.idle:
+                call.show_life()
+                await self._telling(self._connection.tx.send(request))
+                call.sent = True
+                await call.over.wait()
+        finally:
+            del self._calls[request.id]
+            if token is not None:
+                self._by_token.pop(token, None)
+            if call.sent and not call.settled and request.method != "initialize":
+                await self._tell_cancelled(request.id)
+
+    async def _telling(self, sending: Awaitable[None]) -> None:
+        """Await it, and remember that whoever does so is told of a loss, if it comes to one."""
+        try:
+            await sending
+        except TransportError as error:
+            self.told = error.__cause__
+            raise
+
+    async def _tell_cancelled(self, request_id: RequestId) -> None:
+        with trio.CancelScope(deadline=trio.current_time() + CANCEL_TIMEOUT, shield=True):
+            try:
+                await self._connection.tx.send(Notification(CANCELLED, {"requestId": request_id}))
+            except (TransportError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                logger.debug("%s: nobody is there to cancel request %r: %s", self.target, request_id, error)
+
+
+def _with_meta(params: Mapping[str, Any] | None, added: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not added:
+        return None if params is None else dict(params)
+    given = params or NOTHING
+    return {**given, "_meta": {**added, **meta_of(given)}}
+
+
+Error = TypeVar("Error", bound=Exception)
+
+
+def fresh(error: Error) -> Error:
+    """A copy to raise: the same error goes to several tasks, and each adds a traceback and a context of its own."""
+    copy = type(error).__new__(type(error), *error.args)
+    copy.__dict__.update(error.__dict__)
+    copy.__cause__ = error.__cause__
+    return copy
+
+
+def as_id(value: object) -> RequestId | None:
+    """A request id or progress token, of which nothing but strings and integers is one."""
+    return value if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def _number(value: object) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,41 @@
+"""The vocabulary of JSON-RPC and MCP that the peer's parts share: codes, methods, and the error of an error response.
+
+Specification 2026-07-28, basic/index, section Error Codes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+INVALID_REQUEST: Final = -32600
+METHOD_NOT_FOUND: Final = -32601
+INVALID_PARAMS: Final = -32602
+INTERNAL_ERROR: Final = -32603
+HEADER_MISMATCH: Final = -32020
+MISSING_CLIENT_CAPABILITY: Final = -32021
+UNSUPPORTED_VERSION: Final = -32022
+
+CANCELLED: Final = "notifications/cancelled"
+PROGRESS: Final = "notifications/progress"
+
+META: Final = "io.modelcontextprotocol/"
+"""The prefix of the ``_meta`` keys that the specification reserves."""
+
+
+class JSONRPCError(Exception):
+    """The other side answered a request with an error; raised by a handler, it becomes such an answer.
+
+    Args:
+        code: A JSON-RPC or MCP error code; codes of one's own lie outside -32768 to -32000.
+        message: One sentence about the failure.
+        data: More about it, or None.
+    """
+
+    def __init__(self, code: int, message: str, data: Any = None) -> None:
+        super().__init__(code, message, data)
+        self.code = code
+        self.message = message
+        self.data = data
+
+    def __str__(self) -> str:
+        return f"{self.message} (code {self.code})"
