@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any, Final
+
+import msgspec
 
 from trioxport.errors import ProtocolViolation, UsageError
 from trioxport.messages import (
@@ -18,6 +22,7 @@ from trioxport.messages import (
 )
 
 VERSION: Final = "2.0"
+_ID_TYPES: Final = (int, str)
 RESERVED: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
 
 
@@ -44,6 +49,8 @@ def to_wire(message: Message) -> dict[str, Any]:
             envelope = {"jsonrpc": VERSION, "id": request_id, "error": error}
         case _:
             raise UsageError(f"only messages can be sent, not {type(message).__name__}")
+    if type(envelope.get("id", 0)) not in _ID_TYPES and not isinstance(message, ErrorResponse):
+        raise UsageError(f"an id is a string or an integer, not {envelope['id']!r}")
     if message.extra:
         if not RESERVED.isdisjoint(message.extra):
             raise UsageError(f"extra members may not be named {sorted(RESERVED & message.extra.keys())}")
@@ -75,7 +82,30 @@ def response_id(envelope: Any) -> RequestId | None:
     if not isinstance(envelope, dict) or "method" in envelope:
         return None
     request_id = envelope.get("id")
-    return request_id if type(request_id) is int or type(request_id) is str else None
+    return request_id if type(request_id) in _ID_TYPES else None
+
+
+def plain(value: object) -> object:
+    """What msgspec is to write for a type that it does not know. Raises ``TypeError``."""
+    if isinstance(value, Mapping):
+        mapping: Mapping[Any, Any] = value
+        return dict(mapping)
+    raise TypeError(f"values of type {type(value).__name__} cannot be sent")
+
+
+def non_finite(envelope: dict[str, Any]) -> float | None:
+    """A NaN or an infinity somewhere in the envelope, which is no value of JSON."""
+    waiting: list[Any] = [msgspec.to_builtins(envelope, enc_hook=plain)]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, float):
+            if not math.isfinite(value):
+                return value
+        elif isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list | tuple):
+            waiting.extend(value)
+    return None
 
 
 def _call(members: dict[str, Any]) -> Request | Notification:

@@ -13,22 +13,28 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final, NoReturn
 
 import msgspec
 
-from trioxport.codecs._envelope import from_wire, response_id, to_wire
+from trioxport.codecs._envelope import from_wire, non_finite, plain, response_id, to_wire
 from trioxport.errors import DecodeError, UsageError
+from trioxport.framing.base import EXCERPT
 from trioxport.messages import Message, RequestId
 
-_encode: Final = msgspec.json.Encoder().encode
+_encode: Final = msgspec.json.Encoder(enc_hook=plain).encode
 _decode: Final = msgspec.json.Decoder().decode
-_check_range: Final = msgspec.msgpack.Encoder().encode
+_to_builtins: Final = partial(msgspec.to_builtins, enc_hook=plain)
+_check_range: Final = msgspec.msgpack.Encoder(enc_hook=plain).encode
 
-_ID: Final = rb'"id"\s*:\s*(-?\d{1,18}|"[^"\\]{0,200}")'
-_ID_AT_START: Final = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?' + _ID + rb"\s*,(?!\s*\"method\")")
-_ID_AT_END: Final = re.compile(rb'[,{]\s*' + _ID + rb'\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*\Z')
+_JSONRPC: Final = rb'"jsonrpc"\s*:\s*"2\.0"\s*'
+_ID: Final = rb'"id"\s*:\s*(-?\d{1,200}|"[^"\\]{0,200}")\s*'
+_RESULT_AT_START: Final = re.compile(rb'\s*\{\s*(?:' + _JSONRPC + rb',\s*)?"(?:result|error)"')
+_ID_AT_START: Final = re.compile(
+    rb"\s*\{\s*(?:" + _JSONRPC + rb",\s*)?" + _ID + rb",\s*(?:" + _JSONRPC + rb',\s*)?"(?:result|error)"'
+)
+_ID_AT_END: Final = re.compile(rb",\s*" + _ID + rb"(?:,\s*" + _JSONRPC + rb")?\}\s*\Z")
 
 
 class _JSON:
@@ -45,8 +51,8 @@ class _JSON:
             payload = _encode_by_the_book(envelope)
         except (TypeError, ValueError, RecursionError) as error:
             raise UsageError(f"the message cannot be written as JSON: {error}") from error
-        if b"null" in payload:
-            _refuse_non_finite(envelope)
+        if b"null" in payload and (value := non_finite(envelope)) is not None:
+            raise UsageError(f"JSON has no {value}")
         return payload
 
     def decode(self, payload: bytes) -> Message:
@@ -56,9 +62,7 @@ class _JSON:
         try:
             return response_id(_parse(fragment))
         except DecodeError:
-            pass
-        found = _ID_AT_START.match(fragment) or _ID_AT_END.search(fragment[-512:])
-        return _decode(found[1]) if found else None
+            return _id_of_response(fragment)
 
     def __repr__(self) -> str:
         return "trioxport.codecs.JSON"
@@ -66,6 +70,17 @@ class _JSON:
 
 JSON: Final = _JSON()
 """The codec of MCP: one JSON text in UTF-8 for each message. Stateless, and shared."""
+
+
+def _id_of_response(fragment: bytes) -> RequestId | None:
+    """The id next to ``result`` or ``error`` at the start, or at the end of what starts with one of those."""
+    found = _ID_AT_START.match(fragment[:EXCERPT])
+    if found is None and _RESULT_AT_START.match(fragment):
+        found = _ID_AT_END.search(fragment[-EXCERPT:])
+    try:
+        return None if found is None else _decode(found[1])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def _parse(payload: bytes) -> Any:
@@ -103,21 +118,6 @@ def _finite(digits: str) -> float:
 
 def _encode_by_the_book(envelope: dict[str, Any]) -> bytes:
     try:
-        return json.dumps(
-            envelope, allow_nan=False, separators=(",", ":"), default=msgspec.to_builtins
-        ).encode()
+        return json.dumps(envelope, allow_nan=False, separators=(",", ":"), default=_to_builtins).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"the message cannot be written as JSON: {error}") from error
-
-
-def _refuse_non_finite(envelope: dict[str, Any]) -> None:
-    waiting: list[Any] = [envelope]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, float):
-            if not math.isfinite(value):
-                raise UsageError(f"JSON has no {value}")
-        elif isinstance(value, Mapping):
-            waiting.extend(value.values())
-        elif isinstance(value, list | tuple):
-            waiting.extend(value)

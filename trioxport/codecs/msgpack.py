@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import msgspec
 
-from trioxport.codecs._envelope import from_wire, response_id, to_wire
+from trioxport.codecs._envelope import from_wire, non_finite, plain, response_id, to_wire
 from trioxport.errors import DecodeError, UsageError
 from trioxport.messages import Message, RequestId
 
-_encode: Final = msgspec.msgpack.Encoder().encode
+_encode: Final = msgspec.msgpack.Encoder(enc_hook=plain).encode
 _decode: Final = msgspec.msgpack.Decoder().decode
+
+_MAYBE_NON_FINITE: Final = re.compile(rb"\xca[\x7f\xff][\x80-\xff]|\xcb[\x7f\xff][\xf0-\xff]")
+_ID_AT_START: Final = re.compile(
+    rb"[\x83-\x8f]\xa7jsonrpc\xa32\.0\xa2id(.{1,200}?)(?:\xa6result|\xa5error)", re.DOTALL
+)
 
 
 class _MessagePack:
@@ -20,10 +26,14 @@ class _MessagePack:
     binary: Final = True
 
     def encode(self, message: Message) -> bytes:
+        envelope = to_wire(message)
         try:
-            return _encode(to_wire(message))
+            payload = _encode(envelope)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise UsageError(f"the message cannot be written as MessagePack: {error}") from error
+        if _MAYBE_NON_FINITE.search(payload) and (value := non_finite(envelope)) is not None:
+            raise UsageError(f"JSON-RPC has no {value}")
+        return payload
 
     def decode(self, payload: bytes) -> Message:
         return from_wire(_parse(payload))
@@ -31,6 +41,11 @@ class _MessagePack:
     def identify(self, fragment: bytes) -> RequestId | None:
         try:
             return response_id(_parse(fragment))
+        except DecodeError:
+            pass
+        found = _ID_AT_START.match(fragment)
+        try:
+            return None if found is None else response_id({"id": _parse(found[1])})
         except DecodeError:
             return None
 
@@ -44,6 +59,11 @@ MessagePack: Final = _MessagePack()
 
 def _parse(payload: bytes) -> Any:
     try:
-        return _decode(payload)
+        value = _decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DecodeError(f"the message is not MessagePack: {error}") from error
+    if _MAYBE_NON_FINITE.search(payload) and isinstance(value, dict):
+        envelope: dict[str, Any] = value
+        if (number := non_finite(envelope)) is not None:
+            raise DecodeError(f"JSON-RPC has no {number}")
+    return value
