@@ -73,7 +73,9 @@ def _descriptors() -> dict[str, str]:
     found: dict[str, str] = {}
     for number in os.listdir("/dev/fd"):
         try:
-            what = os.readlink(f"/dev/fd/{number}") if sys.platform == "linux" else f"inode {os.fstat(int(number)).st_ino}"
+            what = (
+                os.readlink(f"/dev/fd/{number}") if sys.platform == "linux" else f"inode {os.fstat(int(number)).st_ino}"
+            )
         except OSError:  # the descriptor that listed the directory
             continue
         found[number] = f"descriptor {number} ({what})"
@@ -98,7 +100,7 @@ def _new(now: Mapping[str, str], before: Mapping[str, str]) -> list[str]:
 
 @pytest.fixture(scope="session")
 def everything_server() -> list[str]:
-    """The command that runs ``@modelcontextprotocol/server-everything`` over stdio, a server made with the official SDK.
+    """The command that runs ``@modelcontextprotocol/server-everything``, a stdio server made with the official SDK.
 
     ``./tests/run`` installs it, and Node with it.
     """

@@ -112,4 +112,7 @@ class Undelivered(ErrorResponse):
 
 
 Message: TypeAlias = Request | Notification | Response | ErrorResponse
+"""What an application sends: one JSON-RPC object."""
+
 Incoming: TypeAlias = Message | Undelivered
+"""What an application receives: the peer's messages, and the settlement of those of its own that got no answer."""
