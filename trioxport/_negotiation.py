@@ -7,7 +7,7 @@ handshake 2025-11-25, basic/lifecycle.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
 import attrs
 
@@ -101,7 +101,7 @@ async def _initialize_or_discover(peer: Peer, client: Client) -> Negotiated:
 
 async def _discover_or_explain(peer: Peer, client: Client) -> Negotiated:
     try:
-        return await _discover(peer, client, ANSWER_TIMEOUT)
+        return await _discover(peer, client, ANSWER_TIMEOUT, may_fall_back=False)
     except JSONRPCError as error:
         if error.code in _MODERN_CODES:
             raise
@@ -112,7 +112,7 @@ async def _discover_or_explain(peer: Peer, client: Client) -> Negotiated:
         ) from error
 
 
-async def _discover(peer: Peer, client: Client, patience: float) -> Negotiated:
+async def _discover(peer: Peer, client: Client, patience: float, *, may_fall_back: bool = True) -> Negotiated:
     version = MODERN_VERSIONS[0]
     tried: set[str] = set()
     while True:
@@ -124,14 +124,13 @@ async def _discover(peer: Peer, client: Client, patience: float) -> Negotiated:
             tried.add(version)
             version = _common(peer, _supported_by(error), tried, error)
         else:
-            return _discovered(peer, result)
-
-
-def _discovered(peer: Peer, result: Any) -> Negotiated:
-    versions = result.get("supportedVersions") if isinstance(result, dict) else None
+            break
+    members = _members(result)
+    versions = members.get("supportedVersions")
     if not _are_versions(versions):
         raise ProtocolViolation("the answer to server/discover names no versions", target=peer.target)
-    members = cast("dict[str, Any]", result)
+    if may_fall_back and not _any_in(versions, MODERN_VERSIONS) and _any_in(versions, LEGACY_VERSIONS):
+        return await _initialize(peer, client)
     version = _common(peer, versions, set(), None)
     return _settle(peer, "modern", version, members, meta_of(members).get(META + "serverInfo"))
 
@@ -144,12 +143,12 @@ async def _initialize(peer: Peer, client: Client) -> Negotiated:
         if supported := _supported_by(error):
             raise _mismatch(peer, supported, LEGACY_VERSIONS) from error
         raise
-    version = result.get("protocolVersion") if isinstance(result, dict) else None
+    members = _members(result)
+    version = members.get("protocolVersion")
     if not isinstance(version, str):
         raise ProtocolViolation("the answer to initialize names no version", target=peer.target)
     if version not in LEGACY_VERSIONS:
         raise _mismatch(peer, [version], LEGACY_VERSIONS)
-    members = cast("dict[str, Any]", result)
     negotiated = _settle(peer, "legacy", version, members, members.get("serverInfo"))
     await peer.notify("notifications/initialized")
     return negotiated
@@ -158,13 +157,12 @@ async def _initialize(peer: Peer, client: Client) -> Negotiated:
 def _settle(peer: Peer, era: Era, version: str, result: Mapping[str, Any], server_info: Any) -> Negotiated:
     peer.connection.info.era = era
     peer.connection.info.protocol_version = version
-    capabilities = result.get("capabilities")
     instructions = result.get("instructions")
     return Negotiated(
         era,
         version,
-        cast("dict[str, Any]", server_info) if isinstance(server_info, dict) else {},
-        cast("dict[str, Any]", capabilities) if isinstance(capabilities, dict) else {},
+        _members(server_info),
+        _members(result.get("capabilities")),
         instructions if isinstance(instructions, str) else None,
     )
 
@@ -186,9 +184,17 @@ def _mismatch(peer: Peer, theirs: Sequence[str], ours: Sequence[str]) -> Version
 
 def _supported_by(error: JSONRPCError) -> list[str]:
     """The versions that an error's data lists; empty if it lists none."""
-    supported = error.data.get("supported") if isinstance(error.data, dict) else None
-    return cast("list[str]", supported) if _are_versions(supported) else []
+    supported = _members(error.data).get("supported")
+    return supported if _are_versions(supported) else []
 
 
-def _are_versions(value: object) -> bool:
+def _members(value: object) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _are_versions(value: object) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(item, str) for item in cast("list[object]", value))
+
+
+def _any_in(versions: Sequence[str], known: Sequence[str]) -> bool:
+    return any(version in known for version in versions)
