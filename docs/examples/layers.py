@@ -54,7 +54,8 @@ async def main() -> None:
         ):
             await peer.request("tools/list")
         print("requests:", counter.count)
-        print(await trio.Path(record).read_text(), end="")
+        recorded = await trio.Path(record).read_text()
+        print("recorded frames:", len(recorded.splitlines()))
 
 
 trio.run(main)

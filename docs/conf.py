@@ -1,0 +1,52 @@
+"""How Sphinx builds the documentation: ``sphinx-build -W docs docs/_build/html``. It fetches nothing."""
+
+import re
+from typing import Any
+
+import attrs
+
+import trioxport
+
+project = "trioxport"
+author = "The trioxport authors"
+project_copyright = "2026, The trioxport authors"
+release = version = trioxport.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+
+html_theme = "furo"
+html_title = f"trioxport {release}"
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 100
+
+# A reference into the package has to lead somewhere; one to other projects would need the network to be resolved.
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"(?!trioxport\.).*")]
+
+
+def _readable(
+    _app: object, _what: str, _name: str, found: Any, _options: object, signature: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    """Signatures as they are used: defaults of attrs classes by value, and context managers by what they yield."""
+
+    def default(match: re.Match[str]) -> str:
+        value = attrs.fields_dict(found)[match[1]].default
+        return "{}" if value == {} else repr(value)
+
+    if signature is not None:
+        signature = re.sub(r"attr_dict\['(\w+)'\]\.default", default, signature).replace("= NOTHING", "= {}")
+    if returned is not None and hasattr(found, "__wrapped__"):
+        returned = returned.replace("AsyncGenerator[", "AbstractAsyncContextManager[")
+    return signature, returned
+
+
+def setup(app: Any) -> None:
+    app.connect("autodoc-process-signature", _readable)
