@@ -280,7 +280,7 @@ async def test_an_answer_that_cannot_be_decoded_counts_as_legacy() -> None:
             if isinstance(message, Request):
                 if message.method == "server/discover":
                     await connection.tx._frames.send(  # type: ignore[attr-defined]  # the frames below the connection
-                        Frame(b'{"jsonrpc":"2.0","id":%d,"result":NaN}' % message.id)
+                        Frame(f'{{"jsonrpc":"2.0","id":{message.id},"result":NaN}}'.encode())
                     )
                 else:
                     await connection.tx.send(Response(message.id, INITIALIZED))

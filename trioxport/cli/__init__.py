@@ -1,0 +1,140 @@
+"""The command ``trioxport``: its arguments, and what its exit codes mean."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import trio
+
+from trioxport import RequestTimeout, TransportError, UsageError, __version__
+from trioxport._supervisor import alone
+from trioxport.cli._output import complain
+
+EXIT_CODES = """\
+exit codes:
+  0    it worked
+  1    the server answered with an error, or its tool did
+  2    the arguments cannot be right
+  3    there is no connection, or it was lost
+  4    no answer came in time
+  130  interrupted by Ctrl-C
+"""
+
+TARGETS = "a URL such as stdio:COMMAND, tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with ``arguments`` (default: this process's) and return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        code = _run(options)
+        sys.stdout.flush()
+    except BaseException as error:
+        return _explain(alone(error))
+    return code
+
+
+def _run(options: argparse.Namespace) -> int:
+    match options.command:
+        case "call":
+            from trioxport.cli.call import call
+
+            return trio.run(call, options)
+        case "demo":
+            from trioxport.cli.demo import demo
+
+            return trio.run(demo)
+        case _:
+            from trioxport.cli.serve_demo import serve_until_signal
+
+            return trio.run(serve_until_signal, options)
+
+
+def _explain(error: BaseException) -> int:
+    """Say what went wrong, in a line; return the exit code for it. Raises what is no failure of the outside world."""
+    match error:
+        case KeyboardInterrupt():
+            return 130
+        case BrokenPipeError():
+            # Whoever read the output has had enough. Nothing may be written any more, not even by the interpreter.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        case TransportError():
+            # The last words of a child process are on standard error already: it is this process's own.
+            complain(TransportError.__str__(error).replace("allow_plaintext=True", "--allow-plaintext"))
+            return 2 if isinstance(error, UsageError) else 4 if isinstance(error, RequestTimeout) else 3
+        case _:
+            raise error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "trioxport",
+        description="Model Context Protocol messages over any channel.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"trioxport {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_call(commands)
+    commands.add_parser("demo", help="start a server in a child process and hold a conversation with it")
+    serve = _command(commands, "serve-demo", "serve the demo server until Ctrl-C or SIGTERM")
+    serve.add_argument("target", metavar="TARGET", help=TARGETS + ", where to listen; stdio: for this process's own")
+    _add_plaintext(serve)
+    return parser
+
+
+def _add_call(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    call = _command(commands, "call", "call a method of a server and print the result")
+    call.add_argument("target", metavar="TARGET", help=TARGETS)
+    call.add_argument(
+        "method",
+        metavar="METHOD",
+        help="such as tools/list or tools/call; server/discover and initialize show what the server tells of itself",
+    )
+    call.add_argument(
+        "params", metavar="PARAMS-JSON", nargs="?", help="its parameters, a JSON object; - reads them from stdin"
+    )
+    call.add_argument(
+        "--era",
+        choices=("auto", "modern", "legacy"),
+        default="auto",
+        help="modern: revision 2026-07-28; legacy: the initialize handshake; auto: find out (default)",
+    )
+    call.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="give up after so long without an answer or progress (default: 60)",
+    )
+    call.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+    _add_plaintext(call)
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=summary.capitalize() + ".",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _add_plaintext(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow-plaintext", action="store_true", help="let unencrypted traffic leave this machine (default: refuse)"
+    )
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise ValueError(text)
+    return seconds

@@ -1,0 +1,52 @@
+"""What the command writes, and where: results to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import Any, Final, TextIO
+
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def write(text: str, stream: TextIO) -> None:
+    """Write a line. Control characters of a server do not get to a terminal: they could steer it."""
+    if stream.isatty():
+        text = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+    encoding = stream.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+
+
+def complain(text: str) -> None:
+    """A message to the user on standard error."""
+    write(f"trioxport: {text}", sys.stderr)
+
+
+def one_line(value: Any) -> str:
+    """JSON for programs: one line of ASCII."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def readable(result: Any) -> str:
+    """A result for people: the texts of a tool's content as they are, everything else as indented JSON."""
+    texts = texts_of(result)
+    return pretty(result) if texts is None else "\n".join(texts)
+
+
+def texts_of(result: Any) -> list[str] | None:
+    """The content of a tool's result, one entry per block; None if the result is of another kind."""
+    content = result.get("content") if isinstance(result, dict) else None
+    if not isinstance(content, list) or not all(isinstance(block, dict) and "type" in block for block in content):
+        return None
+    return [_text_of(block) for block in content]
+
+
+def _text_of(block: dict[str, Any]) -> str:
+    text = block.get("text")
+    return text if block["type"] == "text" and isinstance(text, str) else pretty(block)
+
+
+def pretty(value: Any) -> str:
+    """Indented JSON."""
+    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -1,0 +1,124 @@
+"""``trioxport demo``: a conversation with a server in a child process, to be read."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import trio
+
+from trioxport import ProtocolViolation, open_transport
+from trioxport._supervisor import open_tasks
+from trioxport.cli._output import texts_of, write
+from trioxport.cli.call import CLIENT_INFO
+from trioxport.frames import MIB
+from trioxport.peer import JSONRPCError, Peer, open_peer
+from trioxport.transports.stdio import Stdio
+
+SERVER: Final = ("-m", "trioxport", "serve-demo", "stdio:")
+
+
+async def demo() -> int:
+    """Hold the conversation and print it; the exit code. Raises ``TransportError``."""
+    found_by = {name: value for name in ("PYTHONPATH",) if (value := os.environ.get(name))}
+    server = Stdio(sys.executable, SERVER, env=found_by)
+    _say(f"Starting an MCP server in a child process: {server}\n")
+    clock = _Clock()
+    async with open_transport(server) as connection, open_peer(connection) as peer:
+        negotiated = await peer.negotiate(client_info=CLIENT_INFO)
+        name = negotiated.server_info.get("name")
+        clock.report("negotiate", f"{name} speaks {negotiated.protocol_version}, the {negotiated.era} era")
+        tools = await peer.request("tools/list")
+        clock.report("tools/list", ", ".join(tool["name"] for tool in tools["tools"]))
+        for step in (_echo, _add, _many, _payload, _sleep, _cancel, _fail, _unknown):
+            await step(peer, clock.report)
+    clock.report("goodbye", "the server was told that no more comes, and has gone")
+    example = '{"name": "add", "arguments": {"a": 1, "b": 2}}'
+    _say("\nCall the same server by yourself:\n")
+    _say(f"  trioxport call 'stdio:trioxport serve-demo stdio:' tools/call '{example}'")
+    return 0
+
+
+class _Clock:
+    """Prints each step with the time since the step before."""
+
+    def __init__(self) -> None:
+        self._before = trio.current_time()
+
+    def report(self, step: str, text: str) -> None:
+        now = trio.current_time()
+        _say(f"{step:<12}{text:<64}{(now - self._before) * 1000:8.1f} ms")
+        self._before = now
+
+
+Report = Callable[[str, str], None]
+
+
+async def _echo(peer: Peer, report: Report) -> None:
+    result = await _call(peer, "echo", text="hello, world")
+    report("echo", _summary(result))
+
+
+async def _add(peer: Peer, report: Report) -> None:
+    result = await _call(peer, "add", a=20, b=22)
+    report("add", f"20 + 22 = {result['structuredContent']['sum']}")
+
+
+async def _many(peer: Peer, report: Report) -> None:
+    async with open_tasks() as tasks:
+        for number in range(100):
+            tasks.start_soon(_call_echo, peer, str(number))
+    report("echo", "100 calls at once, each answered with its own text")
+
+
+async def _call_echo(peer: Peer, text: str) -> None:
+    result = await _call(peer, "echo", text=text)
+    if _summary(result) != text:
+        raise ProtocolViolation(f"the server echoed {_summary(result)!r} for {text!r}")
+
+
+async def _payload(peer: Peer, report: Report) -> None:
+    result = await _call(peer, "payload", size=4 * MIB)
+    report("payload", f"{len(_summary(result)):,} bytes in one message")
+
+
+async def _sleep(peer: Peer, report: Report) -> None:
+    def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        report("", f"  progress: {message}")
+
+    params = {"name": "sleep", "arguments": {"seconds": 0.4, "steps": 4}}
+    result = await peer.request("tools/call", params, on_progress=on_progress)
+    report("sleep", _summary(result))
+
+
+async def _cancel(peer: Peer, report: Report) -> None:
+    with trio.move_on_after(0.2):
+        await _call(peer, "sleep", seconds=60)
+    report("sleep", "for 60 s, cancelled midway, and the server was told to stop")
+
+
+async def _fail(peer: Peer, report: Report) -> None:
+    result = await _call(peer, "fail", message="the fuel is gone")
+    report("fail", f"the tool answered with an error: {_summary(result)}")
+
+
+async def _unknown(peer: Peer, report: Report) -> None:
+    try:
+        await _call(peer, "juggle")
+    except JSONRPCError as error:
+        report("juggle", f"the server answered with an error: {error}")
+
+
+async def _call(peer: Peer, tool: str, **arguments: Any) -> dict[str, Any]:
+    result: dict[str, Any] = await peer.request("tools/call", {"name": tool, "arguments": arguments})
+    return result
+
+
+def _summary(result: dict[str, Any]) -> str:
+    return "\n".join(texts_of(result) or ())
+
+
+def _say(text: str) -> None:
+    write(text, sys.stdout)

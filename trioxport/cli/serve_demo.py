@@ -1,0 +1,38 @@
+"""``trioxport serve-demo``: the demo server on any target."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import AsyncIterator
+
+import trio
+
+from trioxport import serve_transport
+from trioxport._supervisor import open_tasks
+from trioxport.cli._output import write
+from trioxport.demo import serve_demo
+
+
+async def serve_until_signal(options: argparse.Namespace) -> int:
+    """Serve until SIGTERM, or until the one client of ``stdio:`` is done; the exit code. Raises ``TransportError``."""
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        async with open_tasks() as tasks:
+            tasks.start_soon(_stop_at, signals, tasks.cancel_scope)
+            for address in await tasks.start(_serve, options, tasks.cancel_scope):
+                if address != "stdio:":  # whoever started this process as its child knows
+                    write(f"serving {address}", sys.stderr)
+    return 0
+
+
+async def _serve(
+    options: argparse.Namespace, scope: trio.CancelScope, *, task_status: trio.TaskStatus[list[str]]
+) -> None:
+    await serve_transport(serve_demo, options.target, allow_plaintext=options.allow_plaintext, task_status=task_status)
+    scope.cancel()
+
+
+async def _stop_at(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    await anext(signals)
+    scope.cancel()
