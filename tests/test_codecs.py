@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -11,8 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trioxport import DecodeError, ErrorResponse, Message, Notification, ProtocolViolation, Request, Response
-from trioxport import Undelivered, UsageError
+from trioxport import (
+    DecodeError,
+    ErrorResponse,
+    Message,
+    Notification,
+    ProtocolViolation,
+    Request,
+    Response,
+    Undelivered,
+    UsageError,
+)
 from trioxport.codecs import JSON, MessagePack
 from trioxport.framing import NEWLINE, Oversized
 
@@ -188,7 +198,7 @@ def _deep(levels: int) -> Any:
     "message",
     [
         Request(1, "x", {"a": object()}),
-        Request(1, "x", {("a", "b"): object()}),  # pyright: ignore[reportArgumentType]  # wrong on purpose
+        Request(1, "x", {("a", "b"): object()}),  # type: ignore[dict-item]  # wrong on purpose
         Request(1, "x", {"a": _deep(100_000)}),
         Request(1, "x", extra={"method": "y"}),
         Request(None, "x"),  # type: ignore[arg-type]  # wrong on purpose
@@ -302,10 +312,8 @@ def test_an_error_without_an_id_is_a_message() -> None:
 def test_any_bytes_decode_or_raise_one_of_the_two_errors(payload: bytes) -> None:
     for codec in (JSON, MessagePack):
         codec.identify(payload)
-        try:
+        with contextlib.suppress(DecodeError, ProtocolViolation):
             codec.decode(payload)
-        except (DecodeError, ProtocolViolation):
-            pass
 
 
 # identify(): which response was it, given only the two ends of it?

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
-from importlib import import_module, metadata
-from typing import Final, TypeAlias, TypeVar, cast
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from importlib import metadata
+from typing import Any, Final, Literal, TypeAlias, TypeVar, cast, get_args, get_origin
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import attrs
 
@@ -22,12 +23,16 @@ Factory: TypeAlias = Callable[[str], Transport | Listener]
 ENTRY_POINTS: Final = "trioxport.transports"
 
 _BUILT_IN: Final = {
-    "memory": "trioxport.transports.memory:Memory",
-    "stdio": "trioxport.transports.stdio:stdio_from_url",
-    "tcp": "trioxport.transports.stream:Tcp",
-    "tls": "trioxport.transports.stream:Tls",
-    "unix": "trioxport.transports.stream:Unix",
+    scheme: metadata.EntryPoint(scheme, f"trioxport.transports.{factory}", ENTRY_POINTS)
+    for scheme, factory in {
+        "memory": "memory:Memory.from_url",
+        "stdio": "stdio:stdio_from_url",
+        "tcp": "stream:Tcp.from_url",
+        "tls": "stream:Tls.from_url",
+        "unix": "stream:Unix.from_url",
+    }.items()
 }
+"""What a scheme's factory is. One that needs an extra says so as entry points do: ``"module:factory [extra]"``."""
 
 _registered: dict[str, Factory] = {}
 
@@ -36,7 +41,8 @@ def register_scheme(scheme: str, factory: Factory) -> None:
     """Make URLs of ``scheme`` targets: ``factory(url)`` returns what opens them, serves them, or both.
 
     A distribution does the same for whoever installs it with an entry point in the group ``trioxport.transports``,
-    named like the scheme. Raises ``UsageError`` if the scheme is taken.
+    named like the scheme; one that needs an extra of the distribution names it, ``"module:factory [extra]"``.
+    Raises ``UsageError`` if the scheme is taken.
     """
     if not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
         raise UsageError(f"{scheme!r} is no URL scheme", hint="Lower-case letters, digits, '+', '.' and '-'")
@@ -63,14 +69,17 @@ def to_listener(target: Target) -> Listener:
 
 def _from_url(url: str) -> Transport | Listener:
     scheme = url.partition(":")[0].lower() if ":" in url else ""
-    factory = _registered.get(scheme) or _built_in(scheme) or _from_entry_point(scheme)
+    factory = _registered.get(scheme) or _installed(scheme)
     if factory is None:
         raise UsageError(
             f"no transport for the scheme {scheme!r}" if scheme else "a target begins with a scheme and a colon",
             target=redact_url(url),
             hint=f"Known schemes: {', '.join(known_schemes())}. A command to run is written stdio:COMMAND",
         )
-    return factory(url)
+    try:
+        return factory(url)
+    except ValueError:  # its text can quote a password
+        raise UsageError("this is no valid URL", target=redact_url(url)) from None
 
 
 def known_schemes() -> list[str]:
@@ -78,20 +87,20 @@ def known_schemes() -> list[str]:
     return sorted({*_BUILT_IN, *_registered, *(point.name for point in _entry_points())})
 
 
-def _built_in(scheme: str) -> Factory | None:
-    where = _BUILT_IN.get(scheme)
-    if where is None:
+def _installed(scheme: str) -> Factory | None:
+    points = [point for point in _entry_points() if point.name == scheme]
+    point = _BUILT_IN.get(scheme) or (points[0] if points else None)
+    if point is None:
         return None
-    module, _, name = where.partition(":")
-    found = getattr(import_module(module), name)
-    return cast("Factory", getattr(found, "from_url", found))
-
-
-def _from_entry_point(scheme: str) -> Factory | None:
-    for point in _entry_points():
-        if point.name == scheme:
-            return cast("Factory", point.load())
-    return None
+    try:
+        return cast("Factory", point.load())
+    except ModuleNotFoundError as error:
+        distribution = point.dist.name if point.dist else "trioxport"
+        needed = f"{distribution}[{','.join(point.extras)}]" if point.extras else distribution
+        raise UsageError(
+            f"the scheme {scheme!r} needs the module {error.name!r}, which is not installed",
+            hint=f"Install it: pip install '{needed}'",
+        ) from error
 
 
 def _entry_points() -> metadata.EntryPoints:
@@ -102,51 +111,103 @@ Options = TypeVar("Options")
 
 
 def options_of(url: str, options: type[Options]) -> Options:
-    """The query of a URL as an ``options`` object (an attrs class); ``UsageError`` names what is unknown or unfit."""
+    """The query of a URL as an ``options`` object (an attrs class of options that all have defaults).
+
+    Raises ``UsageError``, which names what is unknown or unfit.
+    """
     query = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
     if not query:
         return options()
-    from cattrs import BaseValidationError, Converter, transform_error
+    from cattrs import ClassValidationError, Converter
 
     try:
         return Converter(forbid_extra_keys=True).structure(query, options)
-    except BaseValidationError as error:
-        raise UsageError("; ".join(transform_error(error)), target=redact_url(url)) from error
+    except ClassValidationError as error:
+        raise UsageError("; ".join(_complaints(error, query, options)), target=redact_url(url)) from error
 
 
-_SECRET_NAME: Final = re.compile(
-    r"pass(word|phrase|wd)?|secret|token|api[-_]?key|access[-_]?key|credential|auth|bearer|signature", re.IGNORECASE
+def _complaints(error: Any, query: dict[str, str], options: type[Any]) -> list[str]:
+    unfit, others = error.group_exceptions()
+    known = ", ".join(field.name for field in attrs.fields(options))
+    unknown = sorted(name for other in others for name in other.extra_fields)
+    return [
+        *(f"{note.name}: {query[note.name]!r} is not {_kind(note.type)}" for _, note in unfit),
+        *(f"unknown option {name!r} (there is: {known})" for name in unknown),
+    ]
+
+
+def _kind(wanted: Any) -> str:
+    if get_origin(wanted) is Literal:
+        return f"one of {', '.join(map(str, get_args(wanted)))}"
+    return f"a value of type {getattr(wanted, '__name__', wanted)}"
+
+
+_SECRET: Final = (
+    r"(?:pass(?:word|phrase|wd)?|pwd|secret|token|(?:api|access|private)[-_]?key|credential|auth|bearer"
+    r"|signature|(?<![a-z])sig(?![a-z]))"
+)
+_SECRET_NAME: Final = re.compile(_SECRET, re.IGNORECASE)
+_SECRET_VALUE: Final = re.compile(_SECRET + r"[^=:\s]*\s*[=:]", re.IGNORECASE)
+_USERINFO: Final = re.compile(
+    r"""
+      (?P<user> [^/?#@:\[\s]* ) : [^/?#\s]* @                      # user:password@
+    | (?P<odd> [^/?#@:\[\s]* ) : (?! \d* (?: [/?#\s] | $ )) .* @ .*  # a password that should have been escaped
+    | [^/?#@:\[\s]+ @                                              # a lone name, which often is a token
+    """,
+    re.VERBOSE | re.DOTALL,
 )
 
 
 def redact_url(url: str) -> str:
-    """The URL without password and without the values of query members that are named like a secret."""
-    scheme, _, command = url.partition(":")
-    if scheme.lower() == "stdio":
-        return f"{scheme}:{redact_command(command.split(' '))}"
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    user = parts.username
-    netloc = f"{user}:***@{host}" if user and parts.password is not None else parts.netloc
-    query = "&".join(map(_redact_member, parts.query.split("&")))
-    return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+    """The URL without what may be a credential: user information, and query members that are named like a secret.
+
+    It takes any text, so that what is no URL can be shown in an error too.
+    """
+    scheme, colon, rest = url.partition(":")
+    if scheme.lower() == "stdio" or not colon:
+        return scheme + colon + _redact_words(rest) if colon else _redact_words(url)
+    slashes = "//" if rest.startswith("//") else ""
+    rest = _redact_userinfo(rest.removeprefix("//"))
+    address, question, query = rest.partition("#")[0].partition("?")
+    return f"{scheme}:{slashes}{address}{question}{'&'.join(map(_redact_member, query.split('&')))}"
+
+
+def _redact_words(command: str) -> str:
+    try:
+        return redact_command(shlex.split(command))
+    except ValueError:  # quotes that nobody closes: where a secret would end cannot be told
+        return f"{redact_command(command.split(maxsplit=1)[:1])} ***"
 
 
 def redact_command(words: Sequence[str]) -> str:
-    """A command line without the values of options that are named like a secret."""
+    """A command line without the values of options that are named like a secret, and without passwords in URLs."""
     shown: list[str] = []
     hide_next = False
     for word in words:
-        name, equals, _ = word.partition("=")
-        is_secret = _SECRET_NAME.search(name) is not None
-        shown.append("***" if hide_next else f"{name}=***" if is_secret and equals else word)
-        hide_next = not hide_next and is_secret and not equals and word.startswith("-")
+        secret = _SECRET_VALUE.search(word)
+        shown.append("***" if hide_next else f"{word[: secret.end()]}***" if secret else _redact_urls(word))
+        hide_next = not hide_next and not secret and word.startswith("-") and bool(_SECRET_NAME.search(word))
     return " ".join(shown)
+
+
+def _redact_urls(word: str) -> str:
+    before, separator, rest = word.partition("://")
+    return before + separator + _redact_userinfo(rest) if separator else word
+
+
+def _redact_userinfo(rest: str) -> str:
+    found = _USERINFO.match(rest)
+    if found is None:
+        return rest
+    if found["odd"] is not None:  # where the password ends cannot be told
+        return f"{found['odd']}:***"
+    shown = "***" if found["user"] is None else f"{found['user']}:***"
+    return f"{shown}@{rest[found.end() :]}"
 
 
 def _redact_member(member: str) -> str:
     name, equals, _ = member.partition("=")
-    return f"{name}=***" if equals and _SECRET_NAME.search(name) else member
+    return f"{name}=***" if equals and (name == "key" or _SECRET_NAME.search(unquote(name))) else member
 
 
 def describe(target: Target) -> str:

@@ -12,7 +12,8 @@ Targets in messages are redacted by whoever raises: no error carries a credentia
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, TypeAlias
+import copyreg
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import trio
 
@@ -52,6 +53,10 @@ class TransportError(Exception):
         self.outcome: Outcome | None = outcome or self.default_outcome
         self.retryable = self.default_retryable if retryable is None else retryable
         self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled by what it holds, so that subclasses may demand arguments of their own."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]  # no stub
 
     def __str__(self) -> str:
         text = f"{self.target}: {self.reason}" if self.target else self.reason

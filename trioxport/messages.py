@@ -6,9 +6,8 @@ See the specification, basic/index (2026-07-28), sections Requests, Responses an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NoReturn, TypeAlias
 
 import attrs
 
@@ -17,7 +16,27 @@ from trioxport.errors import Outcome, TransportError
 RequestId: TypeAlias = str | int
 Params: TypeAlias = Mapping[str, Any] | list[Any]
 
-NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+class _Nothing(Mapping[str, Any]):
+    """An empty mapping that stays empty; unlike a ``MappingProxyType`` it can be copied and pickled."""
+
+    def __getitem__(self, key: str) -> NoReturn:
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def __repr__(self) -> str:
+        return "{}"
+
+    def __reduce__(self) -> str:
+        return "NOTHING"
+
+
+NOTHING: Final[Mapping[str, Any]] = _Nothing()
 
 UNDELIVERED_CODE: Final = -31000
 """The ``code`` of every :class:`Undelivered`: outside the ranges that peers may use, and never on the wire."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -62,7 +62,7 @@ def from_wire(envelope: Any) -> Message:
     """The message in a decoded envelope, which is used up. Raises ``ProtocolViolation``."""
     if type(envelope) is not dict:
         raise ProtocolViolation(_not_an_envelope(envelope))
-    members: dict[str, Any] = envelope
+    members = cast("dict[str, Any]", envelope)
     if members.pop("jsonrpc", None) != VERSION:
         raise ProtocolViolation('the member "jsonrpc" is not "2.0"')
     if "method" in members:
@@ -81,15 +81,14 @@ def response_id(envelope: Any) -> RequestId | None:
     """The id in a decoded envelope that need not be valid, unless it is a call's."""
     if not isinstance(envelope, dict) or "method" in envelope:
         return None
-    request_id = envelope.get("id")
+    request_id = cast("dict[str, Any]", envelope).get("id")
     return request_id if type(request_id) in _ID_TYPES else None
 
 
 def plain(value: object) -> object:
     """What msgspec is to write for a type that it does not know. Raises ``TypeError``."""
     if isinstance(value, Mapping):
-        mapping: Mapping[Any, Any] = value
-        return dict(mapping)
+        return dict(cast("Mapping[str, Any]", value))
     raise TypeError(f"values of type {type(value).__name__} cannot be sent")
 
 
@@ -102,9 +101,9 @@ def non_finite(envelope: dict[str, Any]) -> float | None:
             if not math.isfinite(value):
                 return value
         elif isinstance(value, dict):
-            waiting.extend(value.values())
+            waiting.extend(cast("dict[str, Any]", value).values())
         elif isinstance(value, list | tuple):
-            waiting.extend(value)
+            waiting.extend(cast("list[Any]", value))
     return None
 
 
@@ -112,21 +111,23 @@ def _call(members: dict[str, Any]) -> Request | Notification:
     method = members.pop("method")
     if type(method) is not str:
         raise ProtocolViolation("the member method is not a string")
-    params: Params | None = members.pop("params", None)
+    params = members.pop("params", None)
     if params is not None and type(params) is not dict and type(params) is not list:
         raise ProtocolViolation("the member params is neither an object nor an array")
     if "id" in members:
-        return Request(_id(members), method, params, members or NOTHING)
-    return Notification(method, params, members or NOTHING)
+        return Request(_id(members), method, cast("Params | None", params), members or NOTHING)
+    return Notification(method, cast("Params | None", params), members or NOTHING)
 
 
 def _error(members: dict[str, Any]) -> ErrorResponse:
     error = members.pop("error")
-    if type(error) is not dict or type(error.get("code")) is not int or type(error.get("message")) is not str:
+    body = cast("dict[str, Any]", error) if type(error) is dict else {}
+    code, message = body.get("code"), body.get("message")
+    if type(code) is not int or type(message) is not str:
         raise ProtocolViolation("the member error is no object with an integer code and a message")
     request_id = None if members.get("id") is None else _id(members)
     members.pop("id", None)
-    return ErrorResponse(request_id, error["code"], error["message"], error.get("data"), members or NOTHING)
+    return ErrorResponse(request_id, code, message, body.get("data"), members or NOTHING)
 
 
 def _id(members: dict[str, Any]) -> RequestId:

@@ -5,7 +5,7 @@ msgspec is the fast path. Three things it does not do as JSON-RPC needs them, so
 * it refuses lone surrogates, which JSON allows as escapes: the standard library takes over, both ways;
 * it writes an integer beyond 64 bits as a string. Its MessagePack encoder refuses such an integer, and costs a
   fraction of what a look at every value in Python would;
-* it writes NaN and infinity as ``null``. So where an encoding contains ``null``, the values are looked at.
+* it writes NaN and infinity as ``null``. So where there are floats and a ``null``, the values are looked at.
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ _decode: Final = msgspec.json.Decoder().decode
 _to_builtins: Final = partial(msgspec.to_builtins, enc_hook=plain)
 _check_range: Final = msgspec.msgpack.Encoder(enc_hook=plain).encode
 
+_FLOAT: Final = 0xCB
+"""What MessagePack writes before a float, and rarely elsewhere. A single byte is found at the speed of memory."""
+
 _JSONRPC: Final = rb'"jsonrpc"\s*:\s*"2\.0"\s*'
 _ID: Final = rb'"id"\s*:\s*(-?\d{1,200}|"[^"\\]{0,200}")\s*'
-_RESULT_AT_START: Final = re.compile(rb'\s*\{\s*(?:' + _JSONRPC + rb',\s*)?"(?:result|error)"')
+_RESULT_AT_START: Final = re.compile(rb"\s*\{\s*(?:" + _JSONRPC + rb',\s*)?"(?:result|error)"')
 _ID_AT_START: Final = re.compile(
     rb"\s*\{\s*(?:" + _JSONRPC + rb",\s*)?" + _ID + rb",\s*(?:" + _JSONRPC + rb',\s*)?"(?:result|error)"'
 )
@@ -45,13 +48,13 @@ class _JSON:
     def encode(self, message: Message) -> bytes:
         envelope = to_wire(message)
         try:
+            has_floats = _FLOAT in _check_range(envelope)
             payload = _encode(envelope)
-            _check_range(envelope)
         except (OverflowError, UnicodeEncodeError):
-            payload = _encode_by_the_book(envelope)
+            return _encode_by_the_book(envelope)
         except (TypeError, ValueError, RecursionError) as error:
             raise UsageError(f"the message cannot be written as JSON: {error}") from error
-        if b"null" in payload and (value := non_finite(envelope)) is not None:
+        if has_floats and b"null" in payload and (value := non_finite(envelope)) is not None:
             raise UsageError(f"JSON has no {value}")
         return payload
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -15,9 +15,7 @@ _encode: Final = msgspec.msgpack.Encoder(enc_hook=plain).encode
 _decode: Final = msgspec.msgpack.Decoder().decode
 
 _MAYBE_NON_FINITE: Final = re.compile(rb"\xca[\x7f\xff][\x80-\xff]|\xcb[\x7f\xff][\xf0-\xff]")
-_ID_AT_START: Final = re.compile(
-    rb"[\x83-\x8f]\xa7jsonrpc\xa32\.0\xa2id(.{1,200}?)(?:\xa6result|\xa5error)", re.DOTALL
-)
+_ID_AT_START: Final = re.compile(rb"[\x83-\x8f]\xa7jsonrpc\xa32\.0\xa2id(.{1,200}?)(?:\xa6result|\xa5error)", re.DOTALL)
 
 
 class _MessagePack:
@@ -63,7 +61,7 @@ def _parse(payload: bytes) -> Any:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DecodeError(f"the message is not MessagePack: {error}") from error
     if _MAYBE_NON_FINITE.search(payload) and isinstance(value, dict):
-        envelope: dict[str, Any] = value
-        if (number := non_finite(envelope)) is not None:
+        number = non_finite(cast("dict[str, Any]", value))
+        if number is not None:
             raise DecodeError(f"JSON-RPC has no {number}")
-    return value
+    return cast("Any", value)
