@@ -106,6 +106,7 @@ class Supervisor:
         self.state: State = "connecting"
         self.failure: TransportError | None = None
         self.failure_seen = False
+        self.closed_here = False
         self.discarded: Counter[str] = Counter()
         self._channels: FrameChannels | None = None
         self._peer_done = False
@@ -156,7 +157,8 @@ class Supervisor:
         kind = type(error).__name__
         self.discarded[kind] += 1
         level = logging.WARNING if self.discarded[kind] == 1 else logging.DEBUG
-        logger.log(level, "%s: skipped something received: %s: %s", self.target, kind, error)
+        error.target = error.target or self.target
+        logger.log(level, "skipped something received: %s: %s", kind, error)
 
     def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: Any) -> None:
         if self._tasks is None:
@@ -183,6 +185,8 @@ class Supervisor:
             if cut_short:
                 self._record_cut()
             self._end()
+            if self._channels is not None:  # a send may wait for a pump that is gone
+                await _close_by_force(self._channels.send)
             if cut_short or self._channels is None:
                 self._run_deferred()
 
@@ -210,6 +214,7 @@ class Supervisor:
 
     async def close(self, tx: SendChannel[Any], rx: ReceiveChannel[Any]) -> None:
         """Flush and close within ``close_timeout``; cancelled, leave at once. Returns when everything is over."""
+        self.closed_here = True
         self._limit_life()
         try:
             try:

@@ -157,13 +157,15 @@ class Transport(Protocol):
 
 
 Accept: TypeAlias = Callable[[Transport], Awaitable[None]]
-"""Runs the server's handler over one accepted connection, and returns when both are over."""
+"""Runs the server's handler over one accepted connection, and returns when both are over. It raises no ``Exception``:
+a failing connection is logged, and leaves the others alone."""
 
 
 class Listener(Protocol):
     """The serving side of a binding: calls ``accept`` in a task of its own for each connection, until cancelled.
 
-    It reports the addresses that it listens on, as targets for clients, through ``task_status``.
+    It reports the addresses that it listens on, as targets for clients, through ``task_status``. One that has only a
+    single connection to serve may say so by ``single_connection = True``: then ``accept`` raises what its handler does.
     """
 
     async def listen(

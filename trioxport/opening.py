@@ -9,12 +9,12 @@ from typing import Final, TypeGuard
 import trio
 
 from trioxport._endpoint import message_channels
-from trioxport._supervisor import Supervisor, Terms, open_tasks
+from trioxport._supervisor import Supervisor, Terms, alone, logger, open_tasks
 from trioxport.abc import Codec, FrameChannels, FrameLayer, Layer, MessageChannels, MessageLayer, Transport
 from trioxport.codecs.json import JSON
 from trioxport.config import Target, describe, to_listener, to_transport
 from trioxport.connection import Connection
-from trioxport.errors import TransportError
+from trioxport.errors import ConnectError, ConnectionLost, TransportError
 from trioxport.frames import Limits
 
 DEFAULT_LIMITS: Final = Limits()
@@ -107,15 +107,29 @@ async def serve_transport(
     Raises:
         UsageError: The target cannot be served, or its address is in use.
     """
-    description = describe(target)
+    terms = Terms("server", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext)
     split_layers(layers)
+    listener = to_listener(target)
+    single = getattr(listener, "single_connection", False)
 
     async def accept(transport: Transport) -> None:
-        terms = Terms("server", description, codec, limits, connect_timeout, close_timeout, allow_plaintext)
-        async with _open(transport, terms, layers) as connection:
-            await handler(connection)
+        try:
+            async with _open(transport, terms, layers) as connection:
+                await handler(connection)
+        except Exception as error:
+            if single:
+                raise
+            _log_failure(alone(error))
 
-    await to_listener(target).listen(accept, allow_plaintext=allow_plaintext, task_status=task_status)
+    await listener.listen(accept, allow_plaintext=allow_plaintext, task_status=task_status)
+
+
+def _log_failure(error: BaseException) -> None:
+    """One connection of many went wrong: that ends there, and is told."""
+    if isinstance(error, ConnectError | ConnectionLost):
+        logger.info("a client's connection failed: %s", error)
+    else:
+        logger.error("a connection's handler failed, and its connection was closed", exc_info=error)
 
 
 @asynccontextmanager

@@ -50,7 +50,7 @@ class _Events:
         level = max(self.log_level, logging.WARNING) if undelivered else self.log_level
         if not self.logger.isEnabledFor(level):
             return
-        kind, method, request_id = _describe(message)
+        kind, method, request_id = describe(message)
         text = " ".join(str(part) for part in (direction, kind, method, request_id) if part is not None)
         self.logger.log(
             level,
@@ -68,16 +68,15 @@ class _Events:
         )
 
 
-def _describe(message: Incoming) -> tuple[str, str | None, str | int | None]:
+def describe(message: Incoming) -> tuple[str, str | None, str | int | None]:
     """The kind, the method and the id of a message."""
     match message:
         case Request(id=request_id, method=method):
             return "request", method, request_id
         case Notification(method=method):
             return "notification", method, None
-        case Undelivered(original=original):
-            _, method, request_id = _describe(original)
-            return "undelivered", method, request_id
+        case Undelivered():
+            return "undelivered", *describe(message.original)[1:]
         case ErrorResponse(id=request_id):
             return "error", None, request_id
         case _:

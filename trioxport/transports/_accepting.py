@@ -1,31 +1,14 @@
-"""Accepting many connections: one that fails does not take the others with it, and a socket server's loop."""
+"""What the listening sides of the socket transports have in common."""
 
 from __future__ import annotations
 
 import ipaddress
-import logging
 from collections.abc import Callable, Sequence
-from typing import Final
 
 import trio
 
 from trioxport.abc import Accept, Transport
-from trioxport.errors import ConnectError, ConnectionLost, UsageError
-
-logger: Final = logging.getLogger("trioxport")
-
-
-async def contained(accept: Accept, transport: Transport) -> None:
-    """Accept one connection of many: what goes wrong with it is logged, and ends there."""
-    try:
-        await accept(transport)
-    except ConnectError as error:
-        logger.info("a client did not get through: %s", error)
-    except ConnectionLost as error:
-        logger.info("a client went away: %s", error)
-    except Exception:
-        logger.exception("a connection's handler failed; its connection is closed")
-
+from trioxport.errors import UsageError
 
 async def serve_streams(
     listeners: Sequence[trio.SocketListener],
@@ -35,7 +18,7 @@ async def serve_streams(
     """Accept ``bind(stream)`` for each stream that ``listeners`` yield, until cancelled."""
 
     async def serve_stream(stream: trio.SocketStream) -> None:
-        await contained(accept, bind(stream))
+        await accept(bind(stream))
 
     await trio.serve_listeners(serve_stream, list(listeners))
 

@@ -78,12 +78,13 @@ class TLSStream:
     def _read(self) -> bytes:
         """What has arrived; nothing if nothing has, or at the peer's close_notify, which sets ``_ended``."""
         try:
-            return self._translate(self._tls.read, RECORD)
+            data = self._translate(self._tls.read, RECORD)
         except ssl.SSLWantReadError:
             return b""
-        except ssl.SSLZeroReturnError:
-            self._ended = True
-            return b""
+        except ssl.SSLZeroReturnError:  # so it is told after this side's own close_notify
+            data = b""
+        self._ended = not data
+        return data
 
     def _attempt(self, step: Callable[[], object]) -> bool:
         """Whether a step of the TLS state machine is done; if not, it waits for data of the peer's."""

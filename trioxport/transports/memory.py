@@ -14,14 +14,11 @@ from trio.abc import ReceiveChannel, SendChannel
 from trioxport.abc import Accept, FrameChannels, Scope, Transport
 from trioxport.errors import ConnectionLost, ServerUnreachable, TransportError, UsageError
 from trioxport.frames import Frame
-from trioxport.transports._accepting import contained
 
-_listeners: Final[trio.lowlevel.RunVar[dict[str, trio.MemorySendChannel[Transport]]]] = trio.lowlevel.RunVar(
-    "trioxport.memory"
-)
+_served: Final[trio.lowlevel.RunVar[dict[str, MemorySwitch]]] = trio.lowlevel.RunVar("trioxport.memory")
 
 
-class Link:
+class MemoryWire:
     """A pair of connected transports; either side sees the end, or the cut, that the other side makes."""
 
     def __init__(self, buffer_size: int) -> None:
@@ -41,8 +38,8 @@ class Link:
         _, from_client, to_client, _ = self._ends
         return self._side(scope, to_client, from_client)
 
-    def cut(self, reason: str = "the link was cut") -> None:
-        """Break the link; what has arrived stays."""
+    def cut(self, reason: str = "the wire was cut") -> None:
+        """Break the wire; what has arrived stays."""
         self.broken = self.broken or ConnectionLost(reason)
         for scope in self._scopes:
             scope.lost(ConnectionLost(reason))
@@ -64,38 +61,83 @@ class Link:
 
 
 class _LinkSend(SendChannel[Frame]):
-    def __init__(self, inner: trio.MemorySendChannel[Frame], link: Link) -> None:
+    def __init__(self, inner: trio.MemorySendChannel[Frame], wire: MemoryWire) -> None:
         self._inner = inner
-        self._link = link
+        self._wire = wire
 
     async def send(self, value: Frame) -> None:
         try:
             await self._inner.send(Frame(value.payload, headers=value.headers))
         except trio.ClosedResourceError:
-            if self._link.broken is None:
+            if self._wire.broken is None:
                 raise
-            raise trio.BrokenResourceError from self._link.broken
+            raise trio.BrokenResourceError from self._wire.broken
 
     async def aclose(self) -> None:
         await self._inner.aclose()
 
 
 class _LinkReceive(ReceiveChannel[Frame]):
-    def __init__(self, inner: trio.MemoryReceiveChannel[Frame], scope: Scope, link: Link) -> None:
+    def __init__(self, inner: trio.MemoryReceiveChannel[Frame], scope: Scope, wire: MemoryWire) -> None:
         self._inner = inner
         self._scope = scope
-        self._link = link
+        self._wire = wire
 
     async def receive(self) -> Frame:
         try:
             return await self._inner.receive()
         except trio.EndOfChannel:
-            if self._link.broken is None:
+            if self._wire.broken is None:
                 self._scope.peer_done()
             raise
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+class MemorySwitch:
+    """Connects clients to one server over wires of its own; transport and listener in one."""
+
+    def __init__(self) -> None:
+        self._callers: trio.MemorySendChannel[Transport] | None = None
+        self._wires: list[MemoryWire] = []
+
+    def __str__(self) -> str:
+        return "memory:"
+
+    def cut(self) -> None:
+        """Cut all wires of the connections up to now."""
+        for wire in self._wires:
+            wire.cut()
+
+    @asynccontextmanager
+    async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
+        if self._callers is None:
+            raise ServerUnreachable("nobody serves here", target=scope.target)
+        wire = MemoryWire(scope.limits.max_buffered_messages)
+        try:
+            await self._callers.send(wire.server)
+        except trio.BrokenResourceError:
+            raise ServerUnreachable("the server went away", target=scope.target) from None
+        self._wires.append(wire)
+        try:
+            async with wire.client(scope) as channels:
+                yield channels
+        finally:
+            self._wires.remove(wire)
+
+    async def listen(
+        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+    ) -> None:
+        self._callers, calls = trio.open_memory_channel[Transport](0)
+        try:
+            with calls:
+                async with trio.open_nursery() as nursery:
+                    task_status.started([])
+                    async for transport in calls:
+                        nursery.start_soon(accept, transport)
+        finally:
+            self._callers = None
 
 
 @attrs.frozen
@@ -116,35 +158,30 @@ class Memory:
 
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
-        link = Link(scope.limits.max_buffered_messages)
-        try:
-            await _names()[self.name].send(link.server)
-        except (KeyError, trio.BrokenResourceError):
-            raise ServerUnreachable("nobody serves this name here", target=str(self)) from None
-        async with link.client(scope) as channels:
+        switch = _switches().get(self.name)
+        if switch is None:
+            raise ServerUnreachable("nobody serves this name here", target=str(self))
+        async with switch(scope) as channels:
             yield channels
 
     async def listen(
         self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
     ) -> None:
-        if self.name in _names():
+        switches = _switches()
+        if self.name in switches:
             raise UsageError("this name is served already", target=str(self))
-        send, receive = trio.open_memory_channel[Transport](0)
-        _names()[self.name] = send
+        switches[self.name] = switch = MemorySwitch()
         try:
-            with send, receive:
-                async with trio.open_nursery() as nursery:
-                    task_status.started([str(self)])
-                    async for transport in receive:
-                        nursery.start_soon(contained, accept, transport)
+            task_status.started([str(self)])
+            await switch.listen(accept, task_status=trio.TASK_STATUS_IGNORED)
         finally:
-            del _names()[self.name]
+            del switches[self.name]
 
 
-def _names() -> dict[str, trio.MemorySendChannel[Transport]]:
+def _switches() -> dict[str, MemorySwitch]:
     try:
-        return _listeners.get()
+        return _served.get()
     except LookupError:
-        names: dict[str, trio.MemorySendChannel[Transport]] = {}
-        _listeners.set(names)
-        return names
+        switches: dict[str, MemorySwitch] = {}
+        _served.set(switches)
+        return switches

@@ -14,7 +14,7 @@ import stat
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import attrs
 import trio
@@ -29,8 +29,8 @@ from trioxport.errors import (
 )
 from trioxport.framing import FRAMINGS, FramingName
 from trioxport.transports._accepting import refuse_plaintext, serve_streams
-from trioxport.transports._pumps import carry_frames
 from trioxport.transports._tls import TLSStream, tls_reason
+from trioxport.transports.bytestream import carry_frames
 
 
 @attrs.frozen
@@ -175,11 +175,11 @@ class Unix:
         parts = urlsplit(url)
         path = unquote(parts.netloc + parts.path)
         if not path:
-            raise UsageError("a Unix socket is written unix:///PATH", target=url)
+            raise UsageError("a Unix socket is written unix:///PATH", target=redact_url(url))
         return cls(path, options_of(url, _StreamOptions).framing)
 
     def __str__(self) -> str:
-        return f"unix://{self.path}{_query(self.framing)}"
+        return f"unix://{quote(self.path)}{_query(self.framing)}"
 
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
@@ -187,7 +187,7 @@ class Unix:
         try:
             stream = await trio.open_unix_socket(self.path)
         except OSError as error:
-            raise ServerUnreachable(f"cannot connect: {error.strerror}", target=str(self)) from error
+            raise ServerUnreachable(f"cannot connect: {error.strerror or error}", target=str(self)) from error
         async with _over_socket(stream, self.framing, scope) as channels:
             yield channels
 
@@ -200,8 +200,8 @@ class Unix:
             return lambda scope: _over_socket(stream, self.framing, scope)
 
         listener = await self._bind()
+        mine = os.stat(self.path).st_ino
         try:
-            mine = os.stat(self.path).st_ino
             task_status.started([str(self)])
             await serve_streams([listener], bind, accept)
         finally:
@@ -237,7 +237,7 @@ class Unix:
         except ConnectionRefusedError:
             os.unlink(self.path)
         except OSError as error:
-            raise UsageError(f"cannot listen: {error.strerror}", target=str(self)) from error
+            raise UsageError(f"cannot listen: {error.strerror or error}", target=str(self)) from error
         else:
             await stream.aclose()
             raise UsageError("somebody listens on this socket already", target=str(self), hint="Choose another path")
@@ -278,6 +278,8 @@ async def _connect(host: str, port: int, target: str) -> trio.SocketStream:
         return await trio.open_tcp_stream(host, port)
     except socket.gaierror as error:
         raise NameResolutionError(f"cannot resolve {host!r}: {error.strerror}", target=target) from error
+    except UnicodeError as error:
+        raise NameResolutionError(f"{host!r} is no host name", target=target, retryable=False) from error
     except OSError as error:
         raise ServerUnreachable(f"cannot connect: {_plain_reason(error)}", target=target) from error
 

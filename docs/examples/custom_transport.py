@@ -1,0 +1,54 @@
+"""A custom transport, complete: MCP in length-prefixed frames over TCP, both sides, with pumps of its own."""
+
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from trioxport import ConnectionLost
+from trioxport.abc import FrameChannels
+from trioxport.framing import LENGTH
+from trioxport.transports.bytestream import frame_of
+
+
+@attrs.frozen
+class Prefixed:
+    host: str
+    port: int
+
+    @asynccontextmanager
+    async def __call__(self, scope):  # a client opens one connection; an OSError becomes ServerUnreachable
+        async with carry(await trio.open_tcp_stream(self.host, self.port), scope) as channels:
+            yield channels
+
+    async def listen(self, accept, *, allow_plaintext=False, task_status):  # a server accepts many
+        listeners = await trio.open_tcp_listeners(self.port, host=self.host)
+        task_status.started([f"prefixed://{self.host}:{listeners[0].socket.getsockname()[1]}"])
+        await trio.serve_listeners(lambda stream: accept(lambda scope: carry(stream, scope)), listeners)
+
+
+@asynccontextmanager
+async def carry(stream, scope):
+    to_wire, outgoing = trio.open_memory_channel(scope.limits.max_buffered_messages)
+    incoming, from_wire = trio.open_memory_channel(scope.limits.max_buffered_messages)
+    async with stream, trio.open_nursery() as nursery:
+        nursery.start_soon(write, stream, outgoing)
+        nursery.start_soon(read, stream, incoming, scope)
+        yield FrameChannels(to_wire, from_wire)  # then the pumps finish, or close_timeout ends them
+
+
+async def write(stream, outgoing):
+    async for frame in outgoing:
+        await stream.send_all(b"".join(LENGTH.parts(frame.payload)))
+    await stream.send_eof()  # the channel was closed: tell the peer that no more comes
+
+
+async def read(stream, incoming, scope):
+    decoder = LENGTH.decoder(scope.limits.max_message_size)
+    with incoming:  # however this ends, the application is told
+        async for data in stream:
+            for payload in decoder.feed(data):
+                await incoming.send(frame_of(payload))
+        if decoder.pending:
+            raise ConnectionLost("the peer went away in the middle of a message")
+        scope.peer_done()  # an orderly end: this side may still send
