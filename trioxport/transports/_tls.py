@@ -65,13 +65,15 @@ class TLSStream:
         await self._flush()
 
     async def receive_some(self) -> bytes:
-        while not self._ended:
+        while self._early or not self._ended:
             data = self._early.popleft() if self._early else self._read()
             if data:
                 await trio.lowlevel.checkpoint()
                 return data
             await self._flush()
-            if not self._ended and not await self._fill():
+            if self._ended:  # as send_eof may have found meanwhile
+                continue
+            if not await self._fill():
                 raise trio.BrokenResourceError("the TLS stream ended without a close_notify")
         return b""
 
