@@ -190,6 +190,6 @@ class Handlers:
         try:
             await self._tx.send(reply)
         except (UsageError, MessageTooLarge) as error:
-            logger.error("%s: what a handler answered cannot be sent: %s", self._peer.target, error)
+            logger.error("what a handler answered cannot be sent: %s", error)
             text = "Internal error: the answer is too large" if isinstance(error, MessageTooLarge) else "Internal error"
             await self._tx.send(ErrorResponse(reply.id, INTERNAL_ERROR, text))
