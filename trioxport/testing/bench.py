@@ -112,8 +112,10 @@ class Bench:
             await done.wait()
 
         async def run_client() -> None:
-            async with self.talk(hand_over) as connection:
-                await check_peer(connection)
+            async with self.serving(hand_over) as target:
+                async with self.open(target) as connection:
+                    await check_peer(connection)
+                await done.wait()
 
         async with open_tasks() as tasks:
             tasks.start_soon(run_client)

@@ -108,7 +108,7 @@ async def takes_many_senders(bench: Bench) -> None:
 
 async def pushes_back(bench: Bench) -> None:
     async def check(connection: Connection) -> None:
-        await ask(connection, "check/pause", {"seconds": 1.0})
+        await ask(connection, "check/pause", {"seconds": 0.5})
         accepted = await _send_until_blocked(connection)
         noted = (await ask(connection, "check/noted"))["noted"]
         expect(noted == accepted, "a cancelled send was accepted, or an accepted message is missing")
@@ -120,7 +120,7 @@ async def _send_until_blocked(connection: Connection, most: int = 4000) -> list[
     """Send messages of 32 KiB while the peer does not read; the numbers of those that were accepted."""
     ballast = "x" * 32 * 1024
     for number in range(most):
-        with trio.move_on_after(0.2) as patience:
+        with trio.move_on_after(0.1) as patience:
             await note(connection, number, ballast)
         if patience.cancelled_caught:
             return list(range(number))
