@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import attrs
 import trio
 
-from trioxport._rpc import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, PROGRESS, JSONRPCError
+from trioxport._rpc import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    PROGRESS,
+    JSONRPCError,
+    meta_of,
+)
 from trioxport._supervisor import alone
 from trioxport.errors import MessageTooLarge, TransportError, UsageError
 from trioxport.messages import NOTHING, ErrorResponse, Notification, Request, RequestId, Response
@@ -61,12 +69,6 @@ class IncomingRequest:
 
 RequestHandler: TypeAlias = Callable[[IncomingRequest], Awaitable[Any]]
 NotificationHandler: TypeAlias = Callable[[Notification], Awaitable[object]]
-
-
-def meta_of(params: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The ``_meta`` of parameters; empty if there is none of use."""
-    meta = params.get("_meta")
-    return meta if isinstance(meta, dict) else NOTHING
 
 
 async def _pong(request: IncomingRequest) -> dict[str, Any]:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
 import attrs
 
-from trioxport._incoming import meta_of
 from trioxport._rpc import (
     HEADER_MISMATCH,
     META,
     MISSING_CLIENT_CAPABILITY,
     UNSUPPORTED_VERSION,
     JSONRPCError,
+    members_of,
+    meta_of,
 )
 from trioxport.abc import Era
 from trioxport.errors import DecodeError, ProtocolViolation, RequestTimeout, VersionMismatch
@@ -106,9 +107,9 @@ async def _discover_or_explain(peer: Peer, client: Client) -> Negotiated:
         if error.code in _MODERN_CODES:
             raise
         raise VersionMismatch(
-            f"the server refused server/discover ({error}): it does not speak {MODERN_VERSIONS[0]}",
+            f"the server does not speak {MODERN_VERSIONS[0]}: it refused server/discover, {error}",
             target=peer.target,
-            hint="Let it be spoken to in the legacy era",
+            hint="Do not insist on the modern era",
         ) from error
 
 
@@ -125,7 +126,7 @@ async def _discover(peer: Peer, client: Client, patience: float, *, may_fall_bac
             version = _common(peer, _supported_by(error), tried, error)
         else:
             break
-    members = _members(result)
+    members = members_of(result)
     versions = members.get("supportedVersions")
     if not _are_versions(versions):
         raise ProtocolViolation("the answer to server/discover names no versions", target=peer.target)
@@ -143,7 +144,7 @@ async def _initialize(peer: Peer, client: Client) -> Negotiated:
         if supported := _supported_by(error):
             raise _mismatch(peer, supported, LEGACY_VERSIONS) from error
         raise
-    members = _members(result)
+    members = members_of(result)
     version = members.get("protocolVersion")
     if not isinstance(version, str):
         raise ProtocolViolation("the answer to initialize names no version", target=peer.target)
@@ -161,8 +162,8 @@ def _settle(peer: Peer, era: Era, version: str, result: Mapping[str, Any], serve
     return Negotiated(
         era,
         version,
-        _members(server_info),
-        _members(result.get("capabilities")),
+        members_of(server_info),
+        members_of(result.get("capabilities")),
         instructions if isinstance(instructions, str) else None,
     )
 
@@ -184,12 +185,8 @@ def _mismatch(peer: Peer, theirs: Sequence[str], ours: Sequence[str]) -> Version
 
 def _supported_by(error: JSONRPCError) -> list[str]:
     """The versions that an error's data lists; empty if it lists none."""
-    supported = _members(error.data).get("supported")
+    supported = members_of(error.data).get("supported")
     return supported if _are_versions(supported) else []
-
-
-def _members(value: object) -> dict[str, Any]:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def _are_versions(value: object) -> TypeGuard[list[str]]:

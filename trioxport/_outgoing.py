@@ -11,8 +11,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 import attrs
 import trio
 
-from trioxport._incoming import meta_of
-from trioxport._rpc import CANCELLED, JSONRPCError
+from trioxport._rpc import CANCELLED, JSONRPCError, meta_of
 from trioxport.connection import Connection
 from trioxport.errors import RequestTimeout, TransportError
 from trioxport.messages import NOTHING, ErrorResponse, Notification, Request, RequestId, Response, Undelivered
@@ -42,17 +41,15 @@ class _Call:
 
     @property
     def token(self) -> RequestId | None:
-        params = self.request.params
-        return as_id(meta_of(params).get("progressToken")) if isinstance(params, dict) else None
+        return as_id(meta_of(self.request.params).get("progressToken"))
 
     def show_life(self) -> None:
         self.idle.deadline = trio.current_time() + self.patience
 
     def settle(self, result: Any = None, error: Exception | None = None) -> None:
         """End it by an answer, or by whatever stands for one."""
-        if not self.over.is_set():
-            self.result, self.error, self.settled = result, error, True
-            self.over.set()
+        self.result, self.error, self.settled = result, error, True
+        self.over.set()
 
     def fail(self, error: Exception) -> None:
         """End it by an exception of this side, while the other side still works on it."""
@@ -103,7 +100,7 @@ class Calls:
         await self._telling(self._connection.tx.send(Notification(method, None if params is None else dict(params))))
 
     def take_answer(self, message: Response | ErrorResponse) -> None:
-        call = None if message.id is None else self._calls.get(message.id)
+        call = _still_waiting(self._calls, message.id)
         if call is None:
             logger.debug("%s: nobody waits for %r", self.target, message)
         elif isinstance(message, Response):
@@ -115,10 +112,9 @@ class Calls:
             call.settle(error=JSONRPCError(message.code, message.message, message.data))
 
     def take_progress(self, params: Mapping[str, Any]) -> None:
-        token = as_id(params.get("progressToken"))
-        call = None if token is None else self._by_token.get(token)
+        call = _still_waiting(self._by_token, as_id(params.get("progressToken")))
         progress, total, message = _number(params.get("progress")), _number(params.get("total")), params.get("message")
-        if call is None or call.over.is_set() or progress is None:
+        if call is None or progress is None:
             logger.debug("%s: progress of nothing here: %r", self.target, params)
             return
         call.show_life()
@@ -133,14 +129,14 @@ class Calls:
 
         Specification 2026-07-28, basic/patterns/cancellation.
         """
-        call = self._calls.get(request_id)
+        call = _still_waiting(self._calls, request_id)
         if call is not None and call.request.method == "subscriptions/listen":
             call.settle(error=TransportError("the server ended the subscription", target=self.target))
 
     def end(self, error: Exception) -> None:
         """Nothing more comes: end whatever still waits."""
-        for call in self._calls.values():
-            if not call.over.is_set():
+        for request_id in self._calls:
+            if call := _still_waiting(self._calls, request_id):
                 self.told = error
                 call.settle(error=fresh(error))
 
@@ -176,6 +172,12 @@ class Calls:
                 await self._connection.tx.send(Notification(CANCELLED, {"requestId": request_id}))
             except (TransportError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 logger.debug("%s: nobody is there to cancel request %r: %s", self.target, request_id, error)
+
+
+def _still_waiting(calls: Mapping[RequestId, _Call], key: RequestId | None) -> _Call | None:
+    """The call of the id or token, unless it is over and only has yet to be woken."""
+    call = None if key is None else calls.get(key)
+    return None if call is None or call.over.is_set() else call
 
 
 def _with_meta(params: Mapping[str, Any] | None, added: Mapping[str, Any]) -> dict[str, Any] | None:

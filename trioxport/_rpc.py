@@ -5,7 +5,10 @@ Specification 2026-07-28, basic/index, section Error Codes.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+from trioxport.messages import NOTHING
 
 INVALID_REQUEST: Final = -32600
 METHOD_NOT_FOUND: Final = -32601
@@ -39,3 +42,13 @@ class JSONRPCError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} (code {self.code})"
+
+
+def members_of(value: object) -> Mapping[str, Any]:
+    """The members of a JSON object; none of what should be one and is not."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else NOTHING
+
+
+def meta_of(params: object) -> Mapping[str, Any]:
+    """The ``_meta`` of parameters or of a result; empty if there is none of use."""
+    return members_of(members_of(params).get("_meta"))

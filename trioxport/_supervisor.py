@@ -277,7 +277,7 @@ class Supervisor:
         if self._channels is None:
             seconds = self.terms.connect_timeout
             self.lost(ConnectTimeout(f"no connection within {seconds:g} s"))
-        elif self.state == "open":
+        elif self.state == "open" and not self.closed_here:
             self.lost(ConnectionLost("the nursery that carries the connection was cancelled", retryable=False))
 
     def _end(self) -> None:

@@ -19,7 +19,7 @@ from trioxport import _negotiation
 from trioxport._incoming import Handlers, IncomingRequest, NotificationHandler, RequestHandler
 from trioxport._negotiation import Negotiated
 from trioxport._outgoing import Calls, ProgressCallback, as_id, fresh
-from trioxport._rpc import CANCELLED, PROGRESS, JSONRPCError
+from trioxport._rpc import CANCELLED, PROGRESS, JSONRPCError, members_of
 from trioxport._supervisor import as_loss, open_tasks
 from trioxport.abc import Era
 from trioxport.connection import Connection
@@ -178,7 +178,7 @@ class Peer:
             self._calls.take_answer(message)
 
     def _take_notification(self, notification: Notification) -> None:
-        params = notification.params if isinstance(notification.params, dict) else NOTHING
+        params = members_of(notification.params)
         if notification.method == PROGRESS:
             self._calls.take_progress(params)
         elif notification.method == CANCELLED:
@@ -233,6 +233,6 @@ async def open_peer(
         try:
             yield peer
         finally:
-            peer._close()  # pyright: ignore[reportPrivateUsage]  # the same module
+            peer._close()
             tasks.cancel_scope.cancel()
-        peer._raise_what_nobody_saw()  # pyright: ignore[reportPrivateUsage]  # the same module
+        peer._raise_what_nobody_saw()

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import Final, TypeAlias
 
 import trio
 
@@ -13,7 +14,7 @@ from trioxport import RequestTimeout, TransportError, UsageError, __version__
 from trioxport._supervisor import alone
 from trioxport.cli._output import complain
 
-EXIT_CODES = """\
+EXIT_CODES: Final = """\
 exit codes:
   0    it worked
   1    the server answered with an error, or its tool did
@@ -23,7 +24,10 @@ exit codes:
   130  interrupted by Ctrl-C
 """
 
-TARGETS = "a URL such as stdio:COMMAND, tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""What ``add_subparsers`` returns: argparse has no public name for it."""
+
+TARGETS: Final = "a URL such as stdio:COMMAND, tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_call(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_call(commands: Commands) -> None:
     call = _command(commands, "call", "call a method of a server and print the result")
     call.add_argument("target", metavar="TARGET", help=TARGETS)
     call.add_argument(
@@ -115,9 +119,7 @@ def _add_call(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     _add_plaintext(call)
 
 
-def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str
-) -> argparse.ArgumentParser:
+def _command(commands: Commands, name: str, summary: str) -> argparse.ArgumentParser:
     return commands.add_parser(
         name,
         help=summary,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 import sys
-from typing import Any, Final, TextIO
+from collections.abc import Mapping
+from typing import Any, Final, TextIO, cast
+
+from trioxport._rpc import members_of
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -36,13 +39,14 @@ def readable(result: Any) -> str:
 
 def texts_of(result: Any) -> list[str] | None:
     """The content of a tool's result, one entry per block; None if the result is of another kind."""
-    content = result.get("content") if isinstance(result, dict) else None
-    if not isinstance(content, list) or not all(isinstance(block, dict) and "type" in block for block in content):
+    content = members_of(result).get("content")
+    if not isinstance(content, list):
         return None
-    return [_text_of(block) for block in content]
+    blocks = [members_of(block) for block in cast("list[object]", content)]
+    return [_text_of(block) for block in blocks] if all("type" in block for block in blocks) else None
 
 
-def _text_of(block: dict[str, Any]) -> str:
+def _text_of(block: Mapping[str, Any]) -> str:
     text = block.get("text")
     return text if block["type"] == "text" and isinstance(text, str) else pretty(block)
 

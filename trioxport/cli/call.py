@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 import trio
 
 from trioxport import RequestTimeout, UsageError, __version__, open_transport
+from trioxport._rpc import members_of
 from trioxport.abc import Era
 from trioxport.cli._output import complain, one_line, pretty, readable, texts_of, write
 from trioxport.peer import JSONRPCError, Negotiated, Peer, ProgressCallback, open_peer
@@ -85,7 +86,7 @@ def _progress_shown() -> ProgressCallback:
 
 
 def _print(result: Any, as_json: bool) -> int:
-    failed = isinstance(result, dict) and result.get("isError") is True
+    failed = members_of(result).get("isError") is True
     if as_json:
         write(one_line(result), sys.stdout)
     elif not failed:

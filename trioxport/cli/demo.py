@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import trio
 
-from trioxport import ProtocolViolation, open_transport
+from trioxport import open_transport
 from trioxport._supervisor import open_tasks
 from trioxport.cli._output import texts_of, write
 from trioxport.cli.call import CLIENT_INFO
@@ -67,16 +67,16 @@ async def _add(peer: Peer, report: Report) -> None:
 
 
 async def _many(peer: Peer, report: Report) -> None:
+    answers: dict[str, str] = {}
+
+    async def ask(text: str) -> None:
+        answers[text] = _summary(await _call(peer, "echo", text=text))
+
     async with open_tasks() as tasks:
         for number in range(100):
-            tasks.start_soon(_call_echo, peer, str(number))
-    report("echo", "100 calls at once, each answered with its own text")
-
-
-async def _call_echo(peer: Peer, text: str) -> None:
-    result = await _call(peer, "echo", text=text)
-    if _summary(result) != text:
-        raise ProtocolViolation(f"the server echoed {_summary(result)!r} for {text!r}")
+            tasks.start_soon(ask, f"text {number}")
+    right = sum(text == answer for text, answer in answers.items())
+    report("echo", f"{right} of 100 calls at once were answered with their own text")
 
 
 async def _payload(peer: Peer, report: Report) -> None:

@@ -106,7 +106,7 @@ class TLSStream:
 
     async def _flush(self) -> None:
         async with self._write_lock:
-            if data := self._outgoing.read():
+            while data := self._outgoing.read():
                 await self._wire.send_all(data)
 
     async def _fill(self) -> bool:

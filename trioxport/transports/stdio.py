@@ -10,12 +10,13 @@ import os
 import shlex
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import IO, Any, Final, Literal, TypeAlias
+from typing import IO, Any, ClassVar, Final, Literal, TypeAlias
 
 import attrs
 import trio
@@ -24,7 +25,8 @@ from trioxport.abc import Accept, FrameChannels, Scope
 from trioxport.config import redact_command, redact_url
 from trioxport.errors import ConnectionLost, SpawnError, TransportError, UsageError
 from trioxport.framing import FRAMINGS, FramingName
-from trioxport.transports._pumps import carry_frames, refuse_binary
+from trioxport.transports._fd import reader_of, writer_of
+from trioxport.transports.bytestream import carry_frames, refuse_binary
 
 logger: Final = logging.getLogger("trioxport")
 
@@ -33,7 +35,8 @@ StderrSink: TypeAlias = Literal["inherit"] | str | os.PathLike[str] | Callable[[
 INHERITED_ENVIRONMENT: Final = (
     (
         *("APPDATA", "COMSPEC", "HOMEDRIVE", "HOMEPATH", "LOCALAPPDATA", "PATH", "PATHEXT", "PROCESSOR_ARCHITECTURE"),
-        *("PROGRAMDATA", "PROGRAMFILES", "SYSTEMDRIVE", "SYSTEMROOT", "TEMP", "TMP", "USERNAME", "USERPROFILE", "WINDIR"),
+        *("PROGRAMDATA", "PROGRAMFILES", "SYSTEMDRIVE", "SYSTEMROOT", "TEMP", "TMP", "USERNAME", "USERPROFILE"),
+        "WINDIR",
     )
     if sys.platform == "win32"
     else ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER")
@@ -89,7 +92,9 @@ class Stdio:
                 try:
                     async with carry_frames(child, FRAMINGS[self.framing], scope, child.explain) as channels:
                         yield channels
+                        child.stopping = True
                         nursery.start_soon(child.terminate_after, scope.close_timeout / 2)
+                    await child.process.wait()
                 finally:
                     await child.end()
                     nursery.cancel_scope.cancel()
@@ -200,22 +205,39 @@ class _Child:
         self._stdin = process.stdin
         self._stdout = process.stdout
         self._stderr = process.stderr
+        self._writer = writer_of(process.stdin)
+        self._reader = reader_of(process.stdout)
         self._sink = sink
-        self._stopping = False
+        self.stopping = False
+        self._gone = False
+        self._group_gone = False
+        self._reading = False
         self._output_over = trio.Event()
         self._stderr_over = trio.Event()
 
     async def send_all(self, data: bytes) -> None:
-        await self._stdin.send_all(data)
+        await self._writer.send_all(data)
 
     async def send_eof(self) -> None:
         await self._stdin.aclose()
 
     async def receive_some(self) -> bytes | bytearray:
-        data = await self._stdout.receive_some()
+        if self._gone:
+            return await self._receive_rest()
+        self._reading = True
+        try:
+            data = await self._reader.receive_some()
+        finally:
+            self._reading = False
         if not data:
             self._output_over.set()
         return data
+
+    async def _receive_rest(self) -> bytes | bytearray:
+        """What a child that is gone has left in the pipe, which a grandchild may hold open."""
+        with trio.move_on_after(AFTER_EXIT):
+            return await self._reader.receive_some()
+        return b""
 
     async def read_stderr(self) -> None:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
@@ -225,15 +247,17 @@ class _Child:
         self._stderr_over.set()
 
     async def follow_exit(self) -> None:
-        """When the child is gone, end what is left of its group, and the output that a grandchild may hold open."""
+        """When the child is gone, end what is left of its group, and a read that a grandchild may keep waiting."""
         await self.process.wait()
+        self._gone = True
         self._signal_group(signal.SIGTERM)
         with trio.move_on_after(AFTER_EXIT):
             await self._output_over.wait()
-        await self._stdout.aclose()
+        if self._reading:  # else the application is slow, and the pipe may still hold what is on its way to it
+            await self._stdout.aclose()
 
     async def explain(self, error: Exception | None) -> TransportError | None:
-        if self._stopping:
+        if self.stopping:
             return None
         with trio.move_on_after(AFTER_EXIT):
             await self.process.wait()
@@ -250,7 +274,6 @@ class _Child:
 
     async def terminate_after(self, seconds: float) -> None:
         """The polite part of stopping: its input is being closed; SIGTERM if it is not gone in time."""
-        self._stopping = True
         with trio.move_on_after(seconds):
             await self.process.wait()
         if self.process.returncode is None:
@@ -261,15 +284,19 @@ class _Child:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + KILLED):
             self._kill_group()
             await self.process.wait()
-        for stream in (self._stdin, self._stdout, self._stderr):
-            await trio.aclose_forcefully(stream)
+            for stream in (self._stdin, self._stdout, self._stderr):
+                await stream.aclose()
 
     def _signal_group(self, number: signal.Signals) -> None:
         if sys.platform == "win32":
             self.process.terminate()
             return
-        with suppress(ProcessLookupError, PermissionError):  # nobody is left in the group; macOS: only zombies are
+        if self._group_gone:  # by now its number may be another's
+            return
+        try:
             os.killpg(self.process.pid, number)
+        except (ProcessLookupError, PermissionError):  # nobody is left in the group; macOS: only zombies are
+            self._group_gone = self.process.returncode is not None
 
     def _kill_group(self) -> None:
         if sys.platform == "win32":
@@ -295,12 +322,15 @@ class StdioServer:
     """This process's standard input and output, to be served: what ``stdio:`` without a command means.
 
     While it is served, file descriptor 0 reads nothing and file descriptor 1 leads to standard error, so that a stray
-    ``print``, or a child's output, cannot get between the messages. Both are put back afterwards. On Windows this is a
-    ``UsageError``: Trio has no asynchronous streams for inherited handles there.
+    ``print``, or a child's output, cannot get between the messages. Both are put back afterwards, except that an output
+    that is a pipe is closed, so that the client sees its end: what is printed later goes to standard error. On Windows
+    this is a ``UsageError``: Trio has no asynchronous streams for inherited handles there.
 
     Args:
         framing: As for :class:`Stdio`.
     """
+
+    single_connection: ClassVar[bool] = True
 
     framing: FramingName = "newline"
 
@@ -312,33 +342,66 @@ class StdioServer:
     ) -> None:
         if sys.platform == "win32":
             raise UsageError("serving standard input and output needs POSIX", hint="Serve tcp://127.0.0.1 instead")
-        with _claimed_standard_streams() as (stdin, stdout):
-            stream = trio.StapledStream(trio.lowlevel.FdStream(stdout), trio.lowlevel.FdStream(stdin))
+        with _claimed_standard_streams() as streams:
             task_status.started([str(self)])
-            async with stream:
-                await accept(lambda scope: carry_frames(stream, FRAMINGS[self.framing], scope))
+            await accept(lambda scope: carry_frames(streams, FRAMINGS[self.framing], scope, await_end=False))
+
+
+class _StandardStreams:
+    """Private copies of the standard streams of this process, as one byte stream."""
+
+    def __init__(self) -> None:
+        if None in (sys.__stdin__, sys.__stdout__, sys.__stderr__):
+            raise UsageError("this process was started without its three standard streams")
+        stdin, stdout = os.dup(0), os.dup(1)
+        self._were_blocking = os.get_blocking(stdin), os.get_blocking(stdout)
+        self._output_can_end = stat.S_ISFIFO(os.fstat(stdout).st_mode)
+        self._stdin = trio.lowlevel.FdStream(stdin)
+        self._stdout = trio.lowlevel.FdStream(stdout)
+        self._reader = reader_of(self._stdin)
+        self._writer = writer_of(self._stdout)
+
+    async def send_all(self, data: bytes) -> None:
+        await self._writer.send_all(data)
+
+    async def send_eof(self) -> None:
+        """The end of a pipe. Other outputs have none, and closing a terminal would make its input blocking."""
+        if self._output_can_end:
+            await self._stdout.aclose()
+
+    async def receive_some(self) -> bytes | bytearray:
+        return await self._reader.receive_some()
+
+    def put_back(self) -> None:
+        """Make these the standard streams again, and close the copies."""
+        os.dup2(self._stdin.fileno(), 0)
+        if not self._output_can_end:
+            os.dup2(self._stdout.fileno(), 1)
+        self._stdin.close()
+        self._stdout.close()
+        os.set_blocking(0, self._were_blocking[0])
+        if not self._output_can_end:
+            os.set_blocking(1, self._were_blocking[1])
 
 
 _claimed = False
 
 
 @contextmanager
-def _claimed_standard_streams() -> Generator[tuple[int, int]]:
-    """Private descriptors for the standard streams of this process, and their return. The caller closes them."""
+def _claimed_standard_streams() -> Generator[_StandardStreams]:
+    """Take the standard streams away from the rest of this process for the time of a block."""
     global _claimed
     if _claimed:
         raise UsageError("the standard streams of this process are being served already")
-    kept = os.dup(0), os.dup(1)
+    streams = _StandardStreams()
     _claimed = True
     try:
         with open(os.devnull, "rb") as nothing:
             os.dup2(nothing.fileno(), 0)
         os.dup2(2, 1)
-        yield os.dup(kept[0]), os.dup(kept[1])
+        yield streams
     finally:
         with suppress(ValueError, OSError):  # what was printed meanwhile belongs to standard error
             sys.stdout.flush()
-        for standard, descriptor in enumerate(kept):
-            os.dup2(descriptor, standard)
-            os.close(descriptor)
+        streams.put_back()
         _claimed = False

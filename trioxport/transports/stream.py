@@ -222,6 +222,9 @@ class Unix:
             await sock.bind(self.path)
             os.chmod(self.path, 0o600)
             sock.listen(socket.SOMAXCONN)
+        except trio.Cancelled:
+            sock.close()
+            raise
         except OSError as error:
             sock.close()
             raise UsageError(f"cannot listen: {error.strerror or error}", target=str(self)) from error

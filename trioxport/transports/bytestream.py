@@ -17,9 +17,16 @@ from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import ConnectionLost, MessageTooLarge, TransportError, UsageError
 from trioxport.frames import Frame
 from trioxport.framing import Framing, Oversized
+from trioxport.transports._batched import BatchedReceive
 
 COALESCED: Final = 64 * 1024
-"""Bytes that one write gathers from waiting frames; a larger frame is written alone."""
+"""Bytes that one write gathers from waiting frames."""
+COPIED: Final = 1024 * 1024
+"""Bytes of a frame from which on a copy of it costs more than a second write for what delimits it."""
+AWAITED: Final = 16
+"""Frames that a write waits for while they keep coming."""
+PATIENCE: Final = 2
+"""Turns of the scheduler without a frame after which no more of them are expected."""
 
 
 class ByteStream(Protocol):
@@ -47,24 +54,41 @@ async def explain_plainly(error: Exception | None) -> TransportError | None:
 
 @asynccontextmanager
 async def carry_frames(
-    stream: ByteStream, framing: Framing, scope: Scope, explain: Explain = explain_plainly
+    stream: ByteStream,
+    framing: Framing,
+    scope: Scope,
+    explain: Explain = explain_plainly,
+    *,
+    await_end: bool = True,
 ) -> AsyncGenerator[FrameChannels]:
     """Frames over an open ``stream``, which stays the caller's to close.
 
-    Leaving politely flushes, sends the end, and waits for the peer's: reset connections lose what is on its way.
+    Leaving politely flushes and sends the end. With ``await_end`` it waits for the peer's end too: a socket that is
+    closed with data unread resets the connection, which can destroy what is on its way to the peer.
     """
     refuse_binary(scope, framing)
     to_wire, outgoing = trio.open_memory_channel[Frame](scope.limits.max_buffered_messages)
-    incoming, from_wire = trio.open_memory_channel[Frame](scope.limits.max_buffered_messages)
+    incoming, batches = trio.open_memory_channel[list[Frame]](min(1, scope.limits.max_buffered_messages))
+    from_wire = BatchedReceive(batches)
     pumps = _Pumps(stream, framing, scope, explain, outgoing, incoming)
-    with to_wire, from_wire:
+    with to_wire, batches:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pumps.write)
             nursery.start_soon(pumps.read)
             yield FrameChannels(to_wire, from_wire)
             from_wire.close()
+            pumps.leaving = True
             await pumps.write_over.wait()
-            await pumps.read_over.wait()
+            if await_end:
+                await pumps.read_over.wait()
+            nursery.cancel_scope.cancel()
+
+
+def frame_of(payload: bytes | Oversized) -> Frame:
+    """What a framing found, as a frame: one with an error if it was too large."""
+    if isinstance(payload, bytes):
+        return Frame(payload)
+    return Frame(payload.excerpt, error=MessageTooLarge(f"a message of {payload.size} bytes is over the limit"))
 
 
 def refuse_binary(scope: Scope, framing: Framing) -> None:
@@ -90,7 +114,7 @@ class _Pumps:
         scope: Scope,
         explain: Explain,
         outgoing: trio.MemoryReceiveChannel[Frame],
-        incoming: trio.MemorySendChannel[Frame],
+        incoming: trio.MemorySendChannel[list[Frame]],
     ) -> None:
         self._stream = stream
         self._framing = framing
@@ -103,7 +127,10 @@ class _Pumps:
         self._writing = trio.CancelScope()
         self._loss: TransportError | None = None
         self._in_write = False
+        self._streaming = False
+        self._batch_size = max(1, scope.limits.max_buffered_messages)
         self._unsent: list[Frame] = []
+        self.leaving = False
         self.read_over = trio.Event()
         self.write_over = trio.Event()
 
@@ -129,30 +156,54 @@ class _Pumps:
         self.write_over.set()
 
     async def _write_frames(self) -> None:
-        async for frame in self._outgoing:
-            self._in_write = True
-            parts = self._gather(frame)
-            if len(frame.payload) < COALESCED:
-                await self._stream.send_all(b"".join(parts))
-            else:
-                for part in parts:
-                    await self._stream.send_all(part)
-            self._in_write = False
+        with suppress(trio.EndOfChannel):
+            while True:
+                await self._write_together(await self._gather(await self._outgoing.receive()))
         with suppress(trio.BrokenResourceError):  # whether that is a loss, the reader knows
             await self._stream.send_eof()
 
-    def _gather(self, frame: Frame) -> list[bytes]:
-        """The parts of ``frame`` and of what waits behind it, as far as one write should go."""
-        parts = [*self._framing.parts(frame.payload)]
+    async def _write_together(self, frames: list[Frame]) -> None:
+        parts = [part for frame in frames for part in self._framing.parts(frame.payload)]
+        if len(frames[-1].payload) < COPIED:
+            parts = [b"".join(parts)]
+        for part in parts:
+            await self._stream.send_all(part)
+        self._in_write = False
+
+    async def _gather(self, frame: Frame) -> list[Frame]:
+        """``frame`` and what comes behind it, as far as one write should go.
+
+        A frame goes at once if the one before went alone. Else more is likely to come, and is waited for as long as it
+        does: each write costs its peer, and in the end this side too, more than a message does.
+        """
+        self._in_write = True
+        frames = [frame]
         size = len(frame.payload)
+        patience = PATIENCE if self._streaming else 0
         while size < COALESCED:
             try:
                 frame = self._outgoing.receive_nowait()
-            except (trio.WouldBlock, trio.EndOfChannel):
+            except trio.EndOfChannel:
                 break
-            parts += self._framing.parts(frame.payload)
-            size += len(frame.payload)
-        return parts
+            except trio.WouldBlock:
+                if not patience or len(frames) >= AWAITED:
+                    break
+                patience -= 1
+                await self._pause(frames)
+            else:
+                frames.append(frame)
+                size += len(frame.payload)
+                patience = PATIENCE
+        self._streaming = len(frames) > 1
+        return frames
+
+    async def _pause(self, frames: list[Frame]) -> None:
+        """Let others run; cancelled, nothing of ``frames`` was written."""
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled:
+            self._unsent += frames
+            raise
 
     def _take_unsent(self) -> None:
         """Keep what was accepted and never written. Senders that wait are let in here, and told by the report."""
@@ -177,33 +228,35 @@ class _Pumps:
 
     async def _read_frames(self) -> None:
         while data := await self._stream.receive_some():
-            for payload in self._decoder.feed(bytes(data)):
-                await self._deliver(Frame(payload) if isinstance(payload, bytes) else self._oversized(payload))
+            batches = self._batches(self._decoder.feed(bytes(data)))
+            while batches:
+                await self._deliver(batches.pop())
         await self._end(None)
+
+    def _batches(self, payloads: list[bytes | Oversized]) -> list[list[Frame]]:
+        """What was read at once, as many frames at a time as the limits let wait, the last batch first."""
+        frames = [frame_of(payload) for payload in payloads]
+        return [frames[start : start + self._batch_size] for start in range(0, len(frames), self._batch_size)][::-1]
 
     async def _end(self, error: Exception | None) -> None:
         loss = await self._explain(error)
-        if loss is None and self._decoder.pending:
-            loss = ConnectionLost(f"the peer went away in the middle of a message ({self._decoder.pending} bytes of it)")
+        if loss is None and self._decoder.pending and not self.leaving:
+            part = f"{self._decoder.pending} bytes of it"
+            loss = ConnectionLost(f"the peer went away in the middle of a message ({part})")
         if loss is None:
             self._scope.peer_done()
         else:
             self._lose(loss)
 
-    async def _deliver(self, frame: Frame) -> None:
+    async def _deliver(self, frames: list[Frame]) -> None:
         with suppress(trio.BrokenResourceError):  # nobody reads any more: what comes until the end is dropped
             try:
-                self._incoming.send_nowait(frame)
+                self._incoming.send_nowait(frames)
             except trio.WouldBlock:
-                await self._incoming.send(frame)
+                await self._incoming.send(frames)
 
     async def _report_unsent(self, loss: TransportError) -> None:
         for frame in self._unsent:
             error = ConnectionLost(f"not sent: {loss.reason}", target=loss.target, outcome="not_sent")
             error.__cause__ = loss
-            await self._deliver(Frame(b"", frame.message, error=error))
-
-    def _oversized(self, payload: Oversized) -> Frame:
-        limit = self._scope.limits.max_message_size
-        error = MessageTooLarge(f"a message of {payload.size} bytes is over the limit of {limit}")
-        return Frame(payload.excerpt, error=error)
+            await self._deliver([Frame(b"", frame.message, error=error)])
