@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Generator
+from importlib import import_module
 from typing import Any, Final
 
 import pytest
@@ -74,6 +75,16 @@ def test_what_the_server_tells_of_itself(
     told = json.loads(capsys.readouterr().out)
     assert (told["era"], told["protocolVersion"]) == (era, version)
     assert told["serverInfo"]["name"] == "trioxport-demo"
+
+
+def test_a_server_that_tells_nothing_of_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    code = (
+        "import json; request = json.loads(input()); "
+        "print(json.dumps({'jsonrpc': '2.0', 'id': request['id'], 'result': {'supportedVersions': ['2026-07-28']}})); "
+        "input()"
+    )
+    assert main(["call", child_that(code), "server/discover"]) == 0
+    assert json.loads(capsys.readouterr().out)["capabilities"] == {}
 
 
 def test_content_that_is_no_text_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,7 +247,7 @@ def test_the_demo(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
         "echo, add, sleep, fail, payload",
         "hello, world",
         "20 + 22 = 42",
-        "100 calls at once",
+        "100 of 100 calls at once",
         "4,194,304 bytes in one message",
         "progress: step 4 of 4",
         "cancelled midway",
@@ -248,6 +259,7 @@ def test_the_demo(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
 
 
 def test_the_module_is_the_same_program() -> None:
+    assert import_module("trioxport.__main__").main is main
     done = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True, timeout=20)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"trioxport {trioxport.__version__}\n", "")
 

@@ -224,7 +224,7 @@ async def test_another_modern_error_is_raised(era: Any, code: int) -> None:
 async def test_era_modern_never_falls_back() -> None:
     server = Server(initialize=result(INITIALIZED))
     async with talking_to(server) as peer:
-        with pytest.raises(VersionMismatch, match="does not speak 2026-07-28"):
+        with pytest.raises(VersionMismatch, match="does not speak 2026-07-28: it refused"):
             await peer.negotiate(client_info=CLIENT, era="modern")
         server.answers["discover"] = result({"supportedVersions": ["2025-11-25"]})
         with pytest.raises(VersionMismatch, match="the server has 2025-11-25"):

@@ -162,8 +162,8 @@ def _settle(peer: Peer, era: Era, version: str, result: Mapping[str, Any], serve
     return Negotiated(
         era,
         version,
-        members_of(server_info),
-        members_of(result.get("capabilities")),
+        dict(members_of(server_info)),
+        dict(members_of(result.get("capabilities"))),
         instructions if isinstance(instructions, str) else None,
     )
 

@@ -7,14 +7,14 @@ client that opens with ``initialize`` is served as the legacy revisions have it 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import attrs
 import trio
 
 from trioxport import __version__
 from trioxport._negotiation import LEGACY_VERSIONS, MODERN_VERSIONS
-from trioxport._rpc import INVALID_PARAMS, META, UNSUPPORTED_VERSION, members_of, meta_of
+from trioxport._rpc import INVALID_PARAMS, META, UNSUPPORTED_VERSION, meta_of
 from trioxport.connection import Connection
 from trioxport.frames import MIB
 from trioxport.peer import IncomingRequest, JSONRPCError, open_peer
@@ -185,7 +185,7 @@ class _Server:
         tool = TOOLS.get(name)
         if tool is None:
             raise JSONRPCError(INVALID_PARAMS, f"Unknown tool: {name}")
-        result = await _call(tool, members_of(arguments), request)
+        result = await _call(tool, cast("dict[str, Any]", arguments), request)
         return _complete(result) if modern else result
 
     def _is_modern(self, request: IncomingRequest) -> bool:

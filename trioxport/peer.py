@@ -233,6 +233,6 @@ async def open_peer(
         try:
             yield peer
         finally:
-            peer._close()
+            peer._close()  # pyright: ignore[reportPrivateUsage] # users are not to call it
             tasks.cancel_scope.cancel()
-        peer._raise_what_nobody_saw()
+        peer._raise_what_nobody_saw()  # pyright: ignore[reportPrivateUsage] # nor this

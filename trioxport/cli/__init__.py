@@ -24,7 +24,7 @@ exit codes:
   130  interrupted by Ctrl-C
 """
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # pyright: ignore[reportPrivateUsage] # see below
 """What ``add_subparsers`` returns: argparse has no public name for it."""
 
 TARGETS: Final = "a URL such as stdio:COMMAND, tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"
