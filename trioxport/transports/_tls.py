@@ -10,6 +10,7 @@ from __future__ import annotations
 import ssl
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, TypeVar
 
 import trio
@@ -52,7 +53,8 @@ class TLSStream:
                 if not await self._fill():
                     raise trio.BrokenResourceError("the peer went away during the handshake")
         finally:
-            await self._flush()  # an alert says why, if the handshake failed
+            with suppress(trio.BrokenResourceError):  # so that what went wrong first is what is told
+                await self._flush()  # an alert says why, if the handshake failed
 
     async def send_all(self, data: bytes) -> None:
         self._translate(self._tls.write, data)
@@ -70,7 +72,8 @@ class TLSStream:
             if data:
                 await trio.lowlevel.checkpoint()
                 return data
-            await self._flush()
+            if not self._write_lock.locked():  # else it waits for a peer who, like this side, may have to read first
+                await self._flush()
             if self._ended:  # as send_eof may have found meanwhile
                 continue
             if not await self._fill():
