@@ -93,7 +93,10 @@ async def echo(connection: Connection) -> None:
         await connection.tx.send(Response(message.id, message.params))
 
 
-async def ask(port: int, context: ssl.SSLContext, request: Request = Request(1, "x", {"a": 1})) -> Connection:
+ASKED = Request(1, "x", {"a": 1})
+
+
+async def ask(port: int, context: ssl.SSLContext, request: Request = ASKED) -> Connection:
     async with open_transport(Tls(HOST, port, ssl_context=context)) as connection:
         await connection.tx.send(request)
         assert await connection.rx.receive() == Response(request.id, request.params)
@@ -173,7 +176,7 @@ async def test_a_peer_without_tls_is_named_as_such(client_context: ssl.SSLContex
             await stream.receive_some()
 
     async with raw_peer(greet) as port:
-        with pytest.raises(TLSError, match="wrong version number|record layer failure"):
+        with pytest.raises(TLSError, match=r"wrong version number|record layer failure"):
             await ask(port, client_context)
 
 
@@ -188,7 +191,10 @@ async def test_a_peer_that_closes_in_the_handshake(client_context: ssl.SSLContex
 
 
 async def test_a_peer_that_says_nothing(client_context: ssl.SSLContext) -> None:
-    async with raw_peer(lambda stream: trio.sleep_forever()) as port:
+    async def ignore(stream: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
+    async with raw_peer(ignore) as port:
         with pytest.raises(ConnectTimeout, match=r"within 0\.05 s"):
             async with open_transport(Tls(HOST, port, ssl_context=client_context), connect_timeout=0.05):
                 pytest.fail("it opened")
@@ -380,7 +386,9 @@ async def trio_peer(
         async with trio.open_nursery() as nursery:
             [listener] = await trio.open_ssl_over_tcp_listeners(0, context, host=HOST)
             nursery.start_soon(trio.serve_listeners, behave, [listener])
-            yield listener.transport_listener.socket.getsockname()[1]
+            sockets = listener.transport_listener
+            assert isinstance(sockets, trio.SocketListener)
+            yield sockets.socket.getsockname()[1]
             nursery.cancel_scope.cancel()
 
 
