@@ -83,6 +83,8 @@ class _MessageSend(SendChannel[Message]):
                 in_flight.none_sending.set()
 
     async def _send(self, frame: Frame) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError
         if self._supervisor.failure is None:
             try:
                 return await self._frames.send(frame)
@@ -92,8 +94,6 @@ class _MessageSend(SendChannel[Message]):
             except trio.BrokenResourceError as error:
                 if isinstance(error, TransportError):
                     raise
-        elif self._closed:
-            raise trio.ClosedResourceError
         failure = self._supervisor.failure or await self._supervisor.verdict()
         await trio.lowlevel.checkpoint()
         self._supervisor.failure_seen = True

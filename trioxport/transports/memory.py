@@ -56,6 +56,7 @@ class MemoryWire:
             try:
                 yield FrameChannels(_LinkSend(send, self), _LinkReceive(receive, scope, self))
             except trio.Cancelled:
+                self._scopes.remove(scope)  # which is this side's
                 self.cut("the other side was cancelled")
                 raise
 
