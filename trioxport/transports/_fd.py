@@ -68,17 +68,18 @@ class PipeReader:
             await self._wait()
         else:
             await trio.lowlevel.checkpoint()
-        while True:
-            try:
-                data = os.read(self._stream.fileno(), READ_SIZE)
-            except BlockingIOError:
-                await self._wait()
-            except OSError as error:
-                _raise(error)
-            else:
-                break
+        while (data := self._try()) is None:
+            await self._wait()
         self._emptied = len(data) < READ_SIZE
         return data
+
+    def _try(self) -> bytes | None:
+        try:
+            return os.read(self._stream.fileno(), READ_SIZE)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            _raise(error)
 
     async def _wait(self) -> None:
         descriptor = self._stream.fileno()
