@@ -1,0 +1,1 @@
+"""Benchmarks of trioxport: ``python -m benchmarks``. See README.md beside this file."""
