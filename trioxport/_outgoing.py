@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from copy import copy
 from itertools import count
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -163,7 +164,8 @@ class Calls:
         try:
             await sending
         except TransportError as error:
-            self.told = error.__cause__
+            if isinstance(error.__cause__, TransportError):
+                self.told = error.__cause__
             raise
 
     async def _tell_cancelled(self, request_id: RequestId) -> None:
@@ -192,10 +194,9 @@ Error = TypeVar("Error", bound=Exception)
 
 def fresh(error: Error) -> Error:
     """A copy to raise: the same error goes to several tasks, and each adds a traceback and a context of its own."""
-    copy = type(error).__new__(type(error), *error.args)
-    copy.__dict__.update(error.__dict__)
-    copy.__cause__ = error.__cause__
-    return copy
+    another = copy(error)
+    another.__cause__ = error.__cause__
+    return another
 
 
 def as_id(value: object) -> RequestId | None:
