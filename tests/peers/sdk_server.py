@@ -18,7 +18,7 @@ def add(a: int, b: int) -> int:
 
 
 @server.tool()
-async def work(seconds: float, steps: int, context: Context) -> str:  # type: ignore[type-arg] # of no matter here
+async def work(seconds: float, steps: int, context: Context) -> str:
     try:
         for step in range(1, steps + 1):
             await asyncio.sleep(seconds / steps)
