@@ -202,8 +202,7 @@ def test_a_missing_module_is_named_with_what_to_install(url: str, needed: str) -
 
 
 def test_a_built_in_scheme_names_its_own_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = importlib.metadata.EntryPoint("owl", "trioxport.no_such_module:Owl.from_url [owl]", config.ENTRY_POINTS)
-    monkeypatch.setitem(config._BUILT_IN, "owl", point)
+    monkeypatch.setitem(config._BUILT_IN, "owl", "trioxport.no_such_module:Owl.from_url [owl]")
     with pytest.raises(UsageError, match=r"'trioxport.no_such_module'.*pip install 'trioxport\[owl\]'"):
         to_transport("owl://x")
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from importlib import metadata
-from typing import Any, Final, Literal, TypeAlias, TypeVar, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, cast, get_args, get_origin
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import attrs
 
 from trioxport.abc import Listener, Transport
 from trioxport.errors import UsageError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint, EntryPoints
 
 Target: TypeAlias = str | Transport | Listener
 """A URL, a config object, or a transport."""
@@ -23,14 +25,11 @@ Factory: TypeAlias = Callable[[str], Transport | Listener]
 ENTRY_POINTS: Final = "trioxport.transports"
 
 _BUILT_IN: Final = {
-    scheme: metadata.EntryPoint(scheme, f"trioxport.transports.{factory}", ENTRY_POINTS)
-    for scheme, factory in {
-        "memory": "memory:Memory.from_url",
-        "stdio": "stdio:stdio_from_url",
-        "tcp": "stream:Tcp.from_url",
-        "tls": "stream:Tls.from_url",
-        "unix": "stream:Unix.from_url",
-    }.items()
+    "memory": "trioxport.transports.memory:Memory.from_url",
+    "stdio": "trioxport.transports.stdio:stdio_from_url",
+    "tcp": "trioxport.transports.stream:Tcp.from_url",
+    "tls": "trioxport.transports.stream:Tls.from_url",
+    "unix": "trioxport.transports.stream:Unix.from_url",
 }
 """What a scheme's factory is. One that needs an extra says so as entry points do: ``"module:factory [extra]"``."""
 
@@ -88,8 +87,7 @@ def known_schemes() -> list[str]:
 
 
 def _installed(scheme: str) -> Factory | None:
-    points = [point for point in _entry_points() if point.name == scheme]
-    point = _BUILT_IN.get(scheme) or (points[0] if points else None)
+    point = _entry_point(scheme)
     if point is None:
         return None
     try:
@@ -103,8 +101,18 @@ def _installed(scheme: str) -> Factory | None:
         ) from error
 
 
-def _entry_points() -> metadata.EntryPoints:
-    return metadata.entry_points(group=ENTRY_POINTS)
+def _entry_point(scheme: str) -> EntryPoint | None:
+    from importlib.metadata import EntryPoint
+
+    if scheme in _BUILT_IN:
+        return EntryPoint(scheme, _BUILT_IN[scheme], ENTRY_POINTS)
+    return next((point for point in _entry_points() if point.name == scheme), None)
+
+
+def _entry_points() -> EntryPoints:
+    from importlib.metadata import entry_points  # costs more to import than all of this package
+
+    return entry_points(group=ENTRY_POINTS)
 
 
 Options = TypeVar("Options")
