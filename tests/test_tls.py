@@ -292,12 +292,14 @@ async def test_a_client_half_closes_and_still_gets_every_answer(
             assert isinstance(request, Request)
             await connection.tx.send(Response(request.id, BIG))
 
-    async with serving(answer_at_the_end, server_context(certificate, version)) as port:
-        async with open_transport(Tls(HOST, port, ssl_context=client_context)) as (tx, rx):
-            for number in range(3):
-                await tx.send(Request(number, "x"))
-            await tx.aclose()
-            assert [message async for message in rx] == [Response(number, BIG) for number in range(3)]
+    async with (
+        serving(answer_at_the_end, server_context(certificate, version)) as port,
+        open_transport(Tls(HOST, port, ssl_context=client_context)) as (tx, rx),
+    ):
+        for number in range(3):
+            await tx.send(Request(number, "x"))
+        await tx.aclose()
+        assert [message async for message in rx] == [Response(number, BIG) for number in range(3)]
 
 
 @versions
@@ -311,12 +313,14 @@ async def test_a_client_half_closes_while_answers_are_under_way(
             await connection.tx.send(message)
         assert [message async for message in connection.rx] == [Notification("last", [BIG])]
 
-    async with serving(talk, server_context(certificate, version)) as port:
-        async with open_transport(Tls(HOST, port, ssl_context=client_context)) as (tx, rx):
-            received = [await rx.receive()]
-            await tx.send(Notification("last", [BIG]))
-            await tx.aclose()
-            received += [message async for message in rx]
+    async with (
+        serving(talk, server_context(certificate, version)) as port,
+        open_transport(Tls(HOST, port, ssl_context=client_context)) as (tx, rx),
+    ):
+        received = [await rx.receive()]
+        await tx.send(Notification("last", [BIG]))
+        await tx.aclose()
+        received += [message async for message in rx]
     assert received == news
 
 
@@ -367,9 +371,11 @@ async def test_big_messages_both_ways_at_once(
         results.append(await exchange(connection, "server"))
         done.set()
 
-    async with serving(handler, server_context(certificate, version)) as port:
-        async with open_transport(Tls(HOST, port, ssl_context=client_context)) as connection:
-            results.append(await exchange(connection, "client"))
+    async with (
+        serving(handler, server_context(certificate, version)) as port,
+        open_transport(Tls(HOST, port, ssl_context=client_context)) as connection,
+    ):
+        results.append(await exchange(connection, "client"))
         await done.wait()
     for sender in ("server", "client"):
         assert [Notification(sender, [number, BIG]) for number in range(3)] in results
@@ -419,16 +425,18 @@ async def test_a_stream_that_ends_without_a_close_notify_is_a_loss(
         await stream.send_all(b'{"jsonrpc":"2.0","id":1,"result":"one"}\n')
         await stream.transport_stream.send_eof()
 
-    async with trio_peer(server_context(certificate, version), answer_and_vanish) as port:
-        async with open_transport(Tls(HOST, port, ssl_context=client_context), close_timeout=0.2) as (tx, rx):
-            await tx.send(Request(1, "x"))
-            await tx.send(Request(2, "x"))
-            assert await rx.receive() == Response(1, "one")
-            undelivered = await rx.receive()
-            assert isinstance(undelivered, Undelivered) and undelivered.id == 2
-            assert undelivered.outcome == "unknown"
-            with pytest.raises(ConnectionLost, match="without a close_notify"):
-                await rx.receive()
+    async with (
+        trio_peer(server_context(certificate, version), answer_and_vanish) as port,
+        open_transport(Tls(HOST, port, ssl_context=client_context), close_timeout=0.2) as (tx, rx),
+    ):
+        await tx.send(Request(1, "x"))
+        await tx.send(Request(2, "x"))
+        assert await rx.receive() == Response(1, "one")
+        undelivered = await rx.receive()
+        assert isinstance(undelivered, Undelivered) and undelivered.id == 2
+        assert undelivered.outcome == "unknown"
+        with pytest.raises(ConnectionLost, match="without a close_notify"):
+            await rx.receive()
 
 
 @versions
