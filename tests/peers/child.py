@@ -34,8 +34,8 @@ def leave(params: Any) -> None:
     os._exit(params["code"])
 
 
-def kill(_params: Any) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def kill(params: Any) -> None:
+    os.kill(os.getpid(), params["signal"] if params else signal.SIGKILL)
 
 
 def say(params: Any) -> object:
@@ -68,6 +68,16 @@ def flood_for_ever(_params: Any) -> None:
 def ignore_sigterm(_params: Any) -> object:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return "deaf"
+
+
+def note_sigterm(params: Any) -> object:
+    def leave_a_mark(_number: int, _frame: object) -> None:
+        with open(params["mark"], "w") as mark:
+            mark.write("SIGTERM")
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, leave_a_mark)
+    return "noted"
 
 
 def pause(_params: Any) -> None:
@@ -112,7 +122,7 @@ METHODS: Final[dict[str, Callable[[Any], object]]] = {
     method.__name__: method
     for method in (
         *(close_stdin, close_stdout, complain, echo, environment, flood, flood_for_ever, fork, ignore_sigterm),
-        *(kill, leave, pause, place, repeat, say, say_goodbye_slowly),
+        *(kill, leave, note_sigterm, pause, place, repeat, say, say_goodbye_slowly),
     )
 }
 

@@ -1,0 +1,26 @@
+"""How a test learns that every process is gone that it started, and those that these started."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import trio
+
+
+class Witness:
+    """A FIFO that processes hold open as long as they live."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.path = str(path)
+        self._stream = trio.lowlevel.FdStream(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+
+    async def appears(self) -> None:
+        """Wait until a process has written ``here``."""
+        assert await self._stream.receive_some(4) == b"here"
+
+    async def disappears(self) -> None:
+        """Wait until nobody holds it any more."""
+        async with self._stream:
+            assert await self._stream.receive_some(1) == b""
