@@ -429,6 +429,27 @@ async def test_a_block_that_is_cancelled_waits_for_nobody(tmp_path: Path) -> Non
         await witness.disappears()
 
 
+async def test_leaving_that_is_cancelled_waits_no_longer(tmp_path: Path) -> None:
+    witness = Witness(tmp_path / "fifo")
+    left = False
+
+    async def leave() -> None:
+        nonlocal left
+        async with open_transport(child("--keep-running"), close_timeout=1000) as connection:
+            assert await ask(connection, "ignore_sigterm") == "deaf"
+            assert await ask(connection, "fork", {"fifo": witness.path, "deaf": True}, 2) == "forked"
+            await witness.appears()
+            left = True
+
+    with trio.fail_after(BOUND):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leave)
+            while not left:
+                await trio.testing.wait_all_tasks_blocked(0.02)
+            nursery.cancel_scope.cancel()
+        await witness.disappears()
+
+
 # Standard error.
 
 
