@@ -69,27 +69,27 @@ class Partial:
 
     def _reset(self) -> None:
         self.size = 0
-        self._parts: list[bytes] = []
+        self._kept = bytearray()  # many small parts would take several times their size in a list
         self._head = b""
         self._tail = b""
 
     def add(self, part: bytes) -> None:
         self.size += len(part)
         if self.size <= self._max_size:
-            self._parts.append(part)
+            self._kept.extend(part)
             return
-        for kept in self._parts:
-            self._keep_ends(kept)
-        self._parts.clear()
+        if self._kept:
+            self._keep_ends(self._kept)
+            self._kept = bytearray()
         self._keep_ends(part)
 
     def take(self) -> bytes | Oversized:
         """The payload, as it is complete now; afterwards this is empty."""
-        payload = b"".join(self._parts) if self.size <= self._max_size else Oversized(self.size, self._head + self._tail)
+        payload = bytes(self._kept) if self.size <= self._max_size else Oversized(self.size, self._head + self._tail)
         self._reset()
         return payload
 
-    def _keep_ends(self, part: bytes) -> None:
+    def _keep_ends(self, part: bytes | bytearray) -> None:
         missing = EXCERPT - len(self._head)
         self._head += part[:missing]
-        self._tail = (self._tail + part[missing:][-EXCERPT:])[-EXCERPT:]
+        self._tail = (self._tail + part[max(missing, len(part) - EXCERPT) :])[-EXCERPT:]
