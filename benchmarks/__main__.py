@@ -15,12 +15,15 @@ from typing import Any
 import trio
 
 from benchmarks import imports, large_line, layers, stdio
+from benchmarks.contenders import CONTENDERS
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure trioxport beside others.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to this file too")
-    parser.add_argument("--quick", action="store_true", help="a few seconds, to see that it runs: the numbers say nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="seconds only, to see that it runs: its numbers say nothing"
+    )
     arguments = parser.parse_args()
     results = run(quick=arguments.quick)
     print(table(results))
@@ -69,7 +72,7 @@ def table(results: dict[str, Any]) -> str:
 
 def _stdio_table(results: Iterable[dict[str, Any]]) -> str:
     return _rows(
-        ("messages a second", *stdio.CONTENDERS, "times the SDK", "target", "of the bare pipe"),
+        ("messages a second", *CONTENDERS, "times the SDK", "target", "of the bare pipe"),
         [
             (
                 each["case"],

@@ -23,7 +23,7 @@ def main() -> None:
 
 def answer(data: bytes, in_head: bool) -> tuple[bytes, bytes, bool]:
     """The answers to ``data``, what is to be seen again with more behind it, and whether a head comes next."""
-    parts = []
+    parts: list[bytes] = []
     position = 0
     while position < len(data):
         if in_head:

@@ -11,7 +11,7 @@ from trio.abc import ReceiveChannel, SendChannel
 
 from benchmarks.contenders import Conversation, request
 from benchmarks.traffic import one_at_a_time, pipelined
-from trioxport import Connection, Response, open_transport, serve_transport
+from trioxport import Connection, Request, Response, open_transport, serve_transport
 from trioxport.abc import FrameChannels, Layer, MessageChannels, Scope
 
 TARGET: Final = 2.5
@@ -69,12 +69,9 @@ TRAFFIC: Final = {"one at a time": one_at_a_time, "pipelined": pipelined}
 
 async def measure(rounds: int, count: int) -> list[dict[str, Any]]:
     """The cost of each kind of layer over ``memory:``, with each kind of traffic."""
-    results: list[dict[str, Any]] = []
     async with trio.open_nursery() as nursery:
         await nursery.start(serve_transport, _echo, "memory://layers")
-        for kind, layer in LAYERS.items():
-            for mode in TRAFFIC:
-                results.append(await _cost(kind, layer, mode, rounds, count))
+        results = [await _cost(kind, layer, mode, rounds, count) for kind, layer in LAYERS.items() for mode in TRAFFIC]
         nursery.cancel_scope.cancel()
     return results
 
@@ -86,9 +83,10 @@ async def _cost(kind: str, layer: Layer, mode: str, rounds: int, count: int) -> 
             times[number].append(await _exchange([layer] * number, mode, count) / count * 1e6)
     most = NUMBERS[-1]
     costs = [(with_most - with_none) / most / 2 for with_none, with_most in zip(times[0], times[most], strict=True)]
+    exchanges = {number: round(statistics.median(each[1:]), 1) for number, each in times.items()}
     return {
         "case": f"{kind}, {mode}",
-        "microseconds_for_an_exchange": {number: round(statistics.median(each[1:]), 1) for number, each in times.items()},
+        "microseconds_for_an_exchange": exchanges,
         "microseconds_a_layer": round(statistics.median(costs[1:]), 2),
         "target": TARGET,
     }
@@ -102,4 +100,5 @@ async def _exchange(layers: list[Layer], mode: str, count: int) -> float:
 async def _echo(connection: Connection) -> None:
     tx, rx = connection
     async for message in rx:
-        await tx.send(Response(message.id, message.params))  # type: ignore[union-attr]  # only requests come
+        assert isinstance(message, Request)
+        await tx.send(Response(message.id, message.params))

@@ -22,7 +22,7 @@ class Case(NamedTuple):
         name: What it is called.
         traffic: How messages are exchanged.
         size: Bytes of one message.
-        count: Messages in one round.
+        messages: How many make a round.
         in_flight: Messages on the way at most.
         target: What the rate is to be, in times of the official SDK's.
     """
@@ -30,7 +30,7 @@ class Case(NamedTuple):
     name: str
     traffic: Traffic
     size: int
-    count: int
+    messages: int
     in_flight: int
     target: float
 
@@ -54,12 +54,10 @@ async def compare(rounds: int, share: float) -> list[dict[str, Any]]:
     return results
 
 
-async def _rates(
-    case: Case, talks: Mapping[str, Conversation], rounds: int, share: float
-) -> dict[str, list[float]]:
+async def _rates(case: Case, talks: Mapping[str, Conversation], rounds: int, share: float) -> dict[str, list[float]]:
     """Messages a second of each contender, round by round; the first round, which warms up, does not count."""
     text = "x" * (case.size - len(request_line(0, "")))
-    count = max(1, int(case.count * share))
+    count = max(1, int(case.messages * share))
     rates: dict[str, list[float]] = {name: [] for name in talks}
     for _ in range(rounds + 1):
         for name, talk in talks.items():

@@ -1,0 +1,59 @@
+"""The benchmarks run, and measure all that they promise to. How fast anything is, no test says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CONTENDERS = {"bare pipe", "official SDK", "trioxport"}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    written = tmp_path_factory.mktemp("benchmarks") / "results.json"
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--json", str(written)]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
+    found: dict[str, Any] = json.loads(written.read_text())
+    assert all(each["case"] in done.stdout for part in ("stdio", "layers", "large_line") for each in found[part])
+    return found
+
+
+pytestmark = pytest.mark.deadline(60)
+
+
+def test_stdio_is_measured_beside_the_official_sdk_and_a_bare_pipe(results: dict[str, Any]) -> None:
+    assert [each["case"] for each in results["stdio"]] == [
+        "one at a time, 100 B",
+        "one at a time, 100 KiB",
+        "pipelined, 100 B",
+        "pipelined, 100 KiB",
+    ]
+    for each in results["stdio"]:
+        assert set(each["per_second"]) == CONTENDERS
+        assert min(rates["best"] for rates in each["per_second"].values()) > 0
+        assert {"times_the_sdk", "share_of_the_bare_pipe", "target"} <= set(each)
+
+
+def test_empty_layers_of_both_kinds_are_measured(results: dict[str, Any]) -> None:
+    assert {each["case"].partition(",")[0] for each in results["layers"]} == {"message layer", "frame layer"}
+    for each in results["layers"]:
+        assert set(each["microseconds_for_an_exchange"]) == {"0", "1", "6"}
+        assert "microseconds_a_layer" in each
+
+
+def test_a_large_line_is_measured_in_both_directions(results: dict[str, Any]) -> None:
+    assert [each["case"] for each in results["large_line"]] == ["1 MiB received", "1 MiB sent"]
+    for each in results["large_line"]:
+        assert each["times_the_bare_pipe"] > 0
+        assert each["peak_times_the_size"] > 0
+
+
+def test_the_import_loads_nothing_that_a_target_may_never_need(results: dict[str, Any]) -> None:
+    assert set(results["import"]["milliseconds"]) == {"trio", "trioxport"}
+    assert results["import"]["loaded_though_not_wanted"] == []
