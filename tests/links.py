@@ -8,6 +8,7 @@ import struct
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,8 +17,7 @@ import trustme
 
 from trioxport import Target
 from trioxport.framing import FramingName
-from trioxport.testing import Link
-from trioxport.testing.contract import MakeLink
+from trioxport.testing import Link, MakeLink
 from trioxport.transports.memory import Memory
 from trioxport.transports.stdio import Stdio
 from trioxport.transports.stream import Tcp, Tls, Unix
@@ -113,7 +113,7 @@ def proxied(target: Callable[[int], Target]) -> MakeLink:
             def through(address: str) -> Target:
                 port = urlsplit(address).port
                 assert port is not None
-                proxy.forward_to(lambda: trio.open_tcp_stream("127.0.0.1", port))
+                proxy.forward_to(partial(trio.open_tcp_stream, "127.0.0.1", port))
                 return target(listener.socket.getsockname()[1])
 
             yield Link(server=target(0), through=through, cut=proxy.cut, unreachable=target(_unused_port()))
@@ -139,10 +139,10 @@ def unix_link(tmp_path: Path, framing: FramingName = "newline") -> MakeLink:
             await sock.bind(client.path)
             sock.listen()
             proxy = CuttingProxy(trio.SocketListener(sock), nursery)
-            proxy.forward_to(lambda: trio.open_unix_socket(server.path))
+            proxy.forward_to(partial(trio.open_unix_socket, server.path))
             yield Link(server=server, client=client, cut=proxy.cut, unreachable=Unix(str(tmp_path / "nobody.sock")))
             nursery.cancel_scope.cancel()
-        Path(client.path).unlink()
+        await trio.Path(client.path).unlink()
 
     return make
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import links
 import pytest
-import trio
 
 from trioxport.abc import Layer
-from trioxport.codecs import JSON, MessagePack
+from trioxport.codecs import MessagePack
 from trioxport.layers import Logging, Tap
-from trioxport.testing import RULES, ContractBroken, Faults, Link, check_layer, check_transport
-from trioxport.testing.contract import MakeLink
+from trioxport.testing import RULES, Faults, MakeLink, check_layer, check_transport
 
 LINKS: dict[str, Callable[..., MakeLink]] = {
     "memory": links.memory_link,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 import attrs
@@ -24,6 +25,8 @@ from trioxport.messages import (
 )
 
 CANCELLED: Final = "notifications/cancelled"
+REMEMBERED: Final = 256
+"""Cancelled requests whose late answers are expected, and dropped without a word."""
 
 
 @attrs.define
@@ -31,6 +34,7 @@ class _InFlight:
     """The requests that were sent and are not settled yet."""
 
     requests: dict[RequestId, Request] = attrs.Factory(dict[RequestId, Request])
+    cancelled: deque[RequestId] = attrs.Factory(lambda: deque[RequestId](maxlen=REMEMBERED))
     sending: int = 0
     none_sending: trio.Event | None = None
 
@@ -39,10 +43,15 @@ class _InFlight:
             raise UsageError(f"a request with the id {request.id!r} is in flight already", hint="Give each its own id")
         self.requests[request.id] = request
 
-    def forget_cancelled(self, notification: Notification) -> None:
-        """A request that this side cancels is settled by that: its peer is not to answer any more."""
-        if notification.method == CANCELLED and isinstance(notification.params, dict):
-            self.requests.pop(notification.params.get("requestId", ""), None)
+    def settle_cancelled(self, notification: Notification, *, by_peer: bool = False) -> None:
+        """A request that this side cancels, or a subscription that its server ends, is settled by that."""
+        if notification.method != CANCELLED or not isinstance(notification.params, dict):
+            return
+        request_id = notification.params.get("requestId")
+        request = self.requests.get(request_id) if isinstance(request_id, str | int) else None
+        if request is not None and not (by_peer and request.method != "subscriptions/listen"):
+            del self.requests[request.id]
+            self.cancelled.append(request.id)
 
     async def all_sent_or_refused(self) -> None:
         """Wait until each request is either accepted for sending, or refused and no longer in flight."""
@@ -67,7 +76,7 @@ class _MessageSend(SendChannel[Message]):
         if type(value) is not Request:
             await self._send(Frame(payload, value))
             if type(value) is Notification:
-                self._in_flight.forget_cancelled(value)
+                self._in_flight.settle_cancelled(value)
             return
         in_flight = self._in_flight
         in_flight.add(value)
@@ -147,11 +156,17 @@ class _MessageReceive(ReceiveChannel[Incoming]):
             message = frame.message or self._decode_payload(frame.payload)
         except (DecodeError, ProtocolViolation, MessageTooLarge) as error:
             return self._refuse(frame, error)
-        if isinstance(message, Response | ErrorResponse) and message.id is not None:
-            if self._in_flight.requests.pop(message.id, None) is None:
+        if isinstance(message, Notification):
+            self._in_flight.settle_cancelled(message, by_peer=True)
+        elif isinstance(message, Response | ErrorResponse) and not self._settles(message):
+            if message.id not in self._in_flight.cancelled:
                 self._supervisor.discard(ProtocolViolation(f"a response to no request in flight, id {message.id!r}"))
-                return None
+            return None
         return message
+
+    def _settles(self, answer: Response | ErrorResponse) -> bool:
+        """Whether a request waited for ``answer``, or it is an error of which the peer does not know the request."""
+        return answer.id is None or self._in_flight.requests.pop(answer.id, None) is not None
 
     def _decode_payload(self, payload: bytes) -> Message:
         if len(payload) > self._max_size:

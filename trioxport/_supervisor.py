@@ -47,16 +47,23 @@ async def open_tasks() -> AsyncGenerator[trio.Nursery]:
                 nursery.cancel_scope.cancel()
     except BaseException as error:
         crash = alone(error)
-    if crash is not None and not (isinstance(crash, Exception) and _is_own(raised)):
-        if not (isinstance(crash, trio.Cancelled) and raised is not None):
-            raise crash
+    if crash is not None and _prevails(crash, raised):
+        raise crash
     if raised is not None:
         raise raised
 
 
-def _is_own(raised: BaseException | None) -> bool:
-    """Whether the body raised by itself, rather than being cancelled because a child crashed."""
-    return raised is not None and not isinstance(raised, trio.Cancelled)
+def _prevails(crash: BaseException, raised: BaseException | None) -> bool:
+    """Whether what the nursery raised goes on, rather than what its body did.
+
+    The body's own exception does, unless something like a KeyboardInterrupt is at stake. A body that was cancelled has
+    none of its own: the cancellation may come from the crash.
+    """
+    if raised is None:
+        return True
+    if isinstance(crash, trio.Cancelled):
+        return False
+    return isinstance(raised, trio.Cancelled) or not isinstance(crash, Exception)
 
 
 def alone(error: BaseException) -> BaseException:

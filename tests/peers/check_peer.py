@@ -13,4 +13,4 @@ async def main(framing: str, codec: str) -> None:
     await serve_check_peer(StdioServer(framing), codec=getattr(codecs, codec))  # type: ignore[arg-type] # from argv
 
 
-trio.run(main, *sys.argv[1:])
+trio.run(main, sys.argv[1], sys.argv[2])

@@ -11,7 +11,6 @@ from trio.abc import ReceiveChannel, SendChannel
 from trioxport.abc import MessageChannels, Scope
 from trioxport.messages import ErrorResponse, Incoming, Message, Notification, Request, Undelivered
 
-
 Direction: TypeAlias = Literal["sent", "not sent", "received"]
 
 
@@ -21,8 +20,8 @@ class Logging:
 
     An event's text says the target, the direction, the kind, the method and the id; the same stand in the record's
     attributes ``mcp_target``, ``mcp_direction``, ``mcp_kind``, ``mcp_method`` and ``mcp_id``, for structured handlers.
-    An ``Undelivered`` is logged at WARNING at least, with its cause. A message is logged as ``sent`` before it is handed
-    on, and so before its answer; one that is then not accepted is logged as ``not sent`` as well.
+    An ``Undelivered`` is logged at WARNING at least, with its cause. A message is logged as ``sent`` before it is
+    handed on, and so before its answer; one that is then not accepted is logged as ``not sent`` as well.
 
     Args:
         logger: The name of the logger.

@@ -27,8 +27,10 @@ class Tap:
     A line has ``time`` (seconds since the epoch), ``direction`` (``"sent"`` or ``"received"``), ``target``, and
     ``payload``, the text of the frame; a payload that is not text has ``base64`` in its place. ``error`` says why
     something received was no message, or why something sent was not accepted: then it is the second line about it,
-    because a frame is recorded before it is handed on, and so before its answer. What is recorded is what travels: place the tap above a compressing layer to read
-    it, below to see what the wire sees. It holds whatever the messages hold, secrets included.
+    because a frame is recorded before it is handed on, and so before its answer.
+
+    What is recorded is what travels: place the tap above a compressing layer to read it, below to see what the wire
+    sees. It holds whatever the messages hold, secrets included.
 
     Args:
         to: A file to append to, made for this user only, or a function that takes each line with its newline.
@@ -51,7 +53,7 @@ class Tap:
 def _append_to(path: str | os.PathLike[str], scope: Scope) -> Write:
     """Each line goes out in one write, so that connections, and programs, can share the file."""
     try:
-        file = open(path, "ab", buffering=0, opener=_private)
+        file = open(path, "ab", buffering=0, opener=_private)  # noqa: SIM115 (closed with the connection)
     except OSError as error:
         raise UsageError(f"cannot write the tap file {os.fspath(path)!r}: {error.strerror}") from error
     scope.defer(file.close)

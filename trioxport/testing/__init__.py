@@ -4,7 +4,7 @@
 layer. :class:`MemoryWire` is a wire without a wire, and :class:`Faults` a layer that breaks things by seed.
 """
 
-from trioxport.testing.bench import ContractBroken, Link
+from trioxport.testing.bench import ContractBroken, Link, MakeLink
 from trioxport.testing.contract import check_layer, check_transport
 from trioxport.testing.faults import Faults
 from trioxport.testing.peer import serve_check_peer
@@ -16,6 +16,7 @@ __all__ = [
     "ContractBroken",
     "Faults",
     "Link",
+    "MakeLink",
     "MemoryWire",
     "check_layer",
     "check_transport",

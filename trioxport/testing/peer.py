@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final, Literal
 from weakref import WeakKeyDictionary
 
@@ -18,7 +18,7 @@ from trioxport.config import Target
 from trioxport.connection import Connection
 from trioxport.errors import ConnectionLost
 from trioxport.frames import Frame, Limits
-from trioxport.messages import Notification, Request, Response, Undelivered
+from trioxport.messages import Notification, Request, Response
 from trioxport.opening import serve_transport
 
 LIMITS: Final = Limits(max_message_size=256 * 1024)

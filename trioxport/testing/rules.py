@@ -219,7 +219,10 @@ async def reports_loss(bench: Bench) -> None:
         await ask(connection, "check/echo")
         await bench.cut(connection)
         left = await _unanswered(connection, 3 if bench.link.cut else 4)
-        expect({1, 2, 3} <= left.keys(), f"three requests were unanswered, but Undelivered came for {sorted(left, key=str)}")
+        expect(
+            {1, 2, 3} <= left.keys(),
+            f"three requests were unanswered, but Undelivered came for {sorted(left, key=str)}",
+        )
         for undelivered in left.values():
             expect(undelivered.outcome == "unknown", f"a written request came back as {undelivered.outcome!r}")
         for _ in range(2):
@@ -231,7 +234,8 @@ async def reports_loss(bench: Bench) -> None:
 
 async def _on_sides_that_can_be_cut(bench: Bench, check: Callable[[Connection], Awaitable[None]]) -> None:
     if bench.link.cut is not None:
-        return await on_both_sides(bench, check)
+        await on_both_sides(bench, check)
+        return
     with trio.fail_after(2 * PATIENCE):
         async with bench.talk() as connection:
             await check(connection)
@@ -249,7 +253,9 @@ async def _unanswered(connection: Connection, count: int) -> dict[Any, Undeliver
 
 async def _expect_unanswered(connection: Connection, ids: set[int]) -> None:
     left = await _unanswered(connection, len(ids))
-    expect(left.keys() == ids, f"Undelivered was due for the requests {sorted(ids)}, but came for {sorted(left, key=str)}")
+    expect(
+        left.keys() == ids, f"Undelivered was due for the requests {sorted(ids)}, but came for {sorted(left, key=str)}"
+    )
 
 
 async def _expect_end(connection: Connection) -> None:
@@ -305,7 +311,7 @@ async def keeps_exception_of_block(bench: Bench) -> None:
 
 async def _until_noticed(connection: Connection) -> None:
     """Wait for the state to change, without looking at a channel: that would count as seeing the failure."""
-    while connection.state == "open":
+    while connection.state == "open":  # noqa: ASYNC110 (there is no event to wait for)
         await trio.sleep(0.005)
 
 
@@ -329,7 +335,9 @@ async def flushes_on_leaving(bench: Bench) -> None:
                 for number in range(200):
                     await note(connection, number)
             await over.wait()
-    expect(peers[0].noted == list(range(200)), f"of 200 messages sent just before leaving {len(peers[0].noted)} arrived")
+    expect(
+        peers[0].noted == list(range(200)), f"of 200 messages sent just before leaving {len(peers[0].noted)} arrived"
+    )
 
 
 async def leaves_in_time(bench: Bench) -> None:

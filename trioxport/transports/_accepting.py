@@ -10,6 +10,7 @@ import trio
 from trioxport.abc import Accept, Transport
 from trioxport.errors import UsageError
 
+
 async def serve_streams(
     listeners: Sequence[trio.SocketListener],
     bind: Callable[[trio.SocketStream], Transport],
