@@ -284,7 +284,8 @@ class _Child:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + KILLED):
             self._kill_group()
             await self.process.wait()
-            for stream in (self._stdin, self._stdout, self._stderr):
+        for stream in (self._stdin, self._stdout, self._stderr):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + KILLED):
                 await stream.aclose()
 
     def _signal_group(self, number: signal.Signals) -> None:
