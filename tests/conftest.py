@@ -33,6 +33,12 @@ def pytest_configure(config: pytest.Config) -> None:
         stdio.INHERITED_ENVIRONMENT = (*stdio.INHERITED_ENVIRONMENT, MEASURING)  # type: ignore[misc]  # is Final
 
 
+def pytest_collection_finish() -> None:
+    """What is there before the first test is no garbage of a test: looking at it after each one takes most of the time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Generator[None]:
     seconds = _deadline(request)
@@ -86,7 +92,11 @@ def _children() -> dict[str, str]:
     """The child processes of this one, zombies too, by process id. Linux only: elsewhere they are not counted."""
     found: dict[str, str] = {}
     for listing in Path("/proc/self/task").glob("*/children"):
-        for pid in listing.read_text().split():
+        try:
+            pids = listing.read_text().split()
+        except OSError:  # a thread that ended while this looked
+            continue
+        for pid in pids:
             try:
                 found[pid] = f"process {pid} ({Path(f'/proc/{pid}/comm').read_text().strip()})"
             except OSError:  # it ended while this looked
