@@ -6,6 +6,7 @@ import base64
 import json
 import logging
 import os
+import random
 import shlex
 import sys
 from collections.abc import AsyncGenerator
@@ -525,6 +526,29 @@ async def test_junk_is_skipped_counted_and_logged(line: bytes, kind: str, caplog
     records = [record for record in caplog.records if "skipped something received" in record.getMessage()]
     assert [record.levelname for record in records] == ["WARNING", "DEBUG", "DEBUG"]
     assert all(kind in record.getMessage() for record in records)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_noise_never_ends_the_connection(seed: int) -> None:
+    """Damaged messages and random bytes: each request in between is answered."""
+    chance = random.Random(seed)
+    async with opened() as connection:
+        for number in range(1, 31):
+            noise = b"".join(damaged(chance) + b"\n" for _ in range(20))
+            await connection.tx.send(Request(number, "say", saying(noise)))
+            while (message := await connection.rx.receive()) != Response(number, "said"):
+                assert not isinstance(message, Undelivered)
+        assert connection.statistics().discarded.keys() <= {"DecodeError", "ProtocolViolation"}
+        assert sum(connection.statistics().discarded.values()) > 300
+
+
+def damaged(chance: random.Random) -> bytes:
+    line = bytearray(
+        chance.choice((b'{"jsonrpc":"2.0","id":"noise","result":{"a":[1,2.5,null]}}', chance.randbytes(60)))
+    )
+    for _ in range(chance.randrange(4)):
+        line[chance.randrange(len(line))] = chance.randrange(256)
+    return bytes(line).replace(b"\n", b"")
 
 
 async def test_blank_lines_and_carriage_returns_are_no_junk() -> None:
