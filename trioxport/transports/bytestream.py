@@ -23,8 +23,10 @@ COALESCED: Final = 64 * 1024
 """Bytes that one write gathers from waiting frames."""
 COPIED: Final = 1024 * 1024
 """Bytes of a frame from which on a copy of it costs more than a second write for what delimits it."""
-AWAITED: Final = 16
+AWAITED: Final = 64
 """Frames that a write waits for while they keep coming."""
+DELAY: Final = 0.001
+"""Seconds that it waits for them at most."""
 PATIENCE: Final = 2
 """Turns of the scheduler without a frame after which no more of them are expected."""
 
@@ -180,30 +182,28 @@ class _Pumps:
         frames = [frame]
         size = len(frame.payload)
         patience = PATIENCE if self._streaming else 0
+        latest = trio.current_time() + DELAY
         while size < COALESCED:
             try:
                 frame = self._outgoing.receive_nowait()
             except trio.EndOfChannel:
                 break
             except trio.WouldBlock:
-                if not patience or len(frames) >= AWAITED:
+                if not patience or len(frames) >= AWAITED or trio.current_time() > latest:
                     break
-                patience -= 1
-                await self._pause(frames)
             else:
                 frames.append(frame)
                 size += len(frame.payload)
                 patience = PATIENCE
+                continue
+            patience -= 1
+            try:
+                await trio.lowlevel.checkpoint()
+            except trio.Cancelled:
+                self._unsent += frames
+                raise
         self._streaming = len(frames) > 1
         return frames
-
-    async def _pause(self, frames: list[Frame]) -> None:
-        """Let others run; cancelled, nothing of ``frames`` was written."""
-        try:
-            await trio.lowlevel.checkpoint()
-        except trio.Cancelled:
-            self._unsent += frames
-            raise
 
     def _take_unsent(self) -> None:
         """Keep what was accepted and never written. Senders that wait are let in here, and told by the report."""
