@@ -18,8 +18,11 @@ import trio
 if TYPE_CHECKING:
     from trio.lowlevel import FdStream
 
-CAPACITY: Final = 1024 * 1024
-"""Bytes that a pipe is made to hold where that can be told: a large message then goes through it in one piece."""
+CAPACITY: Final = 256 * 1024
+"""Bytes that a pipe is made to hold where that can be told: a large message then goes through it in one piece.
+
+Linux lets all pipes of a user hold 64 MiB together, and gives next to nothing to those opened beyond that.
+"""
 READ_SIZE: Final = 120 * 1024
 """Bytes of one read: just below what the allocator of glibc takes from the system anew each time."""
 
