@@ -12,6 +12,7 @@ import trio
 from trio.abc import ReceiveChannel, SendChannel
 
 from trioxport.abc import Accept, FrameChannels, Scope, Transport
+from trioxport.config import redact_url
 from trioxport.errors import ConnectionLost, ServerUnreachable, TransportError, UsageError
 from trioxport.frames import Frame
 
@@ -56,9 +57,17 @@ class MemoryWire:
             try:
                 yield FrameChannels(_LinkSend(send, self), _LinkReceive(receive, scope, self))
             except trio.Cancelled:
-                self._scopes.remove(scope)  # which is this side's
+                self._forget(scope)  # which is this side's
                 self.cut("the other side was cancelled")
                 raise
+
+    def ended(self, scope: Scope) -> None:
+        """One side saw the orderly end of the other, to which nothing that happens to that other is news any more."""
+        scope.peer_done()
+        self._forget(scope)
+
+    def _forget(self, scope: Scope) -> None:
+        self._scopes = [other for other in self._scopes if other is not scope]
 
 
 class _LinkSend(SendChannel[Frame]):
@@ -89,7 +98,7 @@ class _LinkReceive(ReceiveChannel[Frame]):
             return await self._inner.receive()
         except trio.EndOfChannel:
             if self._wire.broken is None:
-                self._scope.peer_done()
+                self._wire.ended(self._scope)
             raise
 
     async def aclose(self) -> None:
@@ -151,7 +160,7 @@ class Memory:
     def from_url(cls, url: str) -> Self:
         name = urlsplit(url).netloc
         if not name:
-            raise UsageError("a memory target is written memory://NAME", target=url)
+            raise UsageError("a memory target is written memory://NAME", target=redact_url(url))
         return cls(name)
 
     def __str__(self) -> str:
