@@ -235,8 +235,10 @@ async def test_it_exits_orderly_with_requests_in_flight() -> None:
 
 async def test_what_it_wrote_before_its_end_is_not_lost_to_a_slow_reader(mock_clock: trio.testing.MockClock) -> None:
     async with open_transport(child(), limits=Limits(max_buffered_messages=0)) as connection:
-        await connection.tx.send(Request(1, "flood", {"count": 1000}))
-        await connection.tx.send(Request(2, "leave", {"code": 0}))
+        await connection.tx.send(Request(1, "flood", {"count": 1}))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        await connection.tx.send(Request(2, "flood", {"count": 999}))
+        await connection.tx.send(Request(3, "leave", {"code": 0}))
         await reaped(connection)
         mock_clock.jump(60)
         await trio.testing.wait_all_tasks_blocked()
@@ -373,7 +375,7 @@ async def test_a_grandchild_that_holds_the_pipes_goes_when_the_child_is_gone(tmp
         with pytest.raises(ConnectionLost, match="SIGKILL"):
             await settle(connection)
     with trio.fail_after(BOUND):
-        await witness.disappears()
+        await witness.disappears(b"" if deaf else b"SIGTERM")
 
 
 @quickly

@@ -20,7 +20,7 @@ class Witness:
         """Wait until a process has written ``here``."""
         assert await self._stream.receive_some(4) == b"here"
 
-    async def disappears(self) -> None:
-        """Wait until nobody holds it any more."""
+    async def disappears(self, last_words: bytes = b"") -> None:
+        """Wait until nobody holds it any more, and ``last_words`` have been written."""
         async with self._stream:
-            assert await self._stream.receive_some(1) == b""
+            assert b"".join([bytes(data) async for data in self._stream]) == last_words

@@ -62,7 +62,7 @@ def flood(params: Any) -> object:
 
 def flood_for_ever(_params: Any) -> None:
     while True:
-        write(1, ANNOUNCEMENT * 100)
+        write(1, ANNOUNCEMENT * 10_000)
 
 
 def ignore_sigterm(_params: Any) -> object:
@@ -99,9 +99,13 @@ def close_stdin(_params: Any) -> None:
 def fork(params: Any) -> object:
     """Leave a process behind that holds all of the pipes, and ``fifo`` too, so that its end can be waited for."""
     fifo = os.open(params["fifo"], os.O_WRONLY)
+
+    def say_so(_number: int, _frame: object) -> None:
+        os.write(fifo, b"SIGTERM")
+        os._exit(0)
+
     if os.fork() == 0:
-        if params["deaf"]:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if params["deaf"] else say_so)
         os.write(fifo, b"here")
         pause(None)
     os.close(fifo)

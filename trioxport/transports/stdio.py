@@ -355,7 +355,6 @@ class _StandardStreams:
         if None in (sys.__stdin__, sys.__stdout__, sys.__stderr__):
             raise UsageError("this process was started without its three standard streams")
         stdin, stdout = os.dup(0), os.dup(1)
-        self._were_blocking = os.get_blocking(stdin), os.get_blocking(stdout)
         self._output_can_end = stat.S_ISFIFO(os.fstat(stdout).st_mode)
         self._stdin = trio.lowlevel.FdStream(stdin)
         self._stdout = trio.lowlevel.FdStream(stdout)
@@ -378,11 +377,8 @@ class _StandardStreams:
         os.dup2(self._stdin.fileno(), 0)
         if not self._output_can_end:
             os.dup2(self._stdout.fileno(), 1)
-        self._stdin.close()
         self._stdout.close()
-        os.set_blocking(0, self._were_blocking[0])
-        if not self._output_can_end:
-            os.set_blocking(1, self._were_blocking[1])
+        self._stdin.close()  # in this order: of a terminal, or a socket, only the first to be wrapped saw it blocking
 
 
 _claimed = False
