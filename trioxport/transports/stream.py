@@ -13,7 +13,7 @@ import ssl
 import stat
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from typing import Self
+from typing import Self, cast
 from urllib.parse import quote, unquote, urlsplit
 
 import attrs
@@ -247,9 +247,7 @@ class Unix:
 
 
 @asynccontextmanager
-async def _over_socket(
-    stream: trio.SocketStream, framing: FramingName, scope: Scope
-) -> AsyncGenerator[FrameChannels]:
+async def _over_socket(stream: trio.SocketStream, framing: FramingName, scope: Scope) -> AsyncGenerator[FrameChannels]:
     scope.info.peer = _peer(stream)
     async with stream, carry_frames(stream, FRAMINGS[framing], scope) as channels:
         yield channels
@@ -291,8 +289,7 @@ def _plain_reason(error: OSError) -> str:
     """What the system says, without Trio's sentence around it."""
     cause = error.__cause__
     if isinstance(cause, BaseExceptionGroup):
-        group: BaseExceptionGroup[BaseException] = cause
-        cause = group.exceptions[0]
+        cause = cast("BaseExceptionGroup[BaseException]", cause).exceptions[0]
     if isinstance(cause, OSError) and cause.errno is not None:
         return os.strerror(cause.errno)
     return error.strerror or str(error)
@@ -315,7 +312,7 @@ def _bound(listener: trio.SocketListener) -> tuple[str, int]:
 
 def _peer(stream: trio.SocketStream) -> str | None:
     try:
-        name = stream.socket.getpeername()
+        name: tuple[str, int] | str = stream.socket.getpeername()
     except OSError:
         return None
     return f"{_bracketed(name[0])}:{name[1]}" if isinstance(name, tuple) else None
