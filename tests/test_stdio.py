@@ -235,6 +235,7 @@ async def test_it_exits_orderly_with_requests_in_flight() -> None:
 
 async def test_what_it_wrote_before_its_end_is_not_lost_to_a_slow_reader(mock_clock: trio.testing.MockClock) -> None:
     async with open_transport(child(), limits=Limits(max_buffered_messages=0)) as connection:
+        assert await ask(connection, "echo", ["a"], 0) == ["a"]
         await connection.tx.send(Request(1, "flood", {"count": 1}))
         await trio.testing.wait_all_tasks_blocked(0.05)
         await connection.tx.send(Request(2, "flood", {"count": 999}))
