@@ -41,9 +41,9 @@ _ID_AT_END: Final = re.compile(rb",\s*" + _ID + rb"(?:,\s*" + _JSONRPC + rb")?\}
 
 
 class _JSON:
-    name: Final = "JSON"
-    content_type: Final = "application/json"
-    binary: Final = False
+    name: str = "JSON"
+    content_type: str = "application/json"
+    binary: bool = False
 
     def encode(self, message: Message) -> bytes:
         envelope = to_wire(message)

@@ -19,9 +19,9 @@ _ID_AT_START: Final = re.compile(rb"[\x83-\x8f]\xa7jsonrpc\xa32\.0\xa2id(.{1,200
 
 
 class _MessagePack:
-    name: Final = "MessagePack"
-    content_type: Final = "application/msgpack"
-    binary: Final = True
+    name: str = "MessagePack"
+    content_type: str = "application/msgpack"
+    binary: bool = True
 
     def encode(self, message: Message) -> bytes:
         envelope = to_wire(message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from trioxport.framing.base import Oversized, Partial
+from trioxport.framing.base import FramingName, Oversized, Partial
 
 PREFIX: Final = 4
 
@@ -41,8 +41,8 @@ class _LengthDecoder:
 
 
 class _Length:
-    name: Final = "length"
-    binary: Final = True
+    name: FramingName = "length"
+    binary: bool = True
 
     def parts(self, payload: bytes) -> tuple[bytes, ...]:
         return (len(payload).to_bytes(PREFIX, "big"), payload)

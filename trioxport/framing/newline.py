@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from trioxport.framing.base import Oversized, Partial
+from trioxport.framing.base import FramingName, Oversized, Partial
 
 
 class _NewlineDecoder:
@@ -40,8 +40,8 @@ _BLANK: Final = (b"", b"\r")
 
 
 class _Newline:
-    name: Final = "newline"
-    binary: Final = False
+    name: FramingName = "newline"
+    binary: bool = False
 
     def parts(self, payload: bytes) -> tuple[bytes, ...]:
         return (payload, b"\n")

@@ -350,6 +350,7 @@ async def leaves_in_time(bench: Bench) -> None:
 
 
 async def leaves_at_once_when_cancelled(bench: Bench) -> None:
+    started = trio.current_time()
     with trio.fail_after(2 * PATIENCE):
         with trio.CancelScope() as scope:
             async with bench.talk(close_timeout=3600) as connection:
