@@ -248,7 +248,8 @@ class TestLeaving:
         seen: list[object] = []
 
         async def listen(connection: Connection) -> None:
-            seen.extend([message async for message in connection.rx])
+            async for message in connection.rx:
+                seen.append(message)  # noqa: PERF401 (a list of them all would be lost with the connection)
 
         async with served(listen) as target:
             with trio.CancelScope() as scope:

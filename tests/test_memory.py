@@ -27,10 +27,6 @@ from trioxport import (
 )
 from trioxport.codecs import MessagePack
 
-OVER = (trio.EndOfChannel, ConnectionLost)
-"""Who is cancelled may get to close its channels in order, or not."""
-
-
 @asynccontextmanager
 async def serving(
     handler: Callable[[Connection], Awaitable[object]], target: str = "memory://here", **arguments: Any
@@ -158,7 +154,7 @@ async def test_a_server_that_is_cancelled_settles_what_its_clients_sent() -> Non
                 undelivered = await rx.receive()
                 assert isinstance(undelivered, Undelivered)
                 assert (undelivered.id, undelivered.outcome) == (1, "unknown")
-                with pytest.raises(OVER):
+                with pytest.raises(ConnectionLost, match="cancelled"):
                     await rx.receive()
         with pytest.raises(ServerUnreachable), trio.CancelScope(shield=True):
             async with open_transport("memory://here"):
@@ -191,7 +187,7 @@ async def test_a_client_that_is_cancelled_does_not_keep_its_handler() -> None:
 
     async def handler(connection: Connection) -> None:
         received.append(await connection.rx.receive())
-        with pytest.raises(OVER):
+        with pytest.raises(ConnectionLost, match="cancelled"):
             await connection.rx.receive()
         over.set()
 

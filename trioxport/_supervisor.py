@@ -30,6 +30,9 @@ from trioxport.frames import Limits
 
 logger: Final = logging.getLogger("trioxport")
 
+ABORT_SECONDS: Final = 5.0
+"""Seconds that a transport gets to release what it holds when it is left at once; killing a process takes longest."""
+
 State: TypeAlias = Literal["connecting", "open", "closing", "closed", "failed"]
 
 
@@ -224,6 +227,7 @@ class Supervisor:
         self.closed_here = True
         self._limit_life()
         try:
+            await trio.lowlevel.checkpoint_if_cancelled()  # then the transport hears of that before its channels end
             try:
                 with trio.move_on_at(self._life.deadline):
                     await tx.aclose()
@@ -234,6 +238,8 @@ class Supervisor:
             await rx.aclose()
         except trio.Cancelled:
             self.abort()
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + ABORT_SECONDS):
+                await self._over.wait()
             await _close_by_force(tx, rx)
             raise
         finally:
