@@ -25,6 +25,7 @@ from trioxport.messages import (
 )
 
 CANCELLED: Final = "notifications/cancelled"
+_ANSWERS: Final = (Response, ErrorResponse)
 REMEMBERED: Final = 256
 """Cancelled requests whose late answers are expected, and dropped without a word."""
 
@@ -158,7 +159,7 @@ class _MessageReceive(ReceiveChannel[Incoming]):
             return self._refuse(frame, error)
         if isinstance(message, Notification):
             self._in_flight.settle_cancelled(message, by_peer=True)
-        elif isinstance(message, Response | ErrorResponse) and not self._settles(message):
+        elif isinstance(message, _ANSWERS) and not self._settles(message):
             if message.id not in self._in_flight.cancelled:
                 self._supervisor.discard(ProtocolViolation(f"a response to no request in flight, id {message.id!r}"))
             return None

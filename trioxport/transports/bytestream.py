@@ -189,14 +189,16 @@ class _Pumps:
             except trio.EndOfChannel:
                 break
             except trio.WouldBlock:
-                if not patience or len(frames) >= AWAITED or trio.current_time() > latest:
+                if not patience:
                     break
+                patience -= 1
             else:
                 frames.append(frame)
                 size += len(frame.payload)
+                if not patience or len(frames) >= AWAITED or trio.current_time() > latest:
+                    patience = 0
+                    continue
                 patience = PATIENCE
-                continue
-            patience -= 1
             try:
                 await trio.lowlevel.checkpoint()
             except trio.Cancelled:
