@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -421,3 +422,22 @@ def test_codecs_say_what_they_are() -> None:
     )
     assert repr(JSON) == "trioxport.codecs.JSON"
     assert repr(MessagePack) == "trioxport.codecs.MessagePack"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [2**64, -(2**63) - 1, [2**99], {"a": {"b": -(2**70)}}, (2**64,), [*range(200), 2**64], 2**64 - 1, "\ud800", 1.5],
+    ids=repr,
+)
+def test_values_that_need_care_survive_beside_a_long_text(value: Any) -> None:
+    sent = Request(1, "m", {"value": value, "text": "x" * 100_000})
+    received = JSON.decode(JSON.encode(sent))
+    assert isinstance(received, Request)
+    assert isinstance(received.params, dict)
+    assert received.params["value"] == (list(value) if isinstance(value, tuple) else value)
+
+
+@pytest.mark.parametrize("value", [math.nan, [math.inf], {"a": {"b": -math.inf}}], ids=repr)
+def test_what_is_no_number_is_refused_beside_a_long_text(value: Any) -> None:
+    with pytest.raises(UsageError, match="JSON has no"):
+        JSON.encode(Request(1, "m", {"value": value, "text": "x" * 100_000}))

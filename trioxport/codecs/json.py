@@ -31,6 +31,11 @@ _check_range: Final = msgspec.msgpack.Encoder(enc_hook=plain).encode
 _FLOAT: Final = 0xCB
 """What MessagePack writes before a float, and rarely elsewhere. A single byte is found at the speed of memory."""
 
+_LARGE: Final = 32 * 1024
+"""Bytes of an encoding from which on a second one costs more than a look at a few values."""
+_FEW: Final = 64
+"""How many values that look may take."""
+
 _JSONRPC: Final = rb'"jsonrpc"\s*:\s*"2\.0"\s*'
 _ID: Final = rb'"id"\s*:\s*(-?\d{1,200}|"[^"\\]{0,200}")\s*'
 _RESULT_AT_START: Final = re.compile(rb"\s*\{\s*(?:" + _JSONRPC + rb',\s*)?"(?:result|error)"')
@@ -48,8 +53,10 @@ class _JSON:
     def encode(self, message: Message) -> bytes:
         envelope = to_wire(message)
         try:
-            has_floats = _FLOAT in _check_range(envelope)
             payload = _encode(envelope)
+            if len(payload) >= _LARGE and _is_plain(envelope):
+                return payload
+            has_floats = _FLOAT in _check_range(envelope)
         except (OverflowError, UnicodeEncodeError):
             return _encode_by_the_book(envelope)
         except (TypeError, ValueError, RecursionError) as error:
@@ -73,6 +80,26 @@ class _JSON:
 
 JSON: Final = _JSON()
 """The codec of MCP: one JSON text in UTF-8 for each message. Stateless, and shared."""
+
+
+def _is_plain(envelope: dict[str, Any]) -> bool:
+    """Whether there are but few values, none of which msgspec changes: a large message mostly is one long text."""
+    waiting: list[Any] = [envelope]
+    for _ in range(_FEW):
+        if not waiting:
+            return True
+        value = waiting.pop()
+        kind: type[Any] = type(value)
+        if (kind is dict or kind is list) and len(value) <= _FEW:
+            waiting.extend(value)
+            if kind is dict:
+                waiting.extend(value.values())
+        elif kind is int:
+            if not -(2**63) <= value < 2**64:
+                return False
+        elif kind is not str and kind is not bool and value is not None:
+            return False
+    return False
 
 
 def _id_of_response(fragment: bytes) -> RequestId | None:
