@@ -14,7 +14,7 @@ import json
 import math
 import re
 from functools import partial
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 import msgspec
 
@@ -89,7 +89,7 @@ def _is_plain(envelope: dict[str, Any]) -> bool:
         if not waiting:
             return True
         value = waiting.pop()
-        kind: type[Any] = type(value)
+        kind = cast("type[object]", type(value))
         if (kind is dict or kind is list) and len(value) <= _FEW:
             waiting.extend(value)
             if kind is dict:
