@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 
-from trioxport.transports import stdio
+from trioxport.transports.stdio import command
 
 DEADLINE: Final = 30.0
 GRACE: Final = 15.0
@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep the standard error from before pytest captures it: it is where a hanging test is reported."""
     config.stash[_real_stderr] = os.dup(2)
     if MEASURING in os.environ:  # a child inherits few variables; under coverage it is to be measured like its parent
-        stdio.INHERITED_ENVIRONMENT = (*stdio.INHERITED_ENVIRONMENT, MEASURING)  # type: ignore[misc]  # is Final
+        command.INHERITED_ENVIRONMENT = (*command.INHERITED_ENVIRONMENT, MEASURING)  # type: ignore[misc]  # is Final
 
 
 def pytest_collection_finish() -> None:

@@ -354,8 +354,9 @@ class TestSettling:
         async def end_subscriptions(connection: Connection) -> None:
             async for message in connection.rx:
                 assert isinstance(message, Request)
-                for request_id in ([], message.id):
-                    await connection.tx.send(Notification("notifications/cancelled", {"requestId": request_id}))
+                unusable: list[object] = []
+                for params in ({"requestId": unusable}, {"requestId": message.id}):
+                    await connection.tx.send(Notification("notifications/cancelled", params))
 
         async with served(end_subscriptions) as target, open_transport(target) as (tx, rx):
             await tx.send(Request("s", "subscriptions/listen"))

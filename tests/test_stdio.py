@@ -32,8 +32,8 @@ from trioxport import (
     UsageError,
     open_transport,
 )
-from trioxport.transports import stdio
-from trioxport.transports.stdio import TAIL_LINES, Stdio
+from trioxport.transports.stdio import INHERITED_ENVIRONMENT, TAIL_LINES, Stdio
+from trioxport.transports.stdio import child as stdio_child
 
 CHILD: Final = str(Path(__file__).parent / "peers" / "child.py")
 PYTHON: Final = (sys.executable, "-I", "-S")
@@ -74,7 +74,7 @@ async def settle(connection: Connection) -> list[Undelivered]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not wait long for the exit of a child that closed its output, or for the output of one that exited."""
-    monkeypatch.setattr(stdio, "AFTER_EXIT", 0.1)
+    monkeypatch.setattr(stdio_child, "AFTER_EXIT", 0.1)
 
 
 quickly: Final = pytest.mark.usefixtures("quick")
@@ -152,7 +152,7 @@ async def test_the_child_inherits_what_is_listed_and_gets_env_on_top(monkeypatch
     assert environment["LANG"] == "C"
     assert environment["TZ"] == "CET"
     assert environment["PATH"] == os.environ["PATH"]
-    assert environment.keys() <= {*stdio.INHERITED_ENVIRONMENT, "MINE"}
+    assert environment.keys() <= {*INHERITED_ENVIRONMENT, "MINE"}
 
 
 async def test_the_child_runs_in_its_directory_in_a_group_of_its_own(tmp_path: Path) -> None:

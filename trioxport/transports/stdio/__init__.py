@@ -1,0 +1,25 @@
+"""``stdio:``: a child process that is spoken to through its standard streams, and this process as such a child.
+
+Specification 2026-07-28, basic/transports/stdio.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+from trioxport.config import redact_url
+from trioxport.errors import UsageError
+from trioxport.transports.stdio.command import INHERITED_ENVIRONMENT, Stdio
+from trioxport.transports.stdio.server import StdioServer
+from trioxport.transports.stdio.stderr import TAIL_LINES
+
+__all__ = ["INHERITED_ENVIRONMENT", "TAIL_LINES", "Stdio", "StdioServer", "stdio_from_url"]
+
+
+def stdio_from_url(url: str) -> Stdio | StdioServer:
+    """The meaning of ``stdio:COMMAND ARGS``, split like a shell does, and of ``stdio:`` alone."""
+    try:
+        words = shlex.split(url.partition(":")[2])
+    except ValueError as error:
+        raise UsageError(f"cannot split the command: {error}", target=redact_url(url)) from error
+    return Stdio(words[0], words[1:]) if words else StdioServer()

@@ -1,0 +1,114 @@
+"""The client's side: a command that is run as an MCP server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import attrs
+import trio
+
+from trioxport.abc import FrameChannels, Scope
+from trioxport.config import redact_command
+from trioxport.errors import SpawnError
+from trioxport.framing import FRAMINGS, FramingName
+from trioxport.transports.bytestream import carry_frames, refuse_binary
+from trioxport.transports.stdio.child import Child
+from trioxport.transports.stdio.stderr import Sink, StderrSink
+
+INHERITED_ENVIRONMENT: Final = (
+    (
+        *("APPDATA", "COMSPEC", "HOMEDRIVE", "HOMEPATH", "LOCALAPPDATA", "PATH", "PATHEXT", "PROCESSOR_ARCHITECTURE"),
+        *("PROGRAMDATA", "PROGRAMFILES", "SYSTEMDRIVE", "SYSTEMROOT", "TEMP", "TMP", "USERNAME", "USERPROFILE"),
+        "WINDIR",
+    )
+    if sys.platform == "win32"
+    else ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER")
+)
+"""The variables that a child inherits: none that usually holds a secret. ``env`` adds to them."""
+
+
+@attrs.frozen
+class Stdio:
+    """A command to run as an MCP server, spoken to through its standard input and output.
+
+    Args:
+        command: The program: a path, or a name to find on the child's ``PATH``.
+        args: Its arguments.
+        env: Variables for the child, on top of the few that it inherits (``INHERITED_ENVIRONMENT``). Pass
+            ``os.environ`` to let it inherit all.
+        cwd: Its working directory; by default this process's.
+        stderr: Where its standard error goes: ``"inherit"`` for this process's own, a path to append to, or a function
+            that is called with each line. The last lines are kept for error messages in every case.
+        framing: ``"newline"``, as MCP has it, or ``"length"`` between two programs that agree on it.
+
+    The child leads a process group of its own. It is stopped as the specification says: its input is closed; after
+    half of ``close_timeout`` its group gets SIGTERM, at the end of it SIGKILL; what is left of the group when the
+    child is gone is killed too. On Windows, where there are no process groups, only the child itself is ended.
+    """
+
+    command: str | os.PathLike[str]
+    args: Sequence[str] = ()
+    env: Mapping[str, str] | None = attrs.field(default=None, repr=False)
+    cwd: str | os.PathLike[str] | None = None
+    stderr: StderrSink = "inherit"
+    framing: FramingName = "newline"
+
+    def __str__(self) -> str:
+        return "stdio:" + redact_command([os.fspath(self.command), *self.args])
+
+    @asynccontextmanager
+    async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
+        refuse_binary(scope, FRAMINGS[self.framing])
+        with Sink.to(self.stderr) as sink:
+            child = Child(await self._spawn(), sink)
+            scope.info.peer = f"pid {child.process.pid}"
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(child.read_stderr)
+                nursery.start_soon(child.follow_exit)
+                try:
+                    async with carry_frames(child, FRAMINGS[self.framing], scope, child.explain) as channels:
+                        yield channels
+                        child.stopping = True
+                        nursery.start_soon(child.terminate_after, scope.close_timeout / 2)
+                    await child.process.wait()
+                finally:
+                    await child.end()
+                    nursery.cancel_scope.cancel()
+
+    async def _spawn(self) -> trio.Process:
+        env = {name: value for name in INHERITED_ENVIRONMENT if (value := os.environ.get(name)) is not None}
+        env.update(self.env or {})
+        options: dict[str, Any] = {} if sys.platform == "win32" else {"start_new_session": True}
+        try:
+            return await trio.lowlevel.open_process(
+                [self._program(env), *self.args],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=self.cwd,
+                env=env,
+                **options,
+            )
+        except OSError as error:
+            raise SpawnError(f"cannot run the command: {self._spawn_reason(error)}", target=str(self)) from error
+
+    def _program(self, env: Mapping[str, str]) -> str:
+        """The program's path: a bare name is looked up on the child's ``PATH``, with ``PATHEXT`` on Windows."""
+        command = os.fspath(self.command)
+        if os.path.dirname(command):
+            return command
+        found = shutil.which(command, path=env.get("PATH"))
+        if found is None:
+            raise SpawnError(f"there is no program {command!r} on PATH", target=str(self))
+        return found
+
+    def _spawn_reason(self, error: OSError) -> str:
+        if self.cwd is not None and not os.path.isdir(self.cwd):
+            return f"there is no directory {os.fspath(self.cwd)!r} to run it in"
+        return f"{error.strerror} ({os.fspath(self.command)})"
