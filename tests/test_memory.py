@@ -27,6 +27,7 @@ from trioxport import (
 )
 from trioxport.codecs import MessagePack
 
+
 @asynccontextmanager
 async def serving(
     handler: Callable[[Connection], Awaitable[object]], target: str = "memory://here", **arguments: Any
