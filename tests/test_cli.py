@@ -11,12 +11,14 @@ import subprocess
 import sys
 from collections.abc import Generator
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 import trioxport
 from trioxport.cli import main
+from trioxport.cli.demo import _example
 
 COMMAND: Final = (sys.executable, "-m", "trioxport")
 CHILD: Final = "stdio:" + shlex.join([*COMMAND, "serve-demo", "stdio:"])
@@ -256,6 +258,15 @@ def test_the_demo(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     ):
         assert text in out
     assert err == ""
+
+
+def test_the_example_of_the_demo_works_as_it_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    command = _example()
+    assert command.startswith(sys.executable)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(shlex.split(command), env=environment, capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stdout) == (0, "sum: 3\n")
 
 
 def test_the_module_is_the_same_program() -> None:

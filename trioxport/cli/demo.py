@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Any, Final
@@ -35,10 +37,17 @@ async def demo() -> int:
         for step in (_echo, _add, _many, _payload, _sleep, _cancel, _fail, _unknown):
             await step(peer, clock.report)
     clock.report("goodbye", "the server was told that no more comes, and has gone")
-    example = '{"name": "add", "arguments": {"a": 1, "b": 2}}'
     _say("\nCall the same server by yourself:\n")
-    _say(f"  trioxport call 'stdio:trioxport serve-demo stdio:' tools/call '{example}'")
+    _say("  " + _example())
     return 0
+
+
+def _example() -> str:
+    """A command that works as it stands, whether or not this program is on the PATH of the shell, and of the child."""
+    program = "trioxport" if shutil.which("trioxport") else shlex.join([sys.executable, "-m", "trioxport"])
+    target = shlex.quote(f"stdio:{program} serve-demo stdio:")
+    params = shlex.quote('{"name": "add", "arguments": {"a": 1, "b": 2}}')
+    return f"{program} call {target} tools/call {params}"
 
 
 class _Clock:
