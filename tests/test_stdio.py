@@ -32,7 +32,7 @@ from trioxport import (
     UsageError,
     open_transport,
 )
-from trioxport.transports.stdio import INHERITED_ENVIRONMENT, TAIL_LINES, Stdio
+from trioxport.transports.stdio import TAIL_LINES, Stdio, command
 from trioxport.transports.stdio import child as stdio_child
 
 CHILD: Final = str(Path(__file__).parent / "peers" / "child.py")
@@ -152,7 +152,7 @@ async def test_the_child_inherits_what_is_listed_and_gets_env_on_top(monkeypatch
     assert environment["LANG"] == "C"
     assert environment["TZ"] == "CET"
     assert environment["PATH"] == os.environ["PATH"]
-    assert environment.keys() <= {*INHERITED_ENVIRONMENT, "MINE"}
+    assert environment.keys() <= {*command.INHERITED_ENVIRONMENT, "MINE"}
 
 
 async def test_the_child_runs_in_its_directory_in_a_group_of_its_own(tmp_path: Path) -> None:
