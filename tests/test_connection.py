@@ -12,15 +12,19 @@ from typing import Any, ClassVar, Literal
 import attrs
 import pytest
 import trio
+from trio.abc import ReceiveChannel, SendChannel
 from trio.testing import MockClock
 
 from trioxport import (
+    CircuitOpen,
     ConnectError,
     Connection,
     ConnectionLost,
     ConnectTimeout,
     Frame,
+    Incoming,
     Limits,
+    Message,
     MessageTooLarge,
     Notification,
     ProtocolViolation,
@@ -393,6 +397,85 @@ class TestSettling:
             assert caught.value.outcome == "not_sent"
             await tx.send(Request(1, "echo"))
             assert await rx.receive() == Response(1, None)
+
+    async def test_a_request_that_was_still_waiting_to_be_accepted_is_settled_by_its_send_alone(self) -> None:
+        wire = MemoryWire(0)
+        outcomes: list[object] = []
+
+        async def send(tx: SendChannel[Message]) -> None:
+            with pytest.raises(ConnectionLost) as caught:
+                await tx.send(Request(1, "waits"))
+            outcomes.append(caught.value.outcome)
+
+        async def receive(rx: ReceiveChannel[Incoming]) -> None:
+            with pytest.raises(ConnectionLost) as caught:
+                await rx.receive()
+            outcomes.append(caught.value.outcome)
+
+        async with open_transport(wire.client) as (tx, rx), trio.open_nursery() as nursery:
+            nursery.start_soon(send, tx)
+            nursery.start_soon(receive, rx)
+            nursery.start_soon(receive, rx)
+            await trio.testing.wait_all_tasks_blocked()
+            wire.cut()
+        assert sorted(map(str, outcomes)) == ["not_sent", "unknown", "unknown"]
+
+    async def test_closing_tx_ends_a_send_that_waits(self) -> None:
+        async def send(tx: SendChannel[Message]) -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await tx.send(Request(1, "waits"))
+
+        async with open_transport(MemoryWire(0).client) as (tx, _), trio.open_nursery() as nursery:
+            nursery.start_soon(send, tx)
+            await trio.testing.wait_all_tasks_blocked()
+            await tx.aclose()
+
+    async def test_what_a_transport_could_not_deliver_comes_back_once(self) -> None:
+        transport = Naive(None)
+        request, note = Request(1, "tools/call"), Notification("note")
+        refused = ServerUnreachable("refused")
+        async with open_transport(transport) as (tx, rx):
+            await tx.send(request)
+            assert transport.outgoing.receive_nowait().message == request
+            for message in (request, request, note):
+                await transport.incoming.send(Frame(b"", message, error=refused))
+            undelivered = [await rx.receive() for _ in range(2)]
+            assert [message.original for message in undelivered if isinstance(message, Undelivered)] == [request, note]
+            assert [message.id for message in undelivered if isinstance(message, Undelivered)] == [1, None]
+            await tx.send(Request(1, "tools/call"))
+
+
+@attrs.frozen
+class Refuses:
+    """A frame layer that takes nothing."""
+
+    level: ClassVar[Literal["frame"]] = "frame"
+
+    error: Exception
+
+    def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
+        return FrameChannels(_Refusing(self.error), channels.receive)
+
+
+class _Refusing(SendChannel[Frame]):
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def send(self, value: Frame) -> None:
+        raise self._error
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+class TestLayerThatRefuses:
+    @pytest.mark.parametrize("error", [ConnectionLost("by the layer"), CircuitOpen("by the layer"), ValueError("bug")])
+    async def test_its_error_comes_out_as_it_is(self, error: Exception) -> None:
+        async with open_transport(MemoryWire(1).client, layers=[Refuses(error)]) as (tx, _):
+            for _ in range(2):
+                with pytest.raises(type(error)) as caught:
+                    await tx.send(Request(1, "x"))
+                assert caught.value is error
 
 
 class TestServing:

@@ -57,7 +57,8 @@ class _InFlight:
     async def all_sent_or_refused(self) -> None:
         """Wait until each request is either accepted for sending, or refused and no longer in flight."""
         while self.sending:
-            self.none_sending = trio.Event()
+            if self.none_sending is None:
+                self.none_sending = trio.Event()
             await self.none_sending.wait()
 
 
@@ -89,8 +90,9 @@ class _MessageSend(SendChannel[Message]):
             raise
         finally:
             in_flight.sending -= 1
-            if in_flight.none_sending is not None:
+            if in_flight.none_sending is not None and not in_flight.sending:
                 in_flight.none_sending.set()
+                in_flight.none_sending = None
 
     async def _send(self, frame: Frame) -> None:
         if self._closed:
