@@ -152,7 +152,12 @@ class _Pumps:
                     self._reading.deadline = trio.current_time() + self._scope.close_timeout
                 except trio.Cancelled:
                     if self._in_write or self._outgoing.statistics().current_buffer_used:
-                        self._lose(ConnectionLost("closed before everything that was sent could be written"))
+                        self._lose(
+                            ConnectionLost(
+                                "closed before everything that was sent could be written",
+                                hint="Raise close_timeout if the peer is merely slow to read",
+                            )
+                        )
                     raise
             self._take_unsent()
         self.write_over.set()
