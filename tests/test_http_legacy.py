@@ -158,6 +158,23 @@ async def test_the_server_speaks_first_on_its_own_stream(monkeypatch: pytest.Mon
                 await connection.rx.receive()
 
 
+@pytest.mark.parametrize(
+    ("asked", "backoff", "seconds"),
+    [
+        (None, None, 1),
+        (0, None, 0),
+        (5, None, 5),
+        (None, 4, 4),
+        (0, 4, 4),  # a server that asks for no pause and sends nothing is not asked without one
+        (7, 4, 7),
+        (1e15, None, 86400),
+        (1e15, 4, 86400),
+    ],
+)
+def test_the_pause_before_a_stream_is_opened_again(asked: float | None, backoff: float | None, seconds: float) -> None:
+    assert _listening.pause_before(asked, backoff) == seconds
+
+
 async def test_a_cancellation_is_told_and_the_stream_is_left() -> None:
     gone = trio.Event()
 

@@ -80,7 +80,7 @@ class _Client:
         self._answers = Answers(scope, self._session, str(wire.url), self._deliver)
         self._slots = trio.CapacityLimiter(patience.concurrency)
         self._exchanges: set[Exchange] = set()
-        self._changed = trio.Event()
+        self._changed = trio.lowlevel.ParkingLot()
         self._all_posted = trio.Event()
         self._listening = trio.CancelScope()
 
@@ -112,8 +112,7 @@ class _Client:
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
-            self._changed = trio.Event()
-            await self._changed.wait()
+            await self._changed.park()
 
     async def _deliver(self, frames: list[Frame]) -> None:
         for start in range(0, len(frames), self._batch_size):
@@ -171,7 +170,7 @@ class _Client:
             if not exchange.listening:
                 self._slots.release_on_behalf_of(exchange)
             self._exchanges.discard(exchange)
-            self._changed.set()
+            self._changed.unpark_all()
 
     async def _failure_of(self, exchange: Exchange) -> TransportError | None:
         total = math.inf if exchange.listening else self._patience.total
@@ -184,7 +183,7 @@ class _Client:
                     body,
                 ):
                     exchange.started = True
-                    self._changed.set()
+                    self._changed.unpark_all()
                     await self._answers.take(exchange, response, body)
             except Exception as error:
                 return _failures.of_exchange(error)
@@ -194,10 +193,9 @@ class _Client:
 
     async def _post_one_way(self, frame: Frame) -> None:
         """Post a message that has no answer, and wait until it is accepted: so those after it come after it."""
-        with trio.move_on_after(self._patience.total) as scope:
+        failure: TransportError | None = RequestTimeout(f"not accepted within {self._patience.total:g} s")
+        with trio.move_on_after(self._patience.total):
             failure = await self._one_way_failure(frame)
-        if scope.cancelled_caught:
-            failure = RequestTimeout(f"not accepted within {self._patience.total:g} s")
         if failure is not None:
             await self._report(frame, failure)
         elif isinstance(frame.message, Notification) and frame.message.method == "notifications/initialized":

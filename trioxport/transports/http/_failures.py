@@ -11,7 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, cast
 from urllib.parse import urljoin
 
 import httpx
@@ -140,7 +140,7 @@ def _causes(error: BaseException | None, depth: int = 0) -> Iterator[BaseExcepti
         return
     yield error
     if isinstance(error, BaseExceptionGroup):
-        group: BaseExceptionGroup[BaseException] = error
+        group = cast("BaseExceptionGroup[BaseException]", error)
         for inner in group.exceptions:
             yield from _causes(inner, depth + 1)
     yield from _causes(error.__cause__ or error.__context__, depth + 1)

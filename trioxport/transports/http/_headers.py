@@ -133,6 +133,7 @@ def _schemas(root: object) -> Iterator[tuple[Path | None, Mapping[str, Any]]]:
         path, schema = waiting.pop()
         if isinstance(schema, list):
             waiting.extend((None, item) for item in cast("list[object]", schema))
+            continue
         members = members_of(schema)
         yield path, members
         for keyword, value in members.items():
