@@ -10,6 +10,7 @@ from scripted_http import Reply, Script, Server, serving
 
 from trioxport import (
     Connection,
+    ConnectionLost,
     ErrorResponse,
     HTTPStatusError,
     Notification,
@@ -20,7 +21,7 @@ from trioxport import (
     open_transport,
 )
 from trioxport.peer import open_peer
-from trioxport.transports.http import _listening
+from trioxport.transports.http import _pauses
 
 BOUND: Final = 15.0
 INITIALIZE: Final = Request(0, "initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {}})
@@ -125,7 +126,7 @@ async def test_the_server_asks_on_a_requests_stream_and_is_answered() -> None:
 
 async def test_the_server_speaks_first_on_its_own_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stream is opened again where it broke off, as soon as the server wants that."""
-    monkeypatch.setattr(_listening, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(_pauses, "FIRST_PAUSE", 0.01)
     resumed: list[str | None] = []
 
     async def stream(reply: Reply) -> None:
@@ -158,21 +159,80 @@ async def test_the_server_speaks_first_on_its_own_stream(monkeypatch: pytest.Mon
                 await connection.rx.receive()
 
 
-@pytest.mark.parametrize(
-    ("asked", "backoff", "seconds"),
-    [
-        (None, None, 1),
-        (0, None, 0),
-        (5, None, 5),
-        (None, 4, 4),
-        (0, 4, 4),  # a server that asks for no pause and sends nothing is not asked without one
-        (7, 4, 7),
-        (1e15, None, 86400),
-        (1e15, 4, 86400),
-    ],
-)
-def test_the_pause_before_a_stream_is_opened_again(asked: float | None, backoff: float | None, seconds: float) -> None:
-    assert _listening.pause_before(asked, backoff) == seconds
+def test_the_pauses_before_a_stream_is_opened_again() -> None:
+    pauses = _pauses.Pauses()
+    assert [pauses.after(None, heard=True), pauses.after(None, heard=True)] == [1, 1]
+    assert [pauses.after(None, heard=False) for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert [pauses.after(0, heard=True), pauses.after(None, heard=True), pauses.after(5000, heard=True)] == [0, 0, 5]
+    assert [pauses.after(0, heard=False), pauses.after(7000, heard=False)] == [1, 7]
+    assert [pauses.after(10**18, heard=True), pauses.after(10**18, heard=False)] == [86400, 86400]
+
+
+async def test_an_answer_is_fetched_where_its_stream_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a resumed stream breaks before its first new event: the place is kept."""
+    monkeypatch.setattr(_pauses, "FIRST_PAUSE", 0.01)
+    resumed: list[str] = []
+
+    async def stream(reply: Reply) -> None:
+        if "last-event-id" not in reply.asked.headers:
+            await reply.status(405)
+            return
+        resumed.append(reply.asked.headers["last-event-id"])
+        number = len(resumed)
+        if number == 3:
+            await reply.status(503)
+            return
+        await reply.begin_events()
+        if number == 1:
+            await reply.event({"jsonrpc": "2.0", "method": "more"}, "id: 2\n")
+            await reply.end_events()
+        elif number == 2:
+            reply.reset()
+        else:
+            await reply.event({"jsonrpc": "2.0", "id": 1, "result": "late"}, "id: 3\n")
+            await reply.end_events()
+
+    async def script(reply: Reply) -> None:
+        await reply.begin_events()
+        await reply.chunk(b"id: 1\nretry: 0\ndata:\n\n")
+        await reply.close()
+
+    with trio.fail_after(BOUND):
+        async with serving(legacy(script, stream=stream)) as server, open_transport(server.url) as connection:
+            await shake_hands(connection, server)
+            await connection.tx.send(Request(1, "tools/call", {}))
+            assert await connection.rx.receive() == Notification("more")
+            assert await connection.rx.receive() == Response(1, "late")
+            assert resumed == ["1", "2", "2", "2"]
+            session = [asked.headers["mcp-session-id"] for asked in server.asked if asked.rpc == "GET"]
+            assert set(session) == {"abc"}
+
+
+@pytest.mark.parametrize("how", ["405", "nothing new", "no place"])
+async def test_an_answer_that_cannot_be_fetched(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_pauses, "FIRST_PAUSE", 0.01)
+
+    async def stream(reply: Reply) -> None:
+        if how == "405" or "last-event-id" not in reply.asked.headers:
+            await reply.status(405)
+        else:
+            await reply.begin_events()
+            await reply.end_events()
+
+    async def script(reply: Reply) -> None:
+        await reply.begin_events()
+        await reply.chunk(b"data:\n\n" if how == "no place" else b"id: 1\ndata:\n\n")
+        await reply.end_events()
+
+    with trio.fail_after(BOUND):
+        async with serving(legacy(script, stream=stream)) as server, open_transport(server.url) as connection:
+            await shake_hands(connection, server)
+            await connection.tx.send(Request(1, "tools/call", {}))
+            answer = await connection.rx.receive()
+            assert isinstance(answer, Undelivered)
+            assert isinstance(answer.cause, ConnectionLost)
+            assert answer.outcome == "unknown"
+            assert server.rpcs().count("GET") == {"405": 2, "nothing new": 5, "no place": 1}[how]
 
 
 async def test_a_cancellation_is_told_and_the_stream_is_left() -> None:

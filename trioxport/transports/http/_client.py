@@ -77,7 +77,7 @@ class _Client:
         self._nursery = nursery
         self._batch_size = max(1, scope.limits.max_buffered_messages)
         self._session = Session(scope)
-        self._answers = Answers(scope, self._session, str(wire.url), self._deliver)
+        self._answers = Answers(scope, self._session, wire, self._deliver)
         self._slots = trio.CapacityLimiter(patience.concurrency)
         self._exchanges: set[Exchange] = set()
         self._changed = trio.lowlevel.ParkingLot()

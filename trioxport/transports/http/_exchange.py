@@ -15,6 +15,7 @@ from trioxport.errors import (
     DecodeError,
     MessageTooLarge,
     ProtocolViolation,
+    TransportError,
 )
 from trioxport.frames import Frame
 from trioxport.framing.base import Oversized
@@ -22,13 +23,18 @@ from trioxport.framing.sse import Event, EventDecoder
 from trioxport.messages import ErrorResponse, Message, Request, Response
 from trioxport.transports.bytestream import frame_of
 from trioxport.transports.http import _failures
-from trioxport.transports.http._session import Session
-from trioxport.transports.http._wire import Body, media_type
+from trioxport.transports.http._headers import LAST_EVENT
+from trioxport.transports.http._pauses import Pauses
+from trioxport.transports.http._session import EVENTS, Session
+from trioxport.transports.http._wire import Body, Wire, media_type
 
 Deliver: TypeAlias = Callable[[list[Frame]], Awaitable[None]]
 
 LINGER: Final = 1.0
 """Seconds that a stream gets to end by itself after the answer, so that its connection can be used again."""
+
+ATTEMPTS: Final = 3
+"""How many times in a row a stream may be resumed in vain."""
 
 _STATUS_FIRST: Final = (401, 403, 429)
 """Statuses that say all there is to say, whatever the body."""
@@ -64,13 +70,13 @@ class Answers:
     Args:
         scope: The connection's scope.
         session: The connection's state.
-        url: The endpoint, for messages.
+        wire: Where a stream is resumed.
         deliver: Where frames go, in order, several at a time.
     """
 
     scope: Scope
     session: Session
-    url: str
+    wire: Wire
     deliver: Deliver
 
     async def take(self, exchange: Exchange, response: httpx.Response, body: Body) -> None:
@@ -105,7 +111,7 @@ class Answers:
 
     async def _take_refusal(self, exchange: Exchange, response: httpx.Response, body: Body) -> None:
         """A JSON-RPC error is the answer, whatever its id: the server may not have read so far."""
-        failure = _failures.of_status(response, self.url, has_session=self.session.id is not None)
+        failure = _failures.of_status(response, str(self.wire.url), has_session=self.session.id is not None)
         expired = response.status_code == 404 and self.session.id is not None
         if response.status_code in _STATUS_FIRST or expired or media_type(response) != "application/json":
             raise failure
@@ -121,14 +127,52 @@ class Answers:
 
     async def _take_events(self, exchange: Exchange, response: httpx.Response, body: Body) -> None:
         decoder = EventDecoder(self.scope.limits.max_message_size)
-        while chunk := await body.read():
-            frames = self._frames(exchange, response, decoder.feed(chunk))
-            if exchange.answered:
-                exchange.scope.deadline = min(exchange.scope.deadline, trio.current_time() + LINGER)
-            if frames:
-                await self.deliver(frames)
-        if not exchange.answered:
-            raise ConnectionLost("the server ended the stream before it answered")
+        loss = await self._follow(exchange, response, body, decoder)
+        if exchange.answered:
+            return
+        if self.session.era != "legacy" or not decoder.last_event_id:
+            raise loss
+        await self._resume(exchange, response, decoder, loss)
+
+    async def _follow(
+        self, exchange: Exchange, response: httpx.Response, body: Body, decoder: EventDecoder
+    ) -> TransportError:
+        """Deliver the events of a stream up to its end. Returns what that means if there was no answer among them."""
+        try:
+            while chunk := await body.read():
+                frames = self._frames(exchange, response, decoder.feed(chunk))
+                if exchange.answered:
+                    exchange.scope.deadline = min(exchange.scope.deadline, trio.current_time() + LINGER)
+                if frames:
+                    await self.deliver(frames)
+        except httpx.TransportError as error:
+            return _failures.of_exchange(error)
+        return ConnectionLost("the server ended the stream before it answered")
+
+    async def _resume(
+        self, exchange: Exchange, response: httpx.Response, decoder: EventDecoder, loss: TransportError
+    ) -> None:
+        """Go on where a legacy stream broke off, until the answer is there or nothing new comes any more.
+
+        Specification 2025-11-25, basic/transports, section Resumability and Redelivery.
+        """
+        pauses, heard = Pauses(), True
+        while not exchange.answered:
+            await trio.sleep(pauses.after(decoder.retry, heard=heard))
+            if pauses.in_vain > ATTEMPTS:
+                raise loss
+            before = decoder.last_event_id
+            decoder = EventDecoder(self.scope.limits.max_message_size, before)
+            fields = {**self.session.fields(), **EVENTS, LAST_EVENT: before}
+            try:
+                async with self.wire.exchange("GET", fields) as (again, body):
+                    if again.is_success and media_type(again) == "text/event-stream":
+                        loss = await self._follow(exchange, response, body, decoder)
+                    elif again.status_code < 500:
+                        raise loss
+            except httpx.TransportError as error:
+                loss = _failures.of_exchange(error)
+            heard = decoder.last_event_id != before
 
     def heard(self, events: Sequence[Event | Oversized]) -> list[Frame]:
         """The frames of a stream that belongs to no request: answers have no place there."""

@@ -13,16 +13,11 @@ import trio
 from trioxport.framing.sse import EventDecoder
 from trioxport.transports.http._exchange import Answers
 from trioxport.transports.http._headers import LAST_EVENT
+from trioxport.transports.http._pauses import Pauses
 from trioxport.transports.http._session import EVENTS, Session
 from trioxport.transports.http._wire import Wire, media_type
 
 logger: Final = logging.getLogger("trioxport")
-
-FIRST_PAUSE: Final = 1.0
-LONGEST_PAUSE: Final = 60.0
-LONGEST_ASKED: Final = 86400.0
-"""Seconds before a stream that ended is opened again, unless the server wants more; doubled each time that nothing
-came."""
 
 
 async def listen(wire: Wire, session: Session, answers: Answers, scope: trio.CancelScope) -> None:
@@ -31,7 +26,7 @@ async def listen(wire: Wire, session: Session, answers: Answers, scope: trio.Can
     A server need not have one (405). What is not resumed may be lost: that is how the stream is specified.
     """
     with scope:
-        last_event_id, pause, asked = "", FIRST_PAUSE, None
+        last_event_id, pauses = "", Pauses()
         while True:
             decoder = EventDecoder(answers.scope.limits.max_message_size, last_event_id)
             try:
@@ -43,16 +38,7 @@ async def listen(wire: Wire, session: Session, answers: Answers, scope: trio.Can
                 if heard is None:
                     return
             last_event_id = decoder.last_event_id
-            asked = asked if decoder.retry is None else decoder.retry / 1000
-            await trio.sleep(pause_before(asked, None if heard else pause))
-            pause = FIRST_PAUSE if heard else min(2 * pause, LONGEST_PAUSE)
-
-
-def pause_before(asked: float | None, backoff: float | None) -> float:
-    """Seconds to wait, given what the server asks for, and what is due because nothing came; at most a day."""
-    if backoff is not None:
-        return min(max(asked or 0.0, backoff), LONGEST_ASKED)
-    return FIRST_PAUSE if asked is None else min(asked, LONGEST_ASKED)
+            await trio.sleep(pauses.after(decoder.retry, heard=heard))
 
 
 async def _follow(wire: Wire, session: Session, answers: Answers, decoder: EventDecoder) -> bool | None:
