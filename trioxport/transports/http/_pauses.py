@@ -29,6 +29,6 @@ class Pauses:
         if heard:
             self.in_vain = 0
             return FIRST_PAUSE if self._asked is None else min(self._asked, LONGEST_ASKED)
-        backoff = min(FIRST_PAUSE * 2 ** min(self.in_vain, 10), LONGEST_PAUSE)
+        backoff = min(FIRST_PAUSE * (1 << min(self.in_vain, 10)), LONGEST_PAUSE)
         self.in_vain += 1
         return min(max(self._asked or 0.0, backoff), LONGEST_ASKED)
