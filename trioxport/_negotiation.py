@@ -1,6 +1,6 @@
 """How a client finds out which era and version its server speaks.
 
-Specification 2026-07-28, basic/versioning and basic/transports/stdio, section Backward Compatibility; for the legacy
+Specification 2026-07-28, basic/versioning, and the sections Backward Compatibility of the transports; for the legacy
 handshake 2025-11-25, basic/lifecycle.
 """
 
@@ -21,7 +21,7 @@ from trioxport._rpc import (
     meta_of,
 )
 from trioxport.abc import Era
-from trioxport.errors import DecodeError, ProtocolViolation, RequestTimeout, VersionMismatch
+from trioxport.errors import DecodeError, HTTPStatusError, ProtocolViolation, RequestTimeout, VersionMismatch
 
 if TYPE_CHECKING:
     from trioxport.peer import Peer
@@ -32,6 +32,9 @@ LEGACY_VERSIONS: Final = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"
 
 ANSWER_TIMEOUT: Final = 60.0
 """Seconds for an answer where there is nothing to fall back to."""
+
+_REFUSALS: Final = range(400, 500)
+"""Statuses with which an HTTP server that is no modern one refuses what it does not understand."""
 
 _MODERN_CODES: Final = (UNSUPPORTED_VERSION, HEADER_MISMATCH, MISSING_CLIENT_CAPABILITY)
 
@@ -84,6 +87,10 @@ async def negotiate(peer: Peer, client: Client, era: Era | None, probe_timeout: 
             raise
         return await _initialize(peer, client)
     except (ProtocolViolation, DecodeError):
+        return await _initialize(peer, client)
+    except HTTPStatusError as error:
+        if error.status not in _REFUSALS:
+            raise
         return await _initialize(peer, client)
     except RequestTimeout:
         return await _initialize_or_discover(peer, client)

@@ -1,0 +1,228 @@
+"""One request, its POST, and what comes back for it: JSON, a stream of events, or a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeAlias
+
+import attrs
+import httpx
+import trio
+
+from trioxport.abc import Scope
+from trioxport.errors import (
+    ConnectionLost,
+    DecodeError,
+    MessageTooLarge,
+    ProtocolViolation,
+    TransportError,
+)
+from trioxport.frames import Frame
+from trioxport.framing.base import Oversized
+from trioxport.framing.sse import Event, EventDecoder
+from trioxport.messages import ErrorResponse, Message, Request, Response
+from trioxport.transports.bytestream import frame_of
+from trioxport.transports.http import _failures
+from trioxport.transports.http._headers import LAST_EVENT
+from trioxport.transports.http._pauses import Pauses
+from trioxport.transports.http._session import EVENTS, Session
+from trioxport.transports.http._wire import Body, Wire, media_type
+
+Deliver: TypeAlias = Callable[[list[Frame]], Awaitable[None]]
+
+LINGER: Final = 1.0
+"""Seconds that a stream gets to end by itself after the answer, so that its connection can be used again."""
+
+ATTEMPTS: Final = 3
+"""How many times in a row a stream may be resumed in vain."""
+
+_STATUS_FIRST: Final = (401, 403, 429)
+"""Statuses that say all there is to say, whatever the body."""
+
+
+@attrs.define(eq=False)
+class Exchange:
+    """A request on its way.
+
+    Args:
+        frame: The request's frame.
+        request: Its message.
+        listening: Whether its answer is a stream that goes on for ever (``subscriptions/listen``).
+        scope: Cancelling it closes the stream, which in the modern era cancels the request.
+        cancelled: Whether the application has cancelled it.
+        started: Whether the server has begun to answer.
+        answered: Whether the answer has come.
+    """
+
+    frame: Frame
+    request: Request
+    listening: bool
+    scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    cancelled: bool = False
+    started: bool = False
+    answered: bool = False
+
+
+@attrs.frozen
+class Answers:
+    """Takes answers apart.
+
+    Args:
+        scope: The connection's scope.
+        session: The connection's state.
+        wire: Where a stream is resumed.
+        deliver: Where frames go, in order, several at a time.
+    """
+
+    scope: Scope
+    session: Session
+    wire: Wire
+    deliver: Deliver
+
+    async def take(self, exchange: Exchange, response: httpx.Response, body: Body) -> None:
+        """Deliver what ``response`` brings. Raises a ``TransportError`` or an ``httpx`` error if no answer comes."""
+        exchange.started = True
+        kind = media_type(response)
+        if not response.is_success:
+            await self._take_refusal(exchange, response, body)
+        elif kind == "text/event-stream":
+            await self._take_events(exchange, response, body)
+        elif kind == "application/json":
+            await self._take_json(exchange, response, body)
+        elif response.status_code in (202, 204):
+            raise ProtocolViolation(
+                f"a request was answered with the bare status {response.status_code}", outcome="unknown"
+            )
+        else:
+            raise ProtocolViolation(f"an answer is of the content type {kind[:80]!r}", outcome="unknown")
+
+    async def _take_json(self, exchange: Exchange, response: httpx.Response, body: Body) -> None:
+        payload = await body.whole(self.scope.limits.max_message_size)
+        try:
+            message = self.scope.codec.decode(payload)
+        except (DecodeError, ProtocolViolation) as error:
+            error.outcome = error.outcome or "unknown"
+            raise
+        frame = self._frame(exchange, response, payload, message)
+        if frame is not None:
+            await self.deliver([frame])
+        if not exchange.answered:
+            raise ProtocolViolation("what came for an answer is none to this request", outcome="unknown")
+
+    async def _take_refusal(self, exchange: Exchange, response: httpx.Response, body: Body) -> None:
+        """A JSON-RPC error is the answer, whatever its id: the server may not have read so far."""
+        failure = _failures.of_status(response, str(self.wire.url), has_session=self.session.id is not None)
+        expired = response.status_code == 404 and self.session.id is not None
+        if response.status_code in _STATUS_FIRST or expired or media_type(response) != "application/json":
+            raise failure
+        try:
+            payload = await body.whole(self.scope.limits.max_message_size)
+            message = self.scope.codec.decode(payload)
+        except (DecodeError, ProtocolViolation, MessageTooLarge, httpx.TransportError):
+            raise failure from None
+        if not isinstance(message, ErrorResponse):
+            raise failure
+        exchange.answered = True
+        await self.deliver([Frame(payload, attrs.evolve(message, id=exchange.request.id))])
+
+    async def _take_events(self, exchange: Exchange, response: httpx.Response, body: Body) -> None:
+        decoder = EventDecoder(self.scope.limits.max_message_size)
+        loss = await self._follow(exchange, response, body, decoder)
+        if exchange.answered:
+            return
+        if self.session.era != "legacy" or not decoder.last_event_id:
+            raise loss
+        await self._resume(exchange, response, decoder, loss)
+
+    async def _follow(
+        self, exchange: Exchange, response: httpx.Response, body: Body, decoder: EventDecoder
+    ) -> TransportError:
+        """Deliver the events of a stream up to its end. Returns what that means if there was no answer among them."""
+        try:
+            while chunk := await body.read():
+                frames = self._frames(exchange, response, decoder.feed(chunk))
+                if exchange.answered:
+                    exchange.scope.deadline = min(exchange.scope.deadline, trio.current_time() + LINGER)
+                if frames:
+                    await self.deliver(frames)
+        except httpx.TransportError as error:
+            return _failures.of_exchange(error)
+        return ConnectionLost("the server ended the stream before it answered")
+
+    async def _resume(
+        self, exchange: Exchange, response: httpx.Response, decoder: EventDecoder, loss: TransportError
+    ) -> None:
+        """Go on where a legacy stream broke off, until the answer is there or nothing new comes any more.
+
+        Specification 2025-11-25, basic/transports, section Resumability and Redelivery.
+        """
+        pauses, heard = Pauses(), True
+        while not exchange.answered:
+            await trio.sleep(pauses.after(decoder.retry, heard=heard))
+            if pauses.in_vain > ATTEMPTS:
+                raise loss
+            before = decoder.last_event_id
+            decoder = EventDecoder(self.scope.limits.max_message_size, before)
+            fields = {**self.session.fields(), **EVENTS, LAST_EVENT: before}
+            try:
+                async with self.wire.exchange("GET", fields) as (again, body):
+                    if again.is_success and media_type(again) == "text/event-stream":
+                        loss = await self._follow(exchange, response, body, decoder)
+                    elif again.status_code < 500:
+                        raise loss
+            except httpx.TransportError as error:
+                loss = _failures.of_exchange(error)
+            heard = decoder.last_event_id != before
+
+    def heard(self, events: Sequence[Event | Oversized]) -> list[Frame]:
+        """The frames of a stream that belongs to no request: answers have no place there."""
+        frames: list[Frame] = []
+        for event in events:
+            if isinstance(event, Oversized):
+                frames.append(frame_of(event))
+            elif event.event == "message" and event.data:
+                frame = _decoded(self.scope, event.data)
+                if isinstance(frame.message, Response | ErrorResponse):
+                    self.scope.discard(ProtocolViolation("an answer on a stream that is for no request"))
+                else:
+                    frames.append(frame)
+        return frames
+
+    def _frames(self, exchange: Exchange, response: httpx.Response, events: Sequence[Event | Oversized]) -> list[Frame]:
+        frames: list[Frame | None] = []
+        for event in events:
+            if isinstance(event, Oversized):
+                frames.append(frame_of(event))
+            elif event.event == "message" and event.data:
+                frame = _decoded(self.scope, event.data)
+                if frame.message is None:
+                    frames.append(frame)
+                else:
+                    frames.append(self._frame(exchange, response, event.data, frame.message))
+        return [frame for frame in frames if frame is not None]
+
+    def _frame(self, exchange: Exchange, response: httpx.Response, payload: bytes, message: Message) -> Frame | None:
+        """What a message on this request's stream is to the application; None if it may not be there."""
+        if isinstance(message, ErrorResponse) and message.id is None:
+            message = attrs.evolve(message, id=exchange.request.id)
+        if isinstance(message, Request) and self.session.era != "legacy":
+            self.scope.discard(ProtocolViolation(f"a request of the server's ({message.method}) on a modern stream"))
+            return None
+        if not isinstance(message, Response | ErrorResponse):
+            return Frame(payload, message)
+        if message.id != exchange.request.id:
+            self.scope.discard(ProtocolViolation("an answer to another request than the one that its stream is for"))
+            return None
+        if isinstance(message, Response) and not exchange.answered:
+            seen = self.session.answered(exchange.request, message, response)
+            if seen is not message:
+                payload, message = self.scope.codec.encode(seen), seen
+        exchange.answered = True
+        return Frame(payload, message)
+
+
+def _decoded(scope: Scope, payload: bytes) -> Frame:
+    try:
+        return Frame(payload, scope.codec.decode(payload))
+    except (DecodeError, ProtocolViolation) as error:
+        return Frame(payload, error=error)

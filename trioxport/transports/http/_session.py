@@ -1,0 +1,135 @@
+"""What a client knows of its server: era, version, session and tools, and the headers that follow from them.
+
+Specification 2026-07-28, basic/transports/streamable-http; for the legacy era 2025-11-25, basic/transports.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Final, cast
+
+import attrs
+import httpx
+
+from trioxport._rpc import members_of
+from trioxport.abc import Era, Scope
+from trioxport.errors import ProtocolViolation, UsageError
+from trioxport.frames import Frame
+from trioxport.messages import Message, Notification, Request, Response
+from trioxport.transports.http._headers import (
+    LAST_EVENT,
+    SESSION,
+    VERSION,
+    ToolHeaders,
+    check_fields,
+    encode_value,
+    mirrored,
+    version_of,
+)
+
+logger: Final = logging.getLogger("trioxport")
+
+_SESSION_ID: Final = re.compile(r"[!-~]+")
+_RESERVED: Final = frozenset(
+    name.lower()
+    for name in (
+        *("Accept", "Accept-Encoding", "Content-Encoding", "Content-Length", "Content-Type", "Transfer-Encoding"),
+        *(VERSION, SESSION, LAST_EVENT, "Mcp-Method", "Mcp-Name"),
+    )
+)
+COMMON: Final = {"accept-encoding": "identity"}
+ANSWERS: Final = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+EVENTS: Final = {"accept": "text/event-stream"}
+
+
+def own_fields(fields: dict[str, str]) -> dict[str, str]:
+    """The caller's headers, by names in lower case. Raises ``UsageError`` for one that is not the caller's to set."""
+    check_fields(fields)
+    for name in fields:
+        if name.lower() in _RESERVED or name.lower().startswith("mcp-param-"):
+            raise UsageError(f"the header {name} is set by the transport")
+    return {name.lower(): value for name, value in fields.items()}
+
+
+class Session:
+    """One connection's state. In the modern era there is no session on the wire: only tools and a version."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._tools = ToolHeaders()
+        self.era: Era | None = None
+        self.id: str | None = None
+        self.version: str | None = None
+
+    def begin(self, message: Message) -> None:
+        """``message`` is about to be sent: an ``initialize`` begins anew, in the legacy era."""
+        if isinstance(message, Request) and message.method == "initialize":
+            self.era, self.id, self.version = "legacy", None, None
+            self._scope.info.session_id = None
+        elif isinstance(message, Request) and (version := version_of(message)):
+            if self.era == "legacy" and self.version is None:  # its initialize was in vain
+                self.era = None
+            if self.era != "legacy":
+                self.version = version
+
+    def fields(self) -> dict[str, str]:
+        """The headers of every request."""
+        found: dict[str, str] = {}
+        if self.version is not None:
+            found[VERSION] = encode_value(self.version)
+        if self.id is not None:
+            found[SESSION] = self.id
+        return found
+
+    def post_fields(self, frame: Frame) -> dict[str, str]:
+        """The headers of a message's POST. Raises ``UsageError``."""
+        message = frame.message
+        found = {**own_fields(dict(frame.headers or {})), **self.fields(), **ANSWERS}
+        if self.era != "legacy" and isinstance(message, Request | Notification):
+            found |= mirrored(message)
+            if isinstance(message, Request) and message.method == "tools/call":
+                found |= self._tools.headers(message)
+        return found
+
+    def answered(self, request: Request, response: Response, http: httpx.Response) -> Response:
+        """Learn from the result of ``request``; returns what of it the application is to see.
+
+        Raises ``ProtocolViolation`` for a session id that is none.
+        """
+        if request.method == "initialize":
+            self._opened(response, http)
+        elif self.era != "legacy":
+            self.era = self._scope.info.era = "modern"
+            self._scope.info.protocol_version = self.version
+            if request.method == "tools/list":
+                return self._without_invalid_tools(response)
+        return response
+
+    def _opened(self, response: Response, http: httpx.Response) -> None:
+        session_id = http.headers.get(SESSION)
+        if session_id is not None and not _SESSION_ID.fullmatch(session_id):
+            raise ProtocolViolation("the session id has characters that none may have", outcome="unknown")
+        version = members_of(response.result).get("protocolVersion")
+        self.id = self._scope.info.session_id = session_id
+        self.version = version if isinstance(version, str) and _SESSION_ID.fullmatch(version) else None
+        self._scope.info.era = "legacy"
+        self._scope.info.protocol_version = self.version
+
+    def _without_invalid_tools(self, response: Response) -> Response:
+        result = members_of(response.result)
+        tools = result.get("tools")
+        if not isinstance(tools, list):
+            return response
+        listed = cast("list[object]", tools)
+        kept = [tool for tool in listed if self._learn(tool)]
+        return response if len(kept) == len(listed) else attrs.evolve(response, result={**result, "tools": kept})
+
+    def _learn(self, tool: object) -> bool:
+        members = members_of(tool)
+        try:
+            self._tools.learn(members)
+        except ValueError as error:
+            logger.warning("%s: the tool %r is left out: %s", self._scope.target, members.get("name"), error)
+            return False
+        return True
