@@ -138,7 +138,7 @@ class _MessageReceive(ReceiveChannel[Incoming]):
             try:
                 frame = await self._frames.receive()
             except (trio.EndOfChannel, trio.ClosedResourceError):  # a transport that was left closes its own ends
-                if self._closed or self._supervisor.closed_here:
+                if self._closed or self._supervisor.leaving:
                     raise trio.ClosedResourceError from None
                 self._ended = True
             else:

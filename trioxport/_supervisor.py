@@ -116,7 +116,7 @@ class Supervisor:
         self.state: State = "connecting"
         self.failure: TransportError | None = None
         self.failure_seen = False
-        self.closed_here = False
+        self.leaving = False
         self.discarded: Counter[str] = Counter()
         self._channels: FrameChannels | None = None
         self._peer_done = False
@@ -224,7 +224,7 @@ class Supervisor:
 
     async def close(self, tx: SendChannel[Any], rx: ReceiveChannel[Any]) -> None:
         """Flush and close within ``close_timeout``; cancelled, leave at once. Returns when everything is over."""
-        self.closed_here = True
+        self.leaving = True
         self._limit_life()
         try:
             await trio.lowlevel.checkpoint_if_cancelled()  # then the transport hears of that before its channels end
@@ -290,7 +290,7 @@ class Supervisor:
         if self._channels is None:
             seconds = self.terms.connect_timeout
             self.lost(ConnectTimeout(f"no connection within {seconds:g} s"))
-        elif self.state == "open" and not self.closed_here:
+        elif self.state == "open" and not self.leaving:
             self.lost(ConnectionLost("the nursery that carries the connection was cancelled", retryable=False))
 
     def _end(self) -> None:

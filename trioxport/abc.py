@@ -100,6 +100,8 @@ class Scope(Protocol):
         close_timeout: Seconds that leaving may take.
         allow_plaintext: Whether unencrypted traffic may leave this machine.
         info: What the application sees as ``connection.info``; a transport fills it in.
+        leaving: Whether this side has begun to close the connection: from then on the peer's end is no failure,
+            however it comes.
     """
 
     @property
@@ -116,6 +118,8 @@ class Scope(Protocol):
     def allow_plaintext(self) -> bool: ...
     @property
     def info(self) -> ConnectionInfo: ...
+    @property
+    def leaving(self) -> bool: ...
 
     def peer_done(self) -> None:
         """Say that the peer orderly sends no more while this side still may: then close the receiving channel.

@@ -79,7 +79,6 @@ async def carry_frames(
             nursery.start_soon(pumps.read)
             yield FrameChannels(to_wire, from_wire)
             from_wire.close()
-            pumps.leaving = True
             await pumps.write_over.wait()
             if await_end:
                 await pumps.read_over.wait()
@@ -132,7 +131,6 @@ class _Pumps:
         self._streaming = False
         self._batch_size = max(1, scope.limits.max_buffered_messages)
         self._unsent: list[Frame] = []
-        self.leaving = False
         self.read_over = trio.Event()
         self.write_over = trio.Event()
 
@@ -247,7 +245,7 @@ class _Pumps:
 
     async def _end(self, error: Exception | None) -> None:
         loss = await self._explain(error)
-        if loss is None and self._decoder.pending and not self.leaving:
+        if loss is None and self._decoder.pending and not self._scope.leaving:
             part = f"{self._decoder.pending} bytes of it"
             loss = ConnectionLost(f"the peer went away in the middle of a message ({part})")
         if loss is None:

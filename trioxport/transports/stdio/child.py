@@ -10,6 +10,7 @@ from typing import Final
 
 import trio
 
+from trioxport.abc import Scope
 from trioxport.errors import ConnectionLost, TransportError
 from trioxport.transports._fd import reader_of, writer_of
 from trioxport.transports.stdio.stderr import Sink
@@ -23,7 +24,7 @@ KILLED: Final = 2.0
 class Child:
     """A running child process as a byte stream that knows why it ended."""
 
-    def __init__(self, process: trio.Process, sink: Sink) -> None:
+    def __init__(self, process: trio.Process, sink: Sink, scope: Scope) -> None:
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         self.process = process
         self._stdin = process.stdin
@@ -32,7 +33,7 @@ class Child:
         self._writer = writer_of(process.stdin)
         self._reader = reader_of(process.stdout)
         self._sink = sink
-        self.stopping = False
+        self._scope = scope
         self._gone = False
         self._group_gone = False
         self._reading = False
@@ -81,7 +82,7 @@ class Child:
             await self._stdout.aclose()
 
     async def explain(self, error: Exception | None) -> TransportError | None:
-        if self.stopping:
+        if self._scope.leaving:
             return None
         with trio.move_on_after(AFTER_EXIT):
             await self.process.wait()

@@ -66,7 +66,7 @@ class Stdio:
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
         refuse_binary(scope, FRAMINGS[self.framing])
         with Sink.to(self.stderr) as sink:
-            child = Child(await self._spawn(), sink)
+            child = Child(await self._spawn(), sink, scope)
             scope.info.peer = f"pid {child.process.pid}"
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(child.read_stderr)
@@ -74,7 +74,6 @@ class Stdio:
                 try:
                     async with carry_frames(child, FRAMINGS[self.framing], scope, child.explain) as channels:
                         yield channels
-                        child.stopping = True
                         nursery.start_soon(child.terminate_after, scope.close_timeout / 2)
                     await child.process.wait()
                 finally:
