@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, Final, TypeAlias
@@ -19,6 +18,7 @@ import pytest
 import trio
 import trio.testing
 import trustme
+from cutting import Cut, sweep
 
 from trioxport import (
     Connection,
@@ -42,44 +42,6 @@ FIRST, SECOND, THIRD = (Notification("echo", [number]) for number in range(3))
 
 MakeTargets: TypeAlias = Callable[[Path], tuple[Target, Callable[[str], Target]]]
 """What to serve, and what to open once it has an address."""
-
-
-class Cut(trio.abc.Instrument):
-    """Cancels a block before the step number ``at`` of all tasks, counted from the beginning of the block."""
-
-    def __init__(self, at: int) -> None:
-        self._left = at
-        self._counting = False
-        self.scope = trio.CancelScope()
-
-    @contextmanager
-    def here(self) -> Generator[None]:
-        with self.scope:
-            self._counting = True
-            try:
-                yield
-            finally:
-                self._counting = False
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        if self._counting:
-            if self._left == 0:
-                self.scope.cancel()
-            self._left -= 1
-
-
-def sweep(conversation: Callable[[Cut], Awaitable[None]]) -> None:
-    """Run the conversation with every cut that there is."""
-    for at in count():
-        cut = Cut(at)
-        descriptors = os.listdir("/dev/fd")
-        trio.run(conversation, cut, instruments=[cut])
-        assert os.listdir("/dev/fd") == descriptors, f"cut at step {at}"
-        with pytest.raises(ChildProcessError):
-            os.waitpid(-1, os.WNOHANG)
-        if not cut.scope.cancel_called:
-            assert at > 0
-            return
 
 
 class EchoServer:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
-from itertools import count
 from typing import Final
 
 import pytest
-import trio
+from cutting import Cut, sweep
 
 from trioxport import Connection, open_transport, serve_transport
 from trioxport._supervisor import open_tasks
@@ -16,40 +13,6 @@ from trioxport.demo import serve_demo
 from trioxport.peer import IncomingRequest, Peer, open_peer
 
 CLIENT: Final = {"name": "test", "version": "1"}
-
-
-class Cut(trio.abc.Instrument):
-    """Cancels its scope before the step number ``at`` of all tasks, counted from the beginning of the block."""
-
-    def __init__(self, at: int) -> None:
-        self._left = at
-        self._counting = False
-        self.scope = trio.CancelScope()
-
-    @contextmanager
-    def here(self) -> Generator[None]:
-        with self.scope:
-            self._counting = True
-            try:
-                yield
-            finally:
-                self._counting = False
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        if self._counting:
-            if self._left == 0:
-                self.scope.cancel()
-            self._left -= 1
-
-
-def sweep(conversation: Callable[[Cut], Awaitable[None]]) -> None:
-    """Run the conversation with every cut that there is; whatever hangs goes over the deadline of the test."""
-    for at in count():
-        cut = Cut(at)
-        trio.run(conversation, cut, instruments=[cut])
-        if not cut.scope.cancel_called:
-            assert at > 3
-            return
 
 
 class Server:
