@@ -8,6 +8,7 @@
             ...
 """
 
+from trioxport._backoff import Backoff
 from trioxport.config import Target, register_scheme
 from trioxport.connection import Connection, Statistics
 from trioxport.errors import (
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AuthenticationError",
+    "Backoff",
     "CircuitOpen",
     "ConnectError",
     "ConnectTimeout",
