@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any, Final
 
+import attrs
 import httpx
 import pytest
 import trio
@@ -108,6 +109,32 @@ async def test_a_request_is_one_post_with_its_headers() -> None:
     }
     assert expected.items() <= asked.headers.items()
     assert "mcp-session-id" not in asked.headers
+
+
+async def test_a_message_may_have_headers_of_its_own() -> None:
+    async def script(reply: Reply) -> None:
+        await (reply.result() if reply.asked.rpc == "tools/call" else reply.status(202))
+
+    note = Notification("notifications/progress", metadata={"headers": {"X-Own": "b"}, "other": 1})
+    with trio.fail_after(BOUND):
+        async with (
+            serving(script) as server,
+            open_transport(Http(server.url, headers={"X-Own": "all", "X-All": "1"})) as (tx, rx),
+        ):
+            await tx.send(attrs.evolve(call(), metadata={"headers": {"x-own": "a"}}))
+            await rx.receive()
+            await tx.send(note)
+            await tx.send(call(2))
+            await rx.receive()
+            await tx.send(attrs.evolve(call(3), metadata={"headers": {"Accept": "no"}}))
+            refused = await rx.receive()
+    assert [(one.headers["x-own"], one.headers["x-all"]) for one in server.asked] == [
+        ("a", "1"),
+        ("b", "1"),
+        ("all", "1"),
+    ]
+    assert isinstance(refused, Undelivered)
+    assert isinstance(refused.cause, UsageError)
 
 
 @pytest.mark.parametrize(

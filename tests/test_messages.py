@@ -102,3 +102,10 @@ def test_limits_are_positive() -> None:
 def test_a_frame_is_a_payload_and_what_is_known_of_it() -> None:
     frame = Frame(b"{}")
     assert (frame.payload, frame.message, frame.headers, frame.error) == (b"{}", None, None, None)
+
+
+def test_headers_of_a_message_are_not_shown() -> None:
+    shown = repr(Request(1, "ping", metadata={"headers": {"Authorization": "Bearer s3cret"}, "timeout": 2}))
+    assert "s3cret" not in shown
+    assert "'timeout': 2" in shown
+    assert repr(Notification("x")) == "Notification(method='x', params=None, extra={}, metadata={})"

@@ -14,6 +14,7 @@ from trioxport.abc import FrameChannels, MessageChannels
 from trioxport.errors import ConnectionLost, DecodeError, MessageTooLarge, ProtocolViolation, TransportError, UsageError
 from trioxport.frames import Frame
 from trioxport.messages import (
+    NOTHING,
     ErrorResponse,
     Incoming,
     Message,
@@ -75,8 +76,10 @@ class _MessageSend(SendChannel[Message]):
         payload = self._encode(value)
         if len(payload) > self._max_size:
             raise self._too_large(len(payload))
+        metadata = value.metadata
+        headers = None if metadata is NOTHING else metadata.get("headers")
         if type(value) is not Request:
-            await self._send(Frame(payload, value))
+            await self._send(Frame(payload, value, headers))
             if type(value) is Notification:
                 self._in_flight.settle_cancelled(value)
             return
@@ -84,7 +87,7 @@ class _MessageSend(SendChannel[Message]):
         in_flight.add(value)
         in_flight.sending += 1
         try:
-            await self._send(Frame(payload, value))
+            await self._send(Frame(payload, value, headers))
         except BaseException:
             in_flight.requests.pop(value.id, None)
             raise

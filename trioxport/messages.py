@@ -38,6 +38,12 @@ class _Nothing(Mapping[str, Any]):
 
 NOTHING: Final[Mapping[str, Any]] = _Nothing()
 
+
+def _without_headers(metadata: Mapping[str, Any]) -> str:
+    """What is shown of ``metadata``: not the headers, which may be credentials."""
+    return repr({**metadata, "headers": "***"} if "headers" in metadata else metadata)
+
+
 UNDELIVERED_CODE: Final = -31000
 """The ``code`` of every :class:`Undelivered`: outside the ranges that peers may use, and never on the wire."""
 
@@ -51,14 +57,18 @@ class Request:
         method: The method, such as ``"tools/call"``.
         params: Its parameters, or None for no ``params`` member.
         extra: Top-level members of the envelope that JSON-RPC does not define; kept on the wire.
-        metadata: Notes for layers and transports on this side; never on the wire.
+        metadata: Notes for layers and transports on this side, and not part of the message. Whoever does not know a
+            key keeps it. Known are ``"headers"``, a mapping of text to text that goes where the wire has a place for
+            it (the HTTP headers of this message's POST); ``"timeout"``, in seconds, in place of that of a ``Timeout``
+            layer; and ``"related_request"``, on a server: the id of the request in flight that this message
+            belongs to. The headers are not shown: they may hold credentials.
     """
 
     id: RequestId
     method: str
     params: Params | None = None
     extra: Mapping[str, Any] = NOTHING
-    metadata: Mapping[str, Any] = attrs.field(default=NOTHING, eq=False)
+    metadata: Mapping[str, Any] = attrs.field(default=NOTHING, eq=False, repr=_without_headers)
 
 
 @attrs.frozen
@@ -68,7 +78,7 @@ class Notification:
     method: str
     params: Params | None = None
     extra: Mapping[str, Any] = NOTHING
-    metadata: Mapping[str, Any] = attrs.field(default=NOTHING, eq=False)
+    metadata: Mapping[str, Any] = attrs.field(default=NOTHING, eq=False, repr=_without_headers)
 
 
 @attrs.frozen
@@ -78,7 +88,7 @@ class Response:
     id: RequestId
     result: Any
     extra: Mapping[str, Any] = NOTHING
-    metadata: Mapping[str, Any] = attrs.field(default=NOTHING, eq=False)
+    metadata: Mapping[str, Any] = attrs.field(default=NOTHING, eq=False, repr=_without_headers)
 
 
 @attrs.frozen
@@ -97,7 +107,7 @@ class ErrorResponse:
     message: str
     data: Any = None
     extra: Mapping[str, Any] = NOTHING
-    metadata: Mapping[str, Any] = attrs.field(default=NOTHING, eq=False)
+    metadata: Mapping[str, Any] = attrs.field(default=NOTHING, eq=False, repr=_without_headers)
 
 
 @attrs.frozen
