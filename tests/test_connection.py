@@ -82,6 +82,41 @@ class TestConnection:
             assert len({one, other}) == 2
 
 
+class TestStateChanges:
+    async def test_the_state_now_and_after_each_change(self) -> None:
+        seen: list[str] = []
+        async with served() as target, trio.open_nursery() as nursery:
+            connection = await connect_transport(nursery, target)
+            changes = connection.state_changes()
+            seen.append(await anext(changes))
+            nursery.start_soon(connection.aclose)
+            seen.extend([state async for state in changes])
+            assert [state async for state in connection.state_changes()] == ["closed"]
+        assert seen == ["open", "closing", "closed"]
+
+    async def test_a_late_reader_gets_the_latest(self) -> None:
+        wire = MemoryWire(1)
+        async with trio.open_nursery() as nursery:
+            connection = await connect_transport(nursery, wire.client)
+            changes = connection.state_changes()
+            assert await anext(changes) == "open"
+            wire.cut()
+            with pytest.raises(ConnectionLost):
+                await connection.rx.receive()
+            await trio.testing.wait_all_tasks_blocked()
+            assert [state async for state in changes] == ["failed"]
+
+    async def test_waiting_for_a_change_can_be_cancelled(self, autojump_clock: MockClock) -> None:
+        async with served() as target, open_transport(target) as connection:
+            changes = connection.state_changes()
+            await anext(changes)
+            with trio.move_on_after(1) as scope:
+                await anext(changes)
+            assert scope.cancelled_caught
+            await connection.aclose()
+            assert [state async for state in changes] == ["closed"]
+
+
 class TestConnectTransport:
     async def test_connections_are_closed_in_any_order_and_from_any_task(self) -> None:
         async with served() as target, trio.open_nursery() as nursery:

@@ -35,7 +35,7 @@ REMEMBERED: Final = 256
 class _InFlight:
     """The requests that were sent and are not settled yet."""
 
-    requests: dict[RequestId, Request] = attrs.Factory(dict[RequestId, Request])
+    requests: dict[RequestId, Request]
     cancelled: deque[RequestId] = attrs.Factory(lambda: deque[RequestId](maxlen=REMEMBERED))
     sending: int = 0
     none_sending: trio.Event | None = None
@@ -234,7 +234,7 @@ def _sent_too_late(failure: TransportError | None, target: str) -> TransportErro
 
 def message_channels(frames: FrameChannels, supervisor: Supervisor) -> MessageChannels:
     """The codec's channels over a transport's frames."""
-    in_flight = _InFlight()
+    in_flight = _InFlight(supervisor.requests)
     return MessageChannels(
         _MessageSend(frames.send, supervisor, in_flight), _MessageReceive(frames.receive, supervisor, in_flight)
     )

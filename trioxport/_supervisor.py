@@ -10,15 +10,16 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, cast
 
 import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport.abc import Codec, ConnectionInfo, FrameChannels, Role, Transport
+from trioxport._states import ENDS, Signal, State
+from trioxport.abc import Codec, ConnectionInfo, FrameChannels, Role, Scope, Transport
 from trioxport.errors import (
     ConnectError,
     ConnectionLost,
@@ -27,13 +28,12 @@ from trioxport.errors import (
     TransportError,
 )
 from trioxport.frames import Limits
+from trioxport.messages import Request, RequestId
 
 logger: Final = logging.getLogger("trioxport")
 
 ABORT_SECONDS: Final = 5.0
 """Seconds that a transport gets to release what it holds when it is left at once; killing a process takes longest."""
-
-State: TypeAlias = Literal["connecting", "open", "closing", "closed", "failed"]
 
 
 @asynccontextmanager
@@ -107,19 +107,27 @@ class Supervisor:
         outlives_cancel: Whether a cancellation from around is withheld from the transport until ``close`` or
             ``abort`` is called, so that the block that uses the connection is cancelled first. Whoever sets it
             must call one of them in every case.
+        within: The scope of the connection that this one is a part of, or None: a transport made of transports has
+            one supervisor for each.
     """
 
-    def __init__(self, transport: Transport, terms: Terms, *, outlives_cancel: bool) -> None:
+    def __init__(
+        self, transport: Transport, terms: Terms, *, outlives_cancel: bool, within: Scope | None = None
+    ) -> None:
         self.transport = transport
         self.terms = terms
-        self.info = ConnectionInfo(terms.target)
-        self.state: State = "connecting"
+        self.info = ConnectionInfo(terms.target) if within is None else within.info
+        self.requests: dict[RequestId, Request] = {}
+        self.turns = 0
+        self.changed = Signal()
         self.failure: TransportError | None = None
         self.failure_seen = False
-        self.leaving = False
+        self.peer_is_done = False
+        self._state: State = "connecting"
+        self._within = within
+        self._leaving = False
         self.discarded: Counter[str] = Counter()
         self._channels: FrameChannels | None = None
-        self._peer_done = False
         self._life = trio.CancelScope(shield=outlives_cancel)
         self._entered_or_over = trio.Event()
         self._leave = trio.Event()
@@ -150,20 +158,40 @@ class Supervisor:
         return self.terms.close_timeout
 
     @property
+    def connect_timeout(self) -> float:
+        return self.terms.connect_timeout
+
+    @property
     def allow_plaintext(self) -> bool:
         return self.terms.allow_plaintext
 
+    @property
+    def leaving(self) -> bool:
+        return self._leaving or (self._within is not None and self._within.leaving)
+
+    @property
+    def in_flight(self) -> Mapping[RequestId, Request]:
+        return self.requests if self._within is None else self._within.in_flight
+
     def peer_done(self) -> None:
-        self._peer_done = True
+        self.peer_is_done = True
+        self.changed.tell()
 
     def lost(self, error: TransportError) -> None:
         if self.failure is None:
             error.target = error.target or self.target
             self.failure = error
-            if self.state == "open":
-                self.state = "failed"
+            if self._is_carrying:
+                self._turn("failed")
+
+    def tell(self, state: Literal["connecting", "open", "waiting"]) -> None:
+        if self._is_carrying:
+            self._turn(state)
 
     def discard(self, error: TransportError) -> None:
+        if self._within is not None:
+            self._within.discard(error)
+            return
         kind = type(error).__name__
         self.discarded[kind] += 1
         level = logging.WARNING if self.discarded[kind] == 1 else logging.DEBUG
@@ -179,6 +207,10 @@ class Supervisor:
         self._deferred.append(callback)
 
     # What the opener and the connection see.
+
+    @property
+    def state(self) -> State:
+        return self._state
 
     async def run(self) -> None:
         """Enter the transport, and leave it when told so; to be started in a nursery. Raises no ``Exception``."""
@@ -215,7 +247,7 @@ class Supervisor:
 
     async def verdict(self) -> TransportError | None:
         """How the connection ended, once one of its channels has: the loss, or None for an orderly end."""
-        if self.failure is None and self._peer_done:
+        if self.failure is None and self.peer_is_done:
             return None
         self._begin_leaving()
         if self.failure is None:
@@ -224,7 +256,7 @@ class Supervisor:
 
     async def close(self, tx: SendChannel[Any], rx: ReceiveChannel[Any]) -> None:
         """Flush and close within ``close_timeout``; cancelled, leave at once. Returns when everything is over."""
-        self.leaving = True
+        self._leaving = True
         self._limit_life()
         try:
             await trio.lowlevel.checkpoint_if_cancelled()  # then the transport hears of that before its channels end
@@ -256,7 +288,7 @@ class Supervisor:
             async with self.transport(self) as channels:
                 self._channels = channels
                 self._life.deadline = math.inf
-                self.state = "open"
+                self._turn("open")
                 self._entered_or_over.set()
                 await self._leave.wait()
                 await channels.send.aclose()
@@ -269,9 +301,20 @@ class Supervisor:
             self._record(error)
             self._begin_leaving()
 
+    @property
+    def _is_carrying(self) -> bool:
+        """Whether messages pass, or will do so again."""
+        return self._channels is not None and self._state not in ("closing", *ENDS)
+
+    def _turn(self, state: State) -> None:
+        if state != self._state:
+            self._state = state
+            self.turns += 1
+            self.changed.tell()
+
     def _begin_leaving(self) -> None:
-        if self.state == "open":
-            self.state = "closing"
+        if self._is_carrying:
+            self._turn("closing")
         self._limit_life()
         self._leave.set()
 
@@ -290,12 +333,12 @@ class Supervisor:
         if self._channels is None:
             seconds = self.terms.connect_timeout
             self.lost(ConnectTimeout(f"no connection within {seconds:g} s"))
-        elif self.state == "open" and not self.leaving:
+        elif self._is_carrying and not self.leaving:
             self.lost(ConnectionLost("the nursery that carries the connection was cancelled", retryable=False))
 
     def _end(self) -> None:
         self._tasks = None
-        self.state = "failed" if self.failure else "closed"
+        self._turn("failed" if self.failure else "closed")
         self._entered_or_over.set()
         self._over.set()
 

@@ -15,7 +15,7 @@ from trio.abc import ReceiveChannel, SendChannel
 
 from trioxport.errors import TransportError
 from trioxport.frames import Frame, Limits
-from trioxport.messages import Incoming, Message, RequestId
+from trioxport.messages import Incoming, Message, Request, RequestId
 
 Role: TypeAlias = Literal["client", "server"]
 Era: TypeAlias = Literal["legacy", "modern"]
@@ -97,11 +97,13 @@ class Scope(Protocol):
         target: The target, redacted, for messages.
         limits: The bounds to keep.
         codec: What the payloads are written in.
+        connect_timeout: Seconds that connecting may take.
         close_timeout: Seconds that leaving may take.
         allow_plaintext: Whether unencrypted traffic may leave this machine.
         info: What the application sees as ``connection.info``; a transport fills it in.
         leaving: Whether this side has begun to close the connection: from then on the peer's end is no failure,
             however it comes.
+        in_flight: The requests of this side that are not settled yet, by id; those too whose ``send`` is not over.
     """
 
     @property
@@ -113,6 +115,8 @@ class Scope(Protocol):
     @property
     def codec(self) -> Codec: ...
     @property
+    def connect_timeout(self) -> float: ...
+    @property
     def close_timeout(self) -> float: ...
     @property
     def allow_plaintext(self) -> bool: ...
@@ -120,6 +124,8 @@ class Scope(Protocol):
     def info(self) -> ConnectionInfo: ...
     @property
     def leaving(self) -> bool: ...
+    @property
+    def in_flight(self) -> Mapping[RequestId, Request]: ...
 
     def peer_done(self) -> None:
         """Say that the peer orderly sends no more while this side still may: then close the receiving channel.
@@ -131,6 +137,10 @@ class Scope(Protocol):
 
     def lost(self, error: TransportError) -> None:
         """Say that the connection is lost. The first error counts. Then close the receiving channel."""
+        ...
+
+    def tell(self, state: Literal["connecting", "open", "waiting"]) -> None:
+        """Say how the connection fares in between, where it was lost and comes back by itself."""
         ...
 
     def discard(self, error: TransportError) -> None:

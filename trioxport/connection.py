@@ -8,7 +8,8 @@ from typing import Self
 import attrs
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._supervisor import State, Supervisor
+from trioxport._states import State, StateChanges
+from trioxport._supervisor import Supervisor
 from trioxport.abc import ConnectionInfo, MessageChannels, Scope
 from trioxport.messages import Incoming, Message
 
@@ -58,8 +59,16 @@ class Connection(tuple[SendChannel[Message], ReceiveChannel[Incoming]]):
 
     @property
     def state(self) -> State:
-        """``"open"``, ``"closing"``, ``"closed"`` or ``"failed"``."""
+        """``"open"``, ``"closing"``, ``"closed"`` or ``"failed"``; with ``reconnect`` also ``"waiting"`` for the next
+        attempt, or ``"connecting"``."""
         return self._supervisor.state
+
+    def state_changes(self) -> StateChanges:
+        """The state now and after each change, for any number of readers: ``async for state in …``.
+
+        It ends after ``"closed"`` or ``"failed"``. A reader that is late gets the latest state only.
+        """
+        return StateChanges(self._supervisor)
 
     @property
     def scope(self) -> Scope:
