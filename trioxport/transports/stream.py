@@ -6,14 +6,13 @@ Transports), or ``?framing=length``. A client's half-close is the end of its str
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import ssl
 import stat
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from typing import Self, cast
+from typing import Self
 from urllib.parse import quote, unquote, urlsplit
 
 import attrs
@@ -21,15 +20,11 @@ import trio
 
 from trioxport.abc import Accept, FrameChannels, Scope, Transport
 from trioxport.config import options_of, redact_url
-from trioxport.errors import (
-    NameResolutionError,
-    ServerUnreachable,
-    TLSError,
-    UsageError,
-)
+from trioxport.errors import ServerUnreachable, UsageError
 from trioxport.framing import FRAMINGS, FramingName
 from trioxport.transports._accepting import refuse_plaintext, serve_streams
-from trioxport.transports._tls import TLSStream, tls_reason
+from trioxport.transports._sockets import bound, bracketed, connect, listen, peer_of, secure
+from trioxport.transports._tls import TLSStream
 from trioxport.transports.bytestream import carry_frames
 
 
@@ -70,7 +65,7 @@ class Tcp:
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
         refuse_plaintext(self.host, str(self), scope.allow_plaintext)
-        stream = await _connect(self.host, self.port, str(self))
+        stream = await connect(self.host, self.port, str(self))
         async with _over_socket(stream, self.framing, scope) as channels:
             yield channels
 
@@ -82,8 +77,8 @@ class Tcp:
         def bind(stream: trio.SocketStream) -> Transport:
             return lambda scope: _over_socket(stream, self.framing, scope)
 
-        listeners = await _listen(self.host, self.port, str(self))
-        task_status.started([_url("tcp", *_bound(listener), self.framing) for listener in listeners])
+        listeners = await listen(self.host, self.port, str(self))
+        task_status.started([_url("tcp", *bound(listener), self.framing) for listener in listeners])
         await serve_streams(listeners, bind, accept)
 
 
@@ -122,7 +117,7 @@ class Tls:
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
         context = self._context(ssl.Purpose.SERVER_AUTH)
-        wire = await _connect(self.host, self.port, str(self))
+        wire = await connect(self.host, self.port, str(self))
         stream = TLSStream(wire, context, server_hostname=self.host)
         async with _over_tls(stream, wire, self.framing, scope) as channels:
             yield channels
@@ -135,8 +130,8 @@ class Tls:
         def bind(wire: trio.SocketStream) -> Transport:
             return lambda scope: _over_tls(TLSStream(wire, context), wire, self.framing, scope)
 
-        listeners = await _listen(self.host, self.port, str(self))
-        task_status.started([_url("tls", *_bound(listener), self.framing) for listener in listeners])
+        listeners = await listen(self.host, self.port, str(self))
+        task_status.started([_url("tls", *bound(listener), self.framing) for listener in listeners])
         await serve_streams(listeners, bind, accept)
 
     def _context(self, purpose: ssl.Purpose) -> ssl.SSLContext:
@@ -248,7 +243,7 @@ class Unix:
 
 @asynccontextmanager
 async def _over_socket(stream: trio.SocketStream, framing: FramingName, scope: Scope) -> AsyncGenerator[FrameChannels]:
-    scope.info.peer = _peer(stream)
+    scope.info.peer = peer_of(stream)
     async with stream, carry_frames(stream, FRAMINGS[framing], scope) as channels:
         yield channels
 
@@ -257,65 +252,12 @@ async def _over_socket(stream: trio.SocketStream, framing: FramingName, scope: S
 async def _over_tls(
     stream: TLSStream, wire: trio.SocketStream, framing: FramingName, scope: Scope
 ) -> AsyncGenerator[FrameChannels]:
-    scope.info.peer = _peer(wire)
+    scope.info.peer = peer_of(wire)
     async with wire:
-        try:
-            await stream.do_handshake()
-        except ssl.SSLError as error:
-            raise TLSError(f"the TLS handshake failed: {tls_reason(error)}", target=scope.target) from error
-        except trio.BrokenResourceError as error:
-            raise TLSError(
-                "the peer closed the connection during the TLS handshake",
-                target=scope.target,
-                hint="Check that the peer speaks TLS on this port",
-            ) from error
+        await secure(stream, scope.target)
         scope.info.tls = stream.version
         async with carry_frames(stream, FRAMINGS[framing], scope) as channels:
             yield channels
-
-
-async def _connect(host: str, port: int, target: str) -> trio.SocketStream:
-    try:
-        return await trio.open_tcp_stream(host, port)
-    except socket.gaierror as error:
-        raise NameResolutionError(f"cannot resolve {host!r}: {error.strerror}", target=target) from error
-    except UnicodeError as error:
-        raise NameResolutionError(f"{host!r} is no host name", target=target, retryable=False) from error
-    except OSError as error:
-        raise ServerUnreachable(f"cannot connect: {_plain_reason(error)}", target=target) from error
-
-
-def _plain_reason(error: OSError) -> str:
-    """What the system says, without Trio's sentence around it."""
-    cause = error.__cause__
-    if isinstance(cause, BaseExceptionGroup):
-        cause = cast("BaseExceptionGroup[BaseException]", cause).exceptions[0]
-    if isinstance(cause, OSError) and cause.errno is not None:
-        return os.strerror(cause.errno)
-    return error.strerror or str(error)
-
-
-async def _listen(host: str, port: int, target: str) -> list[trio.SocketListener]:
-    try:
-        return await trio.open_tcp_listeners(port, host=host)
-    except socket.gaierror as error:
-        raise UsageError(f"cannot resolve {host!r}: {error.strerror}", target=target) from error
-    except OSError as error:
-        hint = "Choose another port, or 0 for a free one" if error.errno == errno.EADDRINUSE else None
-        raise UsageError(f"cannot listen: {error.strerror or error}", target=target, hint=hint) from error
-
-
-def _bound(listener: trio.SocketListener) -> tuple[str, int]:
-    host, port, *_ = listener.socket.getsockname()
-    return host, port
-
-
-def _peer(stream: trio.SocketStream) -> str | None:
-    try:
-        name: tuple[str, int] | str = stream.socket.getpeername()
-    except OSError:
-        return None
-    return f"{_bracketed(name[0])}:{name[1]}" if isinstance(name, tuple) else None
 
 
 def _address(url: str) -> tuple[str, int]:
@@ -330,12 +272,8 @@ def _address(url: str) -> tuple[str, int]:
 
 
 def _url(scheme: str, host: str, port: int, framing: FramingName) -> str:
-    return f"{scheme}://{_bracketed(host)}:{port}{_query(framing)}"
+    return f"{scheme}://{bracketed(host)}:{port}{_query(framing)}"
 
 
 def _query(framing: FramingName) -> str:
     return "" if framing == "newline" else f"?framing={framing}"
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,81 @@
+"""TCP connections, with TLS or without, and how what the system says of them becomes an error of ours."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+from typing import cast
+
+import trio
+
+from trioxport.errors import NameResolutionError, ServerUnreachable, TLSError, UsageError
+from trioxport.transports._tls import TLSStream, tls_reason
+
+
+async def connect(host: str, port: int, target: str) -> trio.SocketStream:
+    """A TCP connection. Raises ``ConnectError``, about ``target``."""
+    try:
+        return await trio.open_tcp_stream(host, port)
+    except socket.gaierror as error:
+        raise NameResolutionError(f"cannot resolve {host!r}: {error.strerror}", target=target) from error
+    except UnicodeError as error:
+        raise NameResolutionError(f"{host!r} is no host name", target=target, retryable=False) from error
+    except OSError as error:
+        raise ServerUnreachable(f"cannot connect: {_plain_reason(error)}", target=target) from error
+
+
+def _plain_reason(error: OSError) -> str:
+    """What the system says, without Trio's sentence around it."""
+    cause = error.__cause__
+    if isinstance(cause, BaseExceptionGroup):
+        cause = cast("BaseExceptionGroup[BaseException]", cause).exceptions[0]
+    if isinstance(cause, OSError) and cause.errno is not None:
+        return os.strerror(cause.errno)
+    return error.strerror or str(error)
+
+
+async def secure(stream: TLSStream, target: str) -> None:
+    """Shake hands. Raises ``TLSError``, about ``target``."""
+    try:
+        await stream.do_handshake()
+    except ssl.SSLError as error:
+        raise TLSError(f"the TLS handshake failed: {tls_reason(error)}", target=target) from error
+    except trio.BrokenResourceError as error:
+        raise TLSError(
+            "the peer closed the connection during the TLS handshake",
+            target=target,
+            hint="Check that the peer speaks TLS on this port",
+        ) from error
+
+
+async def listen(host: str, port: int, target: str) -> list[trio.SocketListener]:
+    """Listeners on all addresses of ``host``. Raises ``UsageError``, about ``target``."""
+    try:
+        return await trio.open_tcp_listeners(port, host=host)
+    except socket.gaierror as error:
+        raise UsageError(f"cannot resolve {host!r}: {error.strerror}", target=target) from error
+    except OSError as error:
+        hint = "Choose another port, or 0 for a free one" if error.errno == errno.EADDRINUSE else None
+        raise UsageError(f"cannot listen: {error.strerror or error}", target=target, hint=hint) from error
+
+
+def bound(listener: trio.SocketListener) -> tuple[str, int]:
+    """The address and the port that a listener got."""
+    host, port, *_ = listener.socket.getsockname()
+    return host, port
+
+
+def peer_of(stream: trio.SocketStream) -> str | None:
+    """The other end's address, as ``ConnectionInfo.peer`` has it; None where there is none any more."""
+    try:
+        name: tuple[str, int] | str = stream.socket.getpeername()
+    except OSError:
+        return None
+    return f"{bracketed(name[0])}:{name[1]}" if isinstance(name, tuple) else None
+
+
+def bracketed(host: str) -> str:
+    """A host as it stands in a URL."""
+    return f"[{host}]" if ":" in host else host
