@@ -73,6 +73,11 @@ def require(coding: Coding) -> None:
     expander(coding)
 
 
+def known(name: str) -> Coding | None:
+    """The coding of that name; None if there is none here."""
+    return next((coding for coding in CODINGS if coding == name), None)
+
+
 def is_available(coding: Coding) -> bool:
     """Whether this program can use the coding."""
     try:

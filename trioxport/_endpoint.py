@@ -13,6 +13,7 @@ from trioxport._supervisor import Supervisor
 from trioxport.abc import FrameChannels, MessageChannels
 from trioxport.errors import ConnectionLost, DecodeError, MessageTooLarge, ProtocolViolation, TransportError, UsageError
 from trioxport.frames import Frame
+from trioxport.framing.envelope import open_envelope
 from trioxport.messages import (
     NOTHING,
     ErrorResponse,
@@ -177,7 +178,16 @@ class _MessageReceive(ReceiveChannel[Incoming]):
     def _decode_payload(self, payload: bytes) -> Message:
         if len(payload) > self._max_size:
             raise MessageTooLarge(f"a message of {len(payload)} bytes is over the limit of {self._max_size}")
-        return self._decode(payload)
+        try:
+            return self._decode(payload)
+        except DecodeError as error:
+            envelope = open_envelope(payload)
+            if envelope is None:
+                raise
+            raise DecodeError(
+                f"the message is in an envelope ({envelope.fields[0]}) that no layer of this side opens",
+                hint="Give both sides of the connection the same Compression and Signing",
+            ) from error
 
     def _refuse(self, frame: Frame, error: TransportError) -> Undelivered | None:
         """Settle the request that a frame without a usable message belongs to, if there is one."""

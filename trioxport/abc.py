@@ -19,6 +19,7 @@ from trioxport.messages import Incoming, Message, Request, RequestId
 
 Role: TypeAlias = Literal["client", "server"]
 Era: TypeAlias = Literal["legacy", "modern"]
+Carries: TypeAlias = Literal["text", "bytes", "http"]
 
 
 class FrameChannels(NamedTuple):
@@ -48,6 +49,8 @@ class ConnectionInfo:
         headers: What the peer sent along when the connection was made.
         tls: The TLS version in use, or None.
         principal: Who the peer is, where it was authenticated.
+        carries: What frame layers may make of a payload: ``"text"`` without line feeds, any ``"bytes"``, or, over
+            ``"http"``, what its headers then say.
     """
 
     target: str
@@ -58,6 +61,7 @@ class ConnectionInfo:
     headers: Mapping[str, str] = attrs.Factory(dict[str, str])
     tls: str | None = None
     principal: str | None = None
+    carries: Carries = "text"
 
 
 class Codec(Protocol):

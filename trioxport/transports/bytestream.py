@@ -48,6 +48,7 @@ def carry_frames(
     closed with data unread resets the connection, which can destroy what is on its way to the peer.
     """
     refuse_binary(scope, framing)
+    scope.info.carries = "bytes" if framing.binary else "text"
     wire = _FramedStream(stream, framing, scope.limits.max_message_size)
     return carry(wire, scope, explain, await_end=await_end)
 

@@ -53,6 +53,7 @@ class MemoryWire:
         self, scope: Scope, send: trio.MemorySendChannel[Frame], receive: trio.MemoryReceiveChannel[Frame]
     ) -> AsyncGenerator[FrameChannels]:
         self._scopes.append(scope)
+        scope.info.carries = "bytes"
         with send, receive:
             try:
                 yield FrameChannels(_LinkSend(send, self), _LinkReceive(receive, scope, self))

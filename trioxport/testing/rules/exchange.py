@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import trio
 
@@ -70,7 +71,7 @@ async def pushes_back(bench: Bench) -> None:
 
 async def _send_until_blocked(connection: Connection, most: int = 4000) -> list[int]:
     """Send messages of 32 KiB while the peer does not read; the numbers of those that were accepted."""
-    ballast = "x" * 32 * 1024
+    ballast = random.Random(0).randbytes(16 * 1024).hex()  # a layer may compress it, to half of that at best
     for number in range(most):
         with trio.move_on_after(0.1) as patience:
             await note(connection, number, ballast)

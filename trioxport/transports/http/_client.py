@@ -45,6 +45,7 @@ class Patience:
 @asynccontextmanager
 async def converse(wire: Wire, scope: Scope, patience: Patience) -> AsyncGenerator[FrameChannels]:
     """Frames over ``wire``, which stays the caller's to close."""
+    scope.info.carries = "http"
     to_wire, outgoing = trio.open_memory_channel[Frame](scope.limits.max_buffered_messages)
     incoming, batches = trio.open_memory_channel[list[Frame]](min(1, scope.limits.max_buffered_messages))
     from_wire = BatchedReceive(batches)
@@ -183,6 +184,7 @@ class _Client:
                     body,
                 ):
                     exchange.started = True
+                    self._session.heard(response)
                     self._changed.unpark_all()
                     await self._answers.take(exchange, response, body)
             except Exception as error:
@@ -207,9 +209,10 @@ class _Client:
         has_session = self._session.id is not None
         try:
             async with self._wire.exchange("POST", self._session.post_fields(frame), frame.payload) as (response, body):
+                self._session.heard(response)
                 if response.is_success:
                     await body.whole(self._scope.limits.max_message_size)
                     return None
-                return _failures.of_status(response, self._wire.url, has_session=has_session)
+                return _failures.of_status(response, str(self._wire.url), has_session=has_session)
         except Exception as error:
             return _failures.of_exchange(error)

@@ -1,0 +1,158 @@
+"""Compresses the messages that are large enough to be worth it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import ClassVar, Final, Literal
+
+import attrs
+from trio.abc import ReceiveChannel, SendChannel
+
+from trioxport._codings import Coding, Unexpanded, check_effort, compress, expand, known, require
+from trioxport.abc import FrameChannels, Scope
+from trioxport.errors import DecodeError, TransportError, UsageError
+from trioxport.frames import Frame
+from trioxport.framing.envelope import Envelope, open_envelope
+
+ENCODING: Final = "content-encoding"
+ACCEPTED: Final = "accept-encoding"
+_BASE64: Final = "base64"
+
+
+@attrs.frozen
+class Compression:
+    """Compresses what is sent, and expands what is received in any coding that is installed.
+
+    What is below ``min_size``, or does not become smaller, goes as it is, and what arrives as it is passes. Nothing
+    expands beyond ``Limits.max_message_size``: a message that would is a ``MessageTooLarge``, one that is damaged a
+    ``DecodeError``, and a request that it answers is settled by that wherever the beginning of the message tells which.
+    Compressing takes its time in the caller's task, and other tasks wait.
+
+    Over HTTP a request's body is compressed, with ``Content-Encoding``, once the server has said ``Accept-Encoding``
+    in a response (RFC 9110, section 12.5.3); how answers are compressed, client and server of HTTP settle between
+    themselves. Everywhere else a compressed message says so itself, and the peer has to have this layer too: one that
+    has not cannot read it, and says so. Where a payload has to be text, as over stdio, it is written in Base64.
+
+    A secret and what somebody else chose should not share a message that is both compressed and encrypted: its length
+    then tells of the secret.
+
+    Args:
+        coding: ``"gzip"``, ``"deflate"``, ``"zstd"`` (``trioxport[zstd]``) or ``"br"`` (``trioxport[brotli]``).
+        min_size: Bytes below which a message is left as it is.
+        effort: The coding's own level: more is smaller and slower. By default 6 for gzip and deflate, 3 for zstd,
+            4 for br.
+        unasked: Whether, over HTTP, to compress before the server has said that it accepts the coding.
+
+    Raises:
+        UsageError: On opening a connection, if the coding is not installed.
+    """
+
+    level: ClassVar[Literal["frame"]] = "frame"
+
+    coding: Coding = "gzip"
+    min_size: int = attrs.field(default=1024, validator=attrs.validators.ge(0))
+    effort: int | None = None
+    unasked: bool = False
+
+    def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
+        require(self.coding)
+        check_effort(self.coding, self.effort)
+        return FrameChannels(
+            _CompressingSend(channels.send, self, scope),
+            _ExpandingReceive(channels.receive, scope.limits.max_message_size),
+        )
+
+
+def accepts(field: str, coding: Coding) -> bool:
+    """Whether an ``Accept-Encoding`` field names ``coding`` (RFC 9110, section 12.5.3)."""
+    qualities: dict[str, bool] = {}
+    for member in field.split(","):
+        name, _, weight = member.partition(";")
+        _, _, quality = weight.partition("=")
+        qualities[name.strip().lower()] = quality.strip(" 0.") != "" or not weight
+    return qualities.get(coding, qualities.get("*", False))
+
+
+class _CompressingSend(SendChannel[Frame]):
+    def __init__(self, inner: SendChannel[Frame], layer: Compression, scope: Scope) -> None:
+        self._inner = inner
+        self._layer = layer
+        self._scope = scope
+
+    async def send(self, value: Frame) -> None:
+        await self._inner.send(self._packed(value))
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    def _packed(self, frame: Frame) -> Frame:
+        if len(frame.payload) < self._layer.min_size:
+            return frame
+        if self._scope.info.carries == "http":
+            return self._packed_for_http(frame)
+        coding = self._layer.coding
+        body = compress(coding, frame.payload, self._layer.effort)
+        if self._scope.info.carries == "bytes":
+            packed = Envelope([coding], body).pack()
+        else:
+            packed = Envelope([coding, _BASE64], base64.b64encode(body)).pack()
+        return attrs.evolve(frame, payload=packed) if len(packed) < len(frame.payload) else frame
+
+    def _packed_for_http(self, frame: Frame) -> Frame:
+        headers = dict(frame.headers or {})
+        if self._scope.role == "server" or ENCODING in headers or not self._is_accepted():
+            return frame
+        body = compress(self._layer.coding, frame.payload, self._layer.effort)
+        if len(body) >= len(frame.payload):
+            return frame
+        return attrs.evolve(frame, payload=body, headers={**headers, ENCODING: self._layer.coding})
+
+    def _is_accepted(self) -> bool:
+        accepted = self._scope.info.headers.get(ACCEPTED)
+        return self._layer.unasked if accepted is None else accepts(accepted, self._layer.coding)
+
+
+class _ExpandingReceive(ReceiveChannel[Frame]):
+    def __init__(self, inner: ReceiveChannel[Frame], max_size: int) -> None:
+        self._inner = inner
+        self._max_size = max_size
+
+    async def receive(self) -> Frame:
+        frame = await self._inner.receive()
+        envelope = open_envelope(frame.payload) if frame.error is None else None
+        return frame if envelope is None else self._unpacked(frame, envelope)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    def _unpacked(self, frame: Frame, envelope: Envelope) -> Frame:
+        name, *rest = envelope.fields
+        coding = known(name)
+        if coding is None:
+            return frame
+        try:
+            expanded = expand(coding, _bytes_of(envelope.body, rest), self._max_size)
+        except (DecodeError, UsageError) as error:
+            return _refused(
+                frame, DecodeError(f"a message in {coding} cannot be read: {error.reason}", hint=error.hint)
+            )
+        if isinstance(expanded, Unexpanded):
+            return _refused(frame, expanded.error, expanded.excerpt)
+        return attrs.evolve(frame, payload=expanded)
+
+
+def _bytes_of(body: bytes, how: list[str]) -> bytes:
+    if not how:
+        return body
+    if how != [_BASE64]:
+        raise DecodeError("the envelope is of another kind")
+    try:
+        return base64.b64decode(body, validate=True)
+    except binascii.Error as error:
+        raise DecodeError(str(error)) from error
+
+
+def _refused(frame: Frame, error: TransportError, excerpt: bytes = b"") -> Frame:
+    """The frame of a message that cannot be read: by its excerpt, the request may be found that it answers."""
+    return attrs.evolve(frame, payload=excerpt, error=error)
