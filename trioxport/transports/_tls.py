@@ -80,6 +80,13 @@ class TLSStream:
                 raise trio.BrokenResourceError("the TLS stream ended without a close_notify")
         return b""
 
+    async def take_in(self) -> bool:
+        """Read what has arrived while nothing is due; False if that is more than the protocol's own business."""
+        try:
+            return await self._fill() and not self._read() and not self._ended
+        except trio.BrokenResourceError:
+            return False
+
     def _read(self) -> bytes:
         """What has arrived; nothing if nothing has, or at the peer's close_notify, which sets ``_ended``."""
         try:

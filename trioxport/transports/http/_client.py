@@ -213,6 +213,6 @@ class _Client:
                 if response.is_success:
                     await body.whole(self._scope.limits.max_message_size)
                     return None
-                return _failures.of_status(response, str(self._wire.url), has_session=has_session)
+                return _failures.of_status(response, self._wire.url, has_session=has_session)
         except Exception as error:
             return _failures.of_exchange(error)

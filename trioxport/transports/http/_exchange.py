@@ -26,7 +26,7 @@ from trioxport.transports.http import _failures
 from trioxport.transports.http._headers import LAST_EVENT
 from trioxport.transports.http._pauses import Pauses
 from trioxport.transports.http._session import EVENTS, Session
-from trioxport.transports.http._wire import Body, Wire, media_type
+from trioxport.transports.http._wire import Body, Head, Wire, media_type
 
 Deliver: TypeAlias = Callable[[list[Frame]], Awaitable[None]]
 
@@ -79,7 +79,7 @@ class Answers:
     wire: Wire
     deliver: Deliver
 
-    async def take(self, exchange: Exchange, response: httpx.Response, body: Body) -> None:
+    async def take(self, exchange: Exchange, response: Head, body: Body) -> None:
         """Deliver what ``response`` brings. Raises a ``TransportError`` or an ``httpx`` error if no answer comes."""
         exchange.started = True
         kind = media_type(response)
@@ -96,7 +96,7 @@ class Answers:
         else:
             raise ProtocolViolation(f"an answer is of the content type {kind[:80]!r}", outcome="unknown")
 
-    async def _take_json(self, exchange: Exchange, response: httpx.Response, body: Body) -> None:
+    async def _take_json(self, exchange: Exchange, response: Head, body: Body) -> None:
         payload = await body.whole(self.scope.limits.max_message_size)
         try:
             message = self.scope.codec.decode(payload)
@@ -109,9 +109,9 @@ class Answers:
         if not exchange.answered:
             raise ProtocolViolation("what came for an answer is none to this request", outcome="unknown")
 
-    async def _take_refusal(self, exchange: Exchange, response: httpx.Response, body: Body) -> None:
+    async def _take_refusal(self, exchange: Exchange, response: Head, body: Body) -> None:
         """A JSON-RPC error is the answer, whatever its id: the server may not have read so far."""
-        failure = _failures.of_status(response, str(self.wire.url), has_session=self.session.id is not None)
+        failure = _failures.of_status(response, self.wire.url, has_session=self.session.id is not None)
         expired = response.status_code == 404 and self.session.id is not None
         if response.status_code in _STATUS_FIRST or expired or media_type(response) != "application/json":
             raise failure
@@ -125,7 +125,7 @@ class Answers:
         exchange.answered = True
         await self.deliver([Frame(payload, attrs.evolve(message, id=exchange.request.id))])
 
-    async def _take_events(self, exchange: Exchange, response: httpx.Response, body: Body) -> None:
+    async def _take_events(self, exchange: Exchange, response: Head, body: Body) -> None:
         decoder = EventDecoder(self.scope.limits.max_message_size)
         loss = await self._follow(exchange, response, body, decoder)
         if exchange.answered:
@@ -134,9 +134,7 @@ class Answers:
             raise loss
         await self._resume(exchange, response, decoder, loss)
 
-    async def _follow(
-        self, exchange: Exchange, response: httpx.Response, body: Body, decoder: EventDecoder
-    ) -> TransportError:
+    async def _follow(self, exchange: Exchange, response: Head, body: Body, decoder: EventDecoder) -> TransportError:
         """Deliver the events of a stream up to its end. Returns what that means if there was no answer among them."""
         try:
             while chunk := await body.read():
@@ -149,9 +147,7 @@ class Answers:
             return _failures.of_exchange(error)
         return ConnectionLost("the server ended the stream before it answered")
 
-    async def _resume(
-        self, exchange: Exchange, response: httpx.Response, decoder: EventDecoder, loss: TransportError
-    ) -> None:
+    async def _resume(self, exchange: Exchange, response: Head, decoder: EventDecoder, loss: TransportError) -> None:
         """Go on where a legacy stream broke off, until the answer is there or nothing new comes any more.
 
         Specification 2025-11-25, basic/transports, section Resumability and Redelivery.
@@ -188,7 +184,7 @@ class Answers:
                     frames.append(frame)
         return frames
 
-    def _frames(self, exchange: Exchange, response: httpx.Response, events: Sequence[Event | Oversized]) -> list[Frame]:
+    def _frames(self, exchange: Exchange, response: Head, events: Sequence[Event | Oversized]) -> list[Frame]:
         frames: list[Frame | None] = []
         for event in events:
             if isinstance(event, Oversized):
@@ -201,7 +197,7 @@ class Answers:
                     frames.append(self._frame(exchange, response, event.data, frame.message))
         return [frame for frame in frames if frame is not None]
 
-    def _frame(self, exchange: Exchange, response: httpx.Response, payload: bytes, message: Message) -> Frame | None:
+    def _frame(self, exchange: Exchange, response: Head, payload: bytes, message: Message) -> Frame | None:
         """What a message on this request's stream is to the application; None if it may not be there."""
         if isinstance(message, ErrorResponse) and message.id is None:
             message = attrs.evolve(message, id=exchange.request.id)

@@ -36,6 +36,7 @@ from trioxport.errors import (
     UsageError,
 )
 from trioxport.transports._tls import tls_reason
+from trioxport.transports.http._wire import Head
 
 _NEVER_SENT: Final = (httpx.ConnectError, httpx.ProxyError, httpx.UnsupportedProtocol)
 _LATER: Final = frozenset({408, 425, 502, 503, 504})
@@ -45,7 +46,7 @@ _MAY_HAVE_ACTED: Final = frozenset({301, 302, 303})
 _SHOWN: Final = 200
 
 
-def of_status(response: httpx.Response, url: str, *, has_session: bool) -> TransportError:
+def of_status(response: Head, url: str, *, has_session: bool) -> TransportError:
     """The error of an answer that is neither a success nor a JSON-RPC error."""
     status, phrase = response.status_code, response.reason_phrase
     said = f"the server answered {status}{' ' if phrase else ''}{phrase}"
@@ -75,7 +76,7 @@ def _outcome(status: int, later: float | None) -> Outcome:
     return "not_sent"
 
 
-def _retry_after(response: httpx.Response) -> float | None:
+def _retry_after(response: Head) -> float | None:
     """Seconds, from a number of them or from a date (RFC 9110, section 10.2.3)."""
     value = response.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():

@@ -10,7 +10,6 @@ import re
 from typing import Final, cast
 
 import attrs
-import httpx
 
 from trioxport._rpc import members_of
 from trioxport.abc import Era, Scope
@@ -27,6 +26,7 @@ from trioxport.transports.http._headers import (
     mirrored,
     version_of,
 )
+from trioxport.transports.http._wire import Head
 
 logger: Final = logging.getLogger("trioxport")
 
@@ -92,14 +92,14 @@ class Session:
                 found |= self._tools.headers(message)
         return found
 
-    def heard(self, http: httpx.Response) -> None:
+    def heard(self, http: Head) -> None:
         """Note which content codings the server says, with any response, that it accepts (RFC 9110, section 12.5.3)."""
         accepted = http.headers.get("accept-encoding")
         info = self._scope.info
         if accepted is not None and accepted != info.headers.get("accept-encoding"):
             info.headers = {**info.headers, "accept-encoding": accepted}
 
-    def answered(self, request: Request, response: Response, http: httpx.Response) -> Response:
+    def answered(self, request: Request, response: Response, http: Head) -> Response:
         """Learn from the result of ``request``; returns what of it the application is to see.
 
         Raises ``ProtocolViolation`` for a session id that is none.
@@ -113,8 +113,8 @@ class Session:
                 return self._without_invalid_tools(response)
         return response
 
-    def _opened(self, response: Response, http: httpx.Response) -> None:
-        session_id = http.headers.get(SESSION)
+    def _opened(self, response: Response, http: Head) -> None:
+        session_id = http.headers.get(SESSION.lower())
         if session_id is not None and not _SESSION_ID.fullmatch(session_id):
             raise ProtocolViolation("the session id has characters that none may have", outcome="unknown")
         version = members_of(response.result).get("protocolVersion")

@@ -1,37 +1,74 @@
-"""HTTP exchanges over ``httpx``, which leave no response, stream or generator to the garbage collector."""
+"""HTTP exchanges with one endpoint, whatever carries them: what is asked, what is answered, and the answer's body."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
-from typing import Final
+from contextlib import asynccontextmanager
+from typing import Final, Protocol, TypeAlias
 
 import attrs
-import httpx
-import trio
 
 from trioxport.errors import MessageTooLarge, ProtocolViolation
 from trioxport.framing.base import EXCERPT
 
 CLOSING: Final = 1.0
-"""Seconds that closing a connection may take."""
+"""Seconds that closing connections may take."""
+
+
+@attrs.frozen
+class Asked:
+    """One HTTP request to the endpoint's origin.
+
+    Args:
+        method: The HTTP method.
+        path: The path and query, as they go on the wire.
+        headers: Its headers, by names in lower case.
+        content: Its body, or None for none.
+        patient: Whether the server may be silent for as long as it likes.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    content: bytes | None = None
+    patient: bool = False
+
+
+@attrs.frozen
+class Head:
+    """The head of a response; ``headers`` by names in lower case."""
+
+    status_code: int
+    reason_phrase: str
+    headers: Mapping[str, str]
+
+    @property
+    def is_success(self) -> bool:
+        return 200 <= self.status_code < 300
+
+
+class Source(Protocol):
+    """The bytes of a response's body as they come. Its methods raise what ``httpx`` raises."""
+
+    async def read(self) -> bytes:
+        """The next bytes; none at the end."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give the connection back if everything was read, or close it: within ``CLOSING``, even if cancelled."""
+        ...
+
+
+Carry: TypeAlias = Callable[[Asked], Awaitable[tuple[Head, Source]]]
+"""Sends a request, and returns the response with its body unread. Raises what ``httpx`` raises."""
 
 
 class Body:
     """The body of a response, chunk by chunk."""
 
-    def __init__(self, response: httpx.Response) -> None:
-        stream = response.stream
-        assert isinstance(stream, httpx.AsyncByteStream)
-        self._response = response
-        self._chunks = aiter(stream)
-
-    async def read(self) -> bytes:
-        """The next bytes; none at the end."""
-        async for chunk in self._chunks:
-            if chunk:
-                return chunk
-        return b""
+    def __init__(self, source: Source) -> None:
+        self.read = source.read
+        self.aclose = source.aclose
 
     async def whole(self, max_size: int) -> bytes:
         """All of it. Raises ``MessageTooLarge``."""
@@ -45,63 +82,40 @@ class Body:
                 )
         return bytes(kept)
 
-    async def aclose(self) -> None:
-        """Close the response. One that was read to its end gives its connection back; any other breaks it.
-
-        The stream consists of generators within generators, of which ``aclose`` reaches the outermost only. So it is
-        read on, cancelled: that runs through all of them.
-        """
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            with suppress(httpx.HTTPError):
-                while await self.read():
-                    pass
-        with trio.CancelScope(deadline=trio.current_time() + CLOSING, shield=True), suppress(httpx.HTTPError):
-            await self._response.aclose()
-
 
 @attrs.frozen
 class Wire:
     """Where requests go, and how.
 
     Args:
-        build: Makes a request as ``httpx.Request`` does.
-        send: Sends it, and returns the response with its body unread.
-        url: The endpoint.
+        carry: What sends them.
+        url: The endpoint, redacted.
+        path: Its path and query.
         headers: What goes with each request, by names in lower case.
-        timeouts: Seconds to connect, to wait for a connection, and to hear nothing.
     """
 
-    build: Callable[..., httpx.Request]
-    send: Callable[[httpx.Request], Awaitable[httpx.Response]]
-    url: httpx.URL
+    carry: Carry
+    url: str
+    path: str
     headers: Mapping[str, str]
-    timeouts: Mapping[str, float | None]
 
     @asynccontextmanager
     async def exchange(
         self, method: str, headers: Mapping[str, str], content: bytes | None = None, *, patient: bool = False
-    ) -> AsyncGenerator[tuple[httpx.Response, Body]]:
+    ) -> AsyncGenerator[tuple[Head, Body]]:
         """Send a request and take its response; ``patient``: however long it is silent.
 
         Raises what ``httpx`` raises, and ``ProtocolViolation``. Cancelled, the connection is closed.
         """
-        timeouts = {**self.timeouts, "read": None} if patient else dict(self.timeouts)
-        request = self.build(
-            method, self.url, headers={**self.headers, **headers}, content=content, extensions={"timeout": timeouts}
-        )
-        response = await self.send(request)
-        body = Body(response)
+        head, source = await self.carry(Asked(method, self.path, {**self.headers, **headers}, content, patient))
         try:
-            coding = response.headers.get("content-encoding", "identity")
-            if coding.lower() != "identity":
+            if head.headers.get("content-encoding", "identity").lower() != "identity":
                 raise ProtocolViolation("the answer is compressed, which nobody asked for", outcome="unknown")
-            yield response, body
+            yield head, Body(source)
         finally:
-            await body.aclose()
+            await source.aclose()
 
 
-def media_type(response: httpx.Response) -> str:
+def media_type(head: Head) -> str:
     """The type and subtype of a response, without parameters; empty if it says none."""
-    kind: str = response.headers.get("content-type", "")
-    return kind.partition(";")[0].strip().lower()
+    return head.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
-import trio
 
 from trioxport.abc import FrameChannels, Scope
 from trioxport.config import redact_url
-from trioxport.errors import ConnectTimeout, UsageError
+from trioxport.errors import UsageError
 from trioxport.messages import NOTHING
 from trioxport.transports._accepting import is_loopback, refuse_plaintext
-from trioxport.transports._tls import TLSStream
 
 if TYPE_CHECKING:
     import httpx
 
+    from trioxport.transports.http._direct import Direct, Origin
     from trioxport.transports.http._wire import Wire
 
 _PORTS = {"http": 80, "https": 443}
@@ -47,11 +46,12 @@ class Http:
         idle_timeout: Seconds without a byte from the server after which a request has failed.
         total_timeout: Seconds for the whole of a request.
         pool_timeout: Seconds that a request may wait for others to end.
+        keepalive_expiry: Seconds that a connection may rest before it is used no more. Many servers end one after five.
         max_concurrency: Requests in flight at the same time. Streams for listening do not count, nor do they end for
             their silence.
 
-    Proxies are those of the environment; loopback is never asked for through one. Entering makes a connection, and with
-    ``https`` a TLS handshake, to know that there is a server; it is closed unused, and requests make their own.
+    Proxies are those of the environment; loopback is never asked for through one. Without a proxy, entering makes a
+    connection, and with ``https`` a TLS handshake, to know that there is a server; the first request uses it.
     Specification 2026-07-28, basic/transports/streamable-http; 2025-11-25, basic/transports.
     """
 
@@ -63,6 +63,7 @@ class Http:
     idle_timeout: float = attrs.field(default=300.0, validator=_positive, kw_only=True)
     total_timeout: float = attrs.field(default=3600.0, validator=_positive, kw_only=True)
     pool_timeout: float = attrs.field(default=30.0, validator=_positive, kw_only=True)
+    keepalive_expiry: float = attrs.field(default=4.0, validator=_positive, kw_only=True)
     max_concurrency: int = attrs.field(default=100, validator=_positive, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
@@ -99,58 +100,71 @@ class Http:
     async def _wire(self, scope: Scope, host: str) -> AsyncGenerator[Wire]:
         import httpx
 
+        from trioxport import __version__
+        from trioxport.transports.http._borrowed import Borrowed
+        from trioxport.transports.http._direct import Direct
         from trioxport.transports.http._session import COMMON, own_fields
-        from trioxport.transports.http._wire import CLOSING, Wire
+        from trioxport.transports.http._wire import Wire
 
-        fields = {**own_fields(dict(self.headers)), **COMMON}
+        url = httpx.URL(self.url)
+        fields = {"user-agent": f"trioxport/{__version__}", **own_fields(dict(self.headers)), **COMMON}
+        bound = partial(Wire, url=str(self), path=url.raw_path.decode("ascii"), headers=fields)
         timeouts = {
             "connect": self.connect_timeout,
             "read": self.idle_timeout,
             "write": self.idle_timeout,
             "pool": self.pool_timeout,
         }
-        bound = partial(Wire, url=httpx.URL(self.url), headers=fields, timeouts=timeouts)
+        borrowed = partial(Borrowed, url=url, timeouts=timeouts)
         if self.client is not None:
-            yield bound(self.client.build_request, partial(self.client.send, stream=True, follow_redirects=False))
+            send = partial(self.client.send, stream=True, follow_redirects=False)
+            yield bound(borrowed(self.client.build_request, send).carry)
             return
         proxy = _proxy(self.url, host)
-        context = self._context()
-        await self._probe(scope, proxy, context)
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=self.max_concurrency)
-        pool = httpx.AsyncHTTPTransport(verify=context, limits=limits, proxy=proxy)
+        scope.info.peer = urlsplit(proxy or self.url).netloc.rpartition("@")[2]
+        direct = Direct(self._origin(httpx.URL(proxy or self.url), None if proxy else self._context()))
         try:
-            yield bound(httpx.Request, pool.handle_async_request)
+            scope.info.tls = await self._reached(direct)
+            if proxy is None:
+                yield bound(direct.carry)
+                return
         finally:
-            with trio.CancelScope(deadline=trio.current_time() + CLOSING, shield=True):
-                await pool.aclose()
+            await direct.aclose()
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=self.max_concurrency)
+        async with httpx.AsyncHTTPTransport(verify=self._context() or True, limits=limits, proxy=proxy) as pool:
+            yield bound(borrowed(httpx.Request, pool.handle_async_request).carry)
 
-    def _context(self) -> ssl.SSLContext:
-        if self.ssl_context is not None:
-            return self.ssl_context
-        if self.url.startswith("https"):
-            return ssl.create_default_context()
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used; the default takes long to load
+    async def _reached(self, direct: Direct) -> str | None:
+        """The version of TLS. Raises a ``ConnectError`` if nobody is there, or nobody who can be trusted."""
+        import httpx
 
-    async def _probe(self, scope: Scope, proxy: str | None, context: ssl.SSLContext) -> None:
-        """Raise a ``ConnectError`` if nobody is there, or nobody who can be trusted."""
-        from trioxport.transports.http._failures import of_connecting
+        from trioxport.transports.http._failures import of_exchange
 
-        parts: Any = urlsplit(proxy or self.url)
         try:
-            with trio.fail_after(self.connect_timeout):
-                stream = await trio.open_tcp_stream(parts.hostname, parts.port or _PORTS.get(parts.scheme, 1080))
-                async with stream:
-                    if proxy is None and parts.scheme == "https":
-                        tls = TLSStream(stream, context, server_hostname=parts.hostname)
-                        await tls.do_handshake()
-                        scope.info.tls = tls.version
-        except trio.TooSlowError as error:
-            raise ConnectTimeout(f"no connection within {self.connect_timeout:g} s", target=str(self)) from error
-        except (OSError, UnicodeError, trio.BrokenResourceError) as error:
-            failure = of_connecting(error)
+            return await direct.warm()
+        except httpx.TransportError as error:
+            failure = of_exchange(error)
             failure.target = str(self)
             raise failure from error
-        scope.info.peer = parts.netloc.rpartition("@")[2]
+
+    def _origin(self, url: httpx.URL, context: ssl.SSLContext | None) -> Origin:
+        from trioxport.transports.http._direct import Origin
+
+        return Origin(
+            host=url.host,
+            port=url.port or _PORTS.get(url.scheme, 1080),
+            authority=url.netloc,
+            tls=context,
+            connect_timeout=self.connect_timeout,
+            idle_timeout=self.idle_timeout,
+            max_idle=self.max_concurrency,
+            keepalive=self.keepalive_expiry,
+        )
+
+    def _context(self) -> ssl.SSLContext | None:
+        if not self.url.startswith("https"):
+            return None
+        return self.ssl_context or ssl.create_default_context()
 
 
 def _split(url: str) -> SplitResult | None:

@@ -1,0 +1,20 @@
+"""Every transport of trioxport under the official Python SDK (the extra ``mcp``), on Trio, as client and as server::
+
+async with Client(sdk_transport("wss://example.com/mcp", layers=[Retry()])) as client: ...
+
+await serve_sdk(server, "tcp://127.0.0.1:8000")
+"""
+
+try:
+    import mcp as mcp  # so that what is missing is said here
+except ModuleNotFoundError as error:
+    from trioxport.errors import UsageError
+
+    raise UsageError(
+        "the official Python SDK is not installed", hint="Install it: pip install 'trioxport[mcp]'"
+    ) from error
+
+from trioxport.interop.mcp_sdk._client import sdk_transport
+from trioxport.interop.mcp_sdk._server import serve_sdk
+
+__all__ = ["sdk_transport", "serve_sdk"]

@@ -1,0 +1,55 @@
+"""A target as a transport of the SDK's ``Client``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Concatenate, Final, ParamSpec, TypeAlias
+
+from mcp.shared.message import ClientMessageMetadata, MessageMetadata
+
+from trioxport.config import Target
+from trioxport.interop.mcp_sdk._streams import SDKReadStream, SDKWriteStream
+from trioxport.messages import NOTHING, Incoming
+from trioxport.opening import open_transport
+
+Options = ParamSpec("Options")
+Streams: TypeAlias = tuple[SDKReadStream, SDKWriteStream]
+
+_OURS: Final = ("mcp-protocol-version", "mcp-session-id", "mcp-method", "mcp-name")
+"""Headers that the SDK writes for its own HTTP transport, and that ours reads from the message itself."""
+
+
+def _with_options_of(
+    opener: Callable[Concatenate[Target, Options], object],
+) -> Callable[
+    [Callable[..., AbstractAsyncContextManager[Streams]]],
+    Callable[Concatenate[Target, Options], AbstractAsyncContextManager[Streams]],
+]:
+    """Give a function the parameters of ``opener``, for type checkers."""
+    return lambda function: function
+
+
+@_with_options_of(open_transport)
+@asynccontextmanager
+async def sdk_transport(target: Target, **options: Any) -> AsyncGenerator[Streams]:
+    """A transport for the SDK's ``Client`` or ``ClientSession``: ``Client(sdk_transport("wss://example.com/mcp"))``.
+
+    Takes what :func:`trioxport.open_transport` takes, and raises what it raises. What cannot be delivered is an
+    ``MCPError`` to whoever asked: its code is the one that the SDK's own transports use, its ``data`` says the error,
+    the ``outcome`` and whether a retry may help. Per-message headers of the SDK reach the wire; those of the protocol
+    are written by the transport. Leaving sends what was accepted, within ``close_timeout``.
+    """
+    async with open_transport(target, **options) as (tx, rx):
+        yield SDKReadStream(rx, _nothing_known), SDKWriteStream(tx, _to_wire)
+
+
+def _nothing_known(message: Incoming) -> MessageMetadata:
+    return None
+
+
+def _to_wire(metadata: MessageMetadata) -> Mapping[str, Any]:
+    if not isinstance(metadata, ClientMessageMetadata):
+        return NOTHING
+    headers = {name: value for name, value in (metadata.headers or {}).items() if name.lower() not in _OURS}
+    return {"headers": headers} if headers else NOTHING

@@ -1,0 +1,103 @@
+"""Messages of trioxport as messages of the SDK, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, assert_never
+
+import mcp_types as types
+from pydantic import ValidationError
+
+from trioxport.errors import (
+    ConnectError,
+    ConnectionLost,
+    HTTPStatusError,
+    ProtocolViolation,
+    RequestTimeout,
+    SessionExpired,
+    TransportError,
+)
+from trioxport.messages import (
+    NOTHING,
+    ErrorResponse,
+    Incoming,
+    Message,
+    Notification,
+    Request,
+    Response,
+    Undelivered,
+)
+
+_CODES: Final = (
+    (RequestTimeout, types.REQUEST_TIMEOUT),
+    (SessionExpired, types.INVALID_REQUEST),
+    (ConnectionLost | ConnectError, types.CONNECTION_CLOSED),
+)
+"""The codes that the SDK's own transports give to what they cannot deliver."""
+
+
+def to_sdk(message: Incoming) -> types.JSONRPCMessage:
+    """The SDK's form of what was received.
+
+    Raises what trioxport has to tell and JSON-RPC cannot: the ``TransportError`` of an undelivered notification or
+    response, or a ``ProtocolViolation`` for a message that the SDK has no form for.
+    """
+    try:
+        return _form_of(message)
+    except ValidationError as error:
+        violation = ProtocolViolation("a message has parameters, or a result, that are no JSON object")
+        if isinstance(message, Response):
+            return _error(message.id, types.INVALID_REQUEST, str(violation))
+        raise violation from error
+
+
+def _form_of(message: Incoming) -> types.JSONRPCMessage:
+    match message:
+        case Request():
+            return types.JSONRPCRequest(jsonrpc="2.0", id=message.id, method=message.method, **_params(message))
+        case Notification():
+            return types.JSONRPCNotification(jsonrpc="2.0", method=message.method, **_params(message))
+        case Response():
+            return types.JSONRPCResponse(jsonrpc="2.0", id=message.id, result=message.result)
+        case Undelivered():
+            if message.id is None:
+                raise message.cause
+            return _error(message.id, code_of(message.cause), message.message, data_of(message.cause))
+        case ErrorResponse():
+            return _error(message.id, message.code, message.message, message.data)
+    assert_never(message)
+
+
+def _params(message: Request | Notification) -> dict[str, Any]:
+    return {} if message.params is None else {"params": message.params}
+
+
+def _error(request_id: types.RequestId | None, code: int, text: str, data: object = None) -> types.JSONRPCError:
+    return types.JSONRPCError(jsonrpc="2.0", id=request_id, error=types.ErrorData(code=code, message=text, data=data))
+
+
+def code_of(error: TransportError) -> int:
+    """The JSON-RPC code that the SDK's users know for such a failure."""
+    if isinstance(error, HTTPStatusError) and error.status == 404:
+        return types.METHOD_NOT_FOUND
+    return next((code for kind, code in _CODES if isinstance(error, kind)), types.INTERNAL_ERROR)
+
+
+def data_of(error: TransportError) -> dict[str, Any]:
+    """What else trioxport knows of a failure, as the ``data`` of a JSON-RPC error."""
+    return {"error": type(error).__name__, "outcome": error.outcome, "retryable": error.retryable}
+
+
+def from_sdk(message: types.JSONRPCMessage, metadata: Mapping[str, Any] = NOTHING) -> Message:
+    """trioxport's form of what the SDK sends."""
+    match message:
+        case types.JSONRPCRequest():
+            return Request(message.id, message.method, message.params, metadata=metadata)
+        case types.JSONRPCNotification():
+            return Notification(message.method, message.params, metadata=metadata)
+        case types.JSONRPCResponse():
+            return Response(message.id, message.result, metadata=metadata)
+        case types.JSONRPCError():
+            error = message.error
+            return ErrorResponse(message.id, error.code, error.message, error.data, metadata=metadata)
+    assert_never(message)
