@@ -15,6 +15,7 @@ from typing import Final
 
 import pytest
 
+from trioxport.transports.http import _eras
 from trioxport.transports.stdio import command
 
 DEADLINE: Final = 30.0
@@ -50,6 +51,12 @@ def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Generator[None]:
     leaked = _new(_descriptors(), descriptors) + _new(_children(), children)
     if leaked:
         pytest.fail("left behind: " + "; ".join(leaked), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def _knows_no_server() -> None:
+    """A port may have been another server's in an earlier test."""
+    _eras.forget_all()
 
 
 def _deadline(request: pytest.FixtureRequest) -> float:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import pytest
 import trio
-from scripted_http import Reply, Script, Server, serving
+from legacy_http import INITIALIZE, legacy, shake_hands
+from scripted_http import Reply, serving
 
 from trioxport import (
-    Connection,
     ConnectionLost,
-    ErrorResponse,
-    HTTPStatusError,
     Notification,
     Request,
     Response,
@@ -20,39 +18,9 @@ from trioxport import (
     Undelivered,
     open_transport,
 )
-from trioxport.peer import open_peer
-from trioxport.transports.http import _pauses
+from trioxport.transports.http import Http, _pauses
 
 BOUND: Final = 15.0
-INITIALIZE: Final = Request(0, "initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {}})
-INITIALIZED: Final = Notification("notifications/initialized")
-HELLO: Final = {"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": {"name": "s", "version": "1"}}
-
-
-def legacy(script: Script | None = None, session_id: str | None = "abc", stream: Script | None = None) -> Script:
-    """A legacy server, which does ``script`` for all but the handshake and ``stream`` for a GET."""
-
-    async def scripted(reply: Reply) -> None:
-        asked = reply.asked
-        if asked.rpc == "initialize":
-            await reply.result(HELLO, **({} if session_id is None else {"mcp_session_id": session_id}))
-        elif asked.rpc == "GET":
-            await (reply.status(405) if stream is None else stream(reply))
-        elif asked.rpc == "DELETE":
-            await reply.status(200)
-        elif script is not None and asked.rpc != "notifications/initialized":
-            await script(reply)
-        else:
-            await (reply.result() if "id" in asked.message and asked.rpc else reply.status(202))
-
-    return scripted
-
-
-async def shake_hands(connection: Connection, server: Server) -> None:
-    await connection.tx.send(INITIALIZE)
-    assert await connection.rx.receive() == Response(0, HELLO)
-    await connection.tx.send(INITIALIZED)
-    await server.until(lambda: "GET" in server.rpcs())
 
 
 async def test_a_session_from_its_beginning_to_its_end() -> None:
@@ -257,7 +225,7 @@ async def test_a_cancellation_is_told_and_the_stream_is_left() -> None:
             assert server.rpcs()[-1] == "notifications/cancelled"
 
 
-async def test_a_session_that_the_server_forgot() -> None:
+async def test_a_session_that_the_server_forgot_is_the_applications_to_renew_if_it_wants() -> None:
     async def script(reply: Reply) -> None:
         known = reply.asked.headers.get("mcp-session-id") == "new"
         await (reply.result() if known else reply.error(-32600, None, 404))
@@ -272,7 +240,10 @@ async def test_a_session_that_the_server_forgot() -> None:
             await legacy(script)(reply)
 
     with trio.fail_after(BOUND):
-        async with serving(scripted) as server, open_transport(server.url) as connection:
+        async with (
+            serving(scripted) as server,
+            open_transport(Http(server.url, renew_session=False)) as connection,
+        ):
             tx, rx = connection
             await shake_hands(connection, server)
             await tx.send(Request(1, "tools/call", {}))
@@ -315,64 +286,3 @@ async def test_the_end_of_a_session_is_bounded(how: str) -> None:
                 await shake_hands(connection, server)
                 begin = trio.current_time()
             assert trio.current_time() - begin < 2
-
-
-# Which era it is.
-
-
-@pytest.mark.parametrize(
-    "refusal",
-    [
-        lambda reply: reply.status(400, b"Bad Request: no session", content_type="text/plain"),
-        lambda reply: reply.status(400),
-        lambda reply: reply.status(404, b"<h1>", content_type="text/html"),
-        lambda reply: reply.status(405),
-        lambda reply: reply.error(-32600, "server-error", 400),
-        lambda reply: reply.error(-32601, None, 404),
-        lambda reply: reply.error(-32601, reply.asked.message["id"], 200),
-    ],
-)
-async def test_a_server_that_does_not_know_the_modern_era_is_legacy(refusal: Any) -> None:
-    async def scripted(reply: Reply) -> None:
-        await (refusal(reply) if reply.asked.rpc == "server/discover" else legacy()(reply))
-
-    with trio.fail_after(BOUND):
-        async with serving(scripted) as server:
-            async with open_transport(server.url) as connection, open_peer(connection) as peer:
-                negotiated = await peer.negotiate(client_info={"name": "c", "version": "1"})
-                assert (negotiated.era, negotiated.protocol_version) == ("legacy", "2025-06-18")
-                assert await peer.request("tools/list") == {}
-            first, second = server.asked[:2]
-            assert (first.rpc, first.headers["mcp-method"]) == ("server/discover", "server/discover")
-            assert (second.rpc, "mcp-protocol-version" in second.headers) == ("initialize", False)
-            assert server.asked[-1].rpc == "DELETE"
-
-
-@pytest.mark.parametrize("status", [500, 503])
-async def test_a_server_that_fails_is_of_no_era(status: int) -> None:
-    async def script(reply: Reply) -> None:
-        await reply.status(status)
-
-    with trio.fail_after(BOUND):
-        async with serving(script) as server, open_transport(server.url) as connection, open_peer(connection) as peer:
-            with pytest.raises(HTTPStatusError):
-                await peer.negotiate(client_info={"name": "c", "version": "1"})
-            assert server.rpcs() == ["server/discover"]
-
-
-async def test_an_initialize_in_vain_leaves_the_modern_era_open() -> None:
-    async def script(reply: Reply) -> None:
-        if reply.asked.rpc == "initialize":
-            await reply.error(-32022, reply.asked.message["id"], 400)
-        else:
-            await reply.result()
-
-    modern = {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}
-    with trio.fail_after(BOUND):
-        async with serving(script) as server, open_transport(server.url) as (tx, rx):
-            await tx.send(INITIALIZE)
-            assert isinstance(await rx.receive(), ErrorResponse)
-            await tx.send(Request(1, "tools/list", modern))
-            assert await rx.receive() == Response(1, {})
-            headers = server.asked[-1].headers
-            assert (headers["mcp-protocol-version"], headers["mcp-method"]) == ("2026-07-28", "tools/list")

@@ -80,6 +80,8 @@ async def negotiate(peer: Peer, client: Client, era: Era | None, probe_timeout: 
         return await _initialize(peer, client)
     if era == "modern":
         return await _discover_or_explain(peer, client)
+    if peer.connection.info.era == "legacy":  # so its server was, the last time
+        return await _initialize_or_discover(peer, client)
     try:
         return await _discover(peer, client, probe_timeout)
     except JSONRPCError as error:
@@ -97,13 +99,15 @@ async def negotiate(peer: Peer, client: Client, era: Era | None, probe_timeout: 
 
 
 async def _initialize_or_discover(peer: Peer, client: Client) -> Negotiated:
-    """After a silent probe. A modern server that was merely slow to start refuses ``initialize``: so ask it again."""
+    """For a server that only seems to be legacy: if it is modern, it refuses ``initialize``, and is asked again."""
     try:
         return await _initialize(peer, client)
-    except (JSONRPCError, VersionMismatch) as refusal:
+    except (JSONRPCError, VersionMismatch, HTTPStatusError) as refusal:
+        if isinstance(refusal, HTTPStatusError) and refusal.status not in _REFUSALS:
+            raise
         try:
             return await _discover(peer, client, ANSWER_TIMEOUT)
-        except (JSONRPCError, ProtocolViolation, DecodeError, RequestTimeout):
+        except (JSONRPCError, ProtocolViolation, DecodeError, RequestTimeout, HTTPStatusError):
             raise refusal from None
 
 

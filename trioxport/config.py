@@ -27,6 +27,8 @@ ENTRY_POINTS: Final = "trioxport.transports"
 _BUILT_IN: Final = {
     "http": "trioxport.transports.http:Http.from_url",
     "https": "trioxport.transports.http:Http.from_url",
+    "sse+http": "trioxport.transports.http:Http.from_url",
+    "sse+https": "trioxport.transports.http:Http.from_url",
     "memory": "trioxport.transports.memory:Memory.from_url",
     "stdio": "trioxport.transports.stdio:stdio_from_url",
     "tcp": "trioxport.transports.stream:Tcp.from_url",

@@ -15,6 +15,7 @@ from trioxport.errors import (
     DecodeError,
     MessageTooLarge,
     ProtocolViolation,
+    SessionExpired,
     TransportError,
 )
 from trioxport.frames import Frame
@@ -49,6 +50,8 @@ class Exchange:
         request: Its message.
         listening: Whether its answer is a stream that goes on for ever (``subscriptions/listen``).
         scope: Cancelling it closes the stream, which in the modern era cancels the request.
+        session_id: The session that its POST named.
+        sent: Whether its turn came, so that the server may know of it.
         cancelled: Whether the application has cancelled it.
         started: Whether the server has begun to answer.
         answered: Whether the answer has come.
@@ -56,11 +59,35 @@ class Exchange:
 
     frame: Frame
     request: Request
-    listening: bool
+    listening: bool = False
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    session_id: str | None = None
+    sent: bool = False
     cancelled: bool = False
     started: bool = False
     answered: bool = False
+
+    def cancel(self) -> None:
+        """Give it up, and say nothing of it."""
+        self.cancelled = True
+        self.scope.cancel()
+
+
+@attrs.frozen
+class Refusal:
+    """An answer with a status that is none of success.
+
+    Args:
+        status: That status.
+        failure: What it means.
+        answer: The JSON-RPC error in the body, as the request's answer, where it says more than the status.
+        code: Its code.
+    """
+
+    status: int
+    failure: TransportError
+    answer: Frame | None = None
+    code: int | None = None
 
 
 @attrs.frozen
@@ -79,13 +106,15 @@ class Answers:
     wire: Wire
     deliver: Deliver
 
-    async def take(self, exchange: Exchange, response: Head, body: Body) -> None:
-        """Deliver what ``response`` brings. Raises a ``TransportError`` or an ``httpx`` error if no answer comes."""
-        exchange.started = True
+    async def take(self, exchange: Exchange, response: Head, body: Body) -> Refusal | None:
+        """Deliver what ``response`` brings, unless it is a refusal, which is returned.
+
+        Raises a ``TransportError`` or an ``httpx`` error if no answer comes.
+        """
         kind = media_type(response)
         if not response.is_success:
-            await self._take_refusal(exchange, response, body)
-        elif kind == "text/event-stream":
+            return await self._refusal(exchange, response, body)
+        if kind == "text/event-stream":
             await self._take_events(exchange, response, body)
         elif kind == "application/json":
             await self._take_json(exchange, response, body)
@@ -95,6 +124,14 @@ class Answers:
             )
         else:
             raise ProtocolViolation(f"an answer is of the content type {kind[:80]!r}", outcome="unknown")
+        return None
+
+    async def settle(self, exchange: Exchange, refusal: Refusal) -> None:
+        """Deliver a refusal as the answer, or raise what it means."""
+        if refusal.answer is None:
+            raise refusal.failure
+        exchange.answered = True
+        await self.deliver([refusal.answer])
 
     async def _take_json(self, exchange: Exchange, response: Head, body: Body) -> None:
         payload = await body.whole(self.scope.limits.max_message_size)
@@ -109,21 +146,22 @@ class Answers:
         if not exchange.answered:
             raise ProtocolViolation("what came for an answer is none to this request", outcome="unknown")
 
-    async def _take_refusal(self, exchange: Exchange, response: Head, body: Body) -> None:
+    async def _refusal(self, exchange: Exchange, response: Head, body: Body) -> Refusal:
         """A JSON-RPC error is the answer, whatever its id: the server may not have read so far."""
-        failure = _failures.of_status(response, self.wire.url, has_session=self.session.id is not None)
-        expired = response.status_code == 404 and self.session.id is not None
-        if response.status_code in _STATUS_FIRST or expired or media_type(response) != "application/json":
-            raise failure
+        status = response.status_code
+        failure = _failures.of_status(response, self.wire.url, has_session=exchange.session_id is not None)
+        says_all = status in _STATUS_FIRST or isinstance(failure, SessionExpired)
+        if says_all or media_type(response) != "application/json":
+            return Refusal(status, failure)
         try:
             payload = await body.whole(self.scope.limits.max_message_size)
             message = self.scope.codec.decode(payload)
         except (DecodeError, ProtocolViolation, MessageTooLarge, httpx.TransportError):
-            raise failure from None
+            return Refusal(status, failure)
         if not isinstance(message, ErrorResponse):
-            raise failure
-        exchange.answered = True
-        await self.deliver([Frame(payload, attrs.evolve(message, id=exchange.request.id))])
+            return Refusal(status, failure)
+        answer = Frame(payload, attrs.evolve(message, id=exchange.request.id))
+        return Refusal(status, failure, answer, message.code)
 
     async def _take_events(self, exchange: Exchange, response: Head, body: Body) -> None:
         decoder = EventDecoder(self.scope.limits.max_message_size)
@@ -177,7 +215,7 @@ class Answers:
             if isinstance(event, Oversized):
                 frames.append(frame_of(event))
             elif event.event == "message" and event.data:
-                frame = _decoded(self.scope, event.data)
+                frame = decoded(self.scope, event.data)
                 if isinstance(frame.message, Response | ErrorResponse):
                     self.scope.discard(ProtocolViolation("an answer on a stream that is for no request"))
                 else:
@@ -190,7 +228,7 @@ class Answers:
             if isinstance(event, Oversized):
                 frames.append(frame_of(event))
             elif event.event == "message" and event.data:
-                frame = _decoded(self.scope, event.data)
+                frame = decoded(self.scope, event.data)
                 if frame.message is None:
                     frames.append(frame)
                 else:
@@ -209,7 +247,9 @@ class Answers:
         if message.id != exchange.request.id:
             self.scope.discard(ProtocolViolation("an answer to another request than the one that its stream is for"))
             return None
-        if isinstance(message, Response) and not exchange.answered:
+        if isinstance(message, ErrorResponse) and not exchange.answered:
+            self.session.refused(exchange.request, response.status_code, message.code)
+        elif isinstance(message, Response) and not exchange.answered:
             seen = self.session.answered(exchange.request, message, response)
             if seen is not message:
                 payload, message = self.scope.codec.encode(seen), seen
@@ -217,8 +257,23 @@ class Answers:
         return Frame(payload, message)
 
 
-def _decoded(scope: Scope, payload: bytes) -> Frame:
+def decoded(scope: Scope, payload: bytes) -> Frame:
+    """The message in ``payload``, or why there is none."""
     try:
         return Frame(payload, scope.codec.decode(payload))
     except (DecodeError, ProtocolViolation) as error:
         return Frame(payload, error=error)
+
+
+async def post_one_way(wire: Wire, session: Session, frame: Frame, max_size: int) -> None:
+    """Post a message that has no answer, and wait until it is accepted.
+
+    Raises a ``TransportError``, ``SessionExpired`` among them, or an ``httpx`` error if it is not.
+    """
+    fields = session.post_fields(frame)
+    has_session = session.id is not None
+    async with wire.exchange("POST", fields, frame.payload) as (response, body):
+        session.heard(response)
+        if not response.is_success:
+            raise _failures.of_status(response, wire.url, has_session=has_session)
+        await body.whole(max_size)

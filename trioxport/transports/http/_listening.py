@@ -6,10 +6,13 @@ Specification 2025-11-25, basic/transports, sections Listening for Messages from
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Final
 
+import attrs
 import trio
 
+from trioxport.errors import SessionExpired
 from trioxport.framing.sse import EventDecoder
 from trioxport.transports.http._exchange import Answers
 from trioxport.transports.http._headers import LAST_EVENT
@@ -19,43 +22,81 @@ from trioxport.transports.http._wire import Wire, media_type
 
 logger: Final = logging.getLogger("trioxport")
 
+_TRY_AGAIN: Final = (200, 408, 425, 429)
+"""Answers after which there may be a stream later, besides failures of the server."""
 
-async def listen(wire: Wire, session: Session, answers: Answers, scope: trio.CancelScope) -> None:
+
+async def listen(
+    wire: Wire,
+    session: Session,
+    answers: Answers,
+    scope: trio.CancelScope,
+    renew: Callable[[str | None], Awaitable[None]] | None,
+) -> None:
     """Follow the standalone stream of a session, through its interruptions, until ``scope`` is cancelled.
 
-    A server need not have one (405). What is not resumed may be lost: that is how the stream is specified.
+    A server need not have one (405). What is not resumed may be lost: that is how the stream is specified. Where it
+    was there and the session is not known any more, ``renew`` begins a new session, whose stream is another one.
     """
+    stream, pauses = _Stream(wire, session, answers), Pauses()
     with scope:
-        last_event_id, pauses = "", Pauses()
         while True:
-            decoder = EventDecoder(answers.scope.limits.max_message_size, last_event_id)
             try:
-                heard = await _follow(wire, session, answers, decoder)
+                await stream.follow()
             except Exception as error:
                 logger.debug("%s: the stream of the server's own messages broke: %s", answers.scope.target, error)
-                heard = False
-            else:
-                if heard is None:
-                    return
-            last_event_id = decoder.last_event_id
-            await trio.sleep(pauses.after(decoder.retry, heard=heard))
+            if stream.status == 404 and stream.was_there and renew is not None:
+                await _renewed(renew, session.id)
+            if stream.status not in _TRY_AGAIN and stream.status < 500:
+                return
+            await trio.sleep(pauses.after(stream.decoder.retry, heard=stream.heard))
 
 
-async def _follow(wire: Wire, session: Session, answers: Answers, decoder: EventDecoder) -> bool | None:
-    """Whether anything came until the stream ended; None if there is no such stream."""
-    fields = {**session.fields(), **EVENTS}
-    if decoder.last_event_id:
-        fields[LAST_EVENT] = decoder.last_event_id
-    heard = False
-    async with wire.exchange("GET", fields, patient=True) as (response, body):
-        if not response.is_success or media_type(response) != "text/event-stream":
-            logger.debug("%s: no stream of the server's own messages: %s", answers.scope.target, response.status_code)
-            return None if response.status_code < 500 else False
-        while chunk := await body.read():
-            events = decoder.feed(chunk)
-            heard = heard or bool(events)
-            await answers.deliver(answers.heard(events))
-    return heard
+async def _renewed(renew: Callable[[str | None], Awaitable[None]], session_id: str | None) -> None:
+    try:
+        await renew(session_id)
+    except SessionExpired as error:
+        logger.debug("the stream of a session ends with it: %s", error)
+
+
+@attrs.define(eq=False)
+class _Stream:
+    """The standalone stream, across its interruptions.
+
+    Args:
+        status: What the last attempt was answered with: 200 for a stream, 500 too if there was no answer.
+        heard: Whether anything came in the last attempt.
+        was_there: Whether there ever was a stream.
+    """
+
+    wire: Wire
+    session: Session
+    answers: Answers
+    decoder: EventDecoder = attrs.field(init=False)
+    status: int = 500
+    heard: bool = False
+    was_there: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self.decoder = EventDecoder(self.answers.scope.limits.max_message_size)
+
+    async def follow(self) -> None:
+        """Deliver what comes until the stream ends. Raises what breaks it."""
+        place = self.decoder.last_event_id
+        self.decoder = EventDecoder(self.answers.scope.limits.max_message_size, place)
+        self.status, self.heard = 500, False
+        fields = {**self.session.fields(), **EVENTS, **({LAST_EVENT: place} if place else {})}
+        async with self.wire.exchange("GET", fields, patient=True) as (response, body):
+            is_stream = response.status_code == 200 and media_type(response) == "text/event-stream"
+            self.status = 405 if response.is_success and not is_stream else response.status_code
+            if not is_stream:
+                logger.debug("no stream of the server's own messages: %s", response.status_code)
+                return
+            self.was_there = True
+            while chunk := await body.read():
+                events = self.decoder.feed(chunk)
+                self.heard = self.heard or bool(events)
+                await self.answers.deliver(self.answers.heard(events))
 
 
 async def end_session(wire: Wire, session: Session) -> None:

@@ -11,11 +11,12 @@ from typing import Final, cast
 
 import attrs
 
-from trioxport._rpc import members_of
-from trioxport.abc import Era, Scope
+from trioxport._rpc import HEADER_MISMATCH, METHOD_NOT_FOUND, MISSING_CLIENT_CAPABILITY, UNSUPPORTED_VERSION, members_of
+from trioxport.abc import ConnectionInfo, Era, Scope
 from trioxport.errors import ProtocolViolation, UsageError
 from trioxport.frames import Frame
-from trioxport.messages import Message, Notification, Request, Response
+from trioxport.messages import Notification, Request, Response
+from trioxport.transports.http import _eras
 from trioxport.transports.http._headers import (
     LAST_EVENT,
     SESSION,
@@ -38,6 +39,12 @@ _RESERVED: Final = frozenset(
         *(VERSION, SESSION, LAST_EVENT, "Mcp-Method", "Mcp-Name"),
     )
 )
+OTHER_BINDING: Final = (400, 404, 405)
+"""Statuses with which a server refuses what it does not understand: then it may be of another era, or of HTTP+SSE."""
+MODERN_CODES: Final = (HEADER_MISMATCH, MISSING_CLIENT_CAPABILITY, UNSUPPORTED_VERSION)
+"""Errors in the body of such a refusal by which a modern server is known."""
+DISCOVER: Final = "server/discover"
+"""What every modern server knows; of any other method it may say that it does not."""
 COMMON: Final = {"accept-encoding": "identity"}
 ANSWERS: Final = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
 EVENTS: Final = {"accept": "text/event-stream"}
@@ -53,25 +60,53 @@ def own_fields(fields: dict[str, str]) -> dict[str, str]:
 
 
 class Session:
-    """One connection's state. In the modern era there is no session on the wire: only tools and a version."""
+    """One connection's state. In the modern era there is no session on the wire: only tools and a version.
 
-    def __init__(self, scope: Scope) -> None:
+    Attributes:
+        era: The era of what is sent and taken now; None before the first message that tells.
+        id: The legacy session, where the server has them.
+        version: The revision that headers name.
+        initialize: The last ``initialize``; ``initialized`` is the notification after it, once it was accepted.
+
+    Args:
+        scope: The connection's scope.
+        url: The endpoint, for what is known of it.
+        info: What to fill in; the connection's, if it is not told.
+    """
+
+    def __init__(self, scope: Scope, url: str, info: ConnectionInfo | None = None) -> None:
         self._scope = scope
+        self._url = url
+        self._info = scope.info if info is None else info
         self._tools = ToolHeaders()
         self.era: Era | None = None
         self.id: str | None = None
         self.version: str | None = None
+        self.initialize: Frame | None = None
+        self.initialized: Frame | None = None
 
-    def begin(self, message: Message) -> None:
-        """``message`` is about to be sent: an ``initialize`` begins anew, in the legacy era."""
+    def begin(self, frame: Frame) -> None:
+        """``frame`` is about to be sent: an ``initialize`` begins anew, in the legacy era."""
+        message = frame.message
         if isinstance(message, Request) and message.method == "initialize":
             self.era, self.id, self.version = "legacy", None, None
-            self._scope.info.session_id = None
+            self.initialize, self.initialized = frame, None
+            self._info.session_id = None
         elif isinstance(message, Request) and (version := version_of(message)):
             if self.era == "legacy" and self.version is None:  # its initialize was in vain
                 self.era = None
             if self.era != "legacy":
                 self.version = version
+
+    def anew(self) -> Session:
+        """The state of a connection that begins the handshake of this one again."""
+        fresh = Session(self._scope, self._url, attrs.evolve(self._info))
+        fresh.era = "legacy"
+        return fresh
+
+    def adopt(self, fresh: Session) -> None:
+        """Go on in the session that a second handshake has begun."""
+        self.id = self._info.session_id = fresh.id
 
     def fields(self) -> dict[str, str]:
         """The headers of every request."""
@@ -95,7 +130,7 @@ class Session:
     def heard(self, http: Head) -> None:
         """Note which content codings the server says, with any response, that it accepts (RFC 9110, section 12.5.3)."""
         accepted = http.headers.get("accept-encoding")
-        info = self._scope.info
+        info = self._info
         if accepted is not None and accepted != info.headers.get("accept-encoding"):
             info.headers = {**info.headers, "accept-encoding": accepted}
 
@@ -105,23 +140,37 @@ class Session:
         Raises ``ProtocolViolation`` for a session id that is none.
         """
         if request.method == "initialize":
-            self._opened(response, http)
+            session_id = http.headers.get(SESSION.lower())
+            if session_id is not None and not _SESSION_ID.fullmatch(session_id):
+                raise ProtocolViolation("the session id has characters that none may have", outcome="unknown")
+            self.opened(response, session_id)
+            _eras.learn(self._url, "legacy")
         elif self.era != "legacy":
-            self.era = self._scope.info.era = "modern"
-            self._scope.info.protocol_version = self.version
+            self.era = self._info.era = "modern"
+            self._info.protocol_version = self.version
+            _eras.learn(self._url, "modern")
             if request.method == "tools/list":
                 return self._without_invalid_tools(response)
         return response
 
-    def _opened(self, response: Response, http: Head) -> None:
-        session_id = http.headers.get(SESSION.lower())
-        if session_id is not None and not _SESSION_ID.fullmatch(session_id):
-            raise ProtocolViolation("the session id has characters that none may have", outcome="unknown")
+    def opened(self, response: Response, session_id: str | None) -> None:
+        """An ``initialize`` was answered."""
         version = members_of(response.result).get("protocolVersion")
-        self.id = self._scope.info.session_id = session_id
+        self.id = self._info.session_id = session_id
         self.version = version if isinstance(version, str) and _SESSION_ID.fullmatch(version) else None
-        self._scope.info.era = "legacy"
-        self._scope.info.protocol_version = self.version
+        self._info.era = "legacy"
+        self._info.protocol_version = self.version
+
+    def refused(self, request: Request, status: int, code: int | None) -> None:
+        """Learn of the era from an error: a modern server says in the body what is wrong, and no other one does so."""
+        if request.method == "initialize" and status in (200, *OTHER_BINDING):
+            _eras.forget(self._url)
+        elif self.era is None and status in OTHER_BINDING and version_of(request) is not None:
+            if code in MODERN_CODES or (code == METHOD_NOT_FOUND and request.method != DISCOVER):
+                self._info.era = "modern"
+            else:
+                self._info.era = "legacy"
+                _eras.forget(self._url)
 
     def _without_invalid_tools(self, response: Response) -> Response:
         result = members_of(response.result)

@@ -17,6 +17,7 @@ from trioxport.config import redact_url
 from trioxport.errors import UsageError
 from trioxport.messages import NOTHING
 from trioxport.transports._accepting import is_loopback, refuse_plaintext
+from trioxport.transports.http._conduct import Binding
 
 if TYPE_CHECKING:
     import httpx
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from trioxport.transports.http._wire import Wire
 
 _PORTS = {"http": 80, "https": 443}
+_SSE = "sse+"
 
 
 def _positive(_target: object, field: attrs.Attribute[Any], value: float) -> None:
@@ -49,6 +51,10 @@ class Http:
         keepalive_expiry: Seconds that a connection may rest before it is used no more. Many servers end one after five.
         max_concurrency: Requests in flight at the same time. Streams for listening do not count, nor do they end for
             their silence.
+        binding: ``"streamable"`` for Streamable HTTP, ``"sse"`` for the HTTP+SSE of 2024-11-05; by default the former,
+            and the latter where a server refuses an ``initialize`` as the specification says.
+        renew_session: Whether to begin a new session when the server forgot the old one: the handshake is repeated,
+            and then what was refused. Otherwise that is reported as ``SessionExpired``.
 
     Proxies are those of the environment; loopback is never asked for through one. Without a proxy, entering makes a
     connection, and with ``https`` a TLS handshake, to know that there is a server; the first request uses it.
@@ -65,6 +71,10 @@ class Http:
     pool_timeout: float = attrs.field(default=30.0, validator=_positive, kw_only=True)
     keepalive_expiry: float = attrs.field(default=4.0, validator=_positive, kw_only=True)
     max_concurrency: int = attrs.field(default=100, validator=_positive, kw_only=True)
+    binding: Binding = attrs.field(
+        default="auto", validator=attrs.validators.in_(("auto", "streamable", "sse")), kw_only=True
+    )
+    renew_session: bool = attrs.field(default=True, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         parts = _split(self.url)
@@ -77,14 +87,18 @@ class Http:
 
     @classmethod
     def from_url(cls, url: str) -> Self:
+        """The target of ``http(s)://…``, or of ``sse+http(s)://…``, which is HTTP+SSE without any question."""
+        if url[: len(_SSE)].lower() == _SSE:
+            return cls(url[len(_SSE) :], binding="sse")
         return cls(url)
 
     def __str__(self) -> str:
-        return redact_url(self.url)
+        return ("sse+" if self.binding == "sse" else "") + redact_url(self.url)
 
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
-        from trioxport.transports.http._client import Patience, converse
+        from trioxport.transports.http._client import converse
+        from trioxport.transports.http._conduct import Conduct
 
         parts = urlsplit(self.url)
         host = parts.hostname or ""
@@ -92,8 +106,15 @@ class Http:
             refuse_plaintext(host, str(self), scope.allow_plaintext)
         if scope.codec.content_type != "application/json":
             raise UsageError(f"HTTP carries JSON, not {scope.codec.name}", target=str(self))
-        patience = Patience(self.total_timeout, self.pool_timeout, self.max_concurrency)
-        async with self._wire(scope, host) as wire, converse(wire, scope, patience) as channels:
+        conduct = Conduct(
+            self.connect_timeout,
+            self.total_timeout,
+            self.pool_timeout,
+            self.max_concurrency,
+            self.binding,
+            self.renew_session,
+        )
+        async with self._wire(scope, host) as wire, converse(wire, scope, conduct) as channels:
             yield channels
 
     @asynccontextmanager
@@ -108,7 +129,7 @@ class Http:
 
         url = httpx.URL(self.url)
         fields = {"user-agent": f"trioxport/{__version__}", **own_fields(dict(self.headers)), **COMMON}
-        bound = partial(Wire, url=str(self), path=url.raw_path.decode("ascii"), headers=fields)
+        bound = partial(Wire, url=redact_url(self.url), path=url.raw_path.decode("ascii"), headers=fields)
         timeouts = {
             "connect": self.connect_timeout,
             "read": self.idle_timeout,
