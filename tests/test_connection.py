@@ -386,8 +386,19 @@ class TestSettling:
             await tx.send(Notification("notifications/cancelled", {"requestId": 1}))
             await tx.send(Request(2, "echo"))
             assert await rx.receive() == Response(2, None)
-            assert connection.statistics().discarded == {}
+            assert connection.statistics().discarded == {"late": 1}
         assert caplog.records == []
+
+    async def test_requests_that_an_orderly_end_leaves_unanswered_have_one_cause(self) -> None:
+        async def end(connection: Connection) -> None:
+            for _ in range(3):
+                await connection.rx.receive()
+
+        async with served(end) as target, open_transport(target) as (tx, rx):
+            for request_id in range(3):
+                await tx.send(Request(request_id, "anything"))
+            causes = [message.cause async for message in rx if isinstance(message, Undelivered)]
+        assert len(causes) == 3 and causes[0] is causes[1] is causes[2]
 
     async def test_a_subscription_that_the_server_ends_is_settled(self) -> None:
         async def end_subscriptions(connection: Connection) -> None:

@@ -264,7 +264,7 @@ async def test_a_cancelled_scope_cancels_on_the_wire_and_the_late_answer_is_drop
         await server.send(Response(request.id, {"too": "late"}))
         await server.send(Request("p", "ping"))
         assert await server.receive() == Response("p", {})
-        assert peer.connection.statistics().discarded == {}
+        assert peer.connection.statistics().discarded == {"late": 1}
 
 
 async def test_initialize_is_given_up_in_silence() -> None:

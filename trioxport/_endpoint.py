@@ -136,6 +136,7 @@ class _MessageReceive(ReceiveChannel[Incoming]):
         self._in_flight = in_flight
         self._ended = False
         self._closed = False
+        self._unanswered: TransportError | None = None
 
     async def receive(self) -> Incoming:
         while not self._ended:
@@ -166,7 +167,9 @@ class _MessageReceive(ReceiveChannel[Incoming]):
         if isinstance(message, Notification):
             self._in_flight.settle_cancelled(message, by_peer=True)
         elif isinstance(message, _ANSWERS) and not self._settles(message):
-            if message.id not in self._in_flight.cancelled:
+            if message.id in self._in_flight.cancelled:
+                self._supervisor.discarded["late"] += 1  # nobody's fault, so not a word about it
+            else:
                 self._supervisor.discard(ProtocolViolation(f"a response to no request in flight, id {message.id!r}"))
             return None
         return message
@@ -212,17 +215,18 @@ class _MessageReceive(ReceiveChannel[Incoming]):
             await trio.lowlevel.checkpoint()
             if waiting:
                 self._supervisor.failure_seen = failure is not None
-                return Undelivered.of(waiting.pop(next(iter(waiting))), _unanswered(failure, self._supervisor.target))
+                return Undelivered.of(waiting.pop(next(iter(waiting))), failure or self._ended_early())
         if failure is None:
             raise trio.EndOfChannel
         self._supervisor.failure_seen = True
         raise failure.with_traceback(None)
 
-
-def _unanswered(failure: TransportError | None, target: str) -> TransportError:
-    if failure is not None:
-        return failure
-    return ConnectionLost("the peer ended the connection before it answered", target=target)
+    def _ended_early(self) -> TransportError:
+        """One error for all requests: it is one event."""
+        if self._unanswered is None:
+            target = self._supervisor.target
+            self._unanswered = ConnectionLost("the peer ended the connection before it answered", target=target)
+        return self._unanswered
 
 
 def _sent_too_late(failure: TransportError | None, target: str) -> TransportError:

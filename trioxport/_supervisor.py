@@ -154,12 +154,12 @@ class Supervisor:
         return self.terms.codec
 
     @property
-    def close_timeout(self) -> float:
-        return self.terms.close_timeout
-
-    @property
     def connect_timeout(self) -> float:
         return self.terms.connect_timeout
+
+    @property
+    def close_timeout(self) -> float:
+        return self.terms.close_timeout
 
     @property
     def allow_plaintext(self) -> bool:

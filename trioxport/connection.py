@@ -19,7 +19,8 @@ class Statistics:
     """Counts of one connection.
 
     Args:
-        discarded: How many received things were skipped, by the name of the error that says why.
+        discarded: How many received things were skipped, by the name of the error that says why; ``"late"`` are answers
+            to requests that had been cancelled.
     """
 
     discarded: Mapping[str, int]
