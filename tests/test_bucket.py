@@ -64,6 +64,13 @@ def test_a_bucket_that_was_left_alone_is_full_and_as_if_never_used() -> None:
     assert bucket.tokens(1000.0) == 3
 
 
+def test_under_another_clock_it_is_full() -> None:
+    bucket = TokenBucket(Rate(1, burst=2))
+    for _ in range(2):
+        assert bucket.take(1e6) == 0
+    assert bucket.take(5.0) == bucket.take(5.0) == 0 < bucket.take(5.0)
+
+
 def test_the_burst_is_the_rate_unless_told_and_never_less_than_one() -> None:
     assert Rate(20).burst == 20
     assert Rate(0.5).burst == 1

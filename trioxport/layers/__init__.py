@@ -1,8 +1,23 @@
 """Layers: configuration that wraps a connection's channels. One module each, all in the same order: configuration,
 send side, receive side."""
 
+from trioxport._bucket import Rate, TokenBucket
+from trioxport.layers._circuit import CircuitState, FailureRate
+from trioxport.layers.circuit_breaker import CircuitBreaker, counts_as_failure
 from trioxport.layers.compression import Compression
 from trioxport.layers.logging import Logging
+from trioxport.layers.rate_limit import RateLimit
 from trioxport.layers.tap import Tap
 
-__all__ = ["Compression", "Logging", "Tap"]
+__all__ = [
+    "CircuitBreaker",
+    "CircuitState",
+    "Compression",
+    "FailureRate",
+    "Logging",
+    "Rate",
+    "RateLimit",
+    "Tap",
+    "TokenBucket",
+    "counts_as_failure",
+]

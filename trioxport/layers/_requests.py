@@ -1,0 +1,19 @@
+"""What the layers that follow requests have in common."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from trioxport._rpc import CANCELLED, members_of
+from trioxport.messages import Incoming, Notification, RequestId
+
+LISTEN: Final = "subscriptions/listen"
+"""The one request that stays open by intent, and that its server may end (2026-07-28, basic/patterns/subscriptions)."""
+
+
+def cancelled_id(message: Incoming) -> RequestId | None:
+    """The id of the request that a ``notifications/cancelled`` ends; None if the message is none."""
+    if type(message) is not Notification or message.method != CANCELLED:
+        return None
+    request_id = members_of(message.params).get("requestId")
+    return request_id if isinstance(request_id, str | int) else None

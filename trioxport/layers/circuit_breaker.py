@@ -1,0 +1,257 @@
+"""Leaves a target alone for a while after it has failed too often."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import ClassVar, Final, Literal, TypeAlias
+
+import attrs
+import trio
+from trio.abc import ReceiveChannel, SendChannel
+
+from trioxport.abc import FrameChannels, MessageChannels, Scope, Transport
+from trioxport.config import Target, describe, to_transport
+from trioxport.errors import (
+    AuthenticationError,
+    CircuitOpen,
+    HTTPStatusError,
+    MessageTooLarge,
+    PermissionDenied,
+    RateLimited,
+    SessionExpired,
+    TransportError,
+    UsageError,
+    VersionMismatch,
+)
+from trioxport.layers._circuit import Circuit, CircuitState, FailureRate
+from trioxport.layers._requests import cancelled_id
+from trioxport.messages import ErrorResponse, Incoming, Message, Request, RequestId, Response, Undelivered
+
+logger: Final = logging.getLogger("trioxport")
+
+Transition: TypeAlias = Callable[[CircuitState, CircuitState], object]
+
+_ANSWERS: Final = (Response, ErrorResponse)
+_NO_FAILURE_OF_THE_TARGET: Final = (
+    AuthenticationError,
+    CircuitOpen,
+    MessageTooLarge,
+    PermissionDenied,
+    RateLimited,
+    SessionExpired,
+    UsageError,
+    VersionMismatch,
+)
+
+
+def counts_as_failure(error: TransportError) -> bool:
+    """Whether an error speaks against the target: that it cannot be reached, is lost, late, or answers with nonsense.
+
+    A refusal by a server that works does not, nor does a mistake of this side.
+    """
+    if isinstance(error, HTTPStatusError):
+        return error.status >= 500 or error.status == 408
+    return not isinstance(error, _NO_FAILURE_OF_THE_TARGET)
+
+
+def _closed(breaker: CircuitBreaker) -> Circuit:
+    def tell(old: CircuitState, new: CircuitState) -> None:
+        logger.info("a circuit breaker was %s and is %s", old, new)
+        if breaker.on_transition is not None:
+            try:
+                breaker.on_transition(old, new)
+            except Exception:
+                logger.exception("on_transition of a circuit breaker failed")
+
+    return Circuit(breaker.failures, breaker.failure_rate, breaker.reset_timeout, tell)
+
+
+@attrs.frozen(eq=False)
+class CircuitBreaker:
+    """Stops sending requests to a target that keeps failing, and tries it again with one request after a while.
+
+    *Closed*, it lets requests pass and counts those that come back :class:`~trioxport.Undelivered`, or whose ``send``
+    raises; an answer, be it an error response, starts the count anew. *Open*, ``send`` raises ``CircuitOpen`` at once,
+    with the seconds that are left as ``retry_after``. After ``reset_timeout`` it is *half-open*: one request may pass,
+    the others go on raising ``CircuitOpen``. If that one is answered the breaker closes, if it fails it opens again; if
+    it is cancelled, or not answered for ``reset_timeout``, the next request takes its place.
+
+    Only requests are held back: notifications and responses always pass. On a server it watches the server's own
+    requests to the client. Errors that fall on several requests at once, as the loss of a connection does, count once.
+
+    The state is shared by every connection that is opened with the same instance, within one run of Trio: use one
+    instance for each target. A connection that cannot even be opened has no channels to watch; :meth:`guard` makes
+    that count too.
+
+    Args:
+        failures: How many failures in a row open it.
+        reset_timeout: Seconds that it stays open.
+        failure_rate: Opens it, too, by a share of failures within a window; None to count those in a row only.
+        is_failure: Which errors count; see :func:`counts_as_failure`, the default.
+        on_transition: Called with the old and the new state at each change. What it raises is logged.
+    """
+
+    level: ClassVar[Literal["message"]] = "message"
+
+    failures: int = attrs.field(default=5, validator=attrs.validators.ge(1))
+    reset_timeout: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
+    failure_rate: FailureRate | None = attrs.field(default=None, kw_only=True)
+    is_failure: Callable[[TransportError], bool] = attrs.field(default=counts_as_failure, kw_only=True)
+    on_transition: Transition | None = attrs.field(default=None, kw_only=True)
+    _circuit: Circuit = attrs.field(default=attrs.Factory(_closed, takes_self=True), init=False, repr=False)
+
+    @property
+    def state(self) -> CircuitState:
+        """The state now; an open breaker becomes half-open with the first request after ``reset_timeout``."""
+        return self._circuit.state
+
+    def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:
+        passes = _Passes(self, self._circuit, scope.target)
+        scope.defer(passes.release_all)
+        return MessageChannels(_GuardedSend(channels.send, passes), _GuardedReceive(channels.receive, passes))
+
+    def guard(self, target: Target) -> Transport:
+        """``target`` as a transport that is not opened while the breaker is open, and whose failing to open counts.
+
+        ::
+
+            async with open_transport(breaker.guard("https://..."), layers=[breaker]) as connection: ...
+
+        Opening it raises ``CircuitOpen`` while the breaker is open. An opening that succeeds does not close it: the
+        first request tells more.
+        """
+        return _Guarded(to_transport(target), describe(target), self, self._circuit)
+
+
+def _circuit_open(circuit: Circuit, now: float, target: str) -> CircuitOpen:
+    seconds = circuit.retry_after(now)
+    when = "another request is trying it" if seconds is None else f"it is tried again in {seconds:.3g} s"
+    return CircuitOpen(f"the target failed too often; {when}", target=target, retry_after=seconds)
+
+
+@attrs.frozen
+class _Guarded:
+    transport: Transport
+    name: str
+    breaker: CircuitBreaker
+    circuit: Circuit
+
+    def __str__(self) -> str:
+        return self.name
+
+    @asynccontextmanager
+    async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
+        started = trio.current_time()
+        period = self.circuit.enter(started)
+        if period is None:
+            raise _circuit_open(self.circuit, started, scope.target)
+        opened = False
+        try:
+            async with self.transport(scope) as channels:
+                opened = True
+                self.circuit.release(period)
+                yield channels
+        except BaseException as error:
+            if not opened:
+                self._note(error, period, late=trio.current_time() - started >= scope.connect_timeout)
+            raise
+
+    def _note(self, error: BaseException, period: int, *, late: bool) -> None:
+        """A cancellation is no failure, unless it is how the connect timeout comes."""
+        failed = late if isinstance(error, trio.Cancelled) else isinstance(error, Exception)
+        if failed and not (isinstance(error, TransportError) and not self.breaker.is_failure(error)):
+            self.circuit.fail(period, trio.current_time())
+        else:
+            self.circuit.release(period)
+
+
+class _Passes:
+    """The requests of one connection that were let pass, and how they end."""
+
+    def __init__(self, breaker: CircuitBreaker, circuit: Circuit, target: str) -> None:
+        self.circuit = circuit
+        self.target = target
+        self.held: dict[RequestId, int] = {}
+        self._is_failure = breaker.is_failure
+        self._last_failure: TransportError | None = None
+
+    def fail(self, request_id: RequestId, error: BaseException) -> None:
+        period = self.held.pop(request_id, None)
+        if period is None:
+            return
+        if isinstance(error, TransportError) and error is not self._last_failure and self._is_failure(error):
+            self._last_failure = error
+            self.circuit.fail(period, trio.current_time())
+        else:
+            self.circuit.release(period)
+
+    def release(self, request_id: RequestId) -> None:
+        period = self.held.pop(request_id, None)
+        if period is not None:
+            self.circuit.release(period)
+
+    def release_all(self) -> None:
+        for request_id in list(self.held):
+            self.release(request_id)
+
+
+class _GuardedSend(SendChannel[Message]):
+    def __init__(self, inner: SendChannel[Message], passes: _Passes) -> None:
+        self._inner = inner
+        self._passes = passes
+
+    async def send(self, value: Message) -> None:
+        if type(value) is Request:
+            return await self._send_request(value)
+        await self._inner.send(value)
+        request_id = cancelled_id(value)
+        if request_id is not None:
+            self._passes.release(request_id)
+        return None
+
+    async def _send_request(self, request: Request) -> None:
+        passes = self._passes
+        if request.id in passes.held:
+            return await self._inner.send(request)  # which refuses it: the id is in flight
+        now = trio.current_time()
+        period = passes.circuit.enter(now)
+        if period is None:
+            await trio.lowlevel.checkpoint()
+            raise _circuit_open(passes.circuit, now, passes.target)
+        passes.held[request.id] = period
+        try:
+            await self._inner.send(request)
+        except BaseException as error:
+            passes.fail(request.id, error)
+            raise
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class _GuardedReceive(ReceiveChannel[Incoming]):
+    def __init__(self, inner: ReceiveChannel[Incoming], passes: _Passes) -> None:
+        self._inner = inner
+        self._passes = passes
+
+    async def receive(self) -> Incoming:
+        message = await self._inner.receive()
+        if isinstance(message, _ANSWERS):
+            self._settle(message)
+        elif (request_id := cancelled_id(message)) is not None:
+            self._passes.release(request_id)
+        return message
+
+    def _settle(self, answer: Response | ErrorResponse) -> None:
+        passes = self._passes
+        if answer.id is None:
+            return
+        if isinstance(answer, Undelivered):
+            passes.fail(answer.id, answer.cause)
+        elif (period := passes.held.pop(answer.id, None)) is not None:
+            passes.circuit.succeed(period, trio.current_time())
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()

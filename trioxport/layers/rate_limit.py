@@ -1,0 +1,151 @@
+"""Keeps requests and notifications to a rate: those that are sent, and those that are received."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import ClassVar, Final, Literal
+
+import attrs
+import trio
+from trio.abc import ReceiveChannel, SendChannel
+
+from trioxport._bucket import Rate, TokenBucket
+from trioxport._rpc import CANCELLED
+from trioxport.abc import MessageChannels, Scope
+from trioxport.errors import RateLimited
+from trioxport.messages import Incoming, Message, Notification, Request
+
+_INITIATED: Final = (Request, Notification)
+
+
+@attrs.frozen
+class RateLimit:
+    """Lets requests and notifications pass at a rate, by a token bucket for each direction.
+
+    Responses pass freely, because they were asked for, and so does ``notifications/cancelled``, which ends work.
+
+    What is *received* faster than the limit is held up, one message at a time and in order: ``receive`` waits, then the
+    buffers fill, and in the end the peer's ``send`` has to wait. Nothing is dropped. On a server this bounds what a
+    client can ask for; the answers to the server's own requests wait behind what is held up.
+
+    Args:
+        send: The rate of what is sent; None for no limit. A :class:`Rate` holds for each connection by itself, a
+            :class:`TokenBucket` for everything that shares it.
+        receive: The same, for what is received.
+        on_limit: Whether a ``send`` over the limit waits for its turn, first come, first served, or raises
+            ``RateLimited``, whose ``retry_after`` says when there is room again.
+
+    Cancelling a ``send`` or a ``receive`` that waits loses nothing and takes no token; closing the channel ends the
+    wait with ``trio.ClosedResourceError``.
+    """
+
+    level: ClassVar[Literal["message"]] = "message"
+
+    send: Rate | TokenBucket | None = None
+    receive: Rate | TokenBucket | None = None
+    on_limit: Literal["wait", "raise"] = attrs.field(
+        default="wait", validator=attrs.validators.in_(("wait", "raise")), kw_only=True
+    )
+
+    def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:
+        send, receive = channels
+        if self.send is not None and self.on_limit == "wait":
+            send = _WaitingSend(send, _bucket(self.send))
+        elif self.send is not None:
+            send = _RaisingSend(send, _bucket(self.send), scope.target)
+        if self.receive is not None:
+            receive = _LimitedReceive(receive, _bucket(self.receive))
+        return MessageChannels(send, receive)
+
+
+def _bucket(limit: Rate | TokenBucket) -> TokenBucket:
+    return TokenBucket(limit) if isinstance(limit, Rate) else limit
+
+
+def _is_limited(message: Incoming) -> bool:
+    return isinstance(message, _INITIATED) and message.method != CANCELLED
+
+
+class _Gate:
+    """Where one direction of a connection waits for tokens, in turn, until it is closed."""
+
+    def __init__(self, bucket: TokenBucket) -> None:
+        self._bucket = bucket
+        self._closed = trio.Event()
+        self.turn = trio.Lock()
+
+    def pass_at_once(self) -> bool:
+        """Take a token, if nobody waits for one and there is one."""
+        return not self.turn.locked() and not self._bucket.take(trio.current_time())
+
+    async def wait(self) -> None:
+        """Take a token as soon as there is one; to be called by who has the ``turn``."""
+        while seconds := self._bucket.take(trio.current_time()):
+            with trio.move_on_after(seconds):
+                await self._closed.wait()
+            if self._closed.is_set():
+                raise trio.ClosedResourceError
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+class _WaitingSend(SendChannel[Message]):
+    def __init__(self, inner: SendChannel[Message], bucket: TokenBucket) -> None:
+        self._inner = inner
+        self._gate = _Gate(bucket)
+
+    async def send(self, value: Message) -> None:
+        if _is_limited(value) and not self._gate.pass_at_once():
+            async with self._gate.turn:
+                await self._gate.wait()
+        await self._inner.send(value)
+
+    async def aclose(self) -> None:
+        self._gate.close()
+        await self._inner.aclose()
+
+
+class _RaisingSend(SendChannel[Message]):
+    def __init__(self, inner: SendChannel[Message], bucket: TokenBucket, target: str) -> None:
+        self._inner = inner
+        self._bucket = bucket
+        self._target = target
+
+    async def send(self, value: Message) -> None:
+        if _is_limited(value) and (seconds := self._bucket.take(trio.current_time())):
+            await trio.lowlevel.checkpoint()
+            raise RateLimited(
+                "more is sent than the rate limit of this side allows",
+                target=self._target,
+                hint="Send less often, or raise the limit",
+                retry_after=seconds,
+            )
+        await self._inner.send(value)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class _LimitedReceive(ReceiveChannel[Incoming]):
+    def __init__(self, inner: ReceiveChannel[Incoming], bucket: TokenBucket) -> None:
+        self._inner = inner
+        self._gate = _Gate(bucket)
+        self._held: deque[Incoming] = deque()
+
+    async def receive(self) -> Incoming:
+        while True:
+            if not self._held:
+                message = await self._inner.receive()
+                if not _is_limited(message) or self._gate.pass_at_once():
+                    return message
+                self._held.append(message)
+            async with self._gate.turn:
+                if self._held:  # another task may have had it
+                    await self._gate.wait()
+                    return self._held.popleft()
+
+    async def aclose(self) -> None:
+        self._held.clear()
+        self._gate.close()
+        await self._inner.aclose()
