@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
@@ -69,6 +70,11 @@ class IncomingRequest:
 
 RequestHandler: TypeAlias = Callable[[IncomingRequest], Awaitable[Any]]
 NotificationHandler: TypeAlias = Callable[[Notification], Awaitable[object]]
+
+
+def _within(message: Request | Notification) -> AbstractContextManager[object]:
+    """What a layer puts around the handling of a message, as Tracing does with the context of its span."""
+    return message.metadata.get("within") or nullcontext()
 
 
 async def _pong(request: IncomingRequest) -> dict[str, Any]:
@@ -146,14 +152,15 @@ class Handlers:
         with self._queued:
             async for notification in self._queued:
                 try:
-                    await self._notifications[notification.method](notification)
+                    with _within(notification):
+                        await self._notifications[notification.method](notification)
                 except Exception:
                     logger.exception("%s: the handler of %s failed", self._peer.target, notification.method)
         self._queue_drained.set()
 
     async def _answer(self, request: Request, scope: trio.CancelScope) -> None:
         try:
-            with scope:
+            with scope, _within(request):
                 await self._send(await self._reply(request))
         finally:
             del self._running[request.id]

@@ -12,6 +12,7 @@ import attrs
 import trio
 from trio.abc import SendChannel
 
+from trioxport._rpc import members_of
 from trioxport.abc import Codec, FrameChannels, Layer, Scope
 from trioxport.codecs.json import JSON
 from trioxport.config import Target
@@ -129,4 +130,5 @@ async def serve_check_peer(target: Target, *, codec: Codec = JSON, layers: Seque
 
 
 def _params(message: Request | Notification) -> Mapping[str, Any]:
-    return message.params if isinstance(message.params, Mapping) else {}
+    """The parameters, without what layers may have added to them."""
+    return {name: value for name, value in members_of(message.params).items() if name != "_meta"}

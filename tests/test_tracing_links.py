@@ -1,0 +1,163 @@
+"""A trace goes on at the other side: over every kind of link, and with the official SDK there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from links import memory_link, tcp_link, tls_link, unix_link
+from spans import Recorder
+
+from trioxport import Connection, Target, open_transport, serve_transport
+from trioxport.layers import Tracing
+from trioxport.peer import IncomingRequest, Peer, open_peer
+from trioxport.testing import MakeLink
+from trioxport.transports.stdio import Stdio
+
+PEERS = Path(__file__).parent / "peers"
+LINKS: dict[str, Callable[[Path], MakeLink]] = {
+    "memory": memory_link,
+    "tcp": tcp_link,
+    "tls": tls_link,
+    "unix": unix_link,
+}
+NETWORK = {"memory": None, "stdio": "pipe", "tcp": "tcp", "tls": "tcp", "unix": "unix"}
+
+
+def serve_traced(recorder: Recorder) -> Callable[[Connection], Awaitable[None]]:
+    """A handler that works in a span of its own, asks its client back, and tells the spans of ``recorder``."""
+    tracer = recorder.provider.get_tracer("application")
+
+    async def call(request: IncomingRequest) -> dict[str, Any]:
+        with tracer.start_as_current_span("work"):
+            return {"content": [], "answer": await request.peer.request("roots/list")}
+
+    async def tell(request: IncomingRequest) -> list[dict[str, Any]]:
+        return recorder.facts
+
+    async def initialize(request: IncomingRequest) -> dict[str, Any]:
+        server = {"name": "traced", "version": "1"}
+        return {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}, "prompts": {}}, "serverInfo": server}
+
+    async def no_tools(request: IncomingRequest) -> dict[str, Any]:
+        return {"tools": []}
+
+    async def tell_in_a_prompt(request: IncomingRequest) -> dict[str, Any]:
+        return {"prompts": [{"name": json.dumps(recorder.facts)}]}
+
+    handlers = {
+        "initialize": initialize,
+        "tools/call": call,
+        "tools/list": no_tools,
+        "prompts/list": tell_in_a_prompt,
+        "spans": tell,
+    }
+
+    async def handle(connection: Connection) -> None:
+        async with open_peer(connection, requests=handlers) as peer:
+            await peer.wait_finished()
+
+    return handle
+
+
+async def roots(request: IncomingRequest) -> dict[str, Any]:
+    return {"roots": []}
+
+
+async def call_and_ask(peer: Peer, client: Recorder) -> list[dict[str, Any]]:
+    """Call a tool within a span; the spans of the server."""
+    with client.provider.get_tracer("application").start_as_current_span("agent"):
+        await peer.request("tools/call", {"name": "add", "arguments": {"password": "hunter2"}})
+    spans: list[dict[str, Any]] = await peer.request("spans")
+    return spans
+
+
+@asynccontextmanager
+async def opened(target: Target, client: Recorder) -> AsyncGenerator[Peer]:
+    async with (
+        open_transport(target, layers=[Tracing(client.provider)]) as connection,
+        open_peer(connection, requests={"roots/list": roots}) as peer,
+    ):
+        yield peer
+
+
+@asynccontextmanager
+async def over(link_name: str, client: Recorder, tmp_path: Path) -> AsyncGenerator[Peer]:
+    if link_name == "stdio":
+        async with opened(Stdio(sys.executable, [str(PEERS / "traced.py")]), client) as peer:
+            yield peer
+        return
+    server = Recorder()
+    async with LINKS[link_name](tmp_path)() as link, trio.open_nursery() as nursery:
+
+        async def serve(task_status: trio.TaskStatus[list[str]]) -> None:
+            assert link.server is not None
+            layers = [Tracing(server.provider)]
+            await serve_transport(serve_traced(server), link.server, layers=layers, task_status=task_status)
+
+        address: list[str] = await nursery.start(serve)
+        async with opened(link.target(address[0]), client) as peer:
+            yield peer
+        nursery.cancel_scope.cancel()
+    server.assert_all_ended_once()
+
+
+@pytest.mark.parametrize("link_name", [*LINKS, "stdio"])
+async def test_both_sides_spans_are_one_trace(link_name: str, tmp_path: Path) -> None:
+    client = Recorder()
+    async with over(link_name, client, tmp_path) as peer:
+        theirs = {fact["name"]: fact for fact in await call_and_ask(peer, client)}
+    client.assert_all_ended_once()
+    ours = {fact["name"]: fact for fact in client.facts}
+    sent, served, back = ours["tools/call add"], theirs["tools/call add"], theirs["roots/list"]
+    assert sent["parent"] == ours["agent"]["span"]
+    assert served["parent"] == sent["span"]
+    assert theirs["work"]["parent"] == served["span"]
+    assert back["parent"] == theirs["work"]["span"]
+    assert ours["roots/list"]["parent"] == back["span"]
+    assert {fact["trace"] for fact in (served, back, ours["roots/list"])} == {ours["agent"]["trace"]}
+    assert (sent["kind"], served["kind"], back["kind"], ours["roots/list"]["kind"]) == (
+        *("CLIENT", "SERVER"),
+        *("CLIENT", "SERVER"),
+    )
+    assert sent["attributes"].get("network.transport") == NETWORK[link_name]
+    assert served["attributes"].get("network.transport") == NETWORK[link_name]
+    assert "hunter2" not in json.dumps([*client.facts, *theirs.values()])
+
+
+async def test_the_server_of_the_official_sdk_continues_the_trace() -> None:
+    client = Recorder()
+    target = Stdio(sys.executable, [str(PEERS / "sdk_traced_server.py")])
+    async with opened(target, client) as peer:
+        await peer.negotiate(client_info={"name": "test", "version": "1"})
+        await peer.request("tools/call", {"name": "add", "arguments": {"a": 1, "b": 2}})
+        told = await peer.request("tools/call", {"name": "spans", "arguments": {}})
+    [served] = [fact for fact in json.loads(told["content"][0]["text"]) if fact["name"] == "tools/call add"]
+    sent = client.one("tools/call add")
+    assert (served["trace"], served["parent"]) == (sent["trace"], sent["span"])
+    shared = ("mcp.method.name", "gen_ai.tool.name", "gen_ai.operation.name", "jsonrpc.request.id")
+    assert [served["attributes"][name] for name in shared] == [sent["attributes"][name] for name in shared]
+    assert sent["attributes"]["mcp.protocol.version"] == served["attributes"]["mcp.protocol.version"]
+
+
+async def test_the_client_of_the_official_sdk_is_continued() -> None:
+    """Its own spans are no-ops here, where OpenTelemetry has no global provider; the context goes through them."""
+    from mcp import ClientSession, StdioServerParameters
+    from mcp.client.stdio import stdio_client
+
+    client = Recorder()
+    command = StdioServerParameters(command=sys.executable, args=[str(PEERS / "traced.py")])
+    async with stdio_client(command) as streams, ClientSession(*streams) as session:
+        await session.initialize()
+        with client.provider.get_tracer("application").start_as_current_span("agent"):
+            await session.list_tools()
+        told = await session.list_prompts()
+    [served] = [fact for fact in json.loads(told.prompts[0].name) if fact["name"] == "tools/list"]
+    agent = client.one("agent")
+    assert (served["trace"], served["parent"]) == (agent["trace"], agent["span"])

@@ -1,0 +1,120 @@
+"""What Tracing and Metrics call things: OpenTelemetry's semantic conventions for MCP (their status is "development").
+
+https://github.com/open-telemetry/semantic-conventions-genai, docs/gen-ai/mcp.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from trioxport._rpc import META, members_of
+from trioxport.abc import Scope
+from trioxport.config import redact_url
+from trioxport.messages import Notification, Params, Request
+
+METHOD: Final = "mcp.method.name"
+SESSION: Final = "mcp.session.id"
+PROTOCOL_VERSION: Final = "mcp.protocol.version"
+RESOURCE: Final = "mcp.resource.uri"
+REQUEST_ID: Final = "jsonrpc.request.id"
+STATUS_CODE: Final = "rpc.response.status_code"
+ERROR_TYPE: Final = "error.type"
+TOOL: Final = "gen_ai.tool.name"
+PROMPT: Final = "gen_ai.prompt.name"
+OPERATION: Final = "gen_ai.operation.name"
+
+ATTEMPT: Final = "trioxport.attempt"
+OUTCOME: Final = "trioxport.outcome"
+"""These two are ours: no convention has a name for them."""
+
+MAX_TEXT: Final = 256
+"""Characters that are kept of a name that a peer may choose."""
+
+VERSION_IN_META: Final = META + "protocolVersion"
+"""Where a modern request says its version."""
+
+_NETWORKS: Final = {
+    "grpc": ("tcp", "http"),
+    "grpcs": ("tcp", "http"),
+    "http": ("tcp", "http"),
+    "https": ("tcp", "http"),
+    "redis": ("tcp", "redis"),
+    "redis+stream": ("tcp", "redis"),
+    "rediss": ("tcp", "redis"),
+    "rediss+stream": ("tcp", "redis"),
+    "sse+http": ("tcp", "http"),
+    "sse+https": ("tcp", "http"),
+    "stdio": ("pipe", None),
+    "tcp": ("tcp", None),
+    "tls": ("tcp", None),
+    "unix": ("unix", None),
+    "ws": ("tcp", "websocket"),
+    "wss": ("tcp", "websocket"),
+}
+"""By a target's scheme: ``network.transport`` and ``network.protocol.name``."""
+
+
+def network_of(scope: Scope) -> dict[str, str]:
+    """What the connection runs over."""
+    transport, protocol = _NETWORKS.get(_scheme(scope), (None, None))
+    found = {"network.transport": transport, "network.protocol.name": protocol}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def server_of(scope: Scope) -> dict[str, str | int]:
+    """The server's address, on a client."""
+    scheme = _scheme(scope)
+    if scope.role != "client" or scheme not in _NETWORKS or scheme == "stdio":
+        return {}
+    parts = urlsplit(scope.target)
+    try:
+        host, port = (parts.path, None) if scheme == "unix" else (parts.hostname, parts.port)
+    except ValueError:
+        return {}
+    return _address("server", host, port)
+
+
+def client_of(scope: Scope) -> dict[str, str | int]:
+    """The client's address, on a server."""
+    host, _, port = (scope.info.peer or "").rpartition(":")
+    if scope.role != "server" or not port.isdecimal():
+        return {}
+    return _address("client", host.strip("[]"), int(port))
+
+
+def _scheme(scope: Scope) -> str:
+    return scope.target.partition(":")[0]
+
+
+def _address(whose: str, host: str | None, port: int | None) -> dict[str, str | int]:
+    if not host:
+        return {}
+    return {f"{whose}.address": host, **({f"{whose}.port": port} if port else {})}
+
+
+def subject_of(message: Request | Notification) -> tuple[str | None, Mapping[str, str]]:
+    """What a message is about: the target in a span's name, if there is one of low cardinality, and the attributes."""
+    match message.method:
+        case "tools/call":
+            name = _text(message.params, "name")
+            return name, {OPERATION: "execute_tool"} | ({} if name is None else {TOOL: name})
+        case "prompts/get":
+            name = _text(message.params, "name")
+            return name, {} if name is None else {PROMPT: name}
+        case "resources/read" | "resources/subscribe" | "resources/unsubscribe" | "notifications/resources/updated":
+            uri = _text(message.params, "uri")
+            return None, {} if uri is None else {RESOURCE: redact_url(uri)}
+        case _:
+            return None, {}
+
+
+def _text(params: Params | None, name: str) -> str | None:
+    value = members_of(params).get(name)
+    return clean(value) if isinstance(value, str) else None
+
+
+def clean(text: str) -> str:
+    """A text of the peer as exporters take it: not endless, and without half a surrogate pair."""
+    return text if len(text) <= MAX_TEXT and text.isascii() else text[:MAX_TEXT].encode(errors="replace").decode()

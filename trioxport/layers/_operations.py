@@ -1,0 +1,231 @@
+"""Operations: what was asked for, from when it is sent or received until it is settled. Each ends exactly once.
+
+Tracing and Metrics watch the same thing: which answer belongs to which request, in both directions, and all the ways in
+which there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import attrs
+import trio
+from trio.abc import ReceiveChannel, SendChannel
+
+from trioxport._rpc import CANCELLED, members_of
+from trioxport.abc import MessageChannels, Scope
+from trioxport.errors import Outcome, TransportError
+from trioxport.messages import ErrorResponse, Incoming, Message, Notification, Request, RequestId, Response, Undelivered
+
+NOT_THE_SERVERS_FAULT: Final = frozenset({-32700, -32600, -32601, -32602, -32002})
+"""Codes that say what was wrong with the request: to whoever sent them, they are no errors."""
+
+
+@attrs.frozen
+class Failure:
+    """Why an operation did not succeed.
+
+    Args:
+        type: The ``error.type``; None for an error response that says that the other side is at fault.
+        reason: One sentence, without credentials as far as it is ours.
+        code: The code of an error response.
+        outcome: Of a message that was not delivered.
+    """
+
+    type: str | None
+    reason: str = ""
+    code: int | None = None
+    outcome: Outcome | None = None
+
+
+WAS_CANCELLED: Final = Failure("cancelled", "the request was cancelled")
+UNANSWERED: Final = Failure("unanswered", "the connection was closed before there was an answer")
+TOOL_ERROR: Final = Failure("tool_error", "")
+
+
+class Operation(Protocol):
+    """One operation, by whoever watches it."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def original(self) -> Request | None:
+        """The request as the application sent it, where the watcher changed it."""
+        ...
+
+    def end(self, failure: Failure | None, answer: Incoming | None) -> None:
+        """It is settled: by ``answer`` if there is one, and with success if there is no ``failure``."""
+        ...
+
+
+class Watcher(Protocol):
+    """Begins operations; it may change the message that begins one."""
+
+    def sending(self, message: Request | Notification) -> tuple[Request | Notification, Operation | None]: ...
+    def received(self, message: Request | Notification) -> tuple[Request | Notification, Operation | None]: ...
+
+
+def watched(channels: MessageChannels, scope: Scope, watcher: Watcher) -> MessageChannels:
+    """The channels, with a watcher that is told of each operation that passes. Whatever is open at the end, ends."""
+    open_operations = _Open()
+    scope.defer(open_operations.close)
+    return MessageChannels(
+        _WatchedSend(channels.send, open_operations, watcher.sending),
+        _WatchedReceive(channels.receive, open_operations, watcher.received),
+    )
+
+
+@attrs.define
+class _Open:
+    """The requests that are not settled: those of this side, and those of the other."""
+
+    ours: dict[RequestId, Operation] = attrs.Factory(dict[RequestId, Operation])
+    theirs: dict[RequestId, Operation] = attrs.Factory(dict[RequestId, Operation])
+
+    def cancelled_here(self, notification: Notification) -> None:
+        operation = self.ours.pop(_cancelled_id(notification), None)
+        if operation is not None:
+            operation.end(WAS_CANCELLED, None)
+
+    def cancelled_there(self, notification: Notification) -> None:
+        """The other side cancels its own request; or, being the server of a subscription, ends that."""
+        request_id = _cancelled_id(notification)
+        operation = self.theirs.pop(request_id, None)
+        if operation is None and request_id in self.ours and self.ours[request_id].method == "subscriptions/listen":
+            operation = self.ours.pop(request_id)
+        if operation is not None:
+            operation.end(WAS_CANCELLED, None)
+
+    def close(self) -> None:
+        for operations in (self.ours, self.theirs):
+            while operations:
+                operations.popitem()[1].end(UNANSWERED, None)
+
+
+def _cancelled_id(notification: Notification) -> RequestId:
+    request_id = members_of(notification.params).get("requestId")
+    return request_id if isinstance(request_id, str | int) else ""
+
+
+class _WatchedSend(SendChannel[Message]):
+    def __init__(
+        self,
+        inner: SendChannel[Message],
+        operations: _Open,
+        begin: Callable[[Request | Notification], tuple[Request | Notification, Operation | None]],
+    ) -> None:
+        self._inner = inner
+        self._open = operations
+        self._begin = begin
+
+    async def send(self, value: Message) -> None:
+        if type(value) is Request:
+            await self._send_request(value)
+        elif type(value) is Notification:
+            await self._send_notification(value)
+        else:
+            await self._inner.send(value)
+            assert isinstance(value, Response | ErrorResponse)
+            operation = None if value.id is None else self._open.theirs.pop(value.id, None)
+            if operation is not None:
+                operation.end(failure_of(value, served=True), value)
+
+    async def _send_request(self, request: Request) -> None:
+        ours = self._open.ours
+        if request.id in ours:  # whoever sends it next refuses it
+            return await self._inner.send(request)
+        message, operation = self._begin(request)
+        if operation is None:
+            return await self._inner.send(message)
+        ours[request.id] = operation
+        try:
+            await self._inner.send(message)
+        except BaseException as error:
+            if ours.get(request.id) is operation:
+                del ours[request.id]
+                operation.end(failure_by(error), None)
+            raise
+
+    async def _send_notification(self, notification: Notification) -> None:
+        message, operation = self._begin(notification)
+        try:
+            await self._inner.send(message)
+        except BaseException as error:
+            if operation is not None:
+                operation.end(failure_by(error), None)
+            raise
+        if operation is not None:
+            operation.end(None, None)
+        if notification.method == CANCELLED:
+            self._open.cancelled_here(notification)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class _WatchedReceive(ReceiveChannel[Incoming]):
+    def __init__(
+        self,
+        inner: ReceiveChannel[Incoming],
+        operations: _Open,
+        begin: Callable[[Request | Notification], tuple[Request | Notification, Operation | None]],
+    ) -> None:
+        self._inner = inner
+        self._open = operations
+        self._begin = begin
+
+    async def receive(self) -> Incoming:
+        message = await self._inner.receive()
+        if type(message) is Request:
+            return self._request(message)
+        if type(message) is Notification:
+            return self._notification(message)
+        assert isinstance(message, Response | ErrorResponse)
+        operation = None if message.id is None else self._open.ours.pop(message.id, None)
+        if operation is None:
+            return message
+        operation.end(failure_of(message, served=False), message)
+        if isinstance(message, Undelivered) and operation.original is not None:
+            return attrs.evolve(message, original=operation.original)
+        return message
+
+    def _request(self, request: Request) -> Incoming:
+        message, operation = self._begin(request)
+        if operation is not None:
+            replaced = self._open.theirs.pop(request.id, None)
+            if replaced is not None:  # two requests of the same id: no answer can be told from another
+                replaced.end(UNANSWERED, None)
+            self._open.theirs[request.id] = operation
+        return message
+
+    def _notification(self, notification: Notification) -> Incoming:
+        message, operation = self._begin(notification)
+        if operation is not None:
+            operation.end(None, None)
+        if notification.method == CANCELLED:
+            self._open.cancelled_there(notification)
+        return message
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def failure_of(answer: Response | ErrorResponse, *, served: bool) -> Failure | None:
+    """What an answer says of its request; ``served``: to the side that sent it."""
+    if type(answer) is Response:
+        return TOOL_ERROR if members_of(answer.result).get("isError") is True else None
+    assert isinstance(answer, ErrorResponse)
+    if isinstance(answer, Undelivered):
+        return Failure(type(answer.cause).__name__, answer.cause.reason, outcome=answer.outcome)
+    kind = None if served and answer.code in NOT_THE_SERVERS_FAULT else str(answer.code)
+    return Failure(kind, answer.message, answer.code)
+
+
+def failure_by(error: BaseException) -> Failure:
+    """What an exception says of the message that it kept from being sent."""
+    if isinstance(error, trio.Cancelled):
+        return WAS_CANCELLED
+    if isinstance(error, TransportError):
+        return Failure(type(error).__name__, error.reason, outcome=error.outcome)
+    return Failure(type(error).__name__)
