@@ -52,7 +52,8 @@ class Tracing:
     sending it takes, or shows only when it was received.
 
     What is sent carries the context of its span in ``params._meta``, also if the span is not sampled. What is received
-    has a :class:`~trioxport.layers.tracing.Within` in ``metadata["within"]``; :mod:`trioxport.peer` runs its handlers in that context.
+    has a :class:`~trioxport.layers.tracing.Within` in ``metadata["within"]``; :mod:`trioxport.peer` runs its handlers
+    in that context.
 
     Below ``Retry`` each attempt has a span of its own, with ``trioxport.attempt`` and with the parent of the first one.
     A message whose ``_meta`` has a ``traceparent`` already continues that trace.
