@@ -253,6 +253,19 @@ class TestHowASpanEnds:
             await sides.connection.rx.receive()
             assert sides.client.one("subscriptions/listen")["attributes"]["error.type"] == "cancelled"
 
+    async def test_nothing_else_is_ended_by_the_other_side(self) -> None:
+        async def cancel(connection: Connection) -> None:
+            request = await connection.rx.receive()
+            assert isinstance(request, Request)
+            await connection.tx.send(Notification("notifications/cancelled", {"requestId": request.id}))
+            await connection.tx.send(Response(request.id, {}))
+
+        async with between(cancel) as sides:
+            await sides.connection.tx.send(Request(1, "work"))
+            await sides.connection.rx.receive()
+            await sides.connection.rx.receive()
+            assert "error.type" not in sides.client.one("work")["attributes"]
+
     async def test_a_block_that_is_left_or_cancelled_without_an_answer(self) -> None:
         async with between(answering) as sides:
             await sides.connection.tx.send(Request(1, "silent"))
