@@ -1,6 +1,7 @@
 """Layers: configuration that wraps a connection's channels. One module each, all in the same order: configuration,
 send side, receive side."""
 
+from trioxport._bucket import Rate, TokenBucket
 from trioxport.layers._circuit import CircuitState, FailureRate
 from trioxport.layers.circuit_breaker import CircuitBreaker, counts_as_failure
 from trioxport.layers.compression import Compression
@@ -15,8 +16,10 @@ __all__ = [
     "Compression",
     "FailureRate",
     "Logging",
+    "Rate",
     "RateLimit",
     "Tap",
+    "TokenBucket",
     "Tracing",
     "counts_as_failure",
 ]
