@@ -351,7 +351,7 @@ async def test_responses_are_not_sent_in_the_modern_era() -> None:
 
 async def test_a_client_of_the_callers_own_is_used_and_left_open() -> None:
     async def script(reply: Reply) -> None:
-        await (reply.status(307, location="/other") if reply.asked.rpc == "moved" else reply.result())
+        await (reply.status(307, location="http://other.test/") if reply.asked.rpc == "moved" else reply.result())
 
     with trio.fail_after(BOUND):
         async with (
@@ -367,7 +367,7 @@ async def test_a_client_of_the_callers_own_is_used_and_left_open() -> None:
             assert [asked.path for asked in server.asked] == ["/mcp", "/mcp"]
             asked = server.asked[0].headers
     assert (asked["x-client"], asked["authorization"]) == ("1", "Basic bWU6cHc=")
-    assert (asked["accept-encoding"], asked["accept"]) == ("identity", "application/json, text/event-stream")
+    assert asked["accept"] == "application/json, text/event-stream"
 
 
 # What comes back.
@@ -520,7 +520,7 @@ async def test_a_redirect_is_reported_and_not_followed() -> None:
         ("200 OK\r\ncontent-type: application/json", b"", DecodeError),
         ("200 OK\r\ncontent-type: application/json", b"[]", ProtocolViolation),
         ("200 OK\r\ncontent-type: application/json", b'{"jsonrpc": "2.0", "id": 2, "result": 1}', ProtocolViolation),
-        ("200 OK\r\ncontent-type: application/json\r\ncontent-encoding: gzip", b"\x1f\x8b", ProtocolViolation),
+        ("200 OK\r\ncontent-type: application/json\r\ncontent-encoding: gzip", b"\x1f\x8b", DecodeError),
         ("200 OK\r\ncontent-type: application/json", b" " * 1001, MessageTooLarge),
         ("202 Accepted", b"", ProtocolViolation),
         ("204 No Content", b"", ProtocolViolation),
@@ -868,7 +868,7 @@ async def test_https() -> None:
     with trio.fail_after(BOUND):
         async with serving(script, server_context) as server:
             assert type(await refused(server.url)) is TLSError
-            async with open_transport(Http(server.url, ssl_context=trusting)) as connection:
+            async with open_transport(Http(server.url, tls=trusting)) as connection:
                 await connection.tx.send(call())
                 assert await connection.rx.receive() == Response(1, {})
                 assert (connection.info.tls or "").startswith("TLS")
@@ -894,9 +894,9 @@ def test_what_has_to_be_positive(field: str) -> None:
         Http("http://h/", **{field: 0})  # type: ignore[arg-type]  # one of the fields is an int
 
 
-def test_a_client_has_its_own_ssl_context() -> None:
-    with pytest.raises(UsageError, match="ssl_context"):
-        Http("https://h/", client=httpx.AsyncClient(), ssl_context=ssl.create_default_context())
+def test_a_client_has_its_own_tls() -> None:
+    with pytest.raises(UsageError, match="its own TLS"):
+        Http("https://h/", client=httpx.AsyncClient(), tls=ssl.create_default_context())
 
 
 async def test_codecs_other_than_json_are_refused() -> None:

@@ -92,7 +92,7 @@ class TLSError(ConnectError):
     """The TLS handshake failed."""
 
     default_retryable = False
-    default_hint = "Check the certificate's names, dates and issuer, or pass an ssl_context that trusts it"
+    default_hint = "Check the certificate's names, dates and issuer, or trust it by a ca file or an ssl_context"
 
 
 class SpawnError(ConnectError):

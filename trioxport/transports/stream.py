@@ -19,6 +19,7 @@ import attrs
 import trio
 
 from trioxport.abc import Accept, FrameChannels, Scope, Transport
+from trioxport.auth.tls import TLSOptions
 from trioxport.config import options_of, redact_url
 from trioxport.errors import ServerUnreachable, UsageError
 from trioxport.framing import FRAMINGS, FramingName
@@ -116,7 +117,7 @@ class Tls:
 
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
-        context = self._context(ssl.Purpose.SERVER_AUTH)
+        context = self._context(serving=False)
         wire = await connect(self.host, self.port, str(self))
         stream = TLSStream(wire, context, server_hostname=self.host)
         async with _over_tls(stream, wire, self.framing, scope) as channels:
@@ -125,7 +126,7 @@ class Tls:
     async def listen(
         self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
     ) -> None:
-        context = self._context(ssl.Purpose.CLIENT_AUTH)
+        context = self._context(serving=True)
 
         def bind(wire: trio.SocketStream) -> Transport:
             return lambda scope: _over_tls(TLSStream(wire, context), wire, self.framing, scope)
@@ -134,21 +135,13 @@ class Tls:
         task_status.started([_url("tls", *bound(listener), self.framing) for listener in listeners])
         await serve_streams(listeners, bind, accept)
 
-    def _context(self, purpose: ssl.Purpose) -> ssl.SSLContext:
-        if self.ssl_context is not None:
-            return self.ssl_context
-        serving = purpose is ssl.Purpose.CLIENT_AUTH
-        if serving and self.cert is None:
-            raise UsageError("a TLS server needs a certificate", target=str(self), hint="Pass cert or ssl_context")
+    def _context(self, *, serving: bool) -> ssl.SSLContext:
         try:
-            context = ssl.create_default_context(purpose, cafile=self.ca)
-            if self.cert is not None:
-                context.load_cert_chain(self.cert, self.key)
-        except OSError as error:
-            raise UsageError(f"cannot use the certificate files: {error}", target=str(self)) from error
-        if serving and self.ca is not None:
-            context.verify_mode = ssl.CERT_REQUIRED
-        return context
+            options = TLSOptions(self.ca, self.cert, self.key, context=self.ssl_context)
+            return options.server_context() if serving else options.client_context()
+        except UsageError as error:
+            error.target = str(self)
+            raise
 
 
 @attrs.frozen

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
+from typing import Self
 
 import attrs
 import httpx
@@ -58,6 +60,11 @@ class Borrowed:
     send: Callable[[httpx.Request], Awaitable[httpx.Response]]
     url: httpx.URL
     timeouts: Mapping[str, float | None]
+
+    @classmethod
+    def client(cls, client: httpx.AsyncClient, url: httpx.URL, timeouts: Mapping[str, float | None]) -> Self:
+        """Over a client of the caller's, which follows no redirect here."""
+        return cls(client.build_request, partial(client.send, stream=True, follow_redirects=False), url, timeouts)
 
     async def carry(self, asked: Asked) -> tuple[Head, _Source]:
         timeouts = {**self.timeouts, "read": None} if asked.patient else dict(self.timeouts)

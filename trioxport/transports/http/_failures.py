@@ -63,7 +63,7 @@ def of_status(response: Head, url: str, *, has_session: bool) -> TransportError:
     if status in _REDIRECTS:
         where = urljoin(url, response.headers.get("location", ""))
         said = f"{said}, a redirect to {redact_url(where)[:_SHOWN]}"
-        hint = "Redirects are not followed: if this one is right, use where it leads to as the target"
+        hint = "Redirects leave neither the origin nor the method: if this is right, use where it leads as the target"
     return HTTPStatusError(
         said, status=status, hint=hint, outcome=_outcome(status, later), retryable=status in _LATER, retry_after=later
     )

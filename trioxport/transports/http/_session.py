@@ -35,7 +35,7 @@ _SESSION_ID: Final = re.compile(r"[!-~]+")
 _RESERVED: Final = frozenset(
     name.lower()
     for name in (
-        *("Accept", "Accept-Encoding", "Content-Encoding", "Content-Length", "Content-Type", "Transfer-Encoding"),
+        *("Accept", "Accept-Encoding", "Content-Length", "Content-Type", "Host", "Transfer-Encoding"),
         *(VERSION, SESSION, LAST_EVENT, "Mcp-Method", "Mcp-Name"),
     )
 )
@@ -45,7 +45,6 @@ MODERN_CODES: Final = (HEADER_MISMATCH, MISSING_CLIENT_CAPABILITY, UNSUPPORTED_V
 """Errors in the body of such a refusal by which a modern server is known."""
 DISCOVER: Final = "server/discover"
 """What every modern server knows; of any other method it may say that it does not."""
-COMMON: Final = {"accept-encoding": "identity"}
 ANSWERS: Final = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
 EVENTS: Final = {"accept": "text/event-stream"}
 

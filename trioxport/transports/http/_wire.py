@@ -8,7 +8,7 @@ from typing import Final, Protocol, TypeAlias
 
 import attrs
 
-from trioxport.errors import MessageTooLarge, ProtocolViolation
+from trioxport.errors import MessageTooLarge
 from trioxport.framing.base import EXCERPT
 
 CLOSING: Final = 1.0
@@ -60,7 +60,7 @@ class Source(Protocol):
 
 
 Carry: TypeAlias = Callable[[Asked], Awaitable[tuple[Head, Source]]]
-"""Sends a request, and returns the response with its body unread. Raises what ``httpx`` raises."""
+"""Sends a request and returns the response, its body unread. Raises what ``httpx`` raises, and ``TransportError``."""
 
 
 class Body:
@@ -105,12 +105,10 @@ class Wire:
     ) -> AsyncGenerator[tuple[Head, Body]]:
         """Send a request and take its response; ``patient``: however long it is silent.
 
-        Raises what ``httpx`` raises, and ``ProtocolViolation``. Cancelled, the connection is closed.
+        Raises what ``httpx`` raises, and ``TransportError``. Cancelled, the connection is closed.
         """
         head, source = await self.carry(Asked(method, self.path, {**self.headers, **headers}, content, patient))
         try:
-            if head.headers.get("content-encoding", "identity").lower() != "identity":
-                raise ProtocolViolation("the answer is compressed, which nobody asked for", outcome="unknown")
             yield head, Body(source)
         finally:
             await source.aclose()

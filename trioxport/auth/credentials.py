@@ -1,0 +1,76 @@
+"""What a transport asks of credentials, and the simplest of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, Final, Protocol, runtime_checkable
+
+import attrs
+
+from trioxport.auth.secret import Secret, secret
+from trioxport.errors import UsageError
+
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+
+
+class Credentials(Protocol):
+    """Puts credentials on requests. One object may serve any number of connections, all in the same Trio run.
+
+    A transport sends them to the origin of its target only.
+    """
+
+    async def headers(self) -> Mapping[str, str]:
+        """The headers of the next request, by names in lower case. Raises ``AuthenticationError``."""
+        ...
+
+    async def refused(self, headers: Mapping[str, str]) -> bool:
+        """Take note that a request with ``headers`` was answered with 401; whether another attempt makes sense."""
+        ...
+
+
+@runtime_checkable
+class AuthFlow(Protocol):
+    """An ``httpx.Auth``, or one of a library made alike such as ``httpx2``: for HTTP only.
+
+    Each request goes through its flow, with the requests that it makes of its own. Those to other origins than the
+    endpoint's need TLS beyond loopback, show no client certificate, and trust what ``TLSOptions.ca`` names.
+    """
+
+    def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]: ...
+
+
+@attrs.frozen
+class ApiKey:
+    """A key in a header of every request.
+
+    Args:
+        header: The name of the header, such as ``"X-Api-Key"``.
+        key: The key.
+
+    Raises:
+        UsageError: They cannot be written as a header.
+    """
+
+    header: str
+    key: Secret = attrs.field(converter=secret)
+
+    def __attrs_post_init__(self) -> None:
+        if not _NAME.fullmatch(self.header):
+            raise UsageError(f"{self.header!r} is no name of a header")
+        field_value(self.key, "the API key")
+
+    async def headers(self) -> Mapping[str, str]:
+        return {self.header.lower(): self.key.reveal()}
+
+    async def refused(self, headers: Mapping[str, str]) -> bool:
+        return False
+
+
+def field_value(value: Secret, what: str) -> str:
+    """The text of ``value``. Raises ``UsageError``, which does not quote it, if no header can carry it."""
+    text = value.reveal()
+    if not _VALUE.fullmatch(text):
+        raise UsageError(f"{what} is empty, or has characters that HTTP does not allow")
+    return text

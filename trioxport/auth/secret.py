@@ -1,0 +1,60 @@
+"""A text that does not show itself."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any, Final, NoReturn, Self, final
+
+SHOWN: Final = "***"
+
+
+@final
+class Secret:
+    """A text that is shown as ``***`` wherever it is printed, formatted, logged or looked at in a debugger.
+
+    It cannot be pickled, nor written as JSON. Comparing two takes the same time wherever they differ.
+
+    Args:
+        value: The text.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The text itself: only for where it has to be sent."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return SHOWN
+
+    def __format__(self, format_spec: str) -> str:
+        return SHOWN
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(_bytes(self), _bytes(other))
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._value))
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is not pickled: it would be there to read")
+
+
+def _bytes(secret: Secret) -> bytes:
+    return secret.reveal().encode(errors="surrogatepass")
+
+
+def secret(value: str | Secret) -> Secret:
+    """``value`` as a secret."""
+    return value if isinstance(value, Secret) else Secret(value)

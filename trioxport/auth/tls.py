@@ -1,0 +1,91 @@
+"""Whom to trust, and which certificate to show: the same options for every transport that speaks TLS."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from typing import Final, NoReturn
+
+import attrs
+
+from trioxport.auth.secret import Secret, secret
+from trioxport.errors import UsageError
+
+logger: Final = logging.getLogger("trioxport")
+
+
+@attrs.frozen
+class TLSOptions:
+    """Trust and certificates. The files are read each time that a connection is opened.
+
+    There is no switch that turns the check of certificates off. A context of the caller's that does not check them is
+    used as it is, because making one takes several deliberate steps, and a warning is logged for each connection.
+
+    Args:
+        ca: A file of certificates to trust. A client's default trusts what this machine trusts; a server that is
+            given one demands a client certificate.
+        cert: The file of this side's own certificate; a server has to have one.
+        key: The file of its private key, if it is not in ``cert``.
+        password: Of the private key, if that is encrypted.
+        context: In place of all of these: a context of the caller's making.
+
+    Raises:
+        UsageError: A context comes with files.
+    """
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    password: Secret | None = attrs.field(default=None, converter=attrs.converters.optional(secret), kw_only=True)
+    context: ssl.SSLContext | None = attrs.field(default=None, repr=False, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if self.context is not None and (self.ca or self.cert or self.key or self.password):
+            raise UsageError("an ssl_context takes the place of certificate files: pass one or the others")
+
+    def client_context(self, *alpn: str) -> ssl.SSLContext:
+        """The context of a client that speaks the protocols ``alpn``. Raises ``UsageError`` for unusable files.
+
+        A context of the caller's is left as it is.
+        """
+        if self.context is not None:
+            _warn_of_no_checks(self.context)
+            return self.context
+        context = self._made(ssl.Purpose.SERVER_AUTH)
+        if alpn:
+            context.set_alpn_protocols(alpn)
+        return context
+
+    def server_context(self) -> ssl.SSLContext:
+        """The context of a server. Raises ``UsageError`` for unusable files, or without a certificate."""
+        if self.context is not None:
+            return self.context
+        if self.cert is None:
+            raise UsageError("a TLS server needs a certificate", hint="Pass cert or ssl_context")
+        context = self._made(ssl.Purpose.CLIENT_AUTH)
+        if self.ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def _made(self, purpose: ssl.Purpose) -> ssl.SSLContext:
+        if self.key is not None and self.cert is None:
+            raise UsageError("a private key is of no use without its certificate", hint="Pass cert")
+        try:
+            context = ssl.create_default_context(purpose, cafile=self.ca)
+            if self.cert is not None:
+                context.load_cert_chain(self.cert, self.key, self.password.reveal() if self.password else _ask)
+        except OSError as error:
+            raise UsageError(f"cannot use the certificate files: {error}") from error
+        return context
+
+
+def _ask() -> NoReturn:
+    """In place of OpenSSL's own question on the terminal, for which a program would wait for ever."""
+    raise UsageError("the private key is encrypted", hint="Pass its password")
+
+
+def _warn_of_no_checks(context: ssl.SSLContext) -> None:
+    if context.verify_mode is not ssl.CERT_REQUIRED:
+        logger.warning("the ssl_context does not check certificates: whoever is on the way can be the server")
+    elif not context.check_hostname:
+        logger.warning("the ssl_context does not check whom a certificate is for: any holder can be the server")

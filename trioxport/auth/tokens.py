@@ -1,0 +1,153 @@
+"""Bearer tokens (RFC 6750): fixed ones, and ones that a provider makes and that run out."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+import attrs
+import trio
+
+from trioxport.auth.credentials import field_value
+from trioxport.auth.secret import SHOWN, Secret, secret
+from trioxport.errors import AuthenticationError, TransportError, UsageError
+
+AUTHORIZATION: Final = "authorization"
+
+
+@attrs.frozen
+class Token:
+    """An access token as a provider returns it.
+
+    Args:
+        value: The token itself.
+        expires_in: Seconds that it lasts from when the provider was asked, or None if nobody knows.
+    """
+
+    value: Secret = attrs.field(converter=secret)
+    expires_in: float | None = None
+
+
+TokenProvider: TypeAlias = Callable[[], Awaitable[Token | Secret | str]]
+"""Makes a new token each time it is called."""
+
+
+@attrs.frozen
+class _Held:
+    """A token in use: the header that shows it, and when it is to be replaced."""
+
+    header: Secret
+    until: float
+
+
+@attrs.define
+class _Refresh:
+    """A provider at work, for all who wait for it."""
+
+    over: trio.Event = attrs.Factory(trio.Event)
+    held: _Held | None = None
+    failure: AuthenticationError | UsageError | None = None
+
+
+class Bearer:
+    """``Authorization: Bearer ...`` on every request.
+
+    Args:
+        token: The token, or an async function that returns one, best as a :class:`Token` that says how long it lasts.
+            A token of a provider's is replaced before it runs out, and once for each request that is answered with
+            401, however many are at the same time. There is one call of the provider at a time: all wait for it, and
+            all get its failure. If the one whose request began it is cancelled, the next who waits begins anew.
+        margin: Seconds before its end at which a token is replaced; at half of its life if that is later.
+        timeout: Seconds that the provider may take.
+
+    Raises:
+        UsageError: The token cannot be written as a header, or a time is not positive.
+    """
+
+    def __init__(self, token: str | Secret | TokenProvider, *, margin: float = 30.0, timeout: float = 30.0) -> None:
+        if not (margin >= 0 and timeout > 0):
+            raise UsageError("margin may not be negative, and timeout has to be positive")
+        self._provider: TokenProvider | None = None
+        self._held: _Held | None = None
+        if isinstance(token, str | Secret):
+            self._held = _Held(_header(secret(token)), math.inf)
+        else:
+            self._provider = token
+        self._margin = margin
+        self._timeout = timeout
+        self._refresh: _Refresh | None = None
+
+    def __repr__(self) -> str:
+        return f"Bearer({SHOWN})"
+
+    async def headers(self) -> Mapping[str, str]:
+        """The header of the next request; waits for a new token if it is time for one.
+
+        Raises ``AuthenticationError`` if the provider fails or takes too long.
+        """
+        held = self._held
+        while held is None or trio.current_time() >= held.until:
+            held = await self._replaced()
+            if held is not None:  # however short it lasts
+                break
+        return {AUTHORIZATION: held.header.reveal()}
+
+    async def refused(self, headers: Mapping[str, str]) -> bool:
+        """Replace the token if it still is the one that was refused. False for a fixed one: it stays what it is."""
+        if self._provider is None:
+            return False
+        if self._held is not None and Secret(headers.get(AUTHORIZATION, "")) == self._held.header:
+            self._held = None
+        return True
+
+    async def _replaced(self) -> _Held | None:
+        """A new token, or None if whoever asked for one was cancelled."""
+        refresh = self._refresh
+        if refresh is None:
+            return await self._replace()
+        await refresh.over.wait()
+        if refresh.failure is not None:
+            failure = copy.copy(refresh.failure)
+            failure.__cause__ = refresh.failure.__cause__
+            raise failure
+        return refresh.held
+
+    async def _replace(self) -> _Held:
+        self._refresh = refresh = _Refresh()
+        try:
+            self._held = refresh.held = held = await self._provided()
+        except (AuthenticationError, UsageError) as failure:
+            refresh.failure = failure
+            raise
+        finally:
+            self._refresh = None
+            refresh.over.set()
+        return held
+
+    async def _provided(self) -> _Held:
+        assert self._provider is not None
+        asked = trio.current_time()
+        with trio.move_on_after(self._timeout):
+            try:
+                found: Any = await self._provider()
+            except Exception as error:
+                raise _failed(error) from error
+            if not isinstance(found, Token | Secret | str):
+                raise AuthenticationError(f"the token provider returned a {type(found).__name__}, which is no token")
+            token = found if isinstance(found, Token) else Token(found)
+            life = math.inf if token.expires_in is None else token.expires_in
+            return _Held(_header(token.value), asked + life - min(self._margin, life / 2))
+        raise AuthenticationError(f"the token provider took more than {self._timeout:g} s", retryable=True)
+
+
+def _header(token: Secret) -> Secret:
+    return Secret(f"Bearer {field_value(token, 'the token')}")
+
+
+def _failed(error: Exception) -> AuthenticationError:
+    """A provider's failure. What its exception says is not repeated: it may quote what the provider was given."""
+    if isinstance(error, TransportError):
+        return AuthenticationError(f"the token provider failed: {error.reason}", retryable=error.retryable)
+    return AuthenticationError(f"the token provider failed with {type(error).__name__}")

@@ -1,0 +1,170 @@
+"""Authentication by an ``httpx.Auth``, or one of a library made alike such as ``httpx2``.
+
+Such an object sees requests and responses of its own library, and may send requests of its own in between, to other
+origins too: an authorization server's, say. Those go by a client of their own, which shows nothing of this endpoint's.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+import attrs
+import httpx
+import trio
+
+from trioxport.auth import AuthFlow, TLSOptions
+from trioxport.errors import AuthenticationError, MessageTooLarge, UsageError
+from trioxport.transports._accepting import is_loopback
+from trioxport.transports.http._redirects import origin
+from trioxport.transports.http._wire import Asked, Body, Carry, Head, Source
+
+SHOWN: Final = 1024 * 1024
+"""Bytes of a response that an ``Auth`` may look at."""
+
+PATIENCE: Final = 30.0
+"""Seconds that another origin may take for each step of its answer."""
+
+_OURS: Final = ("host", "content-length", "accept-encoding", "connection", "transfer-encoding")
+"""Headers that the library sets on its requests, and whoever sends them does again."""
+
+
+@attrs.frozen
+class Flow:
+    """Carries requests as ``auth`` wants them.
+
+    Args:
+        inner: What sends them to the endpoint's origin.
+        url: The endpoint.
+        auth: Whose flow each request goes through.
+        elsewhere: Sends a request of the library's to another origin, and returns the response, read.
+    """
+
+    inner: Carry
+    url: httpx.URL
+    auth: AuthFlow
+    elsewhere: Callable[[Any], Any]
+
+    async def carry(self, asked: Asked) -> tuple[Head, Source]:
+        library = library_of(self.auth)
+        url = str(self.url.copy_with(raw_path=asked.path.encode()))
+        request = library.Request(asked.method, url, headers=dict(asked.headers), content=asked.content)
+        flow = self.auth.async_auth_flow(request)
+        try:
+            request = await anext(flow)
+            while True:
+                request, answered = await self._step(library, flow, request, asked)
+                if answered is not None:
+                    return answered
+        finally:
+            await flow.aclose()
+
+    async def _step(
+        self, library: Any, flow: AsyncGenerator[Any, Any], request: Any, asked: Asked
+    ) -> tuple[Any, tuple[Head, Source] | None]:
+        """The next request; or, at the end of the flow, the response that its last request got."""
+        if origin(httpx.URL(str(request.url))) != origin(self.url):
+            response = await self.elsewhere(request)
+            try:
+                return await flow.asend(response), None
+            except StopAsyncIteration:
+                raise AuthenticationError("the authentication ended without a request to the endpoint") from None
+        head, source = await self.inner(await _asked(request, patient=asked.patient))
+        replayed = _Replayed(source)
+        stream = _stream_type(library)(replayed)
+        response = library.Response(head.status_code, headers=dict(head.headers), stream=stream, request=request)
+        try:
+            following = await flow.asend(response)
+        except StopAsyncIteration:
+            return None, (head, replayed)
+        except BaseException:
+            await source.aclose()
+            raise
+        await source.aclose()
+        return following, None
+
+
+async def _asked(request: Any, *, patient: bool) -> Asked:
+    content: bytes = await request.aread()
+    headers = {name.lower(): value for name, value in request.headers.items() if name.lower() not in _OURS}
+    return Asked(request.method, request.url.raw_path.decode("ascii"), headers, content or None, patient)
+
+
+class _Replayed:
+    """A body that an ``Auth`` may have read already: then it is there once more."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._kept: bytes | None = None
+        self.aclose = source.aclose
+
+    async def kept(self) -> bytes:
+        """All of it, for the ``Auth``. Raises ``AuthenticationError`` if that is too much."""
+        if self._kept is None:
+            try:
+                self._kept = await Body(self._source).whole(SHOWN)
+            except MessageTooLarge as error:
+                raise AuthenticationError("the authentication reads a response that is too large for it") from error
+        return self._kept
+
+    async def read(self) -> bytes:
+        if self._kept is None:
+            return await self._source.read()
+        kept, self._kept = self._kept, b""
+        return kept
+
+
+def _stream_type(library: Any) -> Any:
+    """A stream of the library's that reads a ``_Replayed``."""
+
+    class Stream(library.AsyncByteStream):  # type: ignore[misc]  # its class is known when it is used only
+        def __init__(self, body: _Replayed) -> None:
+            self._body: _Replayed | None = body
+
+        def __aiter__(self) -> Any:
+            return self
+
+        async def __anext__(self) -> bytes:
+            body, self._body = self._body, None
+            if body is None:
+                raise StopAsyncIteration
+            return await body.kept()
+
+        async def aclose(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+    return Stream
+
+
+def library_of(auth: AuthFlow) -> Any:
+    """The library whose ``Auth`` class ``auth`` inherits from. Raises ``UsageError``."""
+    for kind in type(auth).__mro__:
+        library = sys.modules[kind.__module__.partition(".")[0]]
+        if kind.__name__ == "Auth" and getattr(library, "Auth", None) is kind:
+            return library
+    raise UsageError(f"{type(auth).__name__} inherits from no Auth class of httpx or a library made alike")
+
+
+class Elsewhere:
+    """Sends requests to other origins than the endpoint's, within the exit stack that it was made with.
+
+    It trusts what ``tls`` names as trusted, shows no certificate, follows no redirect, and needs TLS beyond loopback.
+    """
+
+    def __init__(self, library: Any, tls: TLSOptions, stack: AsyncExitStack) -> None:
+        self._library = library
+        self._tls = TLSOptions(ca=tls.ca)
+        self._stack = stack
+        self._client: Any = None
+
+    async def send(self, request: Any) -> Any:
+        url = httpx.URL(str(request.url))
+        if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.host)):
+            raise UsageError(f"credentials would go to {url.scheme}://{url.host}, which is not encrypted")
+        if self._client is None:
+            context = self._tls.client_context()
+            self._client = self._library.AsyncClient(verify=context, timeout=PATIENCE)
+            self._stack.push_async_callback(self._client.aclose)
+        return await self._client.send(request, auth=None, follow_redirects=False)

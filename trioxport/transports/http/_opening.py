@@ -1,0 +1,132 @@
+"""Puts together what carries the exchanges of one connection, as its :class:`~trioxport.transports.http.Http` says."""
+
+from __future__ import annotations
+
+import ssl
+import urllib.request
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import httpx
+
+from trioxport import __version__
+from trioxport.abc import Scope
+from trioxport.auth import AuthFlow, TLSOptions
+from trioxport.config import redact_url
+from trioxport.errors import UsageError
+from trioxport.transports._accepting import is_loopback
+from trioxport.transports.http._authorized import Authorized
+from trioxport.transports.http._borrowed import Borrowed
+from trioxport.transports.http._direct import Direct, Origin
+from trioxport.transports.http._expanded import Expanded
+from trioxport.transports.http._failures import of_exchange
+from trioxport.transports.http._flow import Elsewhere, Flow, library_of
+from trioxport.transports.http._redirects import Redirected
+from trioxport.transports.http._session import own_fields
+from trioxport.transports.http._wire import Carry, Wire
+
+if TYPE_CHECKING:
+    from trioxport.transports.http.target import Http
+
+_PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+
+
+@asynccontextmanager
+async def open_wire(target: Http, scope: Scope) -> AsyncGenerator[Wire]:
+    """What exchanges with ``target`` go over, for the time of a block. Raises ``ConnectError``."""
+    url = httpx.URL(target.url)
+    fields = {"user-agent": f"trioxport/{__version__}", **own_fields(dict(target.headers))}
+    async with AsyncExitStack() as stack:
+        carry = Expanded(await stack.enter_async_context(_carrying(target, url, scope))).carry
+        if isinstance(target.auth, AuthFlow):
+            elsewhere = Elsewhere(library_of(target.auth), tls_options(target), stack)
+            carry = Flow(carry, url, target.auth, elsewhere.send).carry
+        elif target.auth is not None:
+            carry = Authorized(carry, target.auth).carry
+        carry = Redirected(carry, url).carry
+        yield Wire(carry, redact_url(target.url), url.raw_path.decode("ascii"), fields)
+
+
+def tls_options(target: Http) -> TLSOptions:
+    """The options of a target, however they were given."""
+    return target.tls if isinstance(target.tls, TLSOptions) else TLSOptions(context=target.tls)
+
+
+@asynccontextmanager
+async def _carrying(target: Http, url: httpx.URL, scope: Scope) -> AsyncGenerator[Carry]:
+    """What sends requests: the caller's client, ``httpx`` where it takes a proxy or HTTP/2, or our own connections."""
+    timeouts = {
+        "connect": target.connect_timeout,
+        "read": target.idle_timeout,
+        "write": target.idle_timeout,
+        "pool": target.pool_timeout,
+    }
+    if target.client is not None:
+        yield Borrowed.client(target.client, url, timeouts).carry
+        return
+    proxy = _proxy(target.url, url.host)
+    scope.info.peer = urlsplit(proxy or target.url).netloc.rpartition("@")[2]
+    context = _context(target, proxy is not None)
+    direct = Direct(_origin(target, httpx.URL(proxy) if proxy else url, None if proxy else context))
+    try:
+        scope.info.tls = await _reached(direct, target)
+        if proxy is None and not target.http2:
+            yield direct.carry
+            return
+    finally:
+        await direct.aclose()
+    limits = httpx.Limits(
+        max_connections=None,
+        max_keepalive_connections=target.max_keepalive_connections,
+        keepalive_expiry=target.keepalive_expiry,
+    )
+    async with httpx.AsyncHTTPTransport(
+        verify=context or True, http2=target.http2, limits=limits, proxy=proxy
+    ) as transport:
+        yield Borrowed(httpx.Request, transport.handle_async_request, url, timeouts).carry
+
+
+def _context(target: Http, proxied: bool) -> ssl.SSLContext | None:
+    if target.url.startswith("http:"):
+        return None
+    if target.http2 and find_spec("h2") is None:
+        raise UsageError("HTTP/2 is not installed", target=str(target), hint="Install trioxport[http2]")
+    try:
+        return tls_options(target).client_context(*(() if proxied or target.http2 else ("http/1.1",)))
+    except UsageError as error:
+        error.target = str(target)
+        raise
+
+
+def _origin(target: Http, url: httpx.URL, context: ssl.SSLContext | None) -> Origin:
+    return Origin(
+        host=url.host,
+        port=url.port or _PORTS[url.scheme],
+        authority=url.netloc,
+        tls=context,
+        connect_timeout=target.connect_timeout,
+        idle_timeout=target.idle_timeout,
+        max_idle=target.max_keepalive_connections,
+        keepalive=target.keepalive_expiry,
+    )
+
+
+async def _reached(direct: Direct, target: Http) -> str | None:
+    """The version of TLS. Raises a ``ConnectError`` if nobody is there, or nobody who can be trusted."""
+    try:
+        return await direct.warm()
+    except httpx.TransportError as error:
+        failure = of_exchange(error)
+        failure.target = str(target)
+        raise failure from error
+
+
+def _proxy(url: str, host: str) -> str | None:
+    """The proxy that the environment names for a URL."""
+    if is_loopback(host) or urllib.request.proxy_bypass(host):
+        return None
+    proxies = urllib.request.getproxies()
+    return proxies.get(urlsplit(url).scheme) or proxies.get("all")
