@@ -648,44 +648,6 @@ async def test_a_stream_for_listening_may_be_silent() -> None:
     assert trio.current_time() - left < 1
 
 
-async def test_no_request_is_left_without_an_end() -> None:
-    count = 0
-
-    async def script(reply: Reply) -> None:
-        nonlocal count
-        count += 1
-        if count % 10 == 0:
-            reply.reset()
-        elif count % 2:
-            await reply.result()
-        else:
-            await reply.begin_events()
-            await reply.answer()
-            await reply.end_events()
-
-    ends: dict[Any, str] = {}
-    with trio.fail_after(BOUND):
-        async with (
-            serving(script) as server,
-            open_transport(Http(server.url, max_concurrency=20)) as (tx, rx),
-            trio.open_nursery() as nursery,
-        ):
-
-            async def send() -> None:
-                for number in range(300):
-                    await tx.send(call(number))
-                await tx.aclose()
-
-            nursery.start_soon(send)
-            async for message in rx:
-                assert isinstance(message, Response | Undelivered)
-                assert message.id not in ends
-                ends[message.id] = message.outcome if isinstance(message, Undelivered) else "answered"
-    assert len(ends) == 300
-    assert sorted(set(ends.values())) == ["answered", "unknown"]
-    assert list(ends.values()).count("unknown") == count // 10
-
-
 # Cancelling, and leaving.
 
 
