@@ -28,7 +28,7 @@ _WINDOW: Final = 23
 
 _EXTRAS: Final = {"zstd": "zstd", "br": "brotli"}
 _ZLIB_WINDOW: Final = {"gzip": 31, "deflate": 15}
-_EFFORTS: Final = {"gzip": (0, 9, 6), "deflate": (0, 9, 6), "zstd": (1, 19, 3), "br": (0, 11, 4)}
+_EFFORTS: Final = {"gzip": (0, 9, 4), "deflate": (0, 9, 4), "zstd": (1, 19, 3), "br": (0, 11, 4)}
 
 
 class Expander(Protocol):

@@ -7,6 +7,7 @@ from trioxport.layers.circuit_breaker import CircuitBreaker, counts_as_failure
 from trioxport.layers.compression import Compression
 from trioxport.layers.logging import Logging
 from trioxport.layers.rate_limit import RateLimit
+from trioxport.layers.signing import Signing
 from trioxport.layers.tap import Tap
 from trioxport.layers.tracing import Tracing
 
@@ -18,6 +19,7 @@ __all__ = [
     "Logging",
     "Rate",
     "RateLimit",
+    "Signing",
     "Tap",
     "TokenBucket",
     "Tracing",

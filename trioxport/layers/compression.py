@@ -40,8 +40,7 @@ class Compression:
     Args:
         coding: ``"gzip"``, ``"deflate"``, ``"zstd"`` (``trioxport[zstd]``) or ``"br"`` (``trioxport[brotli]``).
         min_size: Bytes below which a message is left as it is.
-        effort: The coding's own level: more is smaller and slower. By default 6 for gzip and deflate, 3 for zstd,
-            4 for br.
+        effort: The coding's own level: more is smaller and slower. By default 3 for zstd and 4 for the others.
         unasked: Whether, over HTTP, to compress before the server has said that it accepts the coding.
 
     Raises:
