@@ -118,7 +118,7 @@ class _SigningSend(SendChannel[Frame]):
     def __init__(self, inner: SendChannel[Frame], keys: Mapping[str, bytes], scope: Scope) -> None:
         self._inner = inner
         self._keys = keys
-        self._role = scope.role
+        self._role: Role = scope.role
         self._max_size = scope.limits.max_message_size
         self._stream = secrets.token_urlsafe(12)
         self._number = 0
@@ -144,13 +144,11 @@ class _SigningSend(SendChannel[Frame]):
 
 
 class _VerifyingReceive(ReceiveChannel[Frame]):
-    _sender: Role
-
     def __init__(self, inner: ReceiveChannel[Frame], keys: Mapping[str, bytes], seen: _Seen, sender: Role) -> None:
         self._inner = inner
         self._keys = keys
         self._seen = seen
-        self._sender = sender
+        self._sender: Role = sender
 
     async def receive(self) -> Frame:
         frame = await self._inner.receive()
