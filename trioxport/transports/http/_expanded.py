@@ -60,11 +60,11 @@ class _Expanding:
             if piece:
                 return piece
             data = await self._source.read()
-            if not data:
-                if self._begun and not self._stream.over:
-                    raise DecodeError("a compressed answer is cut short", outcome="unknown")
-                return b""
-            if self._stream.over:
+            if self._begun and (self._stream.surplus or (data and self._stream.over)):
                 raise DecodeError("something follows a compressed answer", outcome="unknown")
+            if not data and self._begun and not self._stream.over:
+                raise DecodeError("a compressed answer is cut short", outcome="unknown")
+            if not data:
+                return b""
             self._begun = True
             self._stream.feed(data)

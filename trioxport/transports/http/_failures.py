@@ -61,12 +61,19 @@ def of_status(response: Head, url: str, *, has_session: bool) -> TransportError:
         return RateLimited(said, retry_after=later)
     hint = None
     if status in _REDIRECTS:
-        where = urljoin(url, response.headers.get("location", ""))
-        said = f"{said}, a redirect to {redact_url(where)[:_SHOWN]}"
+        said = f"{said}, a redirect to {_place(url, response.headers.get('location', ''))}"
         hint = "Redirects leave neither the origin nor the method: if this is right, use where it leads as the target"
     return HTTPStatusError(
         said, status=status, hint=hint, outcome=_outcome(status, later), retryable=status in _LATER, retry_after=later
     )
+
+
+def _place(url: str, location: str) -> str:
+    """Where a redirect leads, redacted."""
+    try:
+        return redact_url(urljoin(url, location))[:_SHOWN]
+    except ValueError:  # its text can quote a password
+        return "what is no URL"
 
 
 def _outcome(status: int, later: float | None) -> Outcome:
