@@ -72,7 +72,6 @@ class FarEnd:
         statistics = self.outgoing.statistics()
         return not statistics.current_buffer_used and not statistics.tasks_waiting_send
 
-    @property
     def told_the_end(self) -> bool:
         """Whether this side has half-closed."""
         return not self.outgoing.statistics().open_send_channels

@@ -1,17 +1,21 @@
 """Layers: configuration that wraps a connection's channels. One module each, all in the same order: configuration,
 send side, receive side."""
 
+from trioxport._backoff import Backoff
 from trioxport._bucket import Rate, TokenBucket
+from trioxport.layers._attempts import is_read_only, is_safe_to_repeat
 from trioxport.layers._circuit import CircuitState, FailureRate
 from trioxport.layers.circuit_breaker import CircuitBreaker, counts_as_failure
 from trioxport.layers.compression import Compression
 from trioxport.layers.logging import Logging
 from trioxport.layers.rate_limit import RateLimit
+from trioxport.layers.retry import Retry
 from trioxport.layers.signing import Signing
 from trioxport.layers.tap import Tap
 from trioxport.layers.tracing import Tracing
 
 __all__ = [
+    "Backoff",
     "CircuitBreaker",
     "CircuitState",
     "Compression",
@@ -19,9 +23,12 @@ __all__ = [
     "Logging",
     "Rate",
     "RateLimit",
+    "Retry",
     "Signing",
     "Tap",
     "TokenBucket",
     "Tracing",
     "counts_as_failure",
+    "is_read_only",
+    "is_safe_to_repeat",
 ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from trioxport._rpc import CANCELLED, members_of
-from trioxport.messages import Incoming, Notification, RequestId
+from trioxport.messages import Incoming, Notification, Request, RequestId
 
 LISTEN: Final = "subscriptions/listen"
 """The one request that stays open by intent, and that its server may end (2026-07-28, basic/patterns/subscriptions)."""
@@ -17,3 +18,11 @@ def cancelled_id(message: Incoming) -> RequestId | None:
         return None
     request_id = members_of(message.params).get("requestId")
     return request_id if isinstance(request_id, str | int) else None
+
+
+def ended_subscription(message: Incoming, sent: Mapping[RequestId, tuple[Request, float]]) -> RequestId | None:
+    """The id of the subscription among ``sent`` that the server ends by ``message``; None if that does not."""
+    request_id = cancelled_id(message)
+    if request_id is None or request_id not in sent or sent[request_id][0].method != LISTEN:
+        return None
+    return request_id

@@ -1,0 +1,273 @@
+"""Sends again what could not be delivered, if that repeats nothing."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from random import Random
+from typing import ClassVar, Final, Literal
+
+import attrs
+import trio
+from trio.abc import ReceiveChannel, SendChannel
+
+from trioxport._backoff import Backoff
+from trioxport.abc import MessageChannels, Scope
+from trioxport.errors import TransportError, UsageError
+from trioxport.layers._attempts import Attempts, is_safe_to_repeat
+from trioxport.layers._requests import cancelled_id, ended_subscription
+from trioxport.messages import ErrorResponse, Incoming, Message, Request, RequestId, Response, Undelivered
+
+_ANSWERS: Final = (Response, ErrorResponse)
+
+
+@attrs.frozen
+class Retry:
+    """Sends a message again that came back :class:`~trioxport.Undelivered`, or that ``send`` refused, after a pause.
+
+    By default only what cannot happen twice is repeated: a message that did not reach the peer (``outcome`` is
+    ``"not_sent"``), or a request that only reads (``ping``, ``*/list``, ``*/read``, ``*/get``, ``server/discover``,
+    ``completion/complete``); and only after errors that are ``retryable``. An error response is an answer.
+
+    The pauses grow, are random, and respect ``retry_after``. Meanwhile the connection carries other messages. When no
+    attempt is left, ``receive`` gives the ``Undelivered`` of the last one: its ``metadata["attempt"]`` is how many
+    there were, ``metadata["causes"]`` why each failed, its ``cause`` has a note about each; its ``outcome`` is
+    ``"unknown"`` if any of them may have arrived. A message that is sent again keeps its id, and has the number of the
+    attempt, from 2, as ``metadata["attempt"]`` for the layers further down.
+
+    A ``send`` that is refused from further down, as by an open circuit breaker or a rate limit, waits in ``send``
+    itself until it is accepted or the last attempt's error is raised. One that finds the connection dead (a
+    ``trio.BrokenResourceError``) is not repeated: no channel comes back to life.
+
+    ``notifications/cancelled`` ends the attempts of its request, which then settles by that. Closing ``tx`` while
+    messages wait to be sent again leaves the connection open until they are sent or given up, and leaving the
+    connection ends them. On a server this is about what the server sends.
+
+    Args:
+        attempts: How many times a message is sent at most, the first time included.
+        deadline: Seconds from the first attempt after which none begins.
+        backoff: The pauses.
+        when: Whether an ``Undelivered`` is to be repeated, instead of what is said above.
+        random: Where the randomness of the pauses comes from.
+    """
+
+    level: ClassVar[Literal["message"]] = "message"
+
+    attempts: int = attrs.field(default=4, validator=attrs.validators.ge(1))
+    deadline: float = attrs.field(default=60.0, validator=attrs.validators.ge(0), kw_only=True)
+    backoff: Backoff = attrs.field(default=Backoff(base=0.2, cap=10.0), kw_only=True)
+    when: Callable[[Undelivered], bool] = attrs.field(default=is_safe_to_repeat, kw_only=True)
+    random: Random = attrs.field(factory=Random, kw_only=True, eq=False, repr=False)
+
+    def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:
+        retries = _Retries(self, channels.send, scope)
+        return MessageChannels(_RetryingSend(channels.send, retries), _RetryingReceive(channels.receive, retries))
+
+
+@attrs.define(eq=False)
+class _Repetition:
+    """A message that waits to be sent again, or is just being sent."""
+
+    attempts: Attempts
+    due: float
+    sending: bool = False
+    scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
+
+    def is_about(self, request_id: RequestId) -> bool:
+        message = self.attempts.message
+        return isinstance(message, Request) and message.id == request_id
+
+
+class _Retries:
+    """What both directions of one connection know of the messages under way."""
+
+    def __init__(self, policy: Retry, inner: SendChannel[Message], scope: Scope) -> None:
+        self.policy = policy
+        self.scope = scope
+        self.sent: dict[RequestId, tuple[Request, float]] = {}
+        self.repetitions: set[_Repetition] = set()
+        self.settled: deque[Undelivered] = deque()
+        self.send_closed = trio.Event()
+        self._inner = inner
+        self._receiving: set[trio.CancelScope] = set()
+
+    def attempts_of(self, message: Message) -> Attempts:
+        """The attempts to send ``message`` up to now."""
+        first = self.sent.get(message.id) if isinstance(message, Request) else None
+        return Attempts.of(message) or Attempts(*(first or (message, trio.current_time())))
+
+    def refused(self, attempts: Attempts, error: TransportError) -> float | None:
+        """Note that a ``send`` raised ``error``; when to try again, or None."""
+        undelivered = attrs.evolve(Undelivered.of(attempts.message, error), outcome="not_sent")
+        due = attempts.fail(undelivered, trio.current_time(), self.policy)
+        return None if isinstance(error, trio.BrokenResourceError) else due
+
+    def cancel(self, request_id: RequestId) -> bool:
+        """The application gives the request up; whether it is not under way, so that there is nobody to tell."""
+        self.sent.pop(request_id, None)
+        for told in [told for told in self.settled if told.id == request_id]:
+            self.settled.remove(told)
+        waited = False
+        for repetition in [each for each in self.repetitions if each.is_about(request_id)]:
+            waited = not repetition.sending
+            self.repetitions.discard(repetition)
+            repetition.scope.cancel()
+        return waited
+
+    def take(self, undelivered: Undelivered) -> Undelivered | None:
+        """What the application is to know of an ``Undelivered``: nothing, if its message is sent again."""
+        original = undelivered.original
+        if isinstance(original, Request) and original.id not in self.sent:
+            return undelivered  # it was cancelled
+        attempts = self.attempts_of(original)
+        due = attempts.fail(undelivered, trio.current_time(), self.policy)
+        if due is not None and self._can_send() and self._repeat_at(due, attempts):
+            return None
+        if isinstance(original, Request):
+            del self.sent[original.id]
+        return attempts.undelivered() if len(attempts.causes) > 1 else undelivered
+
+    async def receive(self, inner: ReceiveChannel[Incoming]) -> Incoming | None:
+        """What arrives next; None if in the meantime something has settled otherwise."""
+        with trio.CancelScope() as scope:
+            self._receiving.add(scope)
+            try:
+                return await inner.receive()
+            except (trio.EndOfChannel, TransportError):  # then no repetition could be answered
+                if not self.repetitions:
+                    raise
+                for repetition in list(self.repetitions):
+                    repetition.scope.cancel()
+                    self._give_up(repetition)
+            finally:
+                self._receiving.discard(scope)
+        return None
+
+    def _can_send(self) -> bool:
+        return bool(self.repetitions) or not self.send_closed.is_set()
+
+    def _repeat_at(self, due: float, attempts: Attempts) -> bool:
+        """Have a message sent again; whether that can be done."""
+        repetition = _Repetition(attempts, due)
+        try:
+            self.scope.start_soon(self._repeat, repetition)
+        except RuntimeError:  # the connection is over, and only what it had received is left
+            return False
+        self.repetitions.add(repetition)
+        return True
+
+    async def _repeat(self, repetition: _Repetition) -> None:
+        with repetition.scope:
+            if await self._send_again(repetition):
+                self.repetitions.discard(repetition)
+            elif repetition in self.repetitions:
+                self._give_up(repetition)
+        if self.send_closed.is_set() and not self.repetitions:
+            await self._inner.aclose()
+
+    async def _send_again(self, repetition: _Repetition) -> bool:
+        """Send a message until it is accepted, or no attempt is left; whether it is accepted."""
+        attempts = repetition.attempts
+        due: float | None = repetition.due
+        while due is not None:
+            await trio.sleep_until(due)
+            repetition.sending = True
+            try:
+                await self._inner.send(attempts.again())
+            except TransportError as error:
+                due = self.refused(attempts, error)
+            except (trio.ClosedResourceError, trio.BrokenResourceError):
+                return False
+            else:
+                return True
+            repetition.sending = False
+        return False
+
+    def _give_up(self, repetition: _Repetition) -> None:
+        """What a message has come to is told to whoever receives."""
+        self.repetitions.discard(repetition)
+        message = repetition.attempts.message
+        if isinstance(message, Request):
+            self.sent.pop(message.id, None)
+        self.settled.append(repetition.attempts.undelivered())
+        for scope in self._receiving:
+            scope.cancel()
+
+
+class _RetryingSend(SendChannel[Message]):
+    def __init__(self, inner: SendChannel[Message], retries: _Retries) -> None:
+        self._inner = inner
+        self._retries = retries
+
+    async def send(self, value: Message) -> None:
+        retries = self._retries
+        if retries.send_closed.is_set():
+            raise trio.ClosedResourceError
+        if type(value) is Request:
+            return await self._send_request(value)
+        request_id = cancelled_id(value)
+        if request_id is not None and retries.cancel(request_id):
+            return await trio.lowlevel.checkpoint()
+        return await self._send(value)
+
+    async def _send_request(self, request: Request) -> None:
+        sent = self._retries.sent
+        if request.id in sent:
+            raise UsageError(f"a request with the id {request.id!r} is in flight already", hint="Give each its own id")
+        sent[request.id] = (request, trio.current_time())
+        try:
+            await self._send(request)
+        except BaseException:
+            sent.pop(request.id, None)
+            raise
+
+    async def _send(self, message: Message) -> None:
+        """Send it, if need be again and again, as long as there are attempts left."""
+        attempts: Attempts | None = None
+        while True:
+            try:
+                return await self._inner.send(message if attempts is None else attempts.again())
+            except TransportError as error:
+                attempts = attempts or self._retries.attempts_of(message)
+                due = self._retries.refused(attempts, error)
+                if due is None:
+                    raise attempts.error() from error.__cause__
+            with trio.move_on_at(due):
+                await self._retries.send_closed.wait()
+                raise trio.ClosedResourceError
+
+    async def aclose(self) -> None:
+        retries = self._retries
+        retries.send_closed.set()
+        if retries.repetitions and not retries.scope.leaving:
+            await trio.lowlevel.checkpoint()  # the last of them closes it
+        else:
+            await self._inner.aclose()
+
+
+class _RetryingReceive(ReceiveChannel[Incoming]):
+    def __init__(self, inner: ReceiveChannel[Incoming], retries: _Retries) -> None:
+        self._inner = inner
+        self._retries = retries
+
+    async def receive(self) -> Incoming:
+        retries = self._retries
+        while True:
+            if retries.settled:
+                await trio.lowlevel.checkpoint()
+                if retries.settled:
+                    return retries.settled.popleft()
+            message = await (retries.receive(self._inner) if retries.repetitions else self._inner.receive())
+            if isinstance(message, Undelivered):
+                message = retries.take(message)
+            elif isinstance(message, _ANSWERS):
+                if message.id is not None:
+                    retries.sent.pop(message.id, None)
+            elif message is not None and (ended := ended_subscription(message, retries.sent)) is not None:
+                del retries.sent[ended]
+            if message is not None:
+                return message
+
+    async def aclose(self) -> None:
+        self._retries.settled.clear()
+        await self._inner.aclose()
