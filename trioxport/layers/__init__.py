@@ -5,9 +5,11 @@ from trioxport._backoff import Backoff
 from trioxport._bucket import Rate, TokenBucket
 from trioxport.layers._attempts import is_read_only, is_safe_to_repeat
 from trioxport.layers._circuit import CircuitState, FailureRate
+from trioxport.layers._latency import Latency
 from trioxport.layers.circuit_breaker import CircuitBreaker, counts_as_failure
 from trioxport.layers.compression import Compression
 from trioxport.layers.logging import Logging
+from trioxport.layers.metrics import Metrics, MetricsSnapshot, OperationSummary
 from trioxport.layers.rate_limit import RateLimit
 from trioxport.layers.retry import Retry
 from trioxport.layers.signing import Signing
@@ -20,7 +22,11 @@ __all__ = [
     "CircuitState",
     "Compression",
     "FailureRate",
+    "Latency",
     "Logging",
+    "Metrics",
+    "MetricsSnapshot",
+    "OperationSummary",
     "Rate",
     "RateLimit",
     "Retry",

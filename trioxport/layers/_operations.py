@@ -13,9 +13,10 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._rpc import CANCELLED, members_of
+from trioxport._rpc import members_of
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import Outcome, TransportError
+from trioxport.layers._requests import LISTEN, cancelled_id
 from trioxport.messages import ErrorResponse, Incoming, Message, Notification, Request, RequestId, Response, Undelivered
 
 NOT_THE_SERVERS_FAULT: Final = frozenset({-32700, -32600, -32601, -32602, -32002})
@@ -64,6 +65,9 @@ class Watcher(Protocol):
 
     def sending(self, message: Request | Notification) -> tuple[Request | Notification, Operation | None]: ...
     def received(self, message: Request | Notification) -> tuple[Request | Notification, Operation | None]: ...
+    def lost(self, error: TransportError) -> None:
+        """The connection is lost, as the application is told."""
+        ...
 
 
 def watched(channels: MessageChannels, scope: Scope, watcher: Watcher) -> MessageChannels:
@@ -72,7 +76,7 @@ def watched(channels: MessageChannels, scope: Scope, watcher: Watcher) -> Messag
     scope.defer(open_operations.close)
     return MessageChannels(
         _WatchedSend(channels.send, open_operations, watcher.sending),
-        _WatchedReceive(channels.receive, open_operations, watcher.received),
+        _WatchedReceive(channels.receive, open_operations, watcher),
     )
 
 
@@ -83,16 +87,15 @@ class _Open:
     ours: dict[RequestId, Operation] = attrs.Factory(dict[RequestId, Operation])
     theirs: dict[RequestId, Operation] = attrs.Factory(dict[RequestId, Operation])
 
-    def cancelled_here(self, notification: Notification) -> None:
-        operation = self.ours.pop(_cancelled_id(notification), None)
+    def cancelled_here(self, request_id: RequestId) -> None:
+        operation = self.ours.pop(request_id, None)
         if operation is not None:
             operation.end(WAS_CANCELLED, None)
 
-    def cancelled_there(self, notification: Notification) -> None:
+    def cancelled_there(self, request_id: RequestId) -> None:
         """The other side cancels its own request; or, being the server of a subscription, ends that."""
-        request_id = _cancelled_id(notification)
         operation = self.theirs.pop(request_id, None)
-        if operation is None and request_id in self.ours and self.ours[request_id].method == "subscriptions/listen":
+        if operation is None and request_id in self.ours and self.ours[request_id].method == LISTEN:
             operation = self.ours.pop(request_id)
         if operation is not None:
             operation.end(WAS_CANCELLED, None)
@@ -101,11 +104,6 @@ class _Open:
         for operations in (self.ours, self.theirs):
             while operations:
                 operations.popitem()[1].end(UNANSWERED, None)
-
-
-def _cancelled_id(notification: Notification) -> RequestId:
-    request_id = members_of(notification.params).get("requestId")
-    return request_id if isinstance(request_id, str | int) else ""
 
 
 class _WatchedSend(SendChannel[Message]):
@@ -157,26 +155,26 @@ class _WatchedSend(SendChannel[Message]):
             raise
         if operation is not None:
             operation.end(None, None)
-        if notification.method == CANCELLED:
-            self._open.cancelled_here(notification)
+        if (request_id := cancelled_id(notification)) is not None:
+            self._open.cancelled_here(request_id)
 
     async def aclose(self) -> None:
         await self._inner.aclose()
 
 
 class _WatchedReceive(ReceiveChannel[Incoming]):
-    def __init__(
-        self,
-        inner: ReceiveChannel[Incoming],
-        operations: _Open,
-        begin: Callable[[Request | Notification], tuple[Request | Notification, Operation | None]],
-    ) -> None:
+    def __init__(self, inner: ReceiveChannel[Incoming], operations: _Open, watcher: Watcher) -> None:
         self._inner = inner
         self._open = operations
-        self._begin = begin
+        self._begin = watcher.received
+        self._lost = watcher.lost
 
     async def receive(self) -> Incoming:
-        message = await self._inner.receive()
+        try:
+            message = await self._inner.receive()
+        except TransportError as error:
+            self._lost(error)
+            raise
         if type(message) is Request:
             return self._request(message)
         if type(message) is Notification:
@@ -203,8 +201,8 @@ class _WatchedReceive(ReceiveChannel[Incoming]):
         message, operation = self._begin(notification)
         if operation is not None:
             operation.end(None, None)
-        if notification.method == CANCELLED:
-            self._open.cancelled_there(notification)
+        if (request_id := cancelled_id(notification)) is not None:
+            self._open.cancelled_there(request_id)
         return message
 
     async def aclose(self) -> None:

@@ -14,7 +14,7 @@ import attrs
 
 from trioxport._rpc import members_of, meta_of
 from trioxport.abc import MessageChannels, Scope
-from trioxport.errors import UsageError
+from trioxport.errors import TransportError, UsageError
 from trioxport.layers import _conventions as names
 from trioxport.layers._operations import Failure, Operation, watched
 from trioxport.layers._redaction import redact_text
@@ -166,6 +166,9 @@ class _Spans:
             noted = {**message.metadata, **noted}
         return _copy(message, message.params, noted), _Span(message.method, span) if span.is_recording() else None
 
+    def lost(self, error: TransportError) -> None:
+        """Each request tells of it itself."""
+
     def remember(self, request_id: RequestId, parent: Context) -> None:
         """Keep the caller's context of a request that was not delivered: it may be sent again, by another task."""
         self._parents[request_id] = parent
@@ -268,6 +271,8 @@ class _SentSpan(_Span):
     def end(self, failure: Failure | None, answer: Incoming | None) -> None:
         if isinstance(answer, Undelivered) and answer.id is not None:
             self._spans.remember(answer.id, self._parent)
+            if "attempt" in answer.metadata:  # a layer below this one tried as often
+                self._span.set_attribute(names.ATTEMPT, answer.metadata["attempt"])
         elif self.method == "initialize" and isinstance(answer, Response):
             self._span.set_attributes(self._spans.learned(answer))
         super().end(failure, answer)

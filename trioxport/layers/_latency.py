@@ -1,0 +1,85 @@
+"""Latencies in bounded memory: buckets whose width grows with what they hold, as in an HDR histogram."""
+
+from __future__ import annotations
+
+from math import frexp
+from typing import Final
+
+import attrs
+
+_PARTS: Final = 16
+"""Buckets for each doubling: what is read out is off by at most 1/32 of itself."""
+_UNIT: Final = 1e-6
+"""Seconds that the first bucket ends at."""
+_DOUBLINGS: Final = 40
+
+
+@attrs.frozen
+class Latency:
+    """How long something took, in seconds; the quantiles are right to about three per cent.
+
+    Args:
+        count: How many times it was measured.
+        mean: The average.
+        p50: What half of them stayed under.
+        p90: What nine of ten stayed under.
+        p99: What 99 of a hundred stayed under.
+        max: The longest.
+    """
+
+    count: int
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+    max: float
+
+
+@attrs.define
+class Histogram:
+    """Counts latencies."""
+
+    counts: dict[int, int] = attrs.Factory(dict[int, int])
+    count: int = 0
+    total: float = 0.0
+    longest: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        if seconds > self.longest:
+            self.longest = seconds
+        self.count += 1
+        self.total += seconds
+        mantissa, exponent = frexp(seconds / _UNIT)  # a mantissa lies between a half and one
+        bucket = int(exponent * _PARTS + (mantissa * 2 - 1) * _PARTS) if 0 < exponent <= _DOUBLINGS else 0
+        counts = self.counts
+        counts[bucket] = counts.get(bucket, 0) + 1
+
+    def merge(self, other: Histogram) -> None:
+        for bucket, number in other.counts.items():
+            self.counts[bucket] = self.counts.get(bucket, 0) + number
+        self.count += other.count
+        self.total += other.total
+        self.longest = max(self.longest, other.longest)
+
+    def quantile(self, share: float) -> float:
+        """The latency that ``share`` of all stayed under, to half the width of its bucket."""
+        wanted = share * self.count
+        for bucket in sorted(self.counts):
+            wanted -= self.counts[bucket]
+            if wanted <= 0:
+                return min(_middle(bucket), self.longest)
+        return self.longest
+
+    def summary(self) -> Latency | None:
+        """The figures; None if nothing was measured."""
+        if not self.count:
+            return None
+        p50, p90, p99 = (self.quantile(share) for share in (0.5, 0.9, 0.99))
+        return Latency(self.count, self.total / self.count, p50, p90, p99, self.longest)
+
+
+def _middle(bucket: int) -> float:
+    exponent, part = divmod(bucket, _PARTS)
+    if exponent == 0:
+        return _UNIT / 2
+    return (1 + (part + 0.5) / _PARTS) * 2.0 ** (exponent - 1) * _UNIT

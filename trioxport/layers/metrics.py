@@ -1,0 +1,285 @@
+"""Counts, errors, what is in flight and latencies: as a snapshot at any time, and as OpenTelemetry's histograms.
+
+The histograms are those of the semantic conventions for MCP: ``mcp.client.operation.duration``,
+``mcp.server.operation.duration``, ``mcp.client.session.duration`` and ``mcp.server.session.duration``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
+
+import attrs
+import trio
+
+from trioxport.abc import MessageChannels, Scope
+from trioxport.errors import TransportError
+from trioxport.layers import _conventions as names
+from trioxport.layers._latency import Histogram, Latency
+from trioxport.layers._operations import Failure, Operation, watched
+from trioxport.messages import Incoming, Notification, Request
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import Histogram as Instrument
+    from opentelemetry.metrics import Meter, MeterProvider
+    from opentelemetry.util.types import AttributeValue
+
+OTHER: Final = "_OTHER"
+"""The method, or the error, of what is counted together because there are too many of its kind."""
+MAX_METHODS: Final = 128
+MAX_ERRORS: Final = 64
+"""Different ones that are counted apart: a peer may send any number of them."""
+BOUNDARIES: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
+"""The buckets that the conventions ask for, in seconds."""
+
+
+@attrs.frozen
+class OperationSummary:
+    """What became of the requests and notifications of one method, in one direction.
+
+    Args:
+        count: How many there were; those in flight included.
+        in_flight: How many requests are not settled yet.
+        errors: How many ended by an error, by its ``error.type``, as ``Tracing`` has it: the code of an error response,
+            ``"tool_error"``, the name of an error such as ``"ConnectionLost"``, ``"cancelled"`` or ``"unanswered"``.
+        latency: How long requests took until they were settled, and sent notifications until they were accepted; None
+            if nothing was measured.
+    """
+
+    count: int
+    in_flight: int
+    errors: Mapping[str, int]
+    latency: Latency | None
+
+
+@attrs.frozen
+class MetricsSnapshot:
+    """Everything up to now, of all connections with the same :class:`Metrics`.
+
+    Args:
+        connections: How many are open.
+        sent: What this side sent, by method.
+        received: What the other side sent, by method; ``"_OTHER"`` from the 129th method on.
+        all_sent: The sum of ``sent``.
+        all_received: The sum of ``received``.
+    """
+
+    connections: int
+    sent: Mapping[str, OperationSummary]
+    received: Mapping[str, OperationSummary]
+    all_sent: OperationSummary
+    all_received: OperationSummary
+
+
+@attrs.frozen(eq=False)
+class Metrics:
+    """Counts and times requests and notifications; :meth:`snapshot` tells, and needs nothing else installed.
+
+    Every connection with the same instance adds to the same figures. Memory is bounded: latencies are kept in buckets,
+    and methods and errors beyond a number are counted together.
+
+    Args:
+        meter_provider: Where OpenTelemetry's histograms are recorded too, such as
+            ``opentelemetry.metrics.get_meter_provider()``; None for the snapshot alone.
+    """
+
+    level: ClassVar[Literal["message"]] = "message"
+
+    meter_provider: MeterProvider | None = None
+    _totals: _Totals = attrs.field(factory=lambda: _Totals(), init=False, repr=False)
+
+    def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:
+        return watched(channels, scope, _Meters(self._totals, _Instruments.of(self.meter_provider, scope), scope))
+
+    def snapshot(self) -> MetricsSnapshot:
+        """The figures up to now."""
+        totals = self._totals
+        return MetricsSnapshot(
+            totals.connections,
+            {method: tally.summary() for method, tally in totals.sent.items()},
+            {method: tally.summary() for method, tally in totals.received.items()},
+            _sum(totals.sent),
+            _sum(totals.received),
+        )
+
+
+@attrs.define
+class _Tally:
+    """The figures of one method and direction."""
+
+    method: str
+    count: int = 0
+    in_flight: int = 0
+    errors: dict[str, int] = attrs.Factory(dict[str, int])
+    latencies: Histogram = attrs.Factory(Histogram)
+
+    def fail(self, kind: str, times: int = 1) -> None:
+        if kind not in self.errors and len(self.errors) >= MAX_ERRORS:
+            kind = OTHER
+        self.errors[kind] = self.errors.get(kind, 0) + times
+
+    def summary(self) -> OperationSummary:
+        return OperationSummary(self.count, self.in_flight, dict(self.errors), self.latencies.summary())
+
+
+@attrs.define
+class _Totals:
+    """The figures of all connections."""
+
+    connections: int = 0
+    sent: dict[str, _Tally] = attrs.Factory(dict[str, _Tally])
+    received: dict[str, _Tally] = attrs.Factory(dict[str, _Tally])
+
+
+def _sum(tallies: Mapping[str, _Tally]) -> OperationSummary:
+    together = _Tally("")
+    for tally in tallies.values():
+        together.count += tally.count
+        together.in_flight += tally.in_flight
+        together.latencies.merge(tally.latencies)
+        for kind, times in tally.errors.items():
+            together.fail(kind, times)
+    return together.summary()
+
+
+@attrs.frozen
+class _Instruments:
+    """OpenTelemetry's histograms, and the attributes that all of a connection's have."""
+
+    sent: Instrument
+    received: Instrument
+    session: Instrument
+    connection: Mapping[str, AttributeValue]
+    server: Mapping[str, AttributeValue]
+
+    @classmethod
+    def of(cls, provider: MeterProvider | None, scope: Scope) -> _Instruments | None:
+        if provider is None:
+            return None
+        from trioxport import __version__
+
+        meter = provider.get_meter("trioxport", __version__)
+        return cls(
+            _duration(meter, "mcp.client.operation", "a request until it is settled, as its sender sees it"),
+            _duration(meter, "mcp.server.operation", "a request until it is answered, as its receiver sees it"),
+            _duration(meter, f"mcp.{scope.role}.session", "a connection"),
+            names.network_of(scope),
+            names.server_of(scope),
+        )
+
+
+def _duration(meter: Meter, name: str, of_what: str) -> Instrument:
+    return meter.create_histogram(
+        f"{name}.duration",
+        unit="s",
+        description=f"The duration of {of_what}.",
+        explicit_bucket_boundaries_advisory=BOUNDARIES,
+    )
+
+
+class _Meters:
+    """Measures what passes on one connection."""
+
+    def __init__(self, totals: _Totals, instruments: _Instruments | None, scope: Scope) -> None:
+        self._totals = totals
+        self._instruments = instruments
+        self._info = scope.info
+        self._opened = trio.current_time()
+        self._error: TransportError | None = None
+        totals.connections += 1
+        scope.defer(self._end)
+
+    def sending(self, message: Request | Notification) -> tuple[Request | Notification, Operation | None]:
+        tally = _tally(self._totals.sent, message)
+        instruments = self._instruments
+        record = None
+        if instruments is not None:
+            record = partial(
+                self._record, instruments.sent, instruments.server, tally.method, names.subject_of(message)
+            )
+        return message, _Measured(message.method, tally, record)
+
+    def received(self, message: Request | Notification) -> tuple[Request | Notification, Operation | None]:
+        tally = _tally(self._totals.received, message)
+        if type(message) is Notification:  # nobody says when it was dealt with
+            tally.count += 1
+            return message, None
+        instruments = self._instruments
+        record = None
+        if instruments is not None:
+            record = partial(self._record, instruments.received, {}, tally.method, names.subject_of(message))
+        return message, _Measured(message.method, tally, record)
+
+    def lost(self, error: TransportError) -> None:
+        self._error = error
+
+    def _record(
+        self,
+        instrument: Instrument,
+        more: Mapping[str, AttributeValue],
+        method: str,
+        subject: tuple[str | None, Mapping[str, str]],
+        seconds: float,
+        failure: Failure | None,
+    ) -> None:
+        assert self._instruments is not None
+        attributes: dict[str, AttributeValue] = {**self._instruments.connection, **more, **subject[1]}
+        attributes.pop(names.RESOURCE, None)  # there may be any number of them
+        attributes[names.METHOD] = method
+        self._add_version(attributes)
+        if failure is not None:
+            if failure.type is not None:
+                attributes[names.ERROR_TYPE] = failure.type
+            if failure.code is not None:
+                attributes[names.STATUS_CODE] = str(failure.code)
+        instrument.record(seconds, attributes)
+
+    def _add_version(self, attributes: dict[str, AttributeValue]) -> None:
+        if self._info.protocol_version is not None:
+            attributes[names.PROTOCOL_VERSION] = self._info.protocol_version
+
+    def _end(self) -> None:
+        self._totals.connections -= 1
+        if self._instruments is None:
+            return
+        attributes = {**self._instruments.connection, **self._instruments.server}
+        self._add_version(attributes)
+        if self._error is not None:
+            attributes[names.ERROR_TYPE] = type(self._error).__name__
+        self._instruments.session.record(trio.current_time() - self._opened, attributes)
+
+
+def _tally(tallies: dict[str, _Tally], message: Request | Notification) -> _Tally:
+    tally = tallies.get(message.method)
+    if tally is None:
+        method = names.clean(message.method) if len(tallies) < MAX_METHODS else OTHER
+        tally = tallies.setdefault(method, _Tally(method))
+    return tally
+
+
+class _Measured:
+    """An operation that is timed."""
+
+    __slots__ = ("_record", "_started", "_tally", "method", "original")
+
+    original: Request | None
+
+    def __init__(self, method: str, tally: _Tally, record: partial[None] | None) -> None:
+        self.method = method
+        self.original = None
+        self._tally = tally
+        self._record = record
+        self._started = trio.current_time()
+        tally.count += 1
+        tally.in_flight += 1
+
+    def end(self, failure: Failure | None, answer: Incoming | None) -> None:
+        seconds = trio.current_time() - self._started
+        tally = self._tally
+        tally.in_flight -= 1
+        tally.latencies.add(seconds)
+        if failure is not None and failure.type is not None:
+            tally.fail(failure.type)
+        if self._record is not None:
+            self._record(seconds, failure)
