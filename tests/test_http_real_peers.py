@@ -67,6 +67,24 @@ async def test_a_conversation(arguments: list[str], era: Era, tmp_path: Path) ->
 
 
 @pytest.mark.deadline(60)
+@pytest.mark.parametrize("scheme", ["", "sse+"])
+async def test_http_sse(scheme: str, tmp_path: Path) -> None:
+    """Asked for, and fallen back to."""
+    with trio.fail_after(BOUND):
+        async with (
+            sdk_server(["sse"], tmp_path) as url,
+            open_transport(scheme + url) as connection,
+            open_peer(connection) as peer,
+        ):
+            assert (await peer.negotiate(client_info=CLIENT)).era == "legacy"
+            seen: list[float] = []
+            work = {"name": "work", "arguments": {"seconds": 0.1, "steps": 3}}
+            done = await peer.request("tools/call", work, on_progress=lambda step, *_: seen.append(step))
+            assert (done["content"][0]["text"], seen) == ("done", [1, 2, 3])
+            assert connection.statistics().discarded == {}
+
+
+@pytest.mark.deadline(60)
 @pytest.mark.parametrize("era", ["modern", "legacy"])
 async def test_a_tool_is_cancelled(era: Era, tmp_path: Path) -> None:
     with trio.fail_after(BOUND):
