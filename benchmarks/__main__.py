@@ -14,7 +14,7 @@ from typing import Any
 
 import trio
 
-from benchmarks import imports, large_line, layers, stdio
+from benchmarks import each_layer, imports, large_line, layers, stdio
 from benchmarks.contenders import CONTENDERS
 
 
@@ -37,6 +37,7 @@ def run(*, quick: bool) -> dict[str, Any]:
         "machine": _machine(),
         "stdio": trio.run(stdio.compare, 1 if quick else 40, 0.05 if quick else 1.0),
         "layers": trio.run(layers.measure, 1 if quick else 15, 20 if quick else 1000),
+        "each_layer": trio.run(each_layer.measure, 1 if quick else 15, 20 if quick else 1000),
         "large_line": large_line.measure(1 if quick else 7, (1 if quick else 64) * 1024**2),
         "import": imports.measure(1 if quick else 25),
     }
@@ -61,6 +62,7 @@ def table(results: dict[str, Any]) -> str:
             machine,
             _stdio_table(results["stdio"]),
             _layers_table(results["layers"]),
+            _each_layer_table(results["each_layer"]),
             _large_line_table(results["large_line"]),
             _rows(
                 ("import", "trio", "trioxport", "times trio", "target", "loaded though not wanted"),
@@ -96,6 +98,16 @@ def _layers_table(results: Iterable[dict[str, Any]]) -> str:
                 each["microseconds_a_layer"],
                 f"≤ {each['target']}",
             )
+            for each in results
+        ],
+    )
+
+
+def _each_layer_table(results: Iterable[dict[str, Any]]) -> str:
+    return _rows(
+        ("µs beyond an empty layer, for each message and direction", *each_layer.TRAFFIC, "target"),
+        [
+            (each["case"], *each["microseconds"].values(), f"≤ {each['target']}" if each["target"] else "")
             for each in results
         ],
     )

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from trioxport import layers
+
 ROOT = Path(__file__).parents[1]
 CONTENDERS = {"bare pipe", "official SDK", "trioxport"}
 
@@ -20,7 +22,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks", "--quick", "--json", str(written)]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
     found: dict[str, Any] = json.loads(written.read_text())
-    assert all(each["case"] in done.stdout for part in ("stdio", "layers", "large_line") for each in found[part])
+    assert all(
+        each["case"] in done.stdout for part in ("stdio", "layers", "each_layer", "large_line") for each in found[part]
+    )
     return found
 
 
@@ -45,6 +49,15 @@ def test_empty_layers_of_both_kinds_are_measured(results: dict[str, Any]) -> Non
     for each in results["layers"]:
         assert set(each["microseconds_for_an_exchange"]) == {"0", "1", "6"}
         assert "microseconds_a_layer" in each
+
+
+def test_every_layer_is_measured_alone_and_with_all_others(results: dict[str, Any]) -> None:
+    *alone, together = results["each_layer"]
+    assert together["case"] == "all of them"
+    measured = {each["case"].partition(",")[0] for each in alone}
+    assert measured == {name for name in layers.__all__ if hasattr(getattr(layers, name), "wrap")}
+    for each in results["each_layer"]:
+        assert set(each["microseconds"]) == {"one at a time", "pipelined"}
 
 
 def test_a_large_line_is_measured_in_both_directions(results: dict[str, Any]) -> None:
