@@ -6,6 +6,7 @@ from trioxport._bucket import Rate, TokenBucket
 from trioxport.layers._attempts import is_read_only, is_safe_to_repeat
 from trioxport.layers._circuit import CircuitState, FailureRate
 from trioxport.layers._latency import Latency
+from trioxport.layers.batching import Batching
 from trioxport.layers.circuit_breaker import CircuitBreaker, counts_as_failure
 from trioxport.layers.compression import Compression
 from trioxport.layers.logging import Logging
@@ -18,6 +19,7 @@ from trioxport.layers.tracing import Tracing
 
 __all__ = [
     "Backoff",
+    "Batching",
     "CircuitBreaker",
     "CircuitState",
     "Compression",

@@ -1,0 +1,258 @@
+"""Sends messages together in one batch, where the protocol has batches, and takes apart those that come."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
+from typing import ClassVar, Final, Literal, TypeAlias
+
+import attrs
+import trio
+from trio.abc import ReceiveChannel, SendChannel
+
+from trioxport._rpc import members_of
+from trioxport.abc import FrameChannels, Scope
+from trioxport.codecs.batch import MOST, REVISION, is_batch, join_batch, split_batch
+from trioxport.errors import DecodeError, ProtocolViolation, TransportError
+from trioxport.frames import Frame
+from trioxport.messages import ErrorResponse, Message, Notification, Request, Response
+
+Kind: TypeAlias = Literal["call", "answer"]
+
+_TOGETHER: Final = "trioxport.batch"
+"""Where the metadata of the message that stands for a batch holds the frames in it."""
+
+
+@attrs.frozen
+class Batching:
+    """JSON-RPC batches, which revision 2025-03-26 of the protocol has and no other (basic/index, section Batching).
+
+    With any other revision nothing is sent in a batch, and what comes in one is refused with a ``ProtocolViolation``.
+    The revision is what ``connection.info`` says, or what the ``initialize`` exchange of this connection agreed on.
+    Over HTTP the layer does nothing: there a batch is a matter of a POST and its answer, and so of the transport.
+
+    Requests and notifications travel together, and so do answers; the order stays. ``send`` accepts a message when it
+    is in the queue, which holds ``max_messages``. Closing sends what waits. A layer that makes something else of a
+    payload, such as ``Compression``, has to come after this one. A byte stream writes waiting messages together by
+    itself; what a batch saves there is the peer's work, if any.
+
+    Args:
+        window: Seconds that a message waits for others at most. With 0 only those go together that are sent without
+            a pause between them.
+        max_messages: How many messages go together at most.
+        max_size: Bytes that go together at most; a message of more goes alone.
+    """
+
+    level: ClassVar[Literal["frame"]] = "frame"
+
+    window: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
+    max_messages: int = attrs.field(
+        default=64, validator=attrs.validators.and_(attrs.validators.ge(1), attrs.validators.le(MOST))
+    )
+    max_size: int = attrs.field(default=64 * 1024, validator=attrs.validators.gt(0))
+
+    def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
+        if scope.info.carries == "http":
+            return channels
+        revision, returned = _Revision(scope), _Returned()
+        return FrameChannels(
+            _BatchingSend(channels.send, self, scope, revision, returned),
+            _SplittingReceive(channels.receive, revision, returned),
+        )
+
+
+class _Revision:
+    """Which revision of the protocol a connection speaks, as far as it is known."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._agreed: object = None
+
+    @property
+    def has_batches(self) -> bool:
+        return (self._scope.info.protocol_version or self._agreed) == REVISION
+
+    def sent(self, message: Message | None) -> None:
+        """A server agrees by its answer to ``initialize``, the only one that names a revision and the server."""
+        if isinstance(message, Response) and "serverInfo" in members_of(message.result):
+            self._agreed = members_of(message.result).get("protocolVersion")
+
+    def received(self, frame: Frame) -> None:
+        """And so a client learns of it."""
+        if frame.error is not None or b'"serverInfo"' not in frame.payload or self._scope.role != "client":
+            return
+        try:
+            message = self._scope.codec.decode(frame.payload)
+        except (DecodeError, ProtocolViolation):
+            return
+        if isinstance(message, Response):
+            asked = self._scope.in_flight.get(message.id)
+            if asked is not None and asked.method == "initialize":
+                self.sent(message)
+
+
+class _Returned:
+    """Frames that were accepted and could not be sent: they go back by way of the receiving side."""
+
+    def __init__(self) -> None:
+        self.frames: deque[Frame] = deque()
+        self._waiting: set[trio.CancelScope] = set()
+
+    def add(self, frames: Sequence[Frame], error: TransportError) -> None:
+        self.frames.extend(Frame(b"", frame.message, error=error) for frame in frames)
+        for scope in self._waiting:
+            scope.cancel()
+
+    @contextmanager
+    def interrupting(self) -> Generator[None]:
+        """Let a ``receive``, which loses nothing by that, be cut short by what is returned meanwhile."""
+        with trio.CancelScope() as scope:
+            self._waiting.add(scope)
+            try:
+                yield
+            finally:
+                self._waiting.discard(scope)
+
+
+class _BatchingSend(SendChannel[Frame]):
+    def __init__(
+        self, inner: SendChannel[Frame], layer: Batching, scope: Scope, revision: _Revision, returned: _Returned
+    ) -> None:
+        self._inner = inner
+        self._layer = layer
+        self._scope = scope
+        self._revision = revision
+        self._returned = returned
+        self._max_size = min(layer.max_size, scope.limits.max_message_size // 2)  # a layer below may need room
+        self._queue, self._gathered = trio.open_memory_channel[Frame](layer.max_messages)
+        self._begun = False
+        self._over = trio.Event()
+        self._left: Frame | None = None
+
+    async def send(self, value: Frame) -> None:
+        if not self._begun and self._revision.has_batches:
+            self._begin()
+        self._revision.sent(value.message)
+        await (self._queue if self._begun else self._inner).send(value)
+
+    async def aclose(self) -> None:
+        self._queue.close()
+        try:
+            if self._begun:
+                await self._over.wait()
+        finally:
+            await self._inner.aclose()
+
+    def _begin(self) -> None:
+        try:
+            self._scope.start_soon(self._run)
+        except RuntimeError as error:
+            raise trio.BrokenResourceError from error
+        self._begun = True
+
+    async def _run(self) -> None:
+        gone = (trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError)
+        try:
+            with self._gathered, suppress(*gone):
+                while True:
+                    await self._send_together(await self._gather())
+        finally:
+            self._over.set()
+
+    async def _send_together(self, frames: list[Frame]) -> None:
+        together = frames[0]
+        if len(frames) > 1:
+            stand_in = Notification("batch", metadata={_TOGETHER: frames})
+            together = Frame(join_batch([frame.payload for frame in frames]), stand_in)
+        try:
+            await self._inner.send(together)
+        except TransportError as error:
+            if isinstance(error, trio.BrokenResourceError):
+                raise
+            error.outcome = error.outcome or "not_sent"
+            self._returned.add(frames, error)
+
+    async def _gather(self) -> list[Frame]:
+        """The next frame, and those behind it that may go with it."""
+        first, self._left = self._left or await self._gathered.receive(), None
+        frames, size, kind = [first], len(first.payload), _kind_of(first)
+        if kind is None:
+            return frames
+        latest = trio.current_time() + self._layer.window
+        while len(frames) < self._layer.max_messages:
+            frame = await self._next(latest)
+            if frame is None:
+                break
+            size += len(frame.payload) + 1
+            if _kind_of(frame) != kind or size > self._max_size:
+                self._left = frame
+                break
+            frames.append(frame)
+        return frames
+
+    async def _next(self, latest: float) -> Frame | None:
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            return self._gathered.receive_nowait()
+        await trio.lowlevel.checkpoint()
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            return self._gathered.receive_nowait()
+        with trio.move_on_at(latest), suppress(trio.EndOfChannel):
+            return await self._gathered.receive()
+        return None
+
+
+def _kind_of(frame: Frame) -> Kind | None:
+    """With what a frame may go together; None if with nothing."""
+    if frame.headers or not frame.payload.startswith(b"{"):
+        return None
+    if isinstance(frame.message, Response | ErrorResponse):
+        return "answer"
+    if isinstance(frame.message, Request | Notification) and frame.message.method != "initialize":
+        return "call"
+    return None
+
+
+class _SplittingReceive(ReceiveChannel[Frame]):
+    def __init__(self, inner: ReceiveChannel[Frame], revision: _Revision, returned: _Returned) -> None:
+        self._inner = inner
+        self._revision = revision
+        self._returned = returned
+        self._ready = returned.frames
+
+    async def receive(self) -> Frame:
+        if self._ready:
+            await trio.lowlevel.checkpoint()
+        while not self._ready:
+            with self._returned.interrupting():
+                self._take(await self._inner.receive())
+        return self._ready.popleft()
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    def _take(self, frame: Frame) -> None:
+        if frame.error is not None:
+            self._ready.extend(_each_of(frame, frame.error))
+        elif is_batch(frame.payload):
+            self._ready.extend(self._split(frame))
+        else:
+            if not self._revision.has_batches:
+                self._revision.received(frame)
+            self._ready.append(frame)
+
+    def _split(self, frame: Frame) -> list[Frame]:
+        try:
+            payloads = split_batch(frame.payload)
+        except (DecodeError, ProtocolViolation) as error:
+            return [attrs.evolve(frame, error=error)]
+        if self._revision.has_batches:
+            return [Frame(payload) for payload in payloads]
+        reason = f"a batch came, which revision {REVISION} alone has, and which was not agreed on"
+        return [Frame(payload, error=ProtocolViolation(reason)) for payload in payloads]
+
+
+def _each_of(frame: Frame, error: TransportError) -> list[Frame]:
+    """A frame with an error for each message of what could not be delivered; others stay what they are."""
+    together: Sequence[Frame] | None = None if frame.message is None else frame.message.metadata.get(_TOGETHER)
+    return [frame] if together is None else [Frame(b"", each.message, error=error) for each in together]
