@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Final
 
 import pytest
+from trio.testing import MockClock
 
 from trioxport.transports.http import _eras
 from trioxport.transports.stdio import command
@@ -114,6 +115,12 @@ def _children() -> dict[str, str]:
 
 def _new(now: Mapping[str, str], before: Mapping[str, str]) -> list[str]:
     return [now[key] for key in now if now[key] != before.get(key)]
+
+
+@pytest.fixture
+def jumping_clock() -> MockClock:
+    """A clock that jumps once nothing has happened for a while: so that sockets get to do their work."""
+    return MockClock(autojump_threshold=0.05)
 
 
 @pytest.fixture(scope="session")

@@ -184,6 +184,8 @@ class Listener(Protocol):
 
     It reports the addresses that it listens on, as targets for clients, through ``task_status``. One that has only a
     single connection to serve may say so by ``single_connection = True``: then ``accept`` raises what its handler does.
+    One that has to know what holds for its connections before there are any has a method ``under(terms)``, which
+    returns the listener to use.
     """
 
     async def listen(

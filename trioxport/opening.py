@@ -10,7 +10,17 @@ import trio
 
 from trioxport._endpoint import message_channels
 from trioxport._supervisor import Supervisor, Terms, alone, logger, open_tasks
-from trioxport.abc import Codec, FrameChannels, FrameLayer, Layer, MessageChannels, MessageLayer, Transport
+from trioxport.abc import (
+    Accept,
+    Codec,
+    FrameChannels,
+    FrameLayer,
+    Layer,
+    Listener,
+    MessageChannels,
+    MessageLayer,
+    Transport,
+)
 from trioxport.codecs.json import JSON
 from trioxport.config import Target, describe, to_listener, to_transport
 from trioxport.connection import Connection
@@ -108,20 +118,30 @@ async def serve_transport(
         UsageError: The target cannot be served, or its address is in use.
     """
     terms = Terms("server", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext)
-    split_layers(layers)
     listener = to_listener(target)
-    single = getattr(listener, "single_connection", False)
+    under: Callable[[Terms], Listener] | None = getattr(listener, "under", None)
+    if under is not None:
+        listener = under(terms)
+    accept = accepting(handler, terms, layers, raising=getattr(listener, "single_connection", False))
+    await listener.listen(accept, allow_plaintext=allow_plaintext, task_status=task_status)
+
+
+def accepting(
+    handler: Callable[[Connection], Awaitable[object]], terms: Terms, layers: Sequence[Layer], *, raising: bool = False
+) -> Accept:
+    """What runs ``handler`` over an accepted connection; unless it is ``raising``, what goes wrong there is logged."""
+    split_layers(layers)
 
     async def accept(transport: Transport) -> None:
         try:
             async with _open(transport, terms, layers) as connection:
                 await handler(connection)
         except Exception as error:
-            if single:
+            if raising:
                 raise
             _log_failure(alone(error))
 
-    await listener.listen(accept, allow_plaintext=allow_plaintext, task_status=task_status)
+    return accept
 
 
 def _log_failure(error: BaseException) -> None:

@@ -12,6 +12,8 @@ import attrs
 from trioxport.framing.base import Oversized, Partial
 
 BOM: Final = b"\xef\xbb\xbf"
+KEEP_ALIVE: Final = b":\n\n"
+"""A comment: nothing to whoever reads the events, and a sign of life to what stands in between."""
 _FIELD_SIZE: Final = len(b"data: ")
 _LONGEST_RETRY: Final = 18
 """Digits beyond which a number of milliseconds is only "very long"."""
@@ -30,6 +32,27 @@ class Event:
     data: bytes
     event: str = "message"
     id: str = ""
+
+
+def encode_event(data: bytes, *, event: str = "", event_id: str = "", retry: int | None = None) -> bytes:
+    """An event as it is written.
+
+    Args:
+        data: The payload. Its line ends come back as LF, whatever they are.
+        event: The type, where it is not ``"message"``. One line, like ``event_id``.
+        event_id: The id, which a client that reconnects names as the last one that it got.
+        retry: Milliseconds that the client has to wait before it reconnects.
+    """
+    fields = b""
+    if event:
+        fields = b"event: %s\n" % event.encode()
+    if event_id:
+        fields += b"id: %s\n" % event_id.encode()
+    if retry is not None:
+        fields += b"retry: %d\n" % retry
+    if b"\n" in data or b"\r" in data:
+        data = b"\ndata: ".join(data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"))
+    return b"%sdata: %s\n\n" % (fields, data)
 
 
 class EventDecoder:

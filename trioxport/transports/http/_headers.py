@@ -18,7 +18,7 @@ VERSION: Final = "MCP-Protocol-Version"
 SESSION: Final = "Mcp-Session-Id"
 LAST_EVENT: Final = "Last-Event-ID"
 
-_NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 _ANNOTATION: Final = "x-mcp-header"
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PLAIN: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?|")
@@ -37,6 +37,19 @@ def encode_value(value: str) -> str:
     if _PLAIN.fullmatch(value) and not _MARKED.fullmatch(value):
         return value
     return f"=?base64?{base64.b64encode(value.encode(errors='surrogatepass')).decode()}?="
+
+
+def decode_value(field: str) -> str | None:
+    """The text that a header value stands for; None if its markers hold no Base64 of UTF-8 as it ought to be."""
+    if not _MARKED.fullmatch(field):
+        return field if _FIELD_VALUE.fullmatch(field) else None
+    encoded = field[len("=?base64?") : -len("?=")]
+    try:
+        raw = base64.b64decode(encoded, validate=True)
+        text = raw.decode(errors="surrogatepass")
+    except ValueError:
+        return None
+    return text if base64.b64encode(raw).decode() == encoded else None
 
 
 def check_fields(fields: Mapping[str, str]) -> None:
@@ -60,7 +73,7 @@ def mirrored(message: Request | Notification) -> dict[str, str]:
     version = version_of(message)
     if version is not None:
         headers[VERSION] = encode_value(version)
-    name = members_of(message.params).get(_NAMED_BY.get(message.method, ""))
+    name = members_of(message.params).get(NAMED_BY.get(message.method, ""))
     if isinstance(name, str):
         headers["Mcp-Name"] = encode_value(name)
     return headers

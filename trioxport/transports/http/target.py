@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
+import trio
 
-from trioxport.abc import FrameChannels, Scope
+from trioxport.abc import Accept, FrameChannels, Listener, Scope
 from trioxport.config import redact_url
 from trioxport.errors import UsageError
 from trioxport.messages import NOTHING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from trioxport._supervisor import Terms
     from trioxport.auth import AuthFlow, Credentials, TLSOptions
 
 _PORTS = {"http": 80, "https": 443}
@@ -111,6 +113,8 @@ class Http:
         from trioxport.transports.http._opening import open_wire
 
         parts = urlsplit(self.url)
+        if parts.port == 0:
+            raise UsageError("port 0 is for servers, which get a free one", target=str(self))
         if parts.scheme == "http":
             refuse_plaintext(parts.hostname or "", str(self), scope.allow_plaintext)
         if scope.codec.content_type != "application/json":
@@ -126,11 +130,24 @@ class Http:
         async with open_wire(self, scope) as wire, converse(wire, scope, conduct) as channels:
             yield channels
 
+    def under(self, terms: Terms) -> Listener:
+        """What serves this endpoint, as an ``HttpServer`` with nothing but the URL does."""
+        from trioxport.transports.http.server import HttpServer
+
+        return HttpServer(self.url).under(terms)
+
+    async def listen(
+        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+    ) -> None:
+        from trioxport.transports.http.server import HttpServer
+
+        await HttpServer(self.url).listen(accept, allow_plaintext=allow_plaintext, task_status=task_status)
+
 
 def _split(url: str) -> SplitResult | None:
     try:
         parts = urlsplit(url)
-        known = parts.scheme in _PORTS and parts.hostname and parts.port != 0
+        known = parts.scheme in _PORTS and parts.hostname and (parts.port is None or parts.port >= 0)
     except ValueError:
         return None
     return parts if known and url.isascii() and url.isprintable() and " " not in url else None

@@ -1,0 +1,103 @@
+"""An MCP endpoint as an ASGI application, to run or to mount in one that runs on Trio.
+
+::
+
+    mcp = McpApplication(handler, HttpServer("https://mcp.example.com/mcp", tls=...))
+    app = Starlette(routes=[Mount("/", app=mcp)], lifespan=mcp.lifespan)
+
+A program that serves nothing else gives ``mcp`` itself to its server, for instance ``hypercorn -k trio module:mcp``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from trioxport._supervisor import Terms, alone, open_tasks
+from trioxport.abc import Layer
+from trioxport.codecs.json import JSON
+from trioxport.connection import Connection
+from trioxport.errors import UsageError
+from trioxport.frames import Limits
+from trioxport.opening import CLOSE_TIMEOUT, CONNECT_TIMEOUT, DEFAULT_LIMITS, accepting
+from trioxport.transports.http.server import HttpServer
+from trioxport.transports.http.server._asgi import Receive, Scope, Send
+from trioxport.transports.http.server._endpoint import Endpoint
+
+__all__ = ["McpApplication"]
+
+
+class McpApplication:
+    """Runs ``handler`` once for each connection: each session of the legacy era, each request of the modern one.
+
+    The connections live in the application's lifespan. As the outermost application it is told of that by its server;
+    mounted, it is not: then the surrounding application has to enter :meth:`lifespan` in its own. Leaving the lifespan
+    ends the sessions in order, within ``close_timeout``.
+
+    Args:
+        handler: As for :func:`trioxport.serve_transport`, and so are the others.
+        config: Where clients reach the endpoint, and what else holds for it; ``tls`` and ``bounds`` are the matter of
+            whoever runs the application.
+        layers: What wraps the connections' channels.
+        limits: Bounds for both directions.
+        close_timeout: Seconds that connections get to end.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[Connection], Awaitable[object]],
+        config: HttpServer,
+        *,
+        layers: Sequence[Layer] = (),
+        limits: Limits = DEFAULT_LIMITS,
+        close_timeout: float = CLOSE_TIMEOUT,
+    ) -> None:
+        terms = Terms("server", str(config), JSON, limits, CONNECT_TIMEOUT, close_timeout, allow_plaintext=True)
+        self._endpoint = Endpoint(config, terms)
+        self._accept = accepting(handler, terms, layers)
+        self._running = False
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncGenerator[None]:
+        """Serve for the time of a block. It takes the surrounding application as argument, for frameworks that pass it.
+
+        Raises ``UsageError`` if it is running already.
+        """
+        if self._running:
+            raise UsageError("this application is running already")
+        self._running = True
+        try:
+            async with open_tasks() as tasks:
+                await tasks.start(self._endpoint.run, self._accept)
+                yield
+                tasks.cancel_scope.cancel()
+        finally:
+            self._running = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The application. Raises ``UsageError`` for a request outside its lifespan."""
+        if scope["type"] == "lifespan":
+            await self._follow_lifespan(receive, send)
+        elif scope["type"] != "http":
+            raise UsageError(f"this application answers HTTP, not {scope['type']!r}")
+        elif not self._running:
+            raise UsageError(
+                "the application is asked before its lifespan has begun",
+                hint="Mounted in another application, its lifespan() has to be entered in that one's lifespan",
+            )
+        else:
+            await self._endpoint(scope, receive, send)
+
+    async def _follow_lifespan(self, receive: Receive, send: Send) -> None:
+        assert (await receive())["type"] == "lifespan.startup"
+        answer: dict[str, Any] = {"type": "lifespan.startup.failed"}
+        try:
+            async with self.lifespan():
+                await send({"type": "lifespan.startup.complete"})
+                answer = {"type": "lifespan.shutdown.failed"}
+                await receive()
+        except Exception as error:
+            await send({**answer, "message": str(alone(error))})
+        else:
+            await send({"type": "lifespan.shutdown.complete"})

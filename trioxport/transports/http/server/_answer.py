@@ -1,0 +1,86 @@
+"""A response that is JSON if the answer is the first thing there is to send, and else a stream of events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import trio
+
+from trioxport.framing.sse import KEEP_ALIVE, encode_event
+from trioxport.transports.http.server._asgi import ClientGone, Exchange, Field
+from trioxport.transports.http.server._streams import Event, Reader, Stream
+
+_EVENTS: Final = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Answer:
+    """The response to one request.
+
+    Args:
+        exchange: Where it goes.
+        keep_alive: Seconds of silence after which a sign of life is written.
+        name: The id of an event with this number; None where events have none.
+        fields: Headers that it has besides.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        keep_alive: float,
+        *,
+        name: Callable[[int], str] | None = None,
+        fields: Sequence[Field] = (),
+    ) -> None:
+        self.exchange = exchange
+        self.fields = list(fields)
+        self._keep_alive = keep_alive
+        self._name = name
+
+    async def whole(self, payload: bytes, status: int = 200) -> None:
+        """Answer in JSON."""
+        await self.exchange.respond(status, payload, *self.fields)
+
+    async def begin(self) -> None:
+        """Begin a stream of events."""
+        await self.exchange.begin(200, [*self.exchange.fields, *self.fields, *_EVENTS])
+
+    async def first(self, stream: Stream, reader: Reader) -> list[Event] | None:
+        """The first events, or None if it is silent for too long."""
+        with trio.move_on_after(self._keep_alive):
+            return await reader.take(stream)
+        return None
+
+    async def follow(self, stream: Stream, reader: Reader, first: bytes = b"") -> None:
+        """Write ``first`` and what the stream brings, until that or the reader's turn is over; then end.
+
+        What could not be written is put back. Raises ``ClientGone``.
+        """
+        events: list[Event] | None = stream.take() if not first and not reader.superseded else None
+        if not events:
+            await self.exchange.write(first or KEEP_ALIVE)
+            events = await self.first(stream, reader)
+        while events is None or events:
+            if events is None:
+                await self.exchange.write(KEEP_ALIVE)
+            elif await self._write(stream, events):
+                return
+            events = await self.first(stream, reader)
+        await self.exchange.write(reader.last_words, more=False)
+
+    async def _write(self, stream: Stream, events: list[Event]) -> bool:
+        """Write events; whether they are the last ones, and the response ends with them."""
+        name = self._name
+        data = b"".join(
+            encode_event(event.data, event_id="" if name is None else name(event.number)) for event in events
+        )
+        try:
+            await self.exchange.write(data, more=not events[-1].last)
+        except ClientGone:
+            stream.put_back(events)
+            raise
+        return events[-1].last

@@ -1,0 +1,174 @@
+"""One HTTP request and its response, as ASGI 3 has them: what the server's parts see of whichever program runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import suppress
+from typing import Any, Final, TypeAlias
+
+import trio
+
+from trioxport._rpc import INVALID_REQUEST
+from trioxport.codecs.json import JSON
+from trioxport.messages import ErrorResponse, RequestId
+
+Message: TypeAlias = MutableMapping[str, Any]
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+Field: TypeAlias = tuple[bytes, bytes]
+
+_JSON: Final = (b"content-type", b"application/json")
+_TLS: Final = {0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
+_GONE: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+class ClientGone(Exception):
+    """The client closed the connection, or does not read any more: nobody is there to answer."""
+
+
+class Refusal(Exception):
+    """A request that is refused before anything is made of it.
+
+    Args:
+        status: The HTTP status.
+        reason: One sentence for whoever wrote the client.
+        code: The code of the JSON-RPC error that says the same.
+        request_id: The id of the refused request, once that is known.
+        data: The ``data`` of the error.
+        fields: More headers.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        *,
+        code: int = INVALID_REQUEST,
+        request_id: RequestId | None = None,
+        data: object = None,
+        fields: Iterable[Field] = (),
+    ) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.error = ErrorResponse(request_id, code, reason, data)
+        self.fields = tuple(fields)
+
+
+class Exchange:
+    """A request, and the way to answer it. Whatever is written raises ``ClientGone`` once nobody reads it.
+
+    Attributes:
+        method: Of HTTP, as ``"POST"``.
+        path: Without what a surrounding application is mounted under.
+        full_path: With it.
+        query: The part of the URL behind the question mark.
+        headers: By names in lower case; what came several times is joined by commas.
+        peer: The client's address.
+        secure: Whether the connection is encrypted.
+        tls: The version of TLS, where that is known.
+        principal: Who the client is, once it was authenticated.
+        fields: What goes with every response, whatever it is.
+        begun: Whether the head of the response was written.
+    """
+
+    __slots__ = (
+        "_receive",
+        "_send",
+        "begun",
+        "fields",
+        "full_path",
+        "headers",
+        "method",
+        "path",
+        "peer",
+        "principal",
+        "query",
+        "secure",
+        "tls",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self.method: str = scope["method"]
+        self.full_path: str = scope["path"]
+        self.path = self.full_path.removeprefix(scope.get("root_path", ""))
+        self.query: bytes = scope.get("query_string", b"")
+        self.headers = _by_name(scope["headers"])
+        client = scope.get("client")
+        self.peer: str | None = client and _address(*client)
+        self.secure = scope.get("scheme") == "https"
+        self.tls = _TLS.get(scope.get("extensions", {}).get("tls", {}).get("tls_version"))
+        self.principal: str | None = None
+        self.fields: list[Field] = []
+        self.begun = False
+
+    async def body(self, limit: int) -> bytes:
+        """The body. Raises ``Refusal`` as soon as it is clear that it has more than ``limit`` bytes."""
+        length = self.headers.get("content-length", "")
+        if length.isdecimal() and int(length[:18]) > limit:
+            raise _too_large(limit)
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > limit:
+                raise _too_large(limit)
+            more = message.get("more_body", False)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def gone(self) -> None:
+        """Wait, once the body was read, until the client leaves."""
+        with suppress(*_GONE):
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+
+    async def respond(self, status: int, body: bytes = b"", *fields: Field) -> None:
+        """Write a whole response; with a body it is JSON unless ``fields`` say otherwise."""
+        head = [*self.fields, *fields]
+        if body and not any(name == b"content-type" for name, _ in fields):
+            head.append(_JSON)
+        head.append((b"content-length", b"%d" % len(body)))
+        await self.begin(status, head)
+        await self.write(body, more=False)
+
+    async def begin(self, status: int, fields: list[Field]) -> None:
+        """Write the head of a response."""
+        self.begun = True
+        await self._written({"type": "http.response.start", "status": status, "headers": fields})
+
+    async def write(self, data: bytes, *, more: bool = True) -> None:
+        """Write some of the body, or what ends it."""
+        await self._written({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def _written(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except _GONE as error:
+            raise ClientGone from error
+
+    async def refuse(self, refusal: Refusal) -> None:
+        """Answer with a refusal."""
+        await self.respond(refusal.status, JSON.encode(refusal.error), *refusal.fields)
+
+
+def _by_name(fields: Iterable[Field]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name, value in fields:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    return headers
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _too_large(limit: int) -> Refusal:
+    return Refusal(413, f"The body is over the limit of {limit} bytes")

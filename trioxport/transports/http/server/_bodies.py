@@ -1,0 +1,46 @@
+"""What is in the body of a POST, or why it is refused."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from trioxport._rpc import INVALID_PARAMS, INVALID_REQUEST, members_of
+from trioxport.codecs.batch import split_batch
+from trioxport.codecs.json import JSON
+from trioxport.errors import DecodeError, ProtocolViolation
+from trioxport.messages import Message, Request
+from trioxport.transports.http.server._asgi import Refusal
+
+PARSE_ERROR: Final = -32700
+
+
+def parse(payload: bytes) -> Message:
+    """The message in a body. Raises ``Refusal``."""
+    try:
+        return JSON.decode(payload)
+    except DecodeError as error:
+        raise Refusal(400, _sentence(error.reason), code=PARSE_ERROR) from None
+    except ProtocolViolation as error:
+        raise Refusal(400, _sentence(error.reason), code=INVALID_REQUEST) from None
+
+
+def parts_of(batch: bytes) -> list[bytes]:
+    """The messages in a batch. Raises ``Refusal``."""
+    try:
+        return split_batch(batch)
+    except DecodeError as error:
+        raise Refusal(400, _sentence(error.reason), code=PARSE_ERROR) from None
+    except ProtocolViolation as error:
+        raise Refusal(400, _sentence(error.reason), code=INVALID_REQUEST) from None
+
+
+def check_initialize(request: Request) -> None:
+    """Raise ``Refusal`` for an ``initialize`` that can come to nothing: a session costs more than a look at it."""
+    params = members_of(request.params)
+    if not isinstance(params.get("protocolVersion"), str) or not isinstance(params.get("capabilities"), dict):
+        reason = "initialize needs the parameters protocolVersion and capabilities"
+        raise Refusal(400, reason, code=INVALID_PARAMS, request_id=request.id)
+
+
+def _sentence(reason: str) -> str:
+    return reason[:1].upper() + reason[1:]

@@ -1,0 +1,222 @@
+"""One request and its response on a connection: what ASGI asks for, in terms of h11."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any, Final, Protocol, cast
+from urllib.parse import unquote_to_bytes
+
+import h11
+import trio
+
+from trioxport.transports.http.server._asgi import Field, Message
+
+logger: Final = logging.getLogger("trioxport")
+
+READ: Final = 64 * 1024
+PIPELINED: Final = 64 * 1024
+"""Bytes of later requests that are kept while one is answered. Beyond it nothing is read until then, nor is the
+client's leaving noticed."""
+
+_REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
+_CLOSE: Final = (b"connection", b"close")
+_DISCONNECT: Final = "http.disconnect"
+
+
+class Stream(Protocol):
+    """A ``trio.abc.Stream``, plain or over TLS, as far as it is used here."""
+
+    async def send_all(self, data: bytes) -> None: ...
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray: ...
+    async def aclose(self) -> None: ...
+
+
+class ConnectionOver(OSError):
+    """The client went away, or was too slow to read: what ``send`` raises, as ASGI has it."""
+
+
+class Cycle:
+    """What an application is given for one request.
+
+    Args:
+        stream: Where the response goes, and where the client's leaving is seen.
+        connection: The state of the connection.
+        request: The head of the request, which was read.
+        body_timeout: Seconds in which the body has to arrive.
+        write_timeout: Seconds that the client may take to make room.
+        closing: Whether the connection is to end with this response.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        connection: h11.Connection,
+        request: h11.Request,
+        body_timeout: float,
+        write_timeout: float,
+        closing: Callable[[], bool],
+    ) -> None:
+        self._stream = stream
+        self._connection = connection
+        self._body_timeout = body_timeout
+        self._body_deadline: float | None = None
+        self._write_timeout = write_timeout
+        self._closing = closing
+        self._bodiless = request.method == b"HEAD"
+        self._head: h11.Response | None = None
+        self._status_of_failure = 500
+        self._pipelined = 0
+        self._broken = False
+        self._gone = False
+        self._answered = trio.Event()
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request may follow on the connection."""
+        states = (self._connection.our_state, self._connection.their_state)
+        return states == (h11.DONE, h11.DONE) and not self._broken
+
+    async def conclude(self) -> None:
+        """After the application: answer for it if it did not."""
+        if self._head is None and self._connection.our_state is h11.SEND_RESPONSE and not (self._broken or self._gone):
+            await self.send({"type": "http.response.start", "status": self._status_of_failure, "headers": [_CLOSE]})
+            await self.send({"type": "http.response.body"})
+
+    # What the client sends.
+
+    async def receive(self) -> Message:
+        """The next part of the body; after it, that the client left."""
+        if self._connection.their_state is h11.SEND_BODY and not self._gone:
+            return await self._receive_body()
+        await self._until_gone()
+        return {"type": _DISCONNECT}
+
+    async def _receive_body(self) -> Message:
+        if self._connection.they_are_waiting_for_100_continue:
+            go_on = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
+            await self._write(self._connection.send(go_on) or b"")
+        if self._body_deadline is None:
+            self._body_deadline = trio.current_time() + self._body_timeout
+        patience = trio.CancelScope(deadline=self._body_deadline)
+        try:
+            with patience:
+                return await self._next_part()
+        except h11.RemoteProtocolError as error:
+            self._status_of_failure = error.error_status_hint
+        except trio.BrokenResourceError:
+            self._gone = True
+        if patience.cancelled_caught:
+            self._status_of_failure = 408
+        return {"type": _DISCONNECT}
+
+    async def _next_part(self) -> Message:
+        parts: list[bytes] = []
+        while True:
+            event = self._connection.next_event()
+            if isinstance(event, h11.Data):
+                parts.append(bytes(event.data))
+            elif isinstance(event, h11.EndOfMessage):
+                return {"type": "http.request", "body": b"".join(parts), "more_body": False}
+            elif event is h11.NEED_DATA:
+                if parts:
+                    return {"type": "http.request", "body": b"".join(parts), "more_body": True}
+                self._connection.receive_data(bytes(await self._stream.receive_some(READ)))
+            else:  # the end of the connection, which h11 calls an error where the body was to have a length
+                self._gone = True
+                return {"type": _DISCONNECT}
+
+    async def _until_gone(self) -> None:
+        while not self._gone and not self._answered.is_set():
+            if self._pipelined > PIPELINED:
+                await self._answered.wait()
+                return
+            try:
+                data = await self._stream.receive_some(READ)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._broken = self._gone = True
+                return
+            self._connection.receive_data(bytes(data))
+            self._pipelined += len(data)
+            self._gone = not data
+
+    # What the application answers.
+
+    async def send(self, message: Message) -> None:
+        """Write a part of the response. Raises ``ConnectionOver``."""
+        if self._broken:
+            raise ConnectionOver("the connection is over")
+        if message["type"] == "http.response.start":
+            self._head = self._response(message["status"], message.get("headers", ()))
+        elif message["type"] == "http.response.body":
+            await self._write(self._encoded(message.get("body", b""), more=message.get("more_body", False)))
+
+    def _response(self, status: int, fields: list[Field]) -> h11.Response:
+        head = [*fields, (b"date", _date())]
+        if self._connection.their_state is h11.SEND_BODY or self._closing():
+            head.append(_CLOSE)
+        return h11.Response(status_code=status, headers=cast("Any", head), reason=_REASONS.get(status, b""))
+
+    def _encoded(self, body: bytes, *, more: bool) -> bytes:
+        """The next bytes of the response. Its head waits for the beginning of its body."""
+        connection, data = self._connection, b""
+        if self._head is not None and connection.our_state is h11.SEND_RESPONSE:
+            data = connection.send(self._head) or b""
+        if body and not self._bodiless:
+            data += connection.send(h11.Data(data=body)) or b""
+        if not more:
+            data += connection.send(h11.EndOfMessage()) or b""
+            self._answered.set()
+        return data
+
+    async def _write(self, data: bytes) -> None:
+        complete = False
+        try:
+            with trio.move_on_after(self._write_timeout):
+                await self._stream.send_all(data)
+                complete = True
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ConnectionOver("the client went away") from error
+        finally:
+            self._broken = self._broken or not complete
+        if not complete:
+            raise ConnectionOver("the client does not read")
+
+
+def scope_of(request: h11.Request, client: Any, server: Any, tls: int | None) -> dict[str, Any]:
+    """The ASGI scope of a request."""
+    target, _, query = request.target.partition(b"?")
+    if not target.startswith(b"/"):  # a proxy's form of a target names the host once more
+        target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": request.http_version.decode(),
+        "method": request.method.decode(),
+        "scheme": "http" if tls is None else "https",
+        "path": unquote_to_bytes(target).decode(errors="replace"),
+        "raw_path": target,
+        "query_string": query,
+        "root_path": "",
+        "headers": list(request.headers),
+        "client": client,
+        "server": server,
+    }
+    if tls is not None:
+        scope["extensions"] = {"tls": {"tls_version": tls}}
+    return scope
+
+
+_dated: tuple[int, bytes] = (0, b"")
+
+
+def _date() -> bytes:
+    """Now, as HTTP writes it; the same text all through a second."""
+    global _dated
+    now = int(time.time())
+    if _dated[0] != now:
+        _dated = now, formatdate(now, usegmt=True).encode()
+    return _dated[1]

@@ -1,0 +1,181 @@
+"""The ASGI application of an MCP endpoint: it finds out what was asked, and who answers it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+from trioxport._negotiation import LEGACY_VERSIONS, MODERN_VERSIONS
+from trioxport._supervisor import Terms
+from trioxport.abc import Accept
+from trioxport.codecs.batch import REVISION, is_batch
+from trioxport.frames import Frame
+from trioxport.messages import Message, Notification, Request
+from trioxport.transports.http.server._asgi import ClientGone, Exchange, Receive, Refusal, Scope, Send
+from trioxport.transports.http.server._bodies import check_initialize, parse, parts_of
+from trioxport.transports.http.server._checks import LAST_EVENT, SESSION, VERSION, accepts, check_post
+from trioxport.transports.http.server._gate import Gate
+from trioxport.transports.http.server._info import shown
+from trioxport.transports.http.server._legacy import Legacy
+from trioxport.transports.http.server._modern import Manners, ModernRequest
+from trioxport.transports.http.server._modern_checks import check_modern, is_modern
+from trioxport.transports.http.server._session import Session
+from trioxport.transports.http.server._sessions import SessionRegistry
+from trioxport.transports.http.server._streams import Terms as StreamTerms
+from trioxport.transports.http.server.config import HttpServer
+
+GRACE: Final = 1.0
+"""Seconds beyond ``close_timeout`` in which what handlers said last is written."""
+
+
+class Endpoint:
+    """Serves the connections that HTTP requests make: an ASGI application, and a listener without a socket.
+
+    Args:
+        config: What the server is told.
+        terms: What holds for its connections.
+    """
+
+    def __init__(self, config: HttpServer, terms: Terms) -> None:
+        self.config = config
+        self.terms = terms
+        self.draining = False
+        self._gate = Gate(config)
+        capacity = max(1, terms.limits.max_buffered_messages)
+        stall = config.bounds.write_timeout
+        self._modern = Manners(config.keep_alive, StreamTerms("", "", None, capacity, stall))
+        self._supported: tuple[str, ...] = MODERN_VERSIONS
+        self._accept: Accept | None = None
+        self._requests: set[ModernRequest] = set()
+        self._registry: SessionRegistry | None = None
+        self._legacy: Legacy | None = None
+        if config.sessions is not None:
+            self._registry = SessionRegistry(config.sessions, config.events, capacity, terms.close_timeout)
+            self._legacy = Legacy(self._registry, config.keep_alive)
+            self._supported += LEGACY_VERSIONS
+
+    async def run(self, accept: Accept, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Answer requests until cancelled; then end everything in order, for which there is ``close_timeout``."""
+        self._accept = accept
+        try:
+            async with trio.open_nursery() as nursery:
+                life = trio.CancelScope(shield=True)
+                nursery.start_soon(self._carry_sessions, accept, life)
+                task_status.started()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    life.deadline = self.drain() + GRACE
+        finally:
+            self._accept = None
+
+    def drain(self) -> float:
+        """Take no more requests, and let what is going on end; returns when that has to be over."""
+        if not self.draining:
+            self.draining = True
+            for request in self._requests:
+                request.stop(self.terms.close_timeout)
+            if self._registry is not None:
+                self._registry.close()
+        return trio.current_time() + self.terms.close_timeout
+
+    async def _carry_sessions(self, accept: Accept, life: trio.CancelScope) -> None:
+        with life:
+            if self._registry is not None:
+                await self._registry.run(accept)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope, receive, send)
+        try:
+            await self._serve(exchange)
+        except Refusal as refusal:
+            if not exchange.begun:
+                try:
+                    await exchange.refuse(refusal)
+                except ClientGone:
+                    return
+        except ClientGone:
+            return
+
+    async def _serve(self, exchange: Exchange) -> None:
+        if await self._gate.answers(exchange):
+            return
+        if self.draining or self._accept is None:
+            raise Refusal(503, "The server is stopping", fields=[(b"retry-after", b"1")])
+        if exchange.method == "POST":
+            await self._post(exchange, self._accept)
+        elif exchange.method == "GET":
+            await self._get(exchange)
+        elif exchange.method == "DELETE":
+            legacy, session = self._in_session(exchange)
+            await legacy.delete(exchange, session)
+        else:
+            raise self._not_allowed()
+
+    def _not_allowed(self) -> Refusal:
+        allowed = b"POST" if self._legacy is None else b"GET, POST, DELETE"
+        return Refusal(405, "This endpoint does not have this method", fields=[(b"allow", allowed)])
+
+    # POST.
+
+    async def _post(self, exchange: Exchange, accept: Accept) -> None:
+        check_post(exchange)
+        payload = await exchange.body(self.terms.limits.max_message_size)
+        if is_batch(payload):
+            await self._post_batch(exchange, payload)
+            return
+        message = parse(payload)
+        if self._legacy is None or is_modern(exchange, message):
+            await self._post_modern(exchange, payload, message, accept)
+            return
+        frame = Frame(payload, message, shown(exchange))
+        if isinstance(message, Request) and message.method == "initialize" and SESSION not in exchange.headers:
+            check_initialize(message)
+            await self._legacy.open(exchange, frame, message)
+        else:
+            legacy, session = self._in_session(exchange)
+            await legacy.post(exchange, session, [frame])
+
+    async def _post_modern(self, exchange: Exchange, payload: bytes, message: Message, accept: Accept) -> None:
+        version = check_modern(exchange, message, self._supported)
+        assert isinstance(message, Request | Notification)
+        request = ModernRequest(exchange, payload, message, version, self._modern)
+        self._requests.add(request)
+        try:
+            await request.serve(accept)
+        finally:
+            self._requests.discard(request)
+
+    async def _post_batch(self, exchange: Exchange, payload: bytes) -> None:
+        if self._legacy is None or exchange.headers.get(VERSION) not in (None, REVISION):
+            raise _no_batches()
+        legacy, session = self._in_session(exchange)
+        if session.version != REVISION:
+            raise _no_batches()
+        fields = shown(exchange)
+        await legacy.post(exchange, session, [Frame(each, parse(each), fields) for each in parts_of(payload)])
+
+    # Legacy.
+
+    async def _get(self, exchange: Exchange) -> None:
+        legacy, session = self._in_session(exchange)
+        if not accepts(exchange, "text/event-stream"):
+            raise Refusal(406, "A GET has to accept text/event-stream")
+        await legacy.listen(exchange, session, exchange.headers.get(LAST_EVENT))
+
+    def _in_session(self, exchange: Exchange) -> tuple[Legacy, Session]:
+        """The session that a request is part of. Raises ``Refusal``."""
+        version = exchange.headers.get(VERSION)
+        if self._legacy is None or (version in MODERN_VERSIONS and exchange.method != "POST"):
+            raise self._not_allowed() if exchange.method != "POST" else Refusal(400, "There are no sessions here")
+        if version is not None and version not in LEGACY_VERSIONS:
+            raise Refusal(400, f"The protocol version {version[:40]!r} is not supported")
+        session_id = exchange.headers.get(SESSION)
+        if session_id is None:
+            raise Refusal(400, "The header Mcp-Session-Id is missing")
+        return self._legacy, self._legacy.find(session_id, exchange.principal)
+
+
+def _no_batches() -> Refusal:
+    return Refusal(400, f"Only revision {REVISION} has batches of messages")

@@ -1,0 +1,153 @@
+"""The legacy era: POST, GET and DELETE of sessions.
+
+Specification 2025-11-25, basic/transports, section Streamable HTTP; batches: 2025-03-26.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+import trio
+
+from trioxport._supervisor import open_tasks
+from trioxport.frames import Frame
+from trioxport.framing.sse import encode_event
+from trioxport.messages import Request
+from trioxport.transports.http.server._answer import Answer
+from trioxport.transports.http.server._asgi import ClientGone, Exchange, Field
+from trioxport.transports.http.server._session import PostStream, Session
+from trioxport.transports.http.server._sessions import SessionRegistry
+from trioxport.transports.http.server._streams import Reader, Stream
+
+PRIMED: Final = "2025-11-25"
+"""The first revision whose clients know an event without data, which only tells where to resume."""
+
+
+class Legacy:
+    """Answers the requests of legacy clients.
+
+    Args:
+        registry: The sessions.
+        keep_alive: Seconds of silence after which an answer becomes a stream, and a stream gets a sign of life.
+    """
+
+    def __init__(self, registry: SessionRegistry, keep_alive: float) -> None:
+        self._registry = registry
+        self._config = registry.config
+        self._keep_alive = keep_alive
+
+    def find(self, session_id: str, principal: str | None) -> Session:
+        """The session, if it is the principal's. Raises ``Refusal``."""
+        return self._registry.find(session_id, principal)
+
+    async def open(self, exchange: Exchange, frame: Frame, request: Request) -> None:
+        """Answer an ``initialize``: a new session."""
+        session = self._registry.create(exchange)
+        stream = session.open_stream([request])
+        try:
+            with self._registry.using(session):
+                await session.deliver([frame])
+                name = (b"mcp-session-id", session.id.encode())
+                await self._answer(exchange, session, stream, (name,))
+        finally:
+            if session.version is None:  # refused, or nobody has heard of it
+                self._registry.end(session)
+
+    async def post(self, exchange: Exchange, session: Session, frames: Sequence[Frame]) -> None:
+        """Take messages of a session, and answer what of them are requests."""
+        requests = [frame.message for frame in frames if isinstance(frame.message, Request)]
+        with self._registry.using(session):
+            if not requests:
+                await session.deliver(frames)
+                await exchange.respond(202)
+                return
+            stream = session.open_stream(requests)
+            try:
+                await session.deliver(frames)
+                await self._answer(exchange, session, stream)
+            except BaseException:
+                session.abandon(stream)
+                raise
+
+    async def listen(self, exchange: Exchange, session: Session, last_event_id: str | None) -> None:
+        """Follow the standalone stream of a session, or go on with any of its streams behind an event."""
+        with self._registry.using(session):
+            stream: Stream = session.standalone
+            if last_event_id is None:
+                reader = stream.attach()
+            else:
+                stream, reader = await session.resume(last_event_id)
+            await self._stream(exchange, session, stream, reader, primed=last_event_id is None)
+
+    async def delete(self, exchange: Exchange, session: Session) -> None:
+        """End a session for its client."""
+        self._registry.end(session)
+        await exchange.respond(204)
+
+    async def _answer(
+        self, exchange: Exchange, session: Session, stream: PostStream, fields: Sequence[Field] = ()
+    ) -> None:
+        reader = stream.attach()
+        if session.terms.store is not None and session.version is not None:
+            await self._stream(exchange, session, stream, reader, primed=True)
+            return
+        answer = Answer(exchange, self._keep_alive)
+        async with until_gone(exchange):
+            events = await answer.first(stream, reader)
+            if session.version is not None or not events:
+                answer.fields.extend(fields)
+            if events and events[0].last:
+                await answer.whole(events[0].data)
+            else:
+                stream.put_back(events or ())
+                await answer.begin()
+                await answer.follow(stream, reader)
+
+    async def _stream(
+        self, exchange: Exchange, session: Session, stream: Stream, reader: Reader, *, primed: bool
+    ) -> None:
+        """Answer with a stream of events, of which none is lost if there is a store."""
+        kept = session.terms.store is not None
+        name = partial(session.event_id, stream.key) if kept else None
+        answer = Answer(exchange, self._keep_alive, name=name)
+        first = b""
+        if name is not None and primed and session.version is not None and session.version >= PRIMED:
+            place = stream.number - len(stream.waiting)
+            first = encode_event(b"", event_id=name(place), retry=round(self._config.retry * 1000))
+        try:
+            async with until_gone(exchange) as tasks:
+                if kept and self._config.hold is not None:
+                    tasks.start_soon(self._release, reader, self._config.hold)
+                await answer.begin()
+                await answer.follow(stream, reader, first)
+        finally:
+            stream.detach(reader)
+
+    async def _release(self, reader: Reader, hold: float) -> None:
+        """Let the client go after a while: it comes back for the rest."""
+        await trio.sleep(hold)
+        reader.last_words = b"retry: %d\n\n" % round(self._config.retry * 1000)
+        reader.supersede()
+
+
+@asynccontextmanager
+async def until_gone(exchange: Exchange) -> AsyncGenerator[trio.Nursery]:
+    """Cancel the block when the client leaves, and raise ``ClientGone``."""
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        await exchange.gone()
+        left = True
+        scope.cancel()
+
+    with trio.CancelScope() as scope:
+        async with open_tasks() as tasks:
+            tasks.start_soon(watch)
+            yield tasks
+            tasks.cancel_scope.cancel()
+    if scope.cancelled_caught and left:
+        raise ClientGone

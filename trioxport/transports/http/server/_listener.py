@@ -1,0 +1,67 @@
+"""Serves an endpoint on sockets of its own."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+import trio
+
+from trioxport._supervisor import Terms
+from trioxport.abc import Accept
+from trioxport.transports._accepting import refuse_plaintext
+from trioxport.transports._sockets import bound, listen
+from trioxport.transports.http.server._endpoint import GRACE, Endpoint
+from trioxport.transports.http.server._runner import Runner
+from trioxport.transports.http.server.config import HttpServer
+
+
+class HttpListener:
+    """The listener of one HTTP server.
+
+    Args:
+        config: What it is told.
+        terms: What holds for its connections.
+    """
+
+    def __init__(self, config: HttpServer, terms: Terms) -> None:
+        self._config = config
+        self._endpoint = Endpoint(config, terms)
+
+    async def listen(
+        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+    ) -> None:
+        parts = urlsplit(self._config.url)
+        host = parts.hostname or ""
+        if self._config.tls is None:
+            refuse_plaintext(host, str(self._config), allow_plaintext)
+        runner = Runner(self._endpoint, self._config.bounds, self._config.tls)
+        listeners = await listen(host, parts.port or 0, str(self._config))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._endpoint.run, accept)
+            life = trio.CancelScope(shield=True)
+            accepting = trio.CancelScope()
+            nursery.start_soon(self._serve, runner, listeners, life, accepting)
+            task_status.started([self._address(listener) for listener in listeners])
+            try:
+                await trio.sleep_forever()
+            finally:
+                accepting.cancel()
+                runner.drain()
+                life.deadline = self._endpoint.drain() + GRACE
+
+    async def _serve(
+        self,
+        runner: Runner,
+        listeners: list[trio.SocketListener],
+        life: trio.CancelScope,
+        accepting: trio.CancelScope,
+    ) -> None:
+        with life:
+            async with trio.open_nursery() as clients:
+                with accepting:
+                    await trio.serve_listeners(runner.serve, listeners, handler_nursery=clients)
+
+    def _address(self, listener: trio.SocketListener) -> str:
+        parts = urlsplit(self._config.url)
+        host, port = bound(listener)
+        return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}{parts.path}"

@@ -1,0 +1,230 @@
+"""The modern era: one POST is one connection of the handler's.
+
+Its ``rx`` brings the request and ends, ``tx`` takes what belongs to it, and a client that leaves has cancelled it.
+Specification 2026-07-28, basic/transports/streamable-http.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import attrs
+import trio
+from trio.abc import ReceiveChannel, SendChannel
+
+from trioxport._rpc import (
+    HEADER_MISMATCH,
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    META,
+    METHOD_NOT_FOUND,
+    MISSING_CLIENT_CAPABILITY,
+    UNSUPPORTED_VERSION,
+)
+from trioxport.abc import Accept, FrameChannels, Scope
+from trioxport.codecs.json import JSON
+from trioxport.errors import ConnectionLost, UsageError
+from trioxport.frames import Frame
+from trioxport.messages import ErrorResponse, Notification, Request, Response
+from trioxport.transports.http.server._answer import Answer
+from trioxport.transports.http.server._asgi import ClientGone, Exchange
+from trioxport.transports.http.server._info import shown, tell
+from trioxport.transports.http.server._streams import Reader, Stream, Terms
+
+PARSE_ERROR: Final = -32700
+LISTEN: Final = "subscriptions/listen"
+
+_STATUS: Final = {
+    METHOD_NOT_FOUND: 404,
+    PARSE_ERROR: 400,
+    INVALID_REQUEST: 400,
+    INVALID_PARAMS: 400,
+    HEADER_MISMATCH: 400,
+    MISSING_CLIENT_CAPABILITY: 400,
+    UNSUPPORTED_VERSION: 400,
+}
+"""The HTTP status of an error that is answered in JSON; 200 for those of a handler's own."""
+
+
+@attrs.frozen
+class Manners:
+    """How answers are given.
+
+    Args:
+        keep_alive: Seconds of silence after which one becomes a stream.
+        stream: What holds for streams.
+    """
+
+    keep_alive: float
+    stream: Terms
+
+
+class ModernRequest:
+    """The transport of one POST.
+
+    Args:
+        exchange: The POST.
+        payload: Its body.
+        message: What that says.
+        version: The revision that it is written in.
+        manners: How it is answered.
+    """
+
+    def __init__(
+        self, exchange: Exchange, payload: bytes, message: Request | Notification, version: str, manners: Manners
+    ) -> None:
+        self.request = message
+        self.answered = not isinstance(message, Request)
+        self.stopping = False
+        self._exchange = exchange
+        self._frame: Frame | None = Frame(payload, message, shown(exchange))
+        self._version = version
+        self._manners = manners
+        self._answer = Answer(exchange, manners.keep_alive)
+        self._work = trio.CancelScope()
+        self._stream: Stream | None = None
+        self._nursery: trio.Nursery | None = None
+        self._streamed = trio.Event()
+
+    async def serve(self, accept: Accept) -> None:
+        """Run the handler and answer for it. Returns once the answer is written, or nobody waits for it."""
+        if self.answered:
+            await self._exchange.respond(202)
+            with self._work:
+                await accept(self)
+            return
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._watch)
+            with self._work:
+                await accept(self)
+            with suppress(ClientGone):
+                await self._conclude()
+            self._nursery.cancel_scope.cancel()
+
+    def stop(self, timeout: float) -> None:
+        """The server stops: the handler gets ``timeout`` seconds, and a subscription ends now."""
+        self.stopping = True
+        listening = self.request.method == LISTEN
+        self._work.deadline = min(self._work.deadline, trio.current_time() + (0 if listening else timeout))
+
+    async def _watch(self) -> None:
+        """Cancel everything once the client left. A silence before that makes the answer a stream."""
+        with trio.move_on_after(self._manners.keep_alive) as silence:
+            await self._exchange.gone()
+        if silence.cancelled_caught:
+            if not self.answered:
+                self._begin_stream()
+            await self._exchange.gone()
+        assert self._nursery is not None
+        self._nursery.cancel_scope.cancel()
+
+    def _begin_stream(self) -> Stream:
+        if self._stream is None:
+            assert self._nursery is not None
+            self._stream = Stream("", self._manners.stream)
+            self._nursery.start_soon(self._write_stream, self._stream, self._stream.attach())
+        return self._stream
+
+    async def _write_stream(self, stream: Stream, reader: Reader) -> None:
+        try:
+            await self._answer.begin()
+            await self._answer.follow(stream, reader)
+        except ClientGone:
+            assert self._nursery is not None
+            self._nursery.cancel_scope.cancel()
+        self._streamed.set()
+
+    async def _conclude(self) -> None:
+        """Answer for a handler that did not, and wait until the answer is written."""
+        assert isinstance(self.request, Request)
+        if not self.answered:
+            self.answered = True
+            message = self._last_words(self.request)
+            status = 200 if isinstance(message, Response) else 503 if self.stopping else 500
+            await self._finish(JSON.encode(message), status)
+        if self._stream is not None:
+            await self._streamed.wait()
+
+    def _last_words(self, request: Request) -> Response | ErrorResponse:
+        if request.method == LISTEN:
+            return Response(request.id, {"resultType": "complete", "_meta": {META + "subscriptionId": request.id}})
+        reason = "The server is stopping" if self.stopping else "The server failed to answer"
+        return ErrorResponse(request.id, INTERNAL_ERROR, reason)
+
+    async def _finish(self, payload: bytes, status: int) -> None:
+        if self._stream is None and isinstance(self.request, Request) and self.request.method != LISTEN:
+            await self._answer.whole(payload, status)
+        else:
+            await self._begin_stream().put(payload, last=lambda: True)
+
+    # The transport.
+
+    @asynccontextmanager
+    async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
+        tell(scope.info, self._exchange, "modern", self._version)
+        yield FrameChannels(_Send(self), _Receive(self, scope))
+
+    def __str__(self) -> str:
+        return f"{self._exchange.method} {self._exchange.path}"
+
+    async def send(self, frame: Frame) -> None:
+        """Send what the handler has to say. Raises ``UsageError`` for what has no place in this answer."""
+        message = frame.message
+        if isinstance(message, Request):
+            raise UsageError(
+                "a server sends no requests in the modern era",
+                hint="Answer with an InputRequiredResult, which asks the client for more",
+            )
+        if self.answered:
+            raise UsageError("the request is answered already, or was none", hint="Send before the answer")
+        if isinstance(message, Response | ErrorResponse):
+            if message.id != self.request_id:
+                raise UsageError(f"this connection is for the request {self.request_id!r}, not for {message.id!r}")
+            self.answered = True
+            status = _STATUS.get(message.code, 200) if isinstance(message, ErrorResponse) else 200
+            try:
+                await self._finish(frame.payload, status)
+            except ClientGone as error:
+                raise ConnectionLost("the client left") from error
+        else:
+            await self._begin_stream().put(frame.payload)
+
+    @property
+    def request_id(self) -> object:
+        return self.request.id if isinstance(self.request, Request) else None
+
+    def take_frame(self) -> Frame | None:
+        """The request, once."""
+        frame, self._frame = self._frame, None
+        return frame
+
+
+class _Send(SendChannel[Frame]):
+    def __init__(self, request: ModernRequest) -> None:
+        self._request = request
+
+    async def send(self, value: Frame) -> None:
+        await self._request.send(value)
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+class _Receive(ReceiveChannel[Frame]):
+    def __init__(self, request: ModernRequest, scope: Scope) -> None:
+        self._request = request
+        self._scope = scope
+
+    async def receive(self) -> Frame:
+        await trio.lowlevel.checkpoint()
+        frame = self._request.take_frame()
+        if frame is None:
+            self._scope.peer_done()
+            raise trio.EndOfChannel
+        return frame
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()

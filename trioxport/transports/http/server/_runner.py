@@ -1,0 +1,191 @@
+"""Serves an ASGI application over HTTP/1.0 and HTTP/1.1: one task for each connection of a client, h11 in between.
+
+Every wait for a client has an end: for the head of a request, for its body, for a response to be read.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final, TypeAlias
+
+import h11
+import trio
+
+from trioxport.transports.http.server._asgi import Application
+from trioxport.transports.http.server._cycle import READ, ConnectionOver, Cycle, Stream, scope_of
+from trioxport.transports.http.server.bounds import Bounds
+
+logger: Final = logging.getLogger("trioxport")
+
+REFUSED: Final = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n"
+_TLS: Final = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
+"""How ASGI writes versions of TLS."""
+LINGER: Final = 1.0
+"""Seconds, and with ``READ`` bytes, for which what a client still sends is read after the last response to it: a socket
+that is closed with something unread resets the connection, and that can destroy the response on its way."""
+LINGERED: Final = 64
+LAST_REQUEST: Final = 0.05
+"""Seconds that a request which is on its way gets to arrive when the server stops."""
+
+Upgrade: TypeAlias = Callable[[Stream, h11.Request, bytes], Awaitable[None]]
+"""Takes a connection over whose request asks for another protocol: the stream, the request's head, and the bytes that
+were read behind it. The connection is closed when it returns."""
+
+
+class Runner:
+    """Serves ``app`` to the clients of some listeners.
+
+    Args:
+        app: What answers.
+        bounds: What clients are held to.
+        context: For TLS, or None.
+        upgrade: Takes requests for a WebSocket over; None answers them as if they were not.
+    """
+
+    def __init__(
+        self, app: Application, bounds: Bounds, context: ssl.SSLContext | None = None, upgrade: Upgrade | None = None
+    ) -> None:
+        self.app = app
+        self.bounds = bounds
+        self.draining = False
+        self._context = context
+        self._upgrade = upgrade
+        self._waiting: set[trio.CancelScope] = set()
+        self._count = 0
+
+    def drain(self) -> None:
+        """Let each connection end with the request that it is at, or at once if it is at none."""
+        self.draining = True
+        for scope in self._waiting:
+            scope.deadline = min(scope.deadline, trio.current_time() + LAST_REQUEST)
+
+    async def serve(self, wire: trio.SocketStream) -> None:
+        """Serve one client until it or its connection is done. Raises no ``Exception``."""
+        self._count += 1
+        try:
+            async with wire:
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError):
+                    await self._serve(wire)
+        except Exception:
+            logger.exception("a client's connection could not be served")
+        finally:
+            self._count -= 1
+
+    async def _serve(self, wire: trio.SocketStream) -> None:
+        _detect_dead_peers(wire)
+        stream: Stream = wire
+        tls = None
+        if self._context is not None:
+            secure = trio.SSLStream(wire, self._context, server_side=True, https_compatible=True)
+            with trio.move_on_after(self.bounds.head_timeout) as shaking:
+                await secure.do_handshake()
+            if shaking.cancelled_caught:
+                return
+            stream, tls = secure, _TLS.get(secure.version(), 0)
+        if self._count > self.bounds.connections:
+            with trio.move_on_after(LINGER):
+                await stream.send_all(REFUSED)
+        else:
+            await self._serve_requests(stream, _names(wire), tls)
+        with trio.move_on_after(LINGER):
+            if stream is not wire:
+                await stream.aclose()  # says goodbye, and closes the wire
+            else:
+                await _linger(wire)
+
+    async def _serve_requests(self, stream: Stream, names: tuple[Any, Any], tls: int | None) -> None:
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self.bounds.head)
+        while True:
+            try:
+                request = await self._next_request(stream, connection)
+            except h11.RemoteProtocolError as error:
+                await self._complain(stream, connection, error.error_status_hint)
+                return
+            if request is None:
+                return
+            if self._upgrade is not None and _asks_for_websocket(request):
+                await self._upgrade(stream, request, connection.trailing_data[0])
+                return
+            bounds = self.bounds
+            cycle = Cycle(stream, connection, request, bounds.body_timeout, bounds.write_timeout, lambda: self.draining)
+            try:
+                await self._run(cycle, scope_of(request, *names, tls))
+            except ConnectionOver:
+                return
+            if not cycle.reusable:
+                return
+            connection.start_next_cycle()
+
+    async def _run(self, cycle: Cycle, scope: dict[str, Any]) -> None:
+        try:
+            await self.app(scope, cycle.receive, cycle.send)
+        except ConnectionOver:
+            raise
+        except Exception:
+            logger.exception("a request could not be answered")
+        await cycle.conclude()
+
+    async def _next_request(self, stream: Stream, connection: h11.Connection) -> h11.Request | None:
+        """The head of the next request; None if there is none."""
+        event: object = None
+        begun = False
+        with trio.CancelScope() as scope:
+            scope.deadline = trio.current_time() + (LAST_REQUEST if self.draining else self.bounds.idle_timeout)
+            self._waiting.add(scope)
+            try:
+                while (event := connection.next_event()) is h11.NEED_DATA:
+                    if not begun and connection.trailing_data[0]:
+                        begun = True
+                        self._waiting.discard(scope)
+                        scope.deadline = trio.current_time() + self.bounds.head_timeout
+                    data = await stream.receive_some(READ)
+                    connection.receive_data(bytes(data))
+                    if not data and not begun:
+                        return None
+            finally:
+                self._waiting.discard(scope)
+        if scope.cancelled_caught and begun:
+            await self._complain(stream, connection, 408)
+        return event if isinstance(event, h11.Request) else None
+
+    async def _complain(self, stream: Stream, connection: h11.Connection, status: int) -> None:
+        """Answer what is no request, and is not answered by the application."""
+        if connection.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            return
+        response = h11.Response(status_code=status, headers=[("connection", "close"), ("content-length", "0")])
+        data = (connection.send(response) or b"") + (connection.send(h11.EndOfMessage()) or b"")
+        with trio.move_on_after(LINGER):
+            await stream.send_all(data)
+
+
+def _asks_for_websocket(request: h11.Request) -> bool:
+    return any(name == b"upgrade" and b"websocket" in value.lower() for name, value in request.headers)
+
+
+def _names(wire: trio.SocketStream) -> tuple[Any, Any]:
+    """The addresses of the client and of the server."""
+    try:
+        return wire.socket.getpeername()[:2], wire.socket.getsockname()[:2]
+    except OSError:
+        return None, None
+
+
+def _detect_dead_peers(wire: trio.SocketStream) -> None:
+    """Have the system ask a silent peer whether it is there: else a half-open socket stays for ever."""
+    wire.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+        option = getattr(socket, name, None)
+        if option is not None:
+            with suppress(OSError):
+                wire.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+async def _linger(wire: trio.SocketStream) -> None:
+    await wire.send_eof()
+    for _ in range(LINGERED):
+        if not await wire.receive_some(READ):
+            return

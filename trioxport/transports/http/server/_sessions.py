@@ -1,0 +1,121 @@
+"""All sessions of a server: who may have one, who is the owner of which, and when an idle one ends."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final
+
+import trio
+
+from trioxport.abc import Accept
+from trioxport.transports.http.server._asgi import Exchange, Refusal
+from trioxport.transports.http.server._session import Session
+from trioxport.transports.http.server.config import Sessions
+from trioxport.transports.http.server.events import EventStore
+
+FORGETTING: Final = 5.0
+"""Seconds that an event store gets to forget a session."""
+
+
+class SessionRegistry:
+    """The sessions that there are.
+
+    Args:
+        config: The bounds on them.
+        store: Where events are kept, or None.
+        capacity: Messages that wait in each direction.
+        close_timeout: Seconds that a handler gets once its session is over.
+    """
+
+    def __init__(self, config: Sessions, store: EventStore | None, capacity: int, close_timeout: float) -> None:
+        self.config = config
+        self._store = store
+        self._capacity = capacity
+        self._close_timeout = close_timeout
+        self._known: dict[str, Session] = {}
+        self._idle: dict[Session, float] = {}
+        self._idle_changed = trio.Event()
+        self._closed = False
+        self._accept: Accept | None = None
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, accept: Accept) -> None:
+        """Carry the sessions, until :meth:`close`; then until all of them are over."""
+        self._accept = accept
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._end_idle)
+
+    def close(self) -> None:
+        """End all sessions; their handlers get ``close_timeout``."""
+        self._closed = True
+        for session in list(self._known.values()):
+            self.end(session)
+        self._idle_changed.set()
+
+    def create(self, exchange: Exchange) -> Session:
+        """A new session, whose handler is started. Raises ``Refusal`` if there are too many."""
+        if len(self._known) >= self.config.most:
+            raise Refusal(503, "There are too many sessions", fields=[(b"retry-after", b"10")])
+        assert self._nursery is not None
+        session = Session(secrets.token_urlsafe(24), exchange, self._capacity, self._store, self.config.stall)
+        self._known[session.id] = session
+        self._nursery.start_soon(self._carry, session)
+        return session
+
+    def find(self, session_id: str, principal: str | None) -> Session:
+        """The session, if it is the principal's. Raises ``Refusal``."""
+        session = self._known.get(session_id)
+        if session is None or session.principal != principal:
+            raise Refusal(404, "There is no such session (any more)")
+        return session
+
+    def end(self, session: Session) -> None:
+        """The session is over to its client, who is told 404 from now on; its handler may finish."""
+        self._forget(session)
+        session.end()
+        session.work.deadline = trio.current_time() + self._close_timeout
+
+    @contextmanager
+    def using(self, session: Session) -> Generator[None]:
+        """While an exchange of a session is open, that is not idle."""
+        session.exchanges += 1
+        self._idle.pop(session, None)
+        try:
+            yield
+        finally:
+            session.exchanges -= 1
+            if not session.exchanges and session.id in self._known:
+                self._idle[session] = trio.current_time() + self.config.idle_timeout
+                self._idle_changed.set()
+
+    async def _carry(self, session: Session) -> None:
+        assert self._accept is not None
+        try:
+            with session.work:
+                await self._accept(session)
+        finally:
+            self._forget(session)
+            session.no_more()
+            if self._store is not None:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + FORGETTING):
+                    await self._store.forget(session.id)
+
+    def _forget(self, session: Session) -> None:
+        self._known.pop(session.id, None)
+        self._idle.pop(session, None)
+
+    async def _end_idle(self) -> None:
+        """End what was idle for too long; the first to become idle is the first to end."""
+        while not self._closed:
+            first = next(iter(self._idle), None)
+            if first is None:
+                self._idle_changed = trio.Event()
+                await self._idle_changed.wait()
+            elif trio.current_time() >= self._idle[first]:
+                self.end(first)
+            else:
+                with trio.move_on_at(self._idle[first]):
+                    self._idle_changed = trio.Event()
+                    await self._idle_changed.wait()

@@ -1,0 +1,26 @@
+"""What clients of an HTTP server are held to, however slow, large or many they are."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen
+class Bounds:
+    """What clients are held to; seconds and bytes.
+
+    Args:
+        head: Bytes of a request's line and headers.
+        head_timeout: Seconds in which they have to arrive, and a TLS handshake before them.
+        body_timeout: Seconds in which a body has to arrive.
+        idle_timeout: Seconds that a connection may wait for its next request.
+        write_timeout: Seconds that a client may take to make room for what is written to it.
+        connections: How many there may be; one more is answered with 503.
+    """
+
+    head: int = 16 * 1024
+    head_timeout: float = 10.0
+    body_timeout: float = 60.0
+    idle_timeout: float = 75.0
+    write_timeout: float = 30.0
+    connections: int = 4096

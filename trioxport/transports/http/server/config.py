@@ -1,0 +1,139 @@
+"""What a server of Streamable HTTP is told: where it listens, whom it answers, and what it remembers."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Self, TypeAlias
+from urllib.parse import SplitResult, urlsplit
+
+import attrs
+import trio
+
+from trioxport._supervisor import Terms
+from trioxport.abc import Accept, Listener
+from trioxport.codecs.json import JSON
+from trioxport.config import redact_url
+from trioxport.errors import UsageError
+from trioxport.transports.http.server.bounds import Bounds
+from trioxport.transports.http.server.events import EventStore
+
+_positive: Any = attrs.validators.gt(0)
+
+Verify: TypeAlias = Callable[[str], Awaitable[str | None]]
+"""Who a bearer token speaks for; None for a token that is not valid (any more). It may raise ``PermissionDenied`` for
+one that is, and may not do this."""
+
+
+@attrs.frozen
+class Sessions:
+    """The sessions of the legacy era; times in seconds.
+
+    Args:
+        most: How many there may be; beyond it ``initialize`` is answered with 503.
+        idle_timeout: How long a session lives while its client has no request open.
+        hold: How long the connection of a stream is held before its client is asked to come back for the rest, which
+            takes an event store; None for as long as it lasts.
+        retry: How long clients are asked to wait before they come back.
+        stall: How long a message waits for a client that does not read its stream; then it is undelivered.
+    """
+
+    most: int = attrs.field(default=1000, validator=_positive, kw_only=True)
+    idle_timeout: float = attrs.field(default=1800.0, validator=_positive, kw_only=True)
+    hold: float | None = attrs.field(default=None, kw_only=True)
+    retry: float = attrs.field(default=1.0, kw_only=True)
+    stall: float = attrs.field(default=30.0, validator=_positive, kw_only=True)
+
+
+@attrs.frozen
+class Bearer:
+    """Who may ask at all: those whose token is good.
+
+    Args:
+        verify: Tells who a token speaks for.
+        authorization_servers: Where clients get tokens: published as the metadata of RFC 9728.
+        scopes: What tokens need to be good for, published likewise; ``verify`` checks that they are.
+        resource: The URL under which clients know this server; by default the one that they ask for.
+    """
+
+    verify: Verify
+    authorization_servers: Sequence[str] = attrs.field(default=(), kw_only=True)
+    scopes: Sequence[str] = attrs.field(default=(), kw_only=True)
+    resource: str | None = attrs.field(default=None, kw_only=True)
+
+
+@attrs.frozen
+class HttpServer:
+    """An MCP endpoint to serve. Plain ``http`` beyond loopback needs ``allow_plaintext``.
+
+    Args:
+        url: Where to listen, and the path of the endpoint; port 0 takes a free one. In a surrounding ASGI application,
+            where the endpoint is reached.
+        sessions: How the legacy era is served; None serves the modern one only.
+        hosts: Names, with ``:port`` or for any port, under which clients may ask: others get 421. By default the
+            host of ``url``, and for a loopback address the names of loopback. ``"*"`` is any.
+        origins: Origins of web pages that may ask besides this server's own, as ``"https://example.com"``: others
+            get 403. ``"*"`` is any.
+        cors: Whether browsers are told that ``origins`` may ask.
+        tls: For ``https``: what the server shows, and whom it trusts.
+        events: Keeps what legacy clients may ask for again after their connection broke. None: they may not.
+        verify: Who may ask; None for anybody.
+        rate: Requests per second that a principal, or else an address, may make in the long run; None for any number.
+        burst: How many of them may come at once.
+        health: The path of a page that says whether the server is well, as ``"/health"``.
+        sse: The path of the deprecated HTTP+SSE transport of 2024-11-05, as ``"/sse"``; None serves it not.
+        keep_alive: Seconds of silence after which an answer becomes a stream, and a stream gets a sign of life.
+        bounds: What clients are held to: how slow, how large, how many.
+    """
+
+    url: str = attrs.field(repr=redact_url)
+    sessions: Sessions | None = attrs.field(factory=Sessions, kw_only=True)
+    hosts: Sequence[str] | None = attrs.field(default=None, kw_only=True)
+    origins: Sequence[str] = attrs.field(default=(), kw_only=True)
+    cors: bool = attrs.field(default=False, kw_only=True)
+    tls: ssl.SSLContext | None = attrs.field(default=None, repr=False, kw_only=True)
+    events: EventStore | None = attrs.field(default=None, kw_only=True)
+    verify: Bearer | None = attrs.field(default=None, repr=False, kw_only=True)
+    rate: float | None = attrs.field(default=None, kw_only=True)
+    burst: int = attrs.field(default=20, validator=_positive, kw_only=True)
+    health: str | None = attrs.field(default=None, kw_only=True)
+    sse: str | None = attrs.field(default=None, kw_only=True)
+    keep_alive: float = attrs.field(default=15.0, validator=_positive, kw_only=True)
+    bounds: Bounds = attrs.field(factory=Bounds, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        parts = _split(self.url)
+        if parts is None:
+            raise UsageError("an endpoint to serve is written http(s)://HOST:PORT/PATH", target=str(self))
+        if (parts.scheme == "https") != (self.tls is not None):
+            raise UsageError("https, and nothing else, is served with tls", target=str(self), hint="Pass tls=")
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        return cls(url)
+
+    def __str__(self) -> str:
+        return redact_url(self.url)
+
+    def under(self, terms: Terms) -> Listener:
+        """The listener of one server, whose connections these terms hold for."""
+        from trioxport.transports.http.server._listener import HttpListener
+
+        return HttpListener(self, terms)
+
+    async def listen(
+        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+    ) -> None:
+        from trioxport.opening import CLOSE_TIMEOUT, CONNECT_TIMEOUT, DEFAULT_LIMITS
+
+        terms = Terms("server", str(self), JSON, DEFAULT_LIMITS, CONNECT_TIMEOUT, CLOSE_TIMEOUT, allow_plaintext)
+        await self.under(terms).listen(accept, allow_plaintext=allow_plaintext, task_status=task_status)
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port is not None
+    except ValueError:
+        return None
+    return parts if known and not (parts.query or parts.fragment or parts.username) else None

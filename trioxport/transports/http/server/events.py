@@ -1,0 +1,115 @@
+"""Where events of legacy streams are kept for clients that lost their connection, and the one that is kept in memory.
+
+Specification 2025-11-25, basic/transports, section Resumability and Redelivery.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from typing import Protocol
+
+import attrs
+import trio
+
+from trioxport.frames import MIB
+
+
+class EventStore(Protocol):
+    """Keeps events by session and stream, in the order in which they came."""
+
+    async def append(self, session: str, stream: str, number: int, data: bytes) -> None:
+        """Keep an event. Numbers rise by one within a stream; the first is 1."""
+        ...
+
+    async def after(self, session: str, stream: str, number: int) -> Sequence[tuple[int, bytes]] | None:
+        """The events of a stream beyond ``number``; None if one of them is not kept (any more), or nothing is."""
+        ...
+
+    async def forget(self, session: str) -> None:
+        """The session is over: nobody may ask for its events any more."""
+        ...
+
+
+@attrs.frozen
+class _Kept:
+    number: int
+    data: bytes
+    expires: float
+
+
+@attrs.define
+class _Stream:
+    """The events of one stream that are left, the oldest first, and the number of the last one ever."""
+
+    session: str
+    name: str
+    last: int = 0
+    events: deque[_Kept] = attrs.Factory(deque[_Kept])
+
+
+class MemoryEvents:
+    """Events in memory: the oldest go first when there are too many bytes of them, and each after a while.
+
+    Args:
+        max_size: Bytes of all events together.
+        max_age: Seconds that one is kept.
+    """
+
+    OVERHEAD = 256
+    """Bytes that an event counts besides its data."""
+
+    def __init__(self, *, max_size: int = 16 * MIB, max_age: float = 300.0) -> None:
+        self._max_size = max_size
+        self._max_age = max_age
+        self._size = 0
+        self._sessions: dict[str, dict[str, _Stream]] = {}
+        self._order: OrderedDict[tuple[str, str, int], _Stream] = OrderedDict()
+
+    @property
+    def size(self) -> int:
+        """Bytes that are kept."""
+        return self._size
+
+    async def append(self, session: str, stream: str, number: int, data: bytes) -> None:
+        kept = self._sessions.setdefault(session, {}).setdefault(stream, _Stream(session, stream))
+        kept.events.append(_Kept(number, data, trio.current_time() + self._max_age))
+        kept.last = number
+        self._order[session, stream, number] = kept
+        self._size += len(data) + self.OVERHEAD
+        self._drop()
+
+    async def after(self, session: str, stream: str, number: int) -> Sequence[tuple[int, bytes]] | None:
+        self._drop()
+        kept = self._sessions.get(session, {}).get(stream)
+        if kept is None or number > kept.last:
+            return None
+        if kept.events and number < kept.events[0].number - 1:
+            return None
+        return [(event.number, event.data) for event in kept.events if event.number > number]
+
+    async def forget(self, session: str) -> None:
+        for stream in self._sessions.pop(session, {}).values():
+            for event in stream.events:
+                del self._order[session, stream.name, event.number]
+                self._size -= len(event.data) + self.OVERHEAD
+
+    def _drop(self) -> None:
+        """Forget what is too much or too old; it is the oldest in either case."""
+        now = trio.current_time()
+        while self._order:
+            key, stream = next(iter(self._order.items()))
+            event = stream.events[0]
+            if self._size <= self._max_size and event.expires > now:
+                return
+            del self._order[key]
+            stream.events.popleft()
+            self._size -= len(event.data) + self.OVERHEAD
+            if not stream.events:
+                self._forget_stream(stream)
+
+    def _forget_stream(self, stream: _Stream) -> None:
+        streams = self._sessions[stream.session]
+        del streams[stream.name]
+        if not streams:
+            del self._sessions[stream.session]
