@@ -105,6 +105,8 @@ class HttpServer:
         parts = _split(self.url)
         if parts is None:
             raise UsageError("an endpoint to serve is written http(s)://HOST:PORT/PATH", target=str(self))
+        if self.verify is not None or self.rate is not None or self.sse is not None:
+            raise UsageError("verify, rate and sse do nothing yet", target=str(self))
         if (parts.scheme == "https") != (self.tls is not None):
             raise UsageError("https, and nothing else, is served with tls", target=str(self), hint="Pass tls=")
 
