@@ -14,8 +14,9 @@ from typing import Any
 
 import trio
 
-from benchmarks import each_layer, imports, large_line, layers, stdio
+from benchmarks import each_layer, imports, large_line, layers, stdio, streamable_http
 from benchmarks.contenders import CONTENDERS
+from benchmarks.http_contenders import HTTP_CONTENDERS
 
 
 def main() -> None:
@@ -36,6 +37,7 @@ def run(*, quick: bool) -> dict[str, Any]:
     return {
         "machine": _machine(),
         "stdio": trio.run(stdio.compare, 1 if quick else 40, 0.05 if quick else 1.0),
+        "http": trio.run(streamable_http.compare, 1 if quick else 20, 0.05 if quick else 1.0),
         "layers": trio.run(layers.measure, 1 if quick else 15, 20 if quick else 1000),
         "each_layer": trio.run(each_layer.measure, 1 if quick else 15, 20 if quick else 1000),
         "large_line": large_line.measure(1 if quick else 7, (1 if quick else 64) * 1024**2),
@@ -61,6 +63,7 @@ def table(results: dict[str, Any]) -> str:
         (
             machine,
             _stdio_table(results["stdio"]),
+            _http_table(results["http"]),
             _layers_table(results["layers"]),
             _each_layer_table(results["each_layer"]),
             _large_line_table(results["large_line"]),
@@ -82,6 +85,22 @@ def _stdio_table(results: Iterable[dict[str, Any]]) -> str:
                 each["times_the_sdk"],
                 f"≥ {each['target']}",
                 f"{each['share_of_the_bare_pipe']:.0%}",
+            )
+            for each in results
+        ],
+    )
+
+
+def _http_table(results: Iterable[dict[str, Any]]) -> str:
+    return _rows(
+        ("HTTP, a second", *HTTP_CONTENDERS, "times the SDK", "target", "of httpcore"),
+        [
+            (
+                each["case"],
+                *(f"{rates['median']:,} ({rates['best']:,})" for rates in each["per_second"].values()),
+                each["times_the_sdk"],
+                f"≥ {each['target']}",
+                f"{each['share_of_httpcore']:.0%}",
             )
             for each in results
         ],

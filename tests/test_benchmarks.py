@@ -22,9 +22,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks", "--quick", "--json", str(written)]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
     found: dict[str, Any] = json.loads(written.read_text())
-    assert all(
-        each["case"] in done.stdout for part in ("stdio", "layers", "each_layer", "large_line") for each in found[part]
-    )
+    parts = ("stdio", "http", "layers", "each_layer", "large_line")
+    assert all(each["case"] in done.stdout for part in parts for each in found[part])
     return found
 
 
@@ -42,6 +41,18 @@ def test_stdio_is_measured_beside_the_official_sdk_and_a_bare_pipe(results: dict
         assert set(each["per_second"]) == CONTENDERS
         assert min(rates["best"] for rates in each["per_second"].values()) > 0
         assert {"times_the_sdk", "share_of_the_bare_pipe", "target"} <= set(each)
+
+
+def test_http_is_measured_beside_the_official_sdk_and_httpcore(results: dict[str, Any]) -> None:
+    assert [each["case"] for each in results["http"]] == [
+        "requests, one at a time",
+        "requests, 32 at the same time",
+        "notifications, 1,000 a response",
+    ]
+    for each in results["http"]:
+        assert set(each["per_second"]) == {"httpcore", "official SDK", "trioxport"}
+        assert min(rates["best"] for rates in each["per_second"].values()) > 0
+        assert {"times_the_sdk", "share_of_httpcore", "target"} <= set(each)
 
 
 def test_empty_layers_of_both_kinds_are_measured(results: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """HTTP/1.1 with ``h11`` on Trio's own streams: the connections to one origin.
 
-``httpx`` would do the same with four fifths more of the time (benchmarks/README.md), by a pool that looks at every
-connection for each request. Here the connections that rest are a stack, and whatever closes one is bounded in time.
+The pool under ``httpx`` looks at every connection for each request: with 32 on the way it reaches a quarter of this rate
+(benchmarks/README.md). Here the connections that rest are a stack, and whatever closes one is bounded in time.
 It raises what ``httpx`` raises.
 """
 
@@ -117,15 +117,17 @@ class _Connection:
     async def read(self, patience: float) -> bytes:
         """The next bytes of the body, all that have arrived; none at its end."""
         parts: list[bytes] = []
+        next_event = self._http.next_event
         while self._broken is None and self._http.their_state is h11.SEND_BODY:
             try:
-                event = self._next_event()
-                if isinstance(event, h11.Data):
+                while isinstance(event := next_event(), h11.Data):
                     parts.append(event.data)
-                    continue
                 if parts or self._http.their_state is not h11.SEND_BODY:
                     break
                 await self._fill(patience)
+            except h11.RemoteProtocolError as error:
+                self._broken = httpx.RemoteProtocolError(str(error))
+                self._broken.__cause__ = error
             except httpx.TransportError as error:
                 self._broken = error
         if self._broken is not None and not parts:

@@ -1,0 +1,115 @@
+"""Requests over HTTP: trioxport, the official SDK and bare ``httpcore``, round by round against one server process."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final, NamedTuple
+
+import trio
+
+from benchmarks.http_contenders import HTTP_CONTENDERS, Talk
+
+OURS: Final = "trioxport"
+THEIRS: Final = "official SDK"
+BARE: Final = "httpcore"
+NOTIFICATIONS: Final = 1000
+"""What ``http_server.py`` sends before each response to ``stream``."""
+
+
+class HttpCase(NamedTuple):
+    """One line of the table.
+
+    Args:
+        name: What it is called.
+        method: What is requested.
+        requests: How many of it make a round.
+        in_flight: Requests on the way at the same time.
+        answers: Messages that come back for each.
+        target: What the rate is to be, in times of the official SDK's.
+    """
+
+    name: str
+    method: str
+    requests: int
+    in_flight: int
+    answers: int
+    target: float
+
+
+CASES: Final = (
+    HttpCase("requests, one at a time", "echo", 100, 1, 1, 1.5),
+    HttpCase("requests, 32 at the same time", "echo", 320, 32, 1, 1.8),
+    HttpCase("notifications, 1,000 a response", "stream", 4, 1, NOTIFICATIONS + 1, 3.0),
+)
+
+
+async def compare(rounds: int, share: float) -> list[dict[str, Any]]:
+    """Measure each case in ``rounds`` rounds of ``share`` of its requests."""
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(_serving())
+        talks = {name: await stack.enter_async_context(opened(url)) for name, opened in HTTP_CONTENDERS.items()}
+        return [_summary(case, await _rates(case, talks, rounds, share)) for case in CASES]
+
+
+@asynccontextmanager
+async def _serving() -> AsyncGenerator[str]:
+    command = [sys.executable, str(Path(__file__).with_name("http_server.py"))]
+    process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        yield f"http://127.0.0.1:{int(bytes(await process.stdout.receive_some()))}/mcp"
+    finally:
+        await process.stdin.aclose()
+        await process.wait()
+        await process.stdout.aclose()
+
+
+async def _rates(case: HttpCase, talks: Mapping[str, Talk], rounds: int, share: float) -> dict[str, list[float]]:
+    """Requests, or notifications, a second, round by round; the first round, which warms up, does not count."""
+    count = max(1, int(case.requests * share))
+    rates: dict[str, list[float]] = {name: [] for name in talks}
+    for _ in range(rounds + 1):
+        for name, talk in talks.items():
+            rates[name].append(count * max(1, case.answers - 1) / await _seconds(case, talk, count))
+    return {name: measured[1:] for name, measured in rates.items()}
+
+
+async def _seconds(case: HttpCase, talk: Talk, count: int) -> float:
+    """What ``count`` requests take, of which as many as may are on the way at any time."""
+    messages = [talk.prepare(number, case.method) for number in range(count)]
+    started = perf_counter()
+    waiting = iter(messages)
+    for message in messages[: case.in_flight]:
+        next(waiting)
+        await talk.send(message)
+    for _ in range(count):
+        for _ in range(case.answers):
+            await talk.receive()
+        following = next(waiting, None)
+        if following is not None:
+            await talk.send(following)
+    return perf_counter() - started
+
+
+def _summary(case: HttpCase, rates: Mapping[str, list[float]]) -> dict[str, Any]:
+    return {
+        "case": case.name,
+        "per_second": {
+            name: {"median": round(statistics.median(measured)), "best": round(max(measured))}
+            for name, measured in rates.items()
+        },
+        "times_the_sdk": round(_ratio(rates[OURS], rates[THEIRS]), 2),
+        "target": case.target,
+        "share_of_httpcore": round(_ratio(rates[OURS], rates[BARE]), 2),
+    }
+
+
+def _ratio(ours: list[float], theirs: list[float]) -> float:
+    """The median over the rounds of what two contenders reached right after one another."""
+    return statistics.median(mine / other for mine, other in zip(ours, theirs, strict=True))
