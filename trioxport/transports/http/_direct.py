@@ -1,8 +1,8 @@
 """HTTP/1.1 with ``h11`` on Trio's own streams: the connections to one origin.
 
-The pool under ``httpx`` looks at every connection for each request: with 32 on the way it reaches a quarter of this rate
-(benchmarks/README.md). Here the connections that rest are a stack, and whatever closes one is bounded in time.
-It raises what ``httpx`` raises.
+The pool under ``httpx`` looks at every connection for each request: with 32 on the way it reaches a quarter of this
+rate (benchmarks/README.md). Here the connections that rest are a stack, and whatever closes one is bounded in time. It
+raises what ``httpx`` raises.
 """
 
 from __future__ import annotations
