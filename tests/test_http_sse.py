@@ -248,6 +248,35 @@ async def test_the_stream_breaks(how: str) -> None:
                 await tx.send(Request(4, "tools/call"))
 
 
+async def test_the_stream_breaks_while_requests_wait_for_their_turn() -> None:
+    """What was not sent is known not to be."""
+
+    async def answer(old: Old, message: Any) -> None:
+        assert old.stream is not None
+        await release.wait()
+        old.stream.reset()
+
+    release = trio.Event()
+    with trio.fail_after(BOUND):
+        async with (
+            serving(Old(answer)) as server,
+            open_transport(Http(server.url, binding="sse", max_concurrency=1)) as (tx, rx),
+        ):
+            for number in (1, 2, 3):
+                await tx.send(Request(number, "tools/call"))
+            await server.until(lambda: len(server.asked) == 2)
+            release.set()
+            ends = [await rx.receive() for _ in range(3)]
+            assert {end.id: end.outcome for end in ends if isinstance(end, Undelivered)} == {
+                1: "unknown",
+                2: "not_sent",
+                3: "not_sent",
+            }
+            with pytest.raises(ConnectionLost):
+                await rx.receive()
+            assert len(server.asked) == 2
+
+
 async def test_the_server_ends_the_stream_in_order() -> None:
     async def answer(old: Old, message: Any) -> None:
         assert old.stream is not None

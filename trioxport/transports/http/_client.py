@@ -159,13 +159,16 @@ class _Client:
         await self._binding.carry(exchange)
         return True
 
-    def _end(self, loss: TransportError | None) -> None:
+    async def _end(self, loss: TransportError | None) -> None:
         """The stream on which everything is answered is over, and so is the connection."""
         self._over = True
         if loss is not None:
             self._scope.lost(loss)
+        unsent = [exchange for exchange in self._exchanges if not exchange.sent]
         for exchange in self._exchanges:
             exchange.cancel()
+        for exchange in unsent:
+            await self._report(exchange.frame, _too_late())
         self._incoming.close()
 
     # Sending.
@@ -173,7 +176,9 @@ class _Client:
     async def _dispatch(self, frame: Frame) -> None:
         message = frame.message
         cancelled = self._cancelled_by(message)
-        if isinstance(message, Request):
+        if self._over:
+            await self._report(frame, _too_late())
+        elif isinstance(message, Request):
             self._start(Exchange(frame, message, listening=message.method == LISTEN))
         elif cancelled is not None and not cancelled.sent:
             cancelled.cancel()
@@ -251,3 +256,7 @@ class _Client:
                 failure = _failures.of_exchange(error)
         if failure is not None:
             await self._report(frame, failure)
+
+
+def _too_late() -> TransportError:
+    return ConnectionLost("the stream for answers was over before this was sent", outcome="not_sent")

@@ -6,7 +6,7 @@ Specification 2024-11-05, basic/transports, section HTTP with SSE.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import attrs
@@ -54,7 +54,7 @@ class HttpSse:
         scope: Scope,
         session: Session,
         deliver: Deliver,
-        over: Callable[[TransportError | None], object],
+        over: Callable[[TransportError | None], Awaitable[None]],
     ) -> None:
         self._wire = wire
         self._posts = wire
@@ -116,7 +116,7 @@ class HttpSse:
                 loss = _failures.of_exchange(error)
         if self._opened.is_set():
             if not self._stream.cancelled_caught:
-                self._over(loss)
+                await self._over(loss)
             return
         self._refusal = _as_refusal(loss or ProtocolViolation("the stream ended before it named an endpoint"))
         self._opened.set()
