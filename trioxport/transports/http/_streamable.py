@@ -52,7 +52,7 @@ class Streamable:
         self._nursery = nursery
         self._changed = changed
         self._fall_back = fall_back
-        self._renewal = Renewal(session, answers, nursery, conduct.total, self._listen)
+        self._renewal = Renewal(session, answers, nursery, conduct.total, self._move)
         self._tools = ToolLists(session, answers)
         self._listening = trio.CancelScope()
 
@@ -123,6 +123,11 @@ class Streamable:
             return True
         mismatch = refusal.code == HEADER_MISMATCH and self._session.era != "legacy"
         return mismatch and exchange.request.method == "tools/call" and await self._tools.refresh(exchange, sent)
+
+    def _move(self) -> None:
+        """There is a new session; its stream begins with the end of its handshake."""
+        if self._session.initialized is not None:
+            self._listen()
 
     def _listen(self) -> None:
         """Follow the stream of the session that is now."""
