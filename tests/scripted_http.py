@@ -106,12 +106,14 @@ Script: TypeAlias = Callable[[Reply], Awaitable[None]]
 class Server:
     def __init__(self, script: Script, port: int) -> None:
         self.asked: list[Asked] = []
+        self.accepted = 0
         self.port = port
         self.url = f"http://127.0.0.1:{port}/mcp"
         self._script = script
         self._asked_more = trio.Event()
 
     async def serve(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> None:
+        self.accepted += 1
         async with stream:
             try:
                 await self._serve(stream)

@@ -86,33 +86,22 @@ class _Connection:
         if content:
             data.append(self._http.send(h11.Data(data=content)))
         data.append(self._http.send(h11.EndOfMessage()))
-        failure = await self._write(b"".join(part for part in data if part), idle)
+        await self._write(b"".join(part for part in data if part), idle)
         while True:
             event = self._next_event()
             if event is h11.NEED_DATA:
-                try:
-                    await self._fill(patience)
-                except httpx.ReadError:
-                    if failure is not None:  # that is what happened first
-                        raise failure from None
-                    raise
+                await self._fill(patience)
             elif isinstance(event, h11.Response):
                 return event
             elif not isinstance(event, h11.InformationalResponse):
-                raise failure or httpx.RemoteProtocolError("the server closed the connection without an answer")
+                raise httpx.RemoteProtocolError("the server closed the connection without an answer")
 
-    async def _write(self, data: bytes, idle: float) -> httpx.WriteError | None:
-        """Why not everything could be written; the server may have answered nevertheless."""
+    async def _write(self, data: bytes, idle: float) -> None:
         with trio.move_on_after(idle) as scope:
-            try:
+            with suppress(trio.BrokenResourceError):  # the server may have answered all the same; if not, reading tells
                 await self._stream.send_all(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                failure = httpx.WriteError(_reason(error))
-                failure.__cause__ = error
-                return failure
         if scope.cancelled_caught:
             raise httpx.WriteTimeout("the server takes no data")
-        return None
 
     async def read(self, patience: float) -> bytes:
         """The next bytes of the body, all that have arrived; none at its end."""
