@@ -71,7 +71,7 @@ class _Connection:
             self._http.start_next_cycle()
         except (h11.RemoteProtocolError, h11.LocalProtocolError):
             return False
-        return True
+        return self._http.trailing_data == (b"", False)  # else it would be taken for the next answer
 
     async def rests(self) -> bool:
         """Whether the peer has neither ended the connection nor said what nobody asked for."""
