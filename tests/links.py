@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import ssl
 import struct
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -21,6 +22,7 @@ from trioxport.testing import Link, MakeLink
 from trioxport.transports.memory import Memory
 from trioxport.transports.stdio import Stdio
 from trioxport.transports.stream import Tcp, Tls, Unix
+from trioxport.transports.websocket import WebSocket
 
 CHECK_PEER = Path(__file__).parent / "peers" / "check_peer.py"
 _numbers = itertools.count()
@@ -99,6 +101,23 @@ def tls_link(tmp_path: Path, framing: FramingName = "newline") -> MakeLink:
         certificate = None if port else str(tmp_path / "server.pem")
         ca = str(tmp_path / "ca.pem") if port else None
         return Tls("127.0.0.1", port, ca=ca, cert=certificate, framing=framing)
+
+    return proxied(target)
+
+
+def ws_link(tmp_path: Path) -> MakeLink:
+    return proxied(lambda port: WebSocket(f"ws://127.0.0.1:{port}/mcp"))
+
+
+def wss_link(tmp_path: Path) -> MakeLink:
+    authority = trustme.CA()
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    certified = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(certified)
+
+    def target(port: int) -> Target:
+        return WebSocket(f"wss://127.0.0.1:{port}", ssl_context=trusting if port else certified)
 
     return proxied(target)
 

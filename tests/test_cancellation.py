@@ -35,6 +35,7 @@ from trioxport import (
 from trioxport.transports.memory import Memory
 from trioxport.transports.stdio import Stdio
 from trioxport.transports.stream import Tcp, Tls, Unix
+from trioxport.transports.websocket import WebSocket
 
 LONG: Final = 1000.0
 PATIENT: Final[dict[str, Any]] = {"connect_timeout": LONG, "close_timeout": LONG}
@@ -90,7 +91,11 @@ def tls(folder: Path) -> tuple[Target, Callable[[str], Target]]:
     )
 
 
-SERVERS: Final[tuple[MakeTargets, ...]] = (memory, tcp, unix, tls)
+def ws(_folder: Path) -> tuple[Target, Callable[[str], Target]]:
+    return WebSocket("ws://127.0.0.1:0"), str
+
+
+SERVERS: Final[tuple[MakeTargets, ...]] = (memory, tcp, unix, tls, ws)
 over_each_server = pytest.mark.parametrize("make", SERVERS, ids=lambda make: make.__name__)
 
 Use: TypeAlias = Callable[[Cut, Target], Awaitable[None]]

@@ -21,6 +21,8 @@ LINKS: dict[str, Callable[..., MakeLink]] = {
     "tls": links.tls_link,
     "unix": links.unix_link,
     "stdio": links.stdio_link,
+    "ws": links.ws_link,
+    "wss": links.wss_link,
 }
 
 
@@ -33,7 +35,12 @@ async def test_json(transport: str, rule: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("transport", LINKS)
 async def test_message_pack(transport: str, rule: int, tmp_path: Path) -> None:
-    options = {"memory": {}, "stdio": {"framing": "length", "codec": "MessagePack"}}
+    options: dict[str, dict[str, str]] = {
+        "memory": {},
+        "ws": {},
+        "wss": {},
+        "stdio": {"framing": "length", "codec": "MessagePack"},
+    }
     link = LINKS[transport](tmp_path, **options.get(transport, {"framing": "length"}))
     await check_transport(link, rules=[rule], codec=MessagePack)
 

@@ -58,7 +58,7 @@ class ConnectionInfo:
     session_id: str | None = None
     era: Era | None = None
     protocol_version: str | None = None
-    headers: Mapping[str, str] = attrs.Factory(dict[str, str])
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
     tls: str | None = None
     principal: str | None = None
     carries: Carries = "text"

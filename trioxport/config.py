@@ -34,6 +34,8 @@ _BUILT_IN: Final = {
     "tcp": "trioxport.transports.stream:Tcp.from_url",
     "tls": "trioxport.transports.stream:Tls.from_url",
     "unix": "trioxport.transports.stream:Unix.from_url",
+    "ws": "trioxport.transports.websocket:WebSocket.from_url",
+    "wss": "trioxport.transports.websocket:WebSocket.from_url",
 }
 """What a scheme's factory is. One that needs an extra says so as entry points do: ``"module:factory [extra]"``."""
 

@@ -1,0 +1,185 @@
+"""The opening handshake (RFC 6455, section 4), by ``wsproto``; this is the only module that knows that library.
+
+It only ever gets the bytes of the handshake: what was read beyond its end belongs to the frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Final, NoReturn
+
+import attrs
+import trio
+import wsproto
+from wsproto.events import AcceptConnection, RejectConnection, Request
+from wsproto.typing import Headers
+from wsproto.utilities import ProtocolError, RemoteProtocolError
+
+from trioxport.errors import ConnectError, HTTPStatusError, TransportError, UsageError
+from trioxport.transports.bytestream import ByteStream
+
+END_OF_HEAD: Final = b"\r\n\r\n"
+MAX_HEAD: Final = 16 * 1024
+"""Bytes that the head of a request or a response may take."""
+
+_BROKEN: Final = (trio.BrokenResourceError, OSError)
+
+
+@attrs.frozen
+class Opened:
+    """What a handshake brought about.
+
+    Args:
+        headers: Those of the response.
+        subprotocol: The one that the server chose, if any.
+        early: What was read beyond the response.
+    """
+
+    headers: Mapping[str, str]
+    subprotocol: str | None
+    early: bytes
+
+
+async def ask(
+    stream: ByteStream,
+    url: str,
+    host: str,
+    path: str,
+    subprotocols: Sequence[str],
+    headers: Mapping[str, str],
+) -> Opened:
+    """Open a WebSocket as a client. Raises a ``TransportError`` for what the server answers instead."""
+    connection = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
+    fields: Headers = [(name.encode(), value.encode()) for name, value in headers.items()]
+    wish = Request(host=host, target=path, subprotocols=list(subprotocols), extra_headers=fields)
+    try:
+        request = connection.send(wish)
+    except (ProtocolError, UnicodeError):
+        raise UsageError("the request cannot be written as HTTP", target=url) from None  # its cause quotes headers
+    try:
+        await stream.send_all(request)
+        head, early = await _read_head(stream, b"")
+        connection.receive_data(head)
+        [answer] = [event for event in connection.events() if isinstance(event, AcceptConnection | RejectConnection)]
+    except _BROKEN as error:
+        raise ConnectError("the server closed the connection during the handshake", target=url) from error
+    except (ProtocolError, ValueError) as error:
+        reason = f"the server does not speak WebSocket here: {error}"
+        raise ConnectError(reason, target=url, retryable=False) from error
+    if isinstance(answer, RejectConnection):
+        raise _rejection(answer, url)
+    return Opened(_texts(answer.extra_headers), answer.subprotocol, early)
+
+
+def _rejection(answer: RejectConnection, url: str) -> TransportError:
+    import httpx
+
+    from trioxport.transports.http._failures import of_status
+
+    error = of_status(httpx.Response(answer.status_code, headers=answer.headers), url, has_session=False)
+    if isinstance(error, HTTPStatusError) and error.hint is None:
+        error.hint = "Check the path, and that a WebSocket is served there"
+    error.target = url
+    error.outcome = "not_sent"
+    return error
+
+
+@attrs.frozen
+class Knock:
+    """A client that wants to open a WebSocket.
+
+    Args:
+        host: The ``Host`` header.
+        path: What it asks for, without the query.
+        headers: The headers of the request, except for ``Host`` and those of the handshake itself.
+        subprotocols: Those that it offers.
+        early: What was read beyond the request.
+    """
+
+    host: str
+    path: str
+    headers: Mapping[str, str]
+    subprotocols: Sequence[str]
+    early: bytes
+    _connection: wsproto.WSConnection
+    _stream: ByteStream
+
+    async def admit(self, subprotocol: str | None) -> None:
+        """Open the WebSocket. Raises ``ConnectError`` if the client went away."""
+        try:
+            await self._stream.send_all(self._connection.send(AcceptConnection(subprotocol=subprotocol)))
+        except _BROKEN as error:
+            raise ConnectError("the client went away during the handshake") from error
+
+    async def turn_away(self, status: int, reason: str) -> NoReturn:
+        """Refuse it, and raise a ``ConnectError`` that says so."""
+        await turn_away(self._stream, status, reason)
+
+
+async def answer(stream: ByteStream, early: bytes = b"") -> Knock:
+    """Wait for a client's request, which may have been read already. Raises ``ConnectError`` else."""
+    connection = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
+    try:
+        head, early = await _read_head(stream, early)
+    except _BROKEN as error:
+        raise ConnectError("the client went away before it asked for anything") from error
+    except _TooLarge as error:
+        await turn_away(stream, 431, str(error))
+    except ValueError as error:
+        await turn_away(stream, 400, str(error))
+    try:
+        connection.receive_data(head)
+        [wish] = [event for event in connection.events() if isinstance(event, Request)]
+    except (ProtocolError, ValueError) as error:
+        hint = error.event_hint if isinstance(error, RemoteProtocolError) else None
+        await turn_away(stream, hint.status_code if isinstance(hint, RejectConnection) else 400, str(error))
+    path = wish.target.partition("?")[0]
+    return Knock(wish.host, path, _texts(wish.extra_headers), wish.subprotocols, early, connection, stream)
+
+
+async def turn_away(stream: ByteStream, status: int, reason: str) -> NoReturn:
+    """Answer a request with a failure, and raise a ``ConnectError`` that says so."""
+    body = f"{reason}\n".encode()
+    version = "Sec-WebSocket-Version: 13\r\n" if status == HTTPStatus.UPGRADE_REQUIRED else ""
+    head = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n{version}"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    error = ConnectError(f"a client was turned away with {status}: {reason}")
+    try:
+        await stream.send_all(head.encode() + body)
+    except _BROKEN as broken:
+        raise error from broken
+    raise error
+
+
+class _TooLarge(ValueError):
+    pass
+
+
+async def _read_head(stream: ByteStream, data: bytes) -> tuple[bytes, bytes]:
+    """A head of HTTP with the empty line that ends it, and what was read beyond. Raises ``ValueError`` else."""
+    searched = 0
+    while (end := data.find(END_OF_HEAD, searched)) < 0:
+        if len(data) > MAX_HEAD:
+            raise _TooLarge(f"more than {MAX_HEAD} bytes of headers")
+        if data and not data[:1].isalpha():  # such as the beginning of TLS, whose sender waits for an answer
+            raise ValueError("this is not HTTP")
+        searched = max(0, len(data) - len(END_OF_HEAD))
+        more = await stream.receive_some()
+        if not more:
+            raise trio.BrokenResourceError("the peer closed the connection")
+        data += more
+    end += len(END_OF_HEAD)
+    return data[:end], data[end:]
+
+
+def _texts(headers: Headers) -> dict[str, str]:
+    """Headers by their names in lower case; those that are there more than once in one."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        if not key.startswith("sec-websocket-"):
+            found[key] = f"{found[key]}, {text}" if key in found else text
+    return found

@@ -1,0 +1,260 @@
+"""Frames as WebSocket messages, with what the protocol wants besides: pings, pongs and closing.
+
+A close frame is a half-close here: whoever sent one sends nothing more, and goes on reading until the other's. RFC 6455
+lets the other side finish what it is at before it answers (section 5.5.1), and trioxport does. Peers that answer at
+once end both directions with that.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from contextlib import suppress
+from typing import Final
+
+import attrs
+import trio
+
+from trioxport.abc import Scope
+from trioxport.errors import ConnectionLost, TransportError
+from trioxport.frames import Frame
+from trioxport.framing.base import Oversized
+from trioxport.framing.websocket import (
+    BINARY,
+    CLOSE,
+    GOING_AWAY,
+    NO_CODE,
+    NORMAL,
+    PING,
+    PONG,
+    CloseReason,
+    Found,
+    MessageDecoder,
+    Violation,
+    close_payload,
+    close_reason,
+    frame,
+    opcode_of,
+)
+from trioxport.transports.bytestream import COPIED, ByteStream, explain_plainly, frame_of
+from trioxport.transports.websocket._closing import loss_by, loss_of
+
+KEY: Final = 4
+GOODBYE: Final = 0.25
+"""Seconds that a close frame may take which nobody waits for."""
+LINGER: Final = 1.0
+"""Seconds to read on for after a violation: closing at once could destroy the close frame on its way."""
+SECOND_OPINION: Final = 1.0
+"""Seconds in which the reader may find out why writing failed."""
+
+_BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
+
+
+@attrs.frozen
+class Heartbeat:
+    """When to ask a silent peer for a sign of life, and how long to wait for one, in seconds."""
+
+    interval: float | None
+    timeout: float
+
+
+class Wire:
+    """One open WebSocket: what the pumps of a connection read and write.
+
+    Args:
+        stream: What it is spoken over.
+        socket: What is under that, to close when the peer is dead.
+        scope: The connection.
+        client: Whether this side is the client, which masks what it sends.
+        early: What was read beyond the opening handshake.
+        heartbeat: How the peer is watched.
+    """
+
+    def __init__(
+        self,
+        stream: ByteStream,
+        socket: trio.SocketStream,
+        scope: Scope,
+        *,
+        client: bool,
+        early: bytes,
+        heartbeat: Heartbeat,
+    ) -> None:
+        self._stream = stream
+        self._socket = socket
+        self._scope = scope
+        self._client = client
+        self._binary = scope.codec.binary
+        self._early = early
+        self._heartbeat = heartbeat
+        self._decoder = MessageDecoder(scope.limits.max_message_size, masked=not client)
+        self._writing = trio.Lock()
+        self._torn = False
+        self._close_sent = False
+        self._reading = False
+        self._read_over = trio.Event()
+        self._end: CloseReason | Violation | None = None
+        self._dead: ConnectionLost | None = None
+        self._heard = trio.current_time()
+        self._pinged = -math.inf
+        self._pong: bytes | None = None
+        self._attend = trio.Event()
+
+    # Sending.
+
+    async def send_frames(self, frames: list[Frame]) -> None:
+        if self._close_sent:
+            raise trio.BrokenResourceError("the connection is being closed")
+        keys = os.urandom(KEY * len(frames)) if self._client else b""
+        parts: list[bytes] = []
+        for number, each in enumerate(frames):
+            opcode = BINARY if self._binary else opcode_of(each.payload)
+            key = keys[KEY * number : KEY * (number + 1)] if keys else None
+            parts += frame(opcode, each.payload, key)
+        await self._write(parts if len(frames[-1].payload) >= COPIED else [b"".join(parts)])
+
+    async def send_eof(self) -> None:
+        if not self._close_sent:
+            await self._close(self._end.code if isinstance(self._end, CloseReason) else NORMAL)
+
+    async def say_goodbye(self) -> None:
+        """Tell the peer that this side was cut off, if that can be told at once."""
+        if not (self._close_sent or self._torn or self._writing.locked()):
+            with trio.CancelScope(deadline=trio.current_time() + GOODBYE, shield=True), suppress(*_BROKEN):
+                await self._close(GOING_AWAY)
+
+    async def _close(self, code: int, reason: str = "") -> None:
+        self._close_sent = True
+        await self._send_control(CLOSE, b"" if code == NO_CODE else close_payload(code, reason))
+
+    async def _send_control(self, opcode: int, payload: bytes) -> None:
+        await self._write([b"".join(frame(opcode, payload, os.urandom(KEY) if self._client else None))])
+
+    async def _write(self, parts: list[bytes]) -> None:
+        try:
+            self._writing.acquire_nowait()  # which is no checkpoint; writing is
+        except trio.WouldBlock:
+            await self._writing.acquire()
+        try:
+            for part in parts:
+                await self._stream.send_all(part)
+        except BaseException:
+            self._torn = True
+            raise
+        finally:
+            self._writing.release()
+        if self._pong is not None:
+            self._attend.set()
+
+    # Receiving.
+
+    async def receive_frames(self) -> list[Frame] | None:
+        try:
+            if self._end is None:
+                return await self._read()
+            if isinstance(self._end, Violation):
+                await self._refuse(self._end)
+        except BaseException:
+            self._read_over.set()
+            raise
+        self._read_over.set()
+        return None
+
+    async def _read(self) -> list[Frame]:
+        data, self._early = self._early, b""
+        if not data:
+            self._reading = True
+            data = bytes(await self._stream.receive_some())
+            self._reading = False
+            if not data:
+                raise trio.BrokenResourceError("the peer ended it without a close frame")
+        self._heard = trio.current_time()
+        return [each for found in self._decoder.feed(data) if (each := self._take(found)) is not None]
+
+    def _take(self, found: Found) -> Frame | None:
+        if isinstance(found, bytes | Oversized):
+            return frame_of(found)
+        if isinstance(found, Violation):
+            self._end = found
+        elif found.opcode == CLOSE:
+            self._end = close_reason(found.payload)
+        elif found.opcode == PING:
+            self._pong = found.payload  # the last one is to be answered, those before it need not be
+            self._attend.set()
+        return None
+
+    async def _refuse(self, violation: Violation) -> None:
+        with trio.move_on_after(LINGER), suppress(*_BROKEN):
+            if not self._close_sent:
+                await self._close(violation.code, violation.reason)
+            while await self._stream.receive_some():
+                pass
+        raise trio.BrokenResourceError(violation.reason)
+
+    @property
+    def pending(self) -> int:
+        return self._decoder.pending
+
+    async def explain(self, error: Exception | None) -> TransportError | None:
+        """Why the connection ended, for the pumps."""
+        if error is not None:
+            with trio.move_on_after(SECOND_OPINION):
+                await self._read_over.wait()
+        if self._dead is not None:
+            return self._dead
+        if isinstance(self._end, Violation):
+            return loss_by(self._end)
+        if self._end is not None:
+            return loss_of(self._end)
+        return None if self._scope.leaving else await explain_plainly(error)
+
+    # Looking after the peer.
+
+    async def tend(self) -> None:
+        """Answer pings, and notice when the peer is dead; to be run as long as the connection."""
+        with suppress(*_BROKEN):
+            while self._dead is None:
+                with trio.move_on_at(self._next_look()):
+                    await self._attend.wait()
+                self._attend = trio.Event()
+                await self._answer_ping()
+                await self._look()
+
+    def _next_look(self) -> float:
+        if self._heartbeat.interval is None or self._close_sent or self._end is not None:
+            return math.inf  # after a close frame there are no pings
+        if self._heard < self._pinged:
+            return self._pinged + self._heartbeat.timeout
+        return self._heard + self._heartbeat.interval
+
+    async def _answer_ping(self) -> None:
+        if self._pong is not None:
+            payload = self._pong
+            if await self._send_in_between(PONG, payload) and self._pong is payload:
+                self._pong = None
+
+    async def _look(self) -> None:
+        now = trio.current_time()
+        if not self._reading:  # this side is busy with what came before
+            self._heard = now
+        if now < self._next_look():
+            return
+        if self._heard < self._pinged:
+            self._give_up(f"the peer has been silent for {now - self._heard:g} s, and answers no ping")
+        else:
+            self._pinged = now
+            await self._send_in_between(PING, b"")
+
+    async def _send_in_between(self, opcode: int, payload: bytes) -> bool:
+        """Send a control frame, unless messages are being written: those must not wait, nor what looks after them."""
+        if self._writing.locked() or self._close_sent:
+            return False
+        with trio.move_on_after(self._heartbeat.timeout):
+            await self._send_control(opcode, payload)
+            return True
+        self._give_up(f"the peer has taken nothing for {self._heartbeat.timeout:g} s")
+        return False
+
+    def _give_up(self, reason: str) -> None:
+        self._dead = ConnectionLost(reason)
+        self._socket.socket.close()

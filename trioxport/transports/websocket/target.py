@@ -1,0 +1,126 @@
+"""What both sides of a WebSocket are told: where, with which credentials, for whom, and how patient to be."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Self
+from urllib.parse import SplitResult, urlsplit
+
+import attrs
+import trio
+
+from trioxport.abc import Accept, FrameChannels, Scope
+from trioxport.config import redact_url
+from trioxport.errors import UsageError
+from trioxport.messages import NOTHING
+from trioxport.transports._accepting import refuse_plaintext
+from trioxport.transports._sockets import bound, bracketed, connect, listen, peer_of, secure
+from trioxport.transports._tls import TLSStream
+from trioxport.transports.http._headers import check_fields
+
+_PORTS = {"ws": 80, "wss": 443}
+_OWN_FIELDS = frozenset({"connection", "upgrade", "host"})
+
+
+def _positive(_target: object, field: attrs.Attribute[Any], value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise UsageError(f"{field.name} is {value}, and has to be positive")
+
+
+@attrs.frozen
+class WebSocket:
+    """A WebSocket endpoint, to connect to or to serve. Plain ``ws`` beyond loopback needs ``allow_plaintext``.
+
+    Args:
+        url: The endpoint; a server's port may be 0 for a free one. Credentials do not belong in it.
+        headers: What a client's opening request carries, credentials too: they are shown nowhere.
+        ssl_context: What to trust and to show with ``wss``. A client's default trusts what this machine trusts; a
+            server has to have one.
+        subprotocols: What a client offers. Offers after ``mcp`` are for servers that want more.
+        ping_interval: Seconds of silence after which the peer is asked for a sign of life; None to ask never.
+        ping_timeout: Seconds that it has to give one; a peer that gives none is lost.
+        hosts: On a server: host names that it answers for, without ports, beyond the ones that go without saying.
+        origins: On a server: origins of pages that may use it, as ``https://example.com``.
+        max_connections: How many a server has at the same time; others are turned away (503).
+
+    Any sign of life counts, and time in which this side does not read does not. A peer that reads nothing for longer
+    than both times together cannot be told from a dead one.
+    Specification: RFC 6455, and the draft proposal SEP-1288.
+    """
+
+    url: str = attrs.field(repr=redact_url)
+    headers: Mapping[str, str] = attrs.field(default=NOTHING, repr=False, kw_only=True)
+    ssl_context: ssl.SSLContext | None = attrs.field(default=None, repr=False, kw_only=True)
+    subprotocols: Sequence[str] = attrs.field(default=("mcp",), repr=False, kw_only=True)
+    ping_interval: float | None = attrs.field(default=20.0, validator=_positive, kw_only=True)
+    ping_timeout: float = attrs.field(default=20.0, validator=_positive, kw_only=True)
+    hosts: Collection[str] = attrs.field(default=(), kw_only=True)
+    origins: Collection[str] = attrs.field(default=(), kw_only=True)
+    max_connections: int = attrs.field(default=1000, validator=_positive, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        parts = _split(self.url)
+        if parts is None:
+            raise UsageError("an endpoint is written ws(s)://HOST/PATH, in ASCII", target=str(self))
+        if parts.username is not None or parts.password is not None:
+            raise UsageError("credentials in a URL end up in logs", target=str(self), hint="Pass them in headers")
+        if parts.fragment:
+            raise UsageError("a WebSocket's URL has no fragment", target=str(self))
+        check_fields(self.headers)
+        for name in self.headers:
+            if name.lower() in _OWN_FIELDS or name.lower().startswith("sec-websocket-"):
+                raise UsageError(f"the header {name} is for the handshake to set", target=str(self))
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        return cls(url)
+
+    def __str__(self) -> str:
+        return redact_url(self.url)
+
+    @asynccontextmanager
+    async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
+        from trioxport.transports.websocket._connections import open_as_client
+
+        parts = urlsplit(self.url)
+        host = parts.hostname or ""
+        if parts.scheme == "ws":
+            refuse_plaintext(host, str(self), scope.allow_plaintext)
+        socket = await connect(host, parts.port or _PORTS[parts.scheme], str(self))
+        async with socket:
+            scope.info.peer = peer_of(socket)
+            stream: trio.SocketStream | TLSStream = socket
+            if parts.scheme == "wss":
+                stream = TLSStream(socket, self.ssl_context or ssl.create_default_context(), server_hostname=host)
+                await secure(stream, str(self))
+                scope.info.tls = stream.version
+            async with open_as_client(self, stream, socket, scope) as channels:
+                yield channels
+
+    async def listen(
+        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+    ) -> None:
+        from trioxport.transports.websocket._connections import serve_streams
+
+        parts = urlsplit(self.url)
+        host = parts.hostname or ""
+        if parts.scheme == "ws":
+            refuse_plaintext(host, str(self), allow_plaintext)
+        elif self.ssl_context is None:
+            raise UsageError("a TLS server needs a certificate", target=str(self), hint="Pass ssl_context")
+        port = _PORTS[parts.scheme] if parts.port is None else parts.port
+        listeners = await listen(host, port, str(self))
+        addresses = [bound(listener) for listener in listeners]
+        task_status.started([f"{parts.scheme}://{bracketed(at)}:{port}{parts.path}" for at, port in addresses])
+        await serve_streams(self, host, listeners, accept)
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in _PORTS and parts.hostname and (parts.port or 0) >= 0
+    except ValueError:
+        return None
+    return parts if known and url.isascii() and url.isprintable() and " " not in url else None
