@@ -117,7 +117,7 @@ def wss_link(tmp_path: Path) -> MakeLink:
     authority.issue_cert("127.0.0.1").configure_cert(certified)
 
     def target(port: int) -> Target:
-        return WebSocket(f"wss://127.0.0.1:{port}", ssl_context=trusting if port else certified)
+        return WebSocket(f"wss://127.0.0.1:{port}", tls=trusting if port else certified)
 
     return proxied(target)
 

@@ -31,6 +31,7 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
+from trioxport.auth import Bearer
 from trioxport.framing.websocket import CLOSE, TEXT
 from trioxport.transports.websocket import WebSocket
 
@@ -130,11 +131,37 @@ async def test_what_a_client_sends() -> None:
     assert lines[0] == "GET /mcp?room=1 HTTP/1.1"
     for line in (
         f"Host: {address.split('/')[2]}",
-        "Authorization: Bearer s3cret",
+        "authorization: Bearer s3cret",
         "Sec-WebSocket-Protocol: mcp, x.y",
         "Upgrade: websocket",
     ):
         assert line in lines
+
+
+async def test_credentials_are_replaced_once_when_they_are_refused() -> None:
+    tokens = iter(["stale", "fresh"])
+    shown: list[str] = []
+
+    async def provide() -> str:
+        return next(tokens)
+
+    async def handler(peer: RawPeer) -> None:
+        asked = await peer.read_head()
+        [authorization] = [line for line in asked.splitlines() if line.startswith("authorization: ")]
+        shown.append(authorization)
+        if "stale" in authorization:
+            await peer.stream.send_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+        else:
+            await peer.stream.send_all(response(asked))
+            await peer.receive()
+            await peer.send(CLOSE)
+
+    async with raw_server(handler) as address:
+        await opened(WebSocket(address, auth=Bearer(provide)))
+        assert shown == ["authorization: Bearer stale", "authorization: Bearer fresh"]
+        with pytest.raises(AuthenticationError):
+            await opened(WebSocket(address, auth=Bearer("stale")))
+        assert len(shown) == 3
 
 
 @pytest.mark.parametrize(
@@ -168,7 +195,7 @@ async def test_who_is_not_there() -> None:
         await opened("ws://192.0.2.1/")
     with pytest.raises(UsageError, match="allow_plaintext"):
         await serve_transport(echo, "ws://0.0.0.0:0/")
-    with pytest.raises(UsageError, match="certificate"):
+    with pytest.raises(UsageError, match=r"wss://.*certificate"):
         await serve_transport(echo, "wss://127.0.0.1:0/")
 
 
@@ -180,14 +207,14 @@ async def test_tls(tmp_path: Path) -> None:
     trusting, certified = ssl.create_default_context(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.configure_trust(trusting)
     authority.issue_cert("localhost").configure_cert(certified)
-    async with serving(echo, WebSocket("wss://127.0.0.1:0", ssl_context=certified)) as address:
+    async with serving(echo, WebSocket("wss://127.0.0.1:0", tls=certified)) as address:
         named = address.replace("127.0.0.1", "localhost")
-        async with open_transport(WebSocket(named, ssl_context=trusting)) as connection:
+        async with open_transport(WebSocket(named, tls=trusting)) as connection:
             await connection.tx.send(Request(1, "hello"))
             assert await connection.rx.receive() == Response(1, None)
             assert connection.info.tls == "TLSv1.3"
         with pytest.raises(TLSError, match="IP address mismatch"):
-            await opened(WebSocket(address, ssl_context=trusting))
+            await opened(WebSocket(address, tls=trusting))
         with pytest.raises(TLSError):
             await opened(named)
         with pytest.raises(ConnectError, match="closed the connection"):

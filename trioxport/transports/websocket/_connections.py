@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import ssl
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-import attrs
 import trio
 
 from trioxport.abc import Accept, FrameChannels, Scope
-from trioxport.errors import TransportError
+from trioxport.auth import TLSOptions
+from trioxport.errors import AuthenticationError, TransportError, UsageError
 from trioxport.transports._origin import Admission
 from trioxport.transports._pumps import carry
-from trioxport.transports._sockets import peer_of, secure
+from trioxport.transports._sockets import connect, peer_of, secure
 from trioxport.transports._tls import TLSStream
 from trioxport.transports.websocket._handshake import Knock, answer, ask
 from trioxport.transports.websocket._wire import Heartbeat, Wire
+from trioxport.transports.websocket.target import PORTS
 
 if TYPE_CHECKING:
     from trioxport.transports.websocket.target import WebSocket
@@ -33,18 +35,49 @@ TURNING_AWAY: Final = 1.0
 
 
 @asynccontextmanager
-async def open_as_client(
-    options: WebSocket, stream: trio.SocketStream | TLSStream, socket: trio.SocketStream, scope: Scope
-) -> AsyncGenerator[FrameChannels]:
+async def open_as_client(options: WebSocket, scope: Scope) -> AsyncGenerator[FrameChannels]:
     """The channels of a client, once the server has agreed. Raises ``ConnectError``."""
+    auth = options.auth
+    shown: Mapping[str, str] = {} if auth is None else await auth.headers()
+    try:
+        wire = await _reach(options, scope, shown)
+    except AuthenticationError:
+        if auth is None or not await auth.refused(shown):
+            raise
+        wire = await _reach(options, scope, await auth.headers())
+    async with wire.socket, _converse(wire, scope) as channels:
+        yield channels
+
+
+async def _reach(options: WebSocket, scope: Scope, shown: Mapping[str, str]) -> Wire:
     parts = urlsplit(options.url)
+    host = parts.hostname or ""
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    opened = await ask(stream, str(options), parts.netloc, path, options.subprotocols, options.headers)
+    headers = {**shown, **{name.lower(): value for name, value in options.headers.items()}}
+    socket = await connect(host, parts.port or PORTS[parts.scheme], str(options))
+    try:
+        scope.info.peer = peer_of(socket)
+        stream: trio.SocketStream | TLSStream = socket
+        if parts.scheme == "wss":
+            stream = TLSStream(socket, _context(options, serving=False), server_hostname=host)
+            await secure(stream, str(options))
+            scope.info.tls = stream.version
+        opened = await ask(stream, str(options), parts.netloc, path, options.subprotocols, headers)
+    except BaseException:
+        await trio.aclose_forcefully(socket)
+        raise
     scope.info.headers = opened.headers
     heartbeat = Heartbeat(options.ping_interval, options.ping_timeout)
-    wire = Wire(stream, socket, scope, client=True, early=opened.early, heartbeat=heartbeat)
-    async with _converse(wire, scope) as channels:
-        yield channels
+    return Wire(stream, socket, scope, client=True, early=opened.early, heartbeat=heartbeat)
+
+
+def _context(options: WebSocket, *, serving: bool) -> ssl.SSLContext:
+    tls = options.tls if isinstance(options.tls, TLSOptions) else TLSOptions(context=options.tls)
+    try:
+        return tls.server_context() if serving else tls.client_context("http/1.1")
+    except UsageError as error:
+        error.target = str(options)
+        raise
 
 
 @asynccontextmanager
@@ -60,48 +93,43 @@ async def _converse(wire: Wire, scope: Scope) -> AsyncGenerator[FrameChannels]:
             await wire.say_goodbye()
 
 
-async def serve_streams(
-    options: WebSocket, host: str, listeners: Sequence[trio.SocketListener], accept: Accept
-) -> None:
-    """Accept the WebSockets that clients of ``listeners`` open, until cancelled."""
-    reception = Reception(options, Admission(host, options.hosts, options.origins), accept)
-    await trio.serve_listeners(reception.receive, list(listeners))
-
-
-@attrs.define
 class Reception:
     """Where clients of a server arrive: who is let in, and how many.
 
     Args:
-        options: What the server was told.
-        admission: Which requests it refuses by their ``Host`` and ``Origin``.
+        options: What the server was told. Raises ``UsageError`` if it has no certificate for ``wss``.
+        bound: The host that it listens on.
         accept: What to do with those that are let in.
     """
 
-    options: WebSocket
-    admission: Admission
-    accept: Accept
-    _inside: int = 0
+    def __init__(self, options: WebSocket, bound: str, accept: Accept) -> None:
+        parts = urlsplit(options.url)
+        self._target = str(options)
+        self._path = parts.path or "/"
+        self._tls = _context(options, serving=True) if parts.scheme == "wss" else None
+        self._heartbeat = Heartbeat(options.ping_interval, options.ping_timeout)
+        self._admission = Admission(bound, options.hosts, options.origins)
+        self._accept = accept
+        self._room = options.max_connections
 
     async def receive(self, socket: trio.SocketStream) -> None:
         """Serve one client, or turn it away."""
-        if self._inside >= self.options.max_connections:
+        if self._room == 0:
             with trio.move_on_after(TURNING_AWAY), suppress(TransportError):
                 _, knock = await self._greet(socket)
                 await knock.turn_away(503, "there are too many connections already")
             return
-        self._inside += 1
+        self._room -= 1
         try:
-            await self.accept(partial(self._open, socket))
+            await self._accept(partial(self._open, socket))
         finally:
-            self._inside -= 1
+            self._room += 1
 
     async def _greet(self, socket: trio.SocketStream) -> tuple[trio.SocketStream | TLSStream, Knock]:
-        stream: trio.SocketStream | TLSStream = socket
-        if self.options.url.startswith("wss"):
-            assert self.options.ssl_context is not None
-            stream = TLSStream(socket, self.options.ssl_context)
-            await secure(stream, str(self.options))
+        if self._tls is None:
+            return socket, await answer(socket)
+        stream = TLSStream(socket, self._tls)
+        await secure(stream, self._target)
         return stream, await answer(stream)
 
     @asynccontextmanager
@@ -112,17 +140,16 @@ class Reception:
             if isinstance(stream, TLSStream):
                 scope.info.tls = stream.version
             await self._admit(knock, scope)
-            heartbeat = Heartbeat(self.options.ping_interval, self.options.ping_timeout)
-            wire = Wire(stream, socket, scope, client=False, early=knock.early, heartbeat=heartbeat)
+            wire = Wire(stream, socket, scope, client=False, early=knock.early, heartbeat=self._heartbeat)
             async with _converse(wire, scope) as channels:
                 yield channels
 
     async def _admit(self, knock: Knock, scope: Scope) -> None:
         """Open the WebSocket for a client that may have one. Raises ``ConnectError`` after it was turned away."""
-        refusal = self.admission.refusal(knock.host, knock.headers.get("origin"))
+        refusal = self._admission.refusal(knock.host, knock.headers.get("origin"))
         if refusal is not None:
             await knock.turn_away(403, refusal)
-        if knock.path != (urlsplit(self.options.url).path or "/"):
+        if knock.path != self._path:
             await knock.turn_away(404, "no WebSocket is served at this path")
         offered = knock.subprotocols
         if offered and SUBPROTOCOL not in offered:

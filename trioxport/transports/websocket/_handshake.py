@@ -73,16 +73,24 @@ async def ask(
 
 
 def _rejection(answer: RejectConnection, url: str) -> TransportError:
-    import httpx
-
     from trioxport.transports.http._failures import of_status
+    from trioxport.transports.http._wire import Head
 
-    error = of_status(httpx.Response(answer.status_code, headers=answer.headers), url, has_session=False)
+    error = of_status(
+        Head(answer.status_code, _phrase(answer.status_code), _texts(answer.headers)), url, has_session=False
+    )
     if isinstance(error, HTTPStatusError) and error.hint is None:
         error.hint = "Check the path, and that a WebSocket is served there"
     error.target = url
     error.outcome = "not_sent"
     return error
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
 
 
 @attrs.frozen

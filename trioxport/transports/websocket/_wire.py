@@ -81,7 +81,7 @@ class Wire:
         heartbeat: Heartbeat,
     ) -> None:
         self._stream = stream
-        self._socket = socket
+        self.socket = socket
         self._scope = scope
         self._client = client
         self._binary = scope.codec.binary
@@ -257,4 +257,4 @@ class Wire:
 
     def _give_up(self, reason: str) -> None:
         self._dead = ConnectionLost(reason)
-        self._socket.socket.close()
+        self.socket.socket.close()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
@@ -16,11 +15,15 @@ from trioxport.config import redact_url
 from trioxport.errors import UsageError
 from trioxport.messages import NOTHING
 from trioxport.transports._accepting import refuse_plaintext
-from trioxport.transports._sockets import bound, bracketed, connect, listen, peer_of, secure
-from trioxport.transports._tls import TLSStream
+from trioxport.transports._sockets import bound, bracketed, listen
 from trioxport.transports.http._headers import check_fields
 
-_PORTS = {"ws": 80, "wss": 443}
+if TYPE_CHECKING:
+    import ssl
+
+    from trioxport.auth import Credentials, TLSOptions
+
+PORTS = {"ws": 80, "wss": 443}
 _OWN_FIELDS = frozenset({"connection", "upgrade", "host"})
 
 
@@ -35,9 +38,10 @@ class WebSocket:
 
     Args:
         url: The endpoint; a server's port may be 0 for a free one. Credentials do not belong in it.
-        headers: What a client's opening request carries, credentials too: they are shown nowhere.
-        ssl_context: What to trust and to show with ``wss``. A client's default trusts what this machine trusts; a
-            server has to have one.
+        headers: What a client's opening request carries; shown nowhere.
+        auth: A client's credentials, such as :class:`~trioxport.auth.Bearer` or :class:`~trioxport.auth.ApiKey`.
+        tls: What to trust and to show with ``wss``. A client's default trusts what this machine trusts; a server has
+            to have a certificate.
         subprotocols: What a client offers. Offers after ``mcp`` are for servers that want more.
         ping_interval: Seconds of silence after which the peer is asked for a sign of life; None to ask never.
         ping_timeout: Seconds that it has to give one; a peer that gives none is lost.
@@ -52,7 +56,8 @@ class WebSocket:
 
     url: str = attrs.field(repr=redact_url)
     headers: Mapping[str, str] = attrs.field(default=NOTHING, repr=False, kw_only=True)
-    ssl_context: ssl.SSLContext | None = attrs.field(default=None, repr=False, kw_only=True)
+    auth: Credentials | None = attrs.field(default=None, repr=False, kw_only=True)
+    tls: TLSOptions | ssl.SSLContext | None = attrs.field(default=None, repr=False, kw_only=True)
     subprotocols: Sequence[str] = attrs.field(default=("mcp",), repr=False, kw_only=True)
     ping_interval: float | None = attrs.field(default=20.0, validator=_positive, kw_only=True)
     ping_timeout: float = attrs.field(default=20.0, validator=_positive, kw_only=True)
@@ -65,7 +70,7 @@ class WebSocket:
         if parts is None:
             raise UsageError("an endpoint is written ws(s)://HOST/PATH, in ASCII", target=str(self))
         if parts.username is not None or parts.password is not None:
-            raise UsageError("credentials in a URL end up in logs", target=str(self), hint="Pass them in headers")
+            raise UsageError("credentials in a URL end up in logs", target=str(self), hint="Pass them as auth")
         if parts.fragment:
             raise UsageError("a WebSocket's URL has no fragment", target=str(self))
         check_fields(self.headers)
@@ -85,42 +90,32 @@ class WebSocket:
         from trioxport.transports.websocket._connections import open_as_client
 
         parts = urlsplit(self.url)
-        host = parts.hostname or ""
         if parts.scheme == "ws":
-            refuse_plaintext(host, str(self), scope.allow_plaintext)
-        socket = await connect(host, parts.port or _PORTS[parts.scheme], str(self))
-        async with socket:
-            scope.info.peer = peer_of(socket)
-            stream: trio.SocketStream | TLSStream = socket
-            if parts.scheme == "wss":
-                stream = TLSStream(socket, self.ssl_context or ssl.create_default_context(), server_hostname=host)
-                await secure(stream, str(self))
-                scope.info.tls = stream.version
-            async with open_as_client(self, stream, socket, scope) as channels:
-                yield channels
+            refuse_plaintext(parts.hostname or "", str(self), scope.allow_plaintext)
+        async with open_as_client(self, scope) as channels:
+            yield channels
 
     async def listen(
         self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
     ) -> None:
-        from trioxport.transports.websocket._connections import serve_streams
+        from trioxport.transports.websocket._connections import Reception
 
         parts = urlsplit(self.url)
         host = parts.hostname or ""
         if parts.scheme == "ws":
             refuse_plaintext(host, str(self), allow_plaintext)
-        elif self.ssl_context is None:
-            raise UsageError("a TLS server needs a certificate", target=str(self), hint="Pass ssl_context")
-        port = _PORTS[parts.scheme] if parts.port is None else parts.port
+        reception = Reception(self, host, accept)
+        port = PORTS[parts.scheme] if parts.port is None else parts.port
         listeners = await listen(host, port, str(self))
         addresses = [bound(listener) for listener in listeners]
         task_status.started([f"{parts.scheme}://{bracketed(at)}:{port}{parts.path}" for at, port in addresses])
-        await serve_streams(self, host, listeners, accept)
+        await trio.serve_listeners(reception.receive, listeners)
 
 
 def _split(url: str) -> SplitResult | None:
     try:
         parts = urlsplit(url)
-        known = parts.scheme in _PORTS and parts.hostname and (parts.port or 0) >= 0
+        known = parts.scheme in PORTS and parts.hostname and (parts.port or 0) >= 0
     except ValueError:
         return None
     return parts if known and url.isascii() and url.isprintable() and " " not in url else None
