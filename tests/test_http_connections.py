@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,6 +13,7 @@ import pytest
 import trio
 import trustme
 from scripted_http import Reply, serving
+from scripted_http2 import serving_http2
 from trio.testing import wait_all_tasks_blocked
 
 from trioxport import (
@@ -22,8 +24,10 @@ from trioxport import (
     RequestTimeout,
     Response,
     Undelivered,
+    UsageError,
     open_transport,
 )
+from trioxport.auth import Bearer
 from trioxport.transports._tls import TLSStream
 from trioxport.transports.http import Http
 
@@ -367,3 +371,41 @@ async def test_a_peer_that_reads_nothing_more_does_not_hold_up_the_end(
             with trio.move_on_after(1):
                 await trio.sleep_forever()
         assert trio.current_time() - before < 6
+
+
+# HTTP/2.
+
+
+async def test_http_2_where_the_server_speaks_it(server_context: ssl.SSLContext, trusting: ssl.SSLContext) -> None:
+    with trio.fail_after(BOUND):
+        async with serving_http2(server_context) as server:
+            target = Http(server.url, http2=True, tls=trusting, auth=Bearer("t"))
+            async with open_transport(target) as (tx, rx):
+                for number in range(20):
+                    await tx.send(call(number))
+                answers = [await rx.receive() for _ in range(20)]
+    assert sorted(answer.id for answer in answers if isinstance(answer, Response)) == list(range(20))
+    assert server.accepted == 1
+    assert {asked["authorization"] for asked in server.asked} == {"Bearer t"}
+
+
+async def test_http_2_falls_back_to_http_1_1(server_context: ssl.SSLContext, trusting: ssl.SSLContext) -> None:
+    with trio.fail_after(BOUND):
+        async with (
+            serving(Counted(), server_context) as server,
+            open_transport(Http(server.url, http2=True, tls=trusting)) as (tx, rx),
+        ):
+            await tx.send(call())
+            assert await rx.receive() == Response(1, "fine")
+
+
+def test_http_2_needs_https() -> None:
+    with pytest.raises(UsageError, match="over https only"):
+        Http("http://127.0.0.1/", http2=True)
+
+
+async def test_http_2_that_is_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "h2", None)
+    with pytest.raises(UsageError, match=r"trioxport\[http2\]"):
+        async with open_transport(Http("https://127.0.0.1:1/", http2=True)):
+            pass
