@@ -27,6 +27,7 @@ from trioxport.layers import (
     Retry,
     Signing,
     Tap,
+    Timeout,
     Tracing,
 )
 
@@ -59,6 +60,7 @@ CASES: Final = (
     Case("Metrics", Metrics, 4.0),
     Case("Retry", Retry, 3.0),
     Case("CircuitBreaker", CircuitBreaker, 3.0),
+    Case("Timeout", Timeout, 3.0),
     Case("RateLimit, both directions", lambda: RateLimit(Rate(1e9), Rate(1e9)), 3.0),
     Case("Compression, below min_size", Compression),
     Case("Signing", lambda: Signing({"k": b"0123456789abcdef0123456789abcdef"}), at_peer=True),

@@ -15,6 +15,7 @@ from trioxport.layers.rate_limit import RateLimit
 from trioxport.layers.retry import Retry
 from trioxport.layers.signing import Signing
 from trioxport.layers.tap import Tap
+from trioxport.layers.timeout import Timeout
 from trioxport.layers.tracing import Tracing
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Retry",
     "Signing",
     "Tap",
+    "Timeout",
     "TokenBucket",
     "Tracing",
     "counts_as_failure",

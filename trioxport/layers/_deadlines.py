@@ -1,0 +1,119 @@
+"""Which requests have to be answered until when; nothing here waits, and whoever asks says what time it is."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from itertools import count
+from typing import Final, Literal
+
+import attrs
+
+from trioxport._rpc import members_of, meta_of
+from trioxport.messages import Notification, Request, RequestId
+
+SPARE: Final = 256
+"""Deadlines of settled requests that may lie around, besides as many as there are requests."""
+
+
+@attrs.define(eq=False)
+class Deadline:
+    """Until when a request has to be answered.
+
+    Args:
+        request: The request.
+        seconds: How long it may take without a sign of life.
+        at: When that is over.
+        longest: How long it may take whatever signs of life there are.
+        last: When that is over.
+        token: Its progress token, if it has one.
+        progressed: Whether there was a sign of life.
+        stage: Whether ``send`` has yet to hand the request on, does so, or has done so.
+        expired: Whether its time was over before anything settled it.
+    """
+
+    request: Request
+    seconds: float
+    at: float
+    longest: float
+    last: float
+    token: RequestId | None = None
+    progressed: bool = False
+    stage: Literal["waiting", "sending", "sent"] = "waiting"
+    expired: bool = False
+
+
+class Deadlines:
+    """The requests of one connection that are not settled, and those of them whose time is over."""
+
+    def __init__(self) -> None:
+        self.open: dict[RequestId, Deadline] = {}
+        self.late: deque[Deadline] = deque()
+        self._by_token: dict[RequestId, Deadline] = {}
+        self._heap: list[tuple[float, int, Deadline]] = []
+        self._numbers = count()
+
+    def add(self, request: Request, now: float, seconds: float, longest: float) -> Deadline:
+        """Begin the time of a request: ``seconds``, and ``longest`` however much progress it makes."""
+        deadline = Deadline(request, seconds, now + seconds, longest, now + longest)
+        self.open[request.id] = deadline
+        if deadline.at < math.inf:
+            params = request.params
+            token = meta_of(params).get("progressToken") if isinstance(params, dict) and "_meta" in params else None
+            if isinstance(token, str | int):
+                deadline.token = token
+                self._by_token[token] = deadline
+            self._push(deadline)
+        return deadline
+
+    def settle(self, request_id: RequestId) -> Deadline | None:
+        """Forget a request; None if it was settled before, or never added."""
+        deadline = self.open.pop(request_id, None)
+        if deadline is not None and deadline.token is not None and self._by_token.get(deadline.token) is deadline:
+            del self._by_token[deadline.token]
+        return deadline
+
+    def progress(self, notification: Notification, now: float) -> None:
+        """A sign of life: the time of the request that it is about begins anew, up to the last moment."""
+        token = members_of(notification.params).get("progressToken")
+        deadline = self._by_token.get(token) if isinstance(token, str | int) else None
+        if deadline is not None:
+            deadline.progressed = True
+            deadline.at = min(now + deadline.seconds, deadline.last)
+
+    def next(self) -> float:
+        """When to call :meth:`expire`; infinity if there is nothing to wait for."""
+        while self._heap and not self.is_open(self._heap[0][2]):
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else math.inf
+
+    def expire(self, now: float) -> None:
+        """Note as late what has to be answered by now."""
+        while self._heap and self._heap[0][0] <= now:
+            deadline = heapq.heappop(self._heap)[2]
+            if not self.is_open(deadline):
+                continue
+            if deadline.at > now:
+                self._push(deadline)  # it was put off
+            else:
+                self.late.append(deadline)
+
+    def next_late(self) -> Deadline | None:
+        """The first of those whose time is over and that nothing has settled since; it is settled by this."""
+        while self.late:
+            deadline = self.late.popleft()
+            if self.is_open(deadline):
+                deadline.expired = True
+                return self.settle(deadline.request.id)
+        return None
+
+    def is_open(self, deadline: Deadline) -> bool:
+        """Whether nothing has settled its request."""
+        return self.open.get(deadline.request.id) is deadline
+
+    def _push(self, deadline: Deadline) -> None:
+        heapq.heappush(self._heap, (deadline.at, next(self._numbers), deadline))
+        if len(self._heap) > 2 * len(self.open) + SPARE:
+            self._heap = [entry for entry in self._heap if self.is_open(entry[2])]
+            heapq.heapify(self._heap)

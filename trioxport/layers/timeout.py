@@ -1,0 +1,283 @@
+"""Gives every request a time in which it has to be answered."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import ClassVar, Final, Literal
+
+import attrs
+import trio
+from trio.abc import ReceiveChannel, SendChannel
+
+from trioxport._rpc import CANCELLED, PROGRESS
+from trioxport.abc import MessageChannels, Scope
+from trioxport.errors import Outcome, RequestTimeout, TransportError, UsageError
+from trioxport.layers._deadlines import Deadline, Deadlines
+from trioxport.layers._requests import LISTEN, cancelled_id
+from trioxport.messages import (
+    NOTHING,
+    ErrorResponse,
+    Incoming,
+    Message,
+    Notification,
+    Request,
+    RequestId,
+    Response,
+    Undelivered,
+)
+
+logger: Final = logging.getLogger("trioxport")
+
+_ANSWERS: Final = (Response, ErrorResponse)
+_ROUTING: Final = ("headers", "related_request")
+"""Metadata of a request that hold for its cancellation too."""
+
+
+@attrs.frozen
+class Timeout:
+    """Settles a request that is not answered in time, and cancels it at the peer.
+
+    The time begins with ``send``. When it is over, ``receive`` gives an :class:`~trioxport.Undelivered` with a
+    ``RequestTimeout``, whose ``outcome`` is ``"unknown"``, even while ``send`` still waits for a peer that does not
+    read. ``notifications/cancelled`` goes to the peer as soon as it takes it; over HTTP in the modern era the transport
+    closes the request's stream instead. ``initialize`` is never cancelled, as the specification demands. An answer that
+    comes too late is dropped, and counted in ``connection.statistics()``: as ``"late"``, or as ``"RequestTimeout"`` if
+    the peer was not told of the cancellation yet.
+
+    A progress notification begins the time anew, up to ``max_seconds`` after the request was sent.
+    ``metadata["timeout"]`` of a request takes the place of ``seconds``, and of ``max_seconds`` if it is longer; None
+    means no limit. ``subscriptions/listen`` stays open by intent, and has a limit only if its metadata says so.
+
+    What had arrived before is received first, so that a program that was busy for long gets its answers. A program that
+    does not receive is not told, nor is its peer. Half-closed, there is no way left to cancel at the peer. On a server
+    it is about the server's own requests to the client; what a handler may take is the application's business.
+
+    Args:
+        seconds: How long a request may take without a sign of life.
+        max_seconds: How long it may take at most, whatever progress it makes.
+
+    Specification 2026-07-28, basic/patterns/cancellation, section Timeouts.
+    """
+
+    level: ClassVar[Literal["message"]] = "message"
+
+    seconds: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
+    max_seconds: float = attrs.field(default=600.0, validator=attrs.validators.gt(0), kw_only=True)
+
+    def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:
+        watch = _Watch(self, channels.send, scope)
+        return MessageChannels(_TimedSend(channels.send, watch), _TimedReceive(channels.receive, watch, scope))
+
+
+class _Watch:
+    """The requests of one connection, and the tasks that look at the clock and tell the peer."""
+
+    def __init__(self, timeout: Timeout, inner: SendChannel[Message], scope: Scope) -> None:
+        self.deadlines = Deadlines()
+        self.receiving: set[trio.CancelScope] = set()
+        self._timeout = timeout
+        self._inner = inner
+        self._scope = scope
+        self._sleep: trio.CancelScope | None = None
+        self._to_cancel: deque[Request] = deque()
+        self.taken: set[RequestId] = set()  # ids of expired requests that are still being sent, or cancelled
+        self._freed = trio.lowlevel.ParkingLot()
+
+    def begin(self, request: Request) -> Deadline:
+        """The time of ``request`` runs from now."""
+        if request.id in self.deadlines.open:
+            raise UsageError(f"a request with the id {request.id!r} is in flight already", hint="Give each its own id")
+        seconds, longest = self._patience(request)
+        deadline = self.deadlines.add(request, trio.current_time(), seconds, longest)
+        if self._sleep is None:
+            self._sleep = trio.CancelScope()
+            self._start(self._look_at_the_clock)
+        elif deadline.at < self._sleep.deadline:
+            self._sleep.deadline = deadline.at
+        return deadline
+
+    async def until_free(self, deadline: Deadline) -> None:
+        """Wait until an earlier request with the same id is sent and cancelled, or the time is over."""
+        while deadline.request.id in self.taken and not deadline.expired:
+            await self._freed.park()
+
+    def withdraw(self, deadline: Deadline) -> bool:
+        """The request was not accepted; whether that settles it, and nothing did before."""
+        if deadline.expired:
+            if deadline.stage == "sending":
+                self.free(deadline.request.id)
+            return False
+        if self.deadlines.is_open(deadline):
+            self.deadlines.settle(deadline.request.id)
+        return True
+
+    def free(self, request_id: RequestId) -> None:
+        self.taken.discard(request_id)
+        self._freed.unpark_all()
+
+    def expire_next(self) -> Undelivered | None:
+        """What settles the first request whose time is over; None if there is none."""
+        deadline = self.deadlines.next_late()
+        if deadline is None:
+            return None
+        request = deadline.request
+        outcome: Outcome = "unknown"
+        if deadline.stage == "waiting":
+            outcome = "not_sent"
+            self._freed.unpark_all()
+        else:
+            self.taken.add(request.id)
+        if deadline.stage == "sent":
+            self.cancel(request)
+        return Undelivered.of(request, RequestTimeout(_reason(deadline), target=self._scope.target, outcome=outcome))
+
+    def cancel(self, request: Request) -> None:
+        """Have the peer told that nobody waits any more."""
+        if request.method == "initialize":
+            return self.free(request.id)
+        self._to_cancel.append(request)
+        if len(self._to_cancel) == 1:
+            self._start(self._tell_peer)
+        return None
+
+    def _patience(self, request: Request) -> tuple[float, float]:
+        """The seconds for one request, and how many they may become."""
+        timeout = self._timeout
+        if request.metadata is NOTHING or "timeout" not in request.metadata:
+            return (math.inf, math.inf) if request.method == LISTEN else (timeout.seconds, timeout.max_seconds)
+        seconds = request.metadata["timeout"]
+        if seconds is None:
+            return math.inf, math.inf
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+            raise UsageError(f"metadata['timeout'] is {seconds!r}, and has to be a number of seconds, or None")
+        return seconds, max(seconds, timeout.max_seconds)
+
+    def _start(self, task: Callable[[], Awaitable[None]]) -> None:
+        try:
+            self._scope.start_soon(task)
+        except RuntimeError:  # the connection is over, which settles everything
+            self._to_cancel.clear()
+
+    async def _look_at_the_clock(self) -> None:
+        while True:
+            with trio.CancelScope(deadline=self.deadlines.next()) as self._sleep:
+                await trio.sleep_forever()
+            self.deadlines.expire(trio.current_time())
+            if self.deadlines.late:
+                for scope in self.receiving:
+                    scope.cancel()
+
+    async def _tell_peer(self) -> None:
+        while self._to_cancel:
+            request = self._to_cancel[0]
+            params = {"requestId": request.id, "reason": "no answer in time"}
+            metadata = {key: request.metadata[key] for key in _ROUTING if key in request.metadata}
+            try:
+                await self._inner.send(Notification(CANCELLED, params, metadata=metadata))
+            except (TransportError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                logger.debug("%s: request %r cannot be cancelled: %s", self._scope.target, request.id, error)
+            self._to_cancel.popleft()
+            self.free(request.id)
+
+
+def _reason(deadline: Deadline) -> str:
+    method = deadline.request.method
+    if not deadline.progressed:
+        return f"no answer to {method} within {deadline.seconds:g} s"
+    if deadline.at < deadline.last:
+        return f"no sign of life of {method} for {deadline.seconds:g} s"
+    return f"no answer to {method} within {deadline.longest:g} s, though it made progress"
+
+
+class _TimedSend(SendChannel[Message]):
+    def __init__(self, inner: SendChannel[Message], watch: _Watch) -> None:
+        self._inner = inner
+        self._watch = watch
+
+    async def send(self, value: Message) -> None:
+        if type(value) is Request:
+            return await self._send_request(value)
+        await self._inner.send(value)
+        request_id = cancelled_id(value)
+        if request_id is not None:
+            self._watch.deadlines.settle(request_id)
+        return None
+
+    async def _send_request(self, request: Request) -> None:
+        watch = self._watch
+        deadline = watch.begin(request)
+        try:
+            if watch.taken:
+                await watch.until_free(deadline)
+            if not deadline.expired:
+                deadline.stage = "sending"
+                await self._inner.send(request)
+                deadline.stage = "sent"
+        except BaseException as error:
+            if watch.withdraw(deadline) or not isinstance(error, TransportError):
+                raise
+        else:
+            if deadline.expired and deadline.stage == "sent":
+                watch.cancel(request)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class _TimedReceive(ReceiveChannel[Incoming]):
+    def __init__(self, inner: ReceiveChannel[Incoming], watch: _Watch, scope: Scope) -> None:
+        self._inner = inner
+        self._watch = watch
+        self._scope = scope
+        self._patience = max(1, scope.limits.max_buffered_messages)
+        self._before_late = 0
+        self._closed = False
+
+    async def receive(self) -> Incoming:
+        watch = self._watch
+        while True:
+            message: Incoming | None = None
+            late = bool(watch.deadlines.late)
+            self._before_late = self._before_late + 1 if late else 0
+            if self._before_late > self._patience and not self._closed:
+                await trio.lowlevel.checkpoint()
+            else:
+                with trio.CancelScope() as scope:
+                    if late:  # from now on, but not before: what is there already is received all the same
+                        scope.deadline = trio.current_time()
+                    watch.receiving.add(scope)
+                    try:
+                        message = await self._inner.receive()
+                    finally:
+                        watch.receiving.discard(scope)
+            if message is None:
+                message = watch.expire_next()
+            elif isinstance(message, _ANSWERS):
+                message = self._unless_late(message)
+            elif type(message) is Notification:
+                self._note(message)
+            if message is not None:
+                return message
+
+    def _unless_late(self, answer: Response | ErrorResponse) -> Response | ErrorResponse | None:
+        if answer.id is None or self._watch.deadlines.settle(answer.id) is not None:
+            return answer
+        if not isinstance(answer, Undelivered):
+            self._scope.discard(RequestTimeout(f"the answer to the request {answer.id!r} came after its time"))
+        return None
+
+    def _note(self, notification: Notification) -> None:
+        deadlines = self._watch.deadlines
+        if notification.method == PROGRESS:
+            deadlines.progress(notification, trio.current_time())
+        elif (request_id := cancelled_id(notification)) is not None:
+            subscription = deadlines.open.get(request_id)
+            if subscription is not None and subscription.request.method == LISTEN:
+                deadlines.settle(request_id)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        await self._inner.aclose()
