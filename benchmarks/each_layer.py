@@ -18,6 +18,7 @@ from benchmarks.traffic import one_at_a_time, pipelined
 from trioxport import Connection, Request, Response, open_transport, serve_transport
 from trioxport.abc import Layer
 from trioxport.layers import (
+    Batching,
     CircuitBreaker,
     Compression,
     Logging,
@@ -62,6 +63,7 @@ CASES: Final = (
     Case("CircuitBreaker", CircuitBreaker, 3.0),
     Case("Timeout", Timeout, 3.0),
     Case("RateLimit, both directions", lambda: RateLimit(Rate(1e9), Rate(1e9)), 3.0),
+    Case("Batching, with a revision that has none", Batching),
     Case("Compression, below min_size", Compression),
     Case("Signing", lambda: Signing({"k": b"0123456789abcdef0123456789abcdef"}), at_peer=True),
     Case("Tap", lambda: Tap(os.devnull), 10.0),
