@@ -13,10 +13,11 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import attrs
 import trio
 import trustme
 
-from trioxport import Target
+from trioxport import Reconnect, Reconnecting, Target
 from trioxport.framing import FramingName
 from trioxport.testing import Link, MakeLink
 from trioxport.transports.memory import Memory
@@ -171,5 +172,22 @@ def stdio_link(tmp_path: Path, framing: FramingName = "newline", codec: str = "J
     async def make() -> AsyncGenerator[Link]:
         client = Stdio(sys.executable, [str(CHECK_PEER), framing, codec], framing=framing)
         yield Link(client=client, unreachable=Stdio(str(tmp_path / "no-such-program"), framing=framing))
+
+    return make
+
+
+def reconnecting(make_link: MakeLink, policy: Reconnect) -> MakeLink:
+    """The same link with a client that opens its connection again when it is lost."""
+
+    @asynccontextmanager
+    async def make() -> AsyncGenerator[Link]:
+        async with make_link() as link:
+            unreachable = None if link.unreachable is None else Reconnecting(link.unreachable, policy)
+            yield attrs.evolve(
+                link,
+                client=None,
+                through=lambda address: Reconnecting(link.target(address), policy),
+                unreachable=unreachable,
+            )
 
     return make

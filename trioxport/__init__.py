@@ -36,6 +36,7 @@ from trioxport.errors import (
 from trioxport.frames import Frame, Limits
 from trioxport.messages import ErrorResponse, Incoming, Message, Notification, Request, Response, Undelivered
 from trioxport.opening import connect_transport, open_transport, serve_transport
+from trioxport.transports.reconnecting import Failover, Reconnect, Reconnecting
 
 __version__ = "0.1.0"
 
@@ -49,6 +50,7 @@ __all__ = [
     "ConnectionLost",
     "DecodeError",
     "ErrorResponse",
+    "Failover",
     "Frame",
     "HTTPStatusError",
     "Incoming",
@@ -60,6 +62,8 @@ __all__ = [
     "PermissionDenied",
     "ProtocolViolation",
     "RateLimited",
+    "Reconnect",
+    "Reconnecting",
     "Request",
     "RequestTimeout",
     "Response",

@@ -26,6 +26,7 @@ from trioxport.config import Target, describe, to_listener, to_transport
 from trioxport.connection import Connection
 from trioxport.errors import ConnectError, ConnectionLost, TransportError
 from trioxport.frames import Limits
+from trioxport.transports.reconnecting import Reconnect, Reconnecting
 
 DEFAULT_LIMITS: Final = Limits()
 CONNECT_TIMEOUT: Final = 30.0
@@ -42,6 +43,7 @@ async def open_transport(
     connect_timeout: float = CONNECT_TIMEOUT,
     close_timeout: float = CLOSE_TIMEOUT,
     allow_plaintext: bool = False,
+    reconnect: Reconnect | None = None,
 ) -> AsyncGenerator[Connection]:
     """Open a connection to ``target`` for the time of a block: ``async with open_transport(url) as (tx, rx)``.
 
@@ -53,6 +55,7 @@ async def open_transport(
         connect_timeout: Seconds until the attempt to connect ends with ``ConnectTimeout``.
         close_timeout: Seconds that leaving the block may take to flush, and to wait for the peer to go.
         allow_plaintext: Whether an unencrypted connection may leave this machine.
+        reconnect: Whether, and how, a lost connection is opened again; by default it is not.
 
     Raises:
         ConnectError: There is no connection; ``NameResolutionError``, ``ServerUnreachable``, ``ConnectTimeout``,
@@ -65,7 +68,8 @@ async def open_transport(
     ``close_timeout``; when cancelled from around, it waits for nobody, yet leaves nothing behind.
     """
     terms = Terms("client", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext)
-    async with _open(to_transport(target), terms, layers) as connection:
+    transport, layers = _reconnecting(to_transport(target), layers, reconnect)
+    async with _open(transport, terms, layers) as connection:
         yield connection
 
 
@@ -79,6 +83,7 @@ async def connect_transport(
     connect_timeout: float = CONNECT_TIMEOUT,
     close_timeout: float = CLOSE_TIMEOUT,
     allow_plaintext: bool = False,
+    reconnect: Reconnect | None = None,
 ) -> Connection:
     """The same as :func:`open_transport` with the caller's nursery: the connection lives until ``aclose``.
 
@@ -86,8 +91,9 @@ async def connect_transport(
     it at once; one that is not waits for them.
     """
     terms = Terms("client", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext)
+    transport, layers = _reconnecting(to_transport(target), layers, reconnect)
     message_layers, frame_layers = split_layers(layers)
-    supervisor = Supervisor(to_transport(target), terms, outlives_cancel=False)
+    supervisor = Supervisor(transport, terms, outlives_cancel=False)
     nursery.start_soon(supervisor.run)
     return _compose(await supervisor.entered(), message_layers, frame_layers, supervisor)
 
@@ -166,6 +172,16 @@ async def _open(transport: Transport, terms: Terms, layers: Sequence[Layer]) -> 
                 await connection.aclose()
             raise
         await connection.aclose()
+
+
+def _reconnecting(
+    transport: Transport, layers: Sequence[Layer], policy: Reconnect | None
+) -> tuple[Transport, Sequence[Layer]]:
+    """The transport under the policy, and the layers that remain: its frame layers start anew with each connection."""
+    if policy is None:
+        return transport, layers
+    message_layers, frame_layers = split_layers(layers)
+    return Reconnecting(transport, policy, frame_layers), message_layers
 
 
 def split_layers(layers: Sequence[Layer]) -> tuple[list[MessageLayer], list[FrameLayer]]:

@@ -1,0 +1,42 @@
+"""Every transport keeps the contract under ``Reconnecting``.
+
+A policy of no attempts changes nothing: all the rules hold. With attempts those hold that do not speak of a loss, and
+what a loss is then is said by ``test_a_lost_connection_comes_back``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import links
+import pytest
+
+from trioxport import Backoff, Reconnect
+from trioxport.testing import RULES, MakeLink, check_transport
+
+LINKS: Final[dict[str, Callable[..., MakeLink]]] = {
+    "memory": links.memory_link,
+    "tcp": links.tcp_link,
+    "tls": links.tls_link,
+    "unix": links.unix_link,
+    "stdio": links.stdio_link,
+}
+NEVER: Final = Reconnect(attempts=0)
+SOON: Final = Reconnect(backoff=Backoff(base=0.01, cap=0.05))
+OF_A_LOSS: Final = {5, 6}
+
+each_transport = pytest.mark.parametrize("transport", LINKS)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@each_transport
+async def test_without_attempts(transport: str, rule: int, tmp_path: Path) -> None:
+    await check_transport(links.reconnecting(LINKS[transport](tmp_path), NEVER), rules=[rule])
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule not in OF_A_LOSS])
+@each_transport
+async def test_with_attempts(transport: str, rule: int, tmp_path: Path) -> None:
+    await check_transport(links.reconnecting(LINKS[transport](tmp_path), SOON), rules=[rule])

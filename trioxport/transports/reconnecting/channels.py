@@ -1,0 +1,105 @@
+"""The application's channels, which outlive the connections behind them.
+
+The way from them to the connection of the moment is a call: there is no task and no buffer in between.
+"""
+
+from __future__ import annotations
+
+import trio
+from trio.abc import ReceiveChannel, SendChannel
+
+from trioxport.errors import TransportError
+from trioxport.frames import Frame
+from trioxport.messages import Request
+from trioxport.transports.reconnecting.switch import Switch
+
+
+class LastingSend(SendChannel[Frame]):
+    """Sends on the connection of the moment, or waits for the next."""
+
+    def __init__(self, switch: Switch) -> None:
+        self._switch = switch
+
+    async def send(self, value: Frame) -> None:
+        switch = self._switch
+        message = value.message
+        deadline: float | None = None
+        while True:
+            if type(message) is not Request and switch.asked.is_stale(message):
+                return await trio.lowlevel.checkpoint()
+            link = switch.writing
+            if link is None:
+                if deadline is None:
+                    deadline = trio.current_time() + switch.policy.send_timeout
+                await switch.wait_to_send(message, deadline)
+                continue
+            switch.sending(value)
+            link.senders += 1
+            try:
+                await link.send(value)
+                if type(message) is not Request:
+                    switch.asked.sent(message)
+                return
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                if switch.half_closed or isinstance(error, TransportError):
+                    raise
+                if switch.writing is link:
+                    switch.writing = None
+                link.fail()
+            finally:
+                link.senders -= 1
+                if link.failing:
+                    link.released.tell()
+
+    async def aclose(self) -> None:
+        switch = self._switch
+        switch.half_closed = True
+        switch.reopening.cancel()
+        switch.changed.tell()
+        if switch.writing is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await switch.writing.channels.send.aclose()
+
+
+class LastingReceive(ReceiveChannel[Frame]):
+    """Receives what is left of lost connections, then from the connection of the moment."""
+
+    def __init__(self, switch: Switch) -> None:
+        self._switch = switch
+
+    async def receive(self) -> Frame:
+        switch = self._switch
+        while True:
+            link = switch.reading
+            if link is None or switch.inbox:
+                kept = await switch.next_kept()
+                if kept is not None:
+                    return kept
+                continue
+            link.receivers += 1
+            try:
+                frame = await link.receive()
+            except (trio.EndOfChannel, trio.ClosedResourceError):
+                if switch.deaf:
+                    raise trio.ClosedResourceError from None
+                if switch.reading is link:
+                    switch.reading = None
+                link.fail()
+                continue
+            finally:
+                link.receivers -= 1
+                if link.failing:
+                    link.released.tell()
+            switch.note(frame, link)
+            return frame
+
+    async def aclose(self) -> None:
+        switch = self._switch
+        switch.deaf = True
+        switch.inbox.clear()
+        switch.changed.tell()
+        if switch.reading is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await switch.reading.channels.receive.aclose()

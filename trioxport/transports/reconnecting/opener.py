@@ -1,0 +1,117 @@
+"""Opens one of the targets, and brings the new connection to where the application believes it to be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import trio
+
+from trioxport._supervisor import Supervisor, Terms
+from trioxport.abc import FrameLayer, Scope, Transport
+from trioxport.config import describe
+from trioxport.errors import ConnectError, ConnectTimeout, TransportError
+from trioxport.transports.reconnecting.handshake import encoded
+from trioxport.transports.reconnecting.link import Link
+from trioxport.transports.reconnecting.policy import Reconnect
+from trioxport.transports.reconnecting.switch import Switch
+
+
+@attrs.frozen
+class Plan:
+    """What to keep connected: the targets in their order, what wraps each connection's frames, and for how many
+    seconds one target is tried at most."""
+
+    targets: Sequence[Transport]
+    layers: Sequence[FrameLayer]
+    policy: Reconnect
+    attempt_timeout: float
+
+
+class Opener:
+    """Opens the targets in turn; ``tasks`` carries the connections."""
+
+    def __init__(self, plan: Plan, scope: Scope, switch: Switch, tasks: trio.Nursery) -> None:
+        self._plan = plan
+        self._scope = scope
+        self._switch = switch
+        self._tasks = tasks
+        self._next = 0
+
+    async def connect(self) -> Link:
+        """A connection to the first target that opens, beginning after the one that was lost."""
+        targets = self._plan.targets
+        failures: list[TransportError] = []
+        for turn in range(len(targets)):
+            place = (self._next + turn) % len(targets)
+            try:
+                link = await self._open(targets[place])
+            except TransportError as error:
+                error.target = error.target or describe(targets[place])
+                failures.append(error)
+            else:
+                self._next = place + 1
+                return link
+        raise _none_opens(failures)
+
+    async def _open(self, target: Transport) -> Link:
+        seconds = min(self._plan.attempt_timeout, self._scope.connect_timeout)
+        deadline = trio.current_time() + seconds
+        self._begin_info(target)
+        supervisor = Supervisor(target, self._terms(target, seconds), outlives_cancel=False, within=self._scope)
+        self._tasks.start_soon(supervisor.run)
+        frames = await supervisor.entered()
+        link = Link(supervisor, frames)
+        try:
+            for layer in reversed(self._plan.layers):
+                frames = layer.wrap(frames, supervisor)
+            link = Link(supervisor, frames)
+            with trio.CancelScope(deadline=deadline) as in_time:
+                await self._prepare(link)
+            if in_time.cancelled_caught:
+                raise ConnectTimeout(f"the repeated initialize was not answered within {seconds:g} s")
+        except BaseException:
+            supervisor.abort()
+            await link.close()
+            raise
+        return link
+
+    async def _prepare(self, link: Link) -> None:
+        """What goes before the application's messages on a connection that is not the first."""
+        switch = self._switch
+        await switch.handshake.replay(link, switch.keep)
+        for request in switch.resend:
+            if self._scope.in_flight.get(request.id) is request:
+                await link.say(encoded(request, self._scope))
+
+    def _terms(self, target: Transport, seconds: float) -> Terms:
+        scope = self._scope
+        return Terms(
+            scope.role,
+            describe(target),
+            scope.codec,
+            scope.limits,
+            seconds,
+            scope.close_timeout,
+            scope.allow_plaintext,
+        )
+
+    def _begin_info(self, target: Transport) -> None:
+        """What the application knows of its peer is about another one from now on."""
+        info = self._scope.info
+        info.target = describe(target)
+        info.peer = info.session_id = info.tls = info.principal = None
+        info.headers = {}
+
+
+def _none_opens(failures: list[TransportError]) -> TransportError:
+    if len(failures) == 1:
+        return failures[0]
+    asked = [failure.retry_after for failure in failures if failure.retry_after is not None]
+    error = ConnectError(
+        f"none of {len(failures)} targets opens: " + "; ".join(f"{each.target}: {each.reason}" for each in failures),
+        retryable=any(failure.retryable for failure in failures),
+        retry_after=min(asked, default=None),
+    )
+    error.__cause__ = failures[-1]
+    return error

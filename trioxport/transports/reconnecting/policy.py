@@ -1,0 +1,73 @@
+"""When a lost connection is opened again, and when no more."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import attrs
+
+from trioxport._backoff import Backoff
+from trioxport.errors import TransportError
+
+
+def _not_negative(_policy: Reconnect, field: attrs.Attribute[Any], value: int | None) -> None:
+    if value is not None and value < 0:
+        raise ValueError(f"{field.name} is {value}, and cannot be negative")
+
+
+@attrs.frozen(kw_only=True)
+class Reconnect:
+    """When and how a lost connection is opened again.
+
+    Errors that are not ``retryable`` end it at once, and a peer's ``retry_after`` is kept to.
+
+    Args:
+        backoff: The waits before the attempts. They start anew after progress on a connection that held longer than
+            the wait would have been.
+        attempts: Attempts that may go by without progress, which is a message from the peer; then the connection
+            fails. None for no bound.
+        send_timeout: Seconds that a ``send`` waits for the connection to come back; 0 to fail at once.
+        retry_first: Whether the first connection is tried again too, for ``connect_timeout`` altogether.
+        after_end: Whether an orderly end by the peer counts as a loss.
+        replay_initialize: Whether ``initialize`` and ``notifications/initialized`` are sent again on each new
+            connection, out of the application's sight.
+        resend_subscriptions: Whether ``subscriptions/listen`` requests are sent again, rather than settled.
+        random: Where the jitter comes from.
+    """
+
+    backoff: Backoff = attrs.field(factory=Backoff)
+    attempts: int | None = attrs.field(default=12, validator=_not_negative)
+    send_timeout: float = attrs.field(default=30.0, validator=attrs.validators.ge(0))
+    retry_first: bool = False
+    after_end: bool = False
+    replay_initialize: bool = True
+    resend_subscriptions: bool = False
+    random: Random = attrs.field(factory=Random, repr=False, eq=False)
+
+
+class Budget:
+    """What is left of a policy's attempts, and how long to wait before the next; pure."""
+
+    def __init__(self, policy: Reconnect) -> None:
+        self._policy = policy
+        self._spent = 0
+        self._step = 0
+
+    def lost(self, *, heard: bool, held: float) -> None:
+        """A connection that was open for ``held`` seconds is lost; ``heard`` says whether it brought a message."""
+        if not heard:
+            return
+        self._spent = 0
+        if held >= self._policy.backoff.bound(self._step):
+            self._step = 0
+
+    def delay(self, failure: TransportError) -> float | None:
+        """Seconds until the next attempt, given what ended the one before; None if there is to be none."""
+        policy = self._policy
+        if not failure.retryable or (policy.attempts is not None and self._spent >= policy.attempts):
+            return None
+        delay = policy.backoff.delay(self._step, policy.random, retry_after=failure.retry_after)
+        self._spent += 1
+        self._step += 1
+        return delay

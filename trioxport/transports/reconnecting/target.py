@@ -1,0 +1,83 @@
+"""What is opened: a target that is opened again when it is lost, and targets that stand in for each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final
+
+import attrs
+
+from trioxport._backoff import Backoff
+from trioxport.abc import FrameChannels, FrameLayer, Scope, Transport
+from trioxport.config import Target, describe, to_transport
+from trioxport.errors import UsageError
+from trioxport.transports.reconnecting.keeper import keep_connected
+from trioxport.transports.reconnecting.opener import Plan
+from trioxport.transports.reconnecting.policy import Reconnect
+
+AT_ONCE: Final = Backoff(base=0.001, cap=0.001)
+
+
+def _to_transports(targets: Iterable[Target]) -> tuple[Transport, ...]:
+    return tuple(to_transport(target) for target in targets)
+
+
+def _not_empty(_failover: Failover, _field: attrs.Attribute[Any], targets: Sequence[Transport]) -> None:
+    if not targets:
+        raise UsageError("there is no target to open")
+
+
+@attrs.frozen
+class Failover:
+    """Several targets for one and the same service: the first that opens is used, and on its loss the next.
+
+    After the last comes the first again. Alone it tries each target once, without waiting, before it gives up;
+    ``open_transport(Failover([...]), reconnect=...)`` waits between rounds as that policy says, and a round is one
+    attempt. ``connection.info.target`` says which one is open.
+
+    Args:
+        targets: URLs, config objects or transports, in the order of preference.
+        attempt_timeout: Seconds that each may take to open.
+    """
+
+    targets: Sequence[Transport] = attrs.field(converter=_to_transports, validator=_not_empty)
+    attempt_timeout: float = attrs.field(default=10.0, validator=attrs.validators.gt(0), kw_only=True)
+
+    def __str__(self) -> str:
+        return " or ".join(map(describe, self.targets))
+
+    def __call__(self, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
+        policy = Reconnect(backoff=AT_ONCE, attempts=len(self.targets))
+        return keep_connected(Plan(self.targets, (), policy, self.attempt_timeout), scope)
+
+
+@attrs.frozen
+class Reconnecting:
+    """A transport made of a transport, which it opens again when the connection is lost.
+
+    ``open_transport(target, reconnect=policy)`` makes one. Requests that were in flight settle as ``Undelivered`` with
+    the outcome ``"unknown"``, what was accepted and never written as ``"not_sent"``, and the channels go on. On leaving
+    no more is opened; a half-close ends the attempts, too.
+
+    Args:
+        target: A URL, a config object or a transport.
+        policy: When and how.
+        layers: Frame layers that wrap each connection anew, the first closest to the application.
+    """
+
+    target: Transport = attrs.field(converter=to_transport)
+    policy: Reconnect = attrs.field(factory=Reconnect)
+    layers: Sequence[FrameLayer] = ()
+
+    def __str__(self) -> str:
+        return describe(self.target)
+
+    def __call__(self, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
+        target = self.target
+        if isinstance(target, Failover):
+            plan = Plan(target.targets, self.layers, self.policy, target.attempt_timeout)
+        else:
+            plan = Plan((target,), self.layers, self.policy, math.inf)
+        return keep_connected(plan, scope)
