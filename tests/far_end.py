@@ -63,6 +63,10 @@ class FarEnd:
         self.scope.peer_done()
         self._incoming.close()
 
+    def close(self) -> None:
+        """Let the receiving channel end, for whatever the scope was told."""
+        self._incoming.close()
+
     def lose(self, reason: str = "gone") -> None:
         assert self.scope is not None
         self.scope.lost(ConnectionLost(reason))

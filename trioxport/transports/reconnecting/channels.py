@@ -28,7 +28,7 @@ class LastingSend(SendChannel[Frame]):
             if type(message) is not Request and switch.asked.is_stale(message):
                 return await trio.lowlevel.checkpoint()
             link = switch.writing
-            if link is None:
+            if link is None or link.supervisor.failure is not None:
                 if deadline is None:
                     deadline = trio.current_time() + switch.policy.send_timeout
                 await switch.wait_to_send(message, deadline)
@@ -39,7 +39,7 @@ class LastingSend(SendChannel[Frame]):
                 await link.send(value)
                 if type(message) is not Request:
                     switch.asked.sent(message)
-                return
+                return None
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 if switch.half_closed or isinstance(error, TransportError):
                     raise
@@ -53,7 +53,9 @@ class LastingSend(SendChannel[Frame]):
 
     async def aclose(self) -> None:
         switch = self._switch
-        switch.half_closed = True
+        if not switch.half_closed:
+            switch.half_closed = True
+            switch.closed_open = switch.is_connected
         switch.reopening.cancel()
         switch.changed.tell()
         if switch.writing is None:

@@ -73,8 +73,11 @@ class Keeper:
 
     @property
     def failure(self) -> TransportError | None:
-        """What befell the latest connection, if that has not been dealt with."""
-        return None if self._link is None else self._link.supervisor.failure
+        """What befell the latest connection, unless it would be replaced by now if this side were not leaving."""
+        failure = None if self._link is None else self._link.supervisor.failure
+        if failure is None or self._switch.closed_open or not self._scope.leaving:
+            return failure
+        return None if self._budget.allows(failure) else failure
 
     # Losing a connection.
 
@@ -124,19 +127,22 @@ class Keeper:
     async def _replace(self, link: Link, failure: TransportError) -> None:
         switch = self._switch
         self._budget.lost(heard=link.heard, held=link.age)
-        found: Link | TransportError = failure
-        if not switch.half_closed:
-            switch.settle(failure)
+        if switch.half_closed:
+            switch.end(self.failure)
             self._link = None
-            with trio.CancelScope() as switch.reopening:
-                found = await self._try_again(failure)
+            return
+        switch.settle(failure)
         self._link = None
-        if isinstance(found, Link):
-            self._use(found)
-        elif switch.reopening.cancelled_caught:
-            switch.end(None if self._scope.leaving else switch.failure)
+        with trio.CancelScope() as switch.reopening:
+            found = await self._try_again(failure)
+            if isinstance(found, Link):
+                self._use(found)
+                return
+            switch.failure = found
+        if switch.reopening.cancelled_caught and self._scope.leaving:
+            switch.end()
         else:
-            switch.end(found if found is failure else _gone_for_good(found))
+            switch.end(failure if switch.failure is failure else _gone_for_good(switch.failure or failure))
 
     # Opening the next.
 

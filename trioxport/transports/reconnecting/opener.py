@@ -102,6 +102,7 @@ class Opener:
         info.target = describe(target)
         info.peer = info.session_id = info.tls = info.principal = None
         info.headers = {}
+        info.carries = "text"
 
 
 def _none_opens(failures: list[TransportError]) -> TransportError:

@@ -62,10 +62,15 @@ class Budget:
         if held >= self._policy.backoff.bound(self._step):
             self._step = 0
 
+    def allows(self, failure: TransportError) -> bool:
+        """Whether there is to be an attempt after ``failure``."""
+        attempts = self._policy.attempts
+        return failure.retryable and (attempts is None or self._spent < attempts)
+
     def delay(self, failure: TransportError) -> float | None:
         """Seconds until the next attempt, given what ended the one before; None if there is to be none."""
         policy = self._policy
-        if not failure.retryable or (policy.attempts is not None and self._spent >= policy.attempts):
+        if not self.allows(failure):
             return None
         delay = policy.backoff.delay(self._step, policy.random, retry_after=failure.retry_after)
         self._spent += 1

@@ -37,6 +37,7 @@ class Switch:
         failure: Why there is no connection.
         resend: The subscriptions to send again on the next connection.
         reopening: Around the waiting for the next connection, which a half-close ends.
+        closed_open: Whether there was a connection when this side half-closed.
     """
 
     def __init__(self, scope: Scope, policy: Reconnect) -> None:
@@ -52,11 +53,16 @@ class Switch:
         self.resend: list[Request] = []
         self.reopening = trio.CancelScope()
         self.half_closed = False
+        self.closed_open = False
         self.deaf = False
         self.over = False
         self.inbox: deque[Frame | Unanswered] = deque()
         self._room = max(1, scope.limits.max_buffered_messages)
         self._waiting: set[RequestId | None] = set()
+
+    @property
+    def is_connected(self) -> bool:
+        return self.writing is not None and self.writing.supervisor.failure is None
 
     # What the one who keeps the connection does.
 
@@ -132,6 +138,8 @@ class Switch:
                 return await self.changed.wait()
         finally:
             self._waiting.discard(request_id)
+        if self.is_connected:
+            return None
         reason = "the connection is lost" if self.failure is None else self.failure.reason
         raise ConnectionLost(
             f"not connected, and not again within {self.policy.send_timeout:g} s: {reason}",
