@@ -438,7 +438,7 @@ class TestEnd:
             await tx.send(FIRST)
             await tx.aclose()
             assert await far.sent() == FIRST
-            assert far.told_the_end
+            assert far.told_the_end()
             far.say(NOTE)
             far.lose("in the middle")
             assert await rx.receive() == NOTE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Self
 
 import attrs
@@ -64,7 +64,7 @@ class Connection(tuple[SendChannel[Message], ReceiveChannel[Incoming]]):
         attempt, or ``"connecting"``."""
         return self._supervisor.state
 
-    def state_changes(self) -> StateChanges:
+    def state_changes(self) -> AsyncIterator[State]:
         """The state now and after each change, for any number of readers: ``async for state in …``.
 
         It ends after ``"closed"`` or ``"failed"``. A reader that is late gets the latest state only.
