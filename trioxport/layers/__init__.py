@@ -17,6 +17,7 @@ from trioxport.layers.signing import Signing
 from trioxport.layers.tap import Tap
 from trioxport.layers.timeout import Timeout
 from trioxport.layers.tracing import Tracing
+from trioxport.layers.validation import Validation
 
 __all__ = [
     "Backoff",
@@ -38,6 +39,7 @@ __all__ = [
     "Timeout",
     "TokenBucket",
     "Tracing",
+    "Validation",
     "counts_as_failure",
     "is_read_only",
     "is_safe_to_repeat",

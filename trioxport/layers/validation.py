@@ -1,0 +1,223 @@
+"""Lets messages pass that are what JSON-RPC and a revision of MCP say they are, in both directions."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import ClassVar, Final, Literal
+
+import attrs
+import trio
+from trio.abc import ReceiveChannel, SendChannel
+
+from trioxport._rpc import CANCELLED, INVALID_PARAMS, META, members_of, meta_of
+from trioxport.abc import MessageChannels, Scope
+from trioxport.errors import ProtocolViolation, TransportError, UsageError
+from trioxport.layers._schema import Fault, RevisionSchema, Schema
+from trioxport.messages import (
+    NOTHING,
+    ErrorResponse,
+    Incoming,
+    Message,
+    Notification,
+    Request,
+    RequestId,
+    Response,
+    Undelivered,
+)
+
+REMEMBERED: Final = 4096
+"""Requests in each direction whose answers are still to be checked; those of the oldest beyond pass unchecked."""
+
+
+def _compiled(schemas: Mapping[str, Schema]) -> dict[str, RevisionSchema]:
+    return {revision: RevisionSchema(schema) for revision, schema in schemas.items()}
+
+
+@attrs.frozen(eq=False)
+class Validation:
+    """Refuses messages that are not what they ought to be, with the path and the rule.
+
+    Of every message the shape is checked, by JSON-RPC 2.0 and MCP: a method is a text, parameters and results are
+    objects, an error has an integer code and a message. With the schema of a revision, so are the parameters and the
+    result of every method that it defines; methods of extensions pass.
+
+    ===================== =====================================================================
+    invalid               what becomes of it
+    ===================== =====================================================================
+    sent                  ``send`` raises ``UsageError``
+    response received     an ``Undelivered`` by a ``ProtocolViolation``, of an unknown outcome
+    request received      is answered here by the error -32602; the application does not see it
+    notification received is discarded and counted
+    ===================== =====================================================================
+
+    No value of a message goes into any of these, for it may be secret.
+
+    Args:
+        schemas: The ``schema.json`` of the specification by revision, as a file or as what is in it; needs the extra
+            ``validation``. The revision of a message is the one in its ``_meta``, else the connection's, as
+            ``connection.info`` has it, else, while that is not known, the only one in ``schemas``. With a revision that
+            is not in ``schemas`` the shape alone is checked. Schemas are compiled here, once.
+
+    Raises:
+        UsageError: A schema cannot be used, or the extra is not installed.
+    """
+
+    level: ClassVar[Literal["message"]] = "message"
+
+    schemas: Mapping[str, RevisionSchema] = attrs.field(
+        default=NOTHING, converter=_compiled, repr=lambda schemas: str(list(schemas))
+    )
+
+    def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:
+        checks = _Checks(self.schemas, scope)
+        return MessageChannels(
+            _ValidatingSend(channels.send, checks), _ValidatingReceive(channels.receive, channels.send, checks, scope)
+        )
+
+
+class _Checks:
+    """What one connection's messages are checked by, and the requests that are not answered yet."""
+
+    def __init__(self, schemas: Mapping[str, RevisionSchema], scope: Scope) -> None:
+        self._schemas = schemas
+        self._scope = scope
+        self.sent: OrderedDict[RequestId, Request] = OrderedDict()
+        self.received: OrderedDict[RequestId, Request] = OrderedDict()
+
+    def fault(self, message: Message, asked: Request | None) -> Fault | None:
+        """What is wrong with a message; ``asked``: the request that it answers."""
+        found = _fault_of_shape(message)
+        if found is not None or isinstance(message, ErrorResponse):
+            return found
+        if isinstance(message, Response):
+            schema = None if asked is None else self._schema(asked)
+            return None if schema is None or asked is None else schema.fault_of_result(asked, message.result)
+        schema = self._schema(message)
+        return None if schema is None else schema.fault_of_call(message)
+
+    def _schema(self, message: Request | Notification) -> RevisionSchema | None:
+        revision = meta_of(message.params).get(META + "protocolVersion") or self._scope.info.protocol_version
+        if isinstance(revision, str):
+            return self._schemas.get(revision)
+        return next(iter(self._schemas.values())) if len(self._schemas) == 1 else None
+
+
+def _fault_of_shape(message: Message) -> Fault | None:
+    match message:
+        case Request() | Notification():
+            if not _is_text(message.method):
+                return Fault("method", "shape", "it is not a text")
+            if message.params is not None and not isinstance(message.params, Mapping):
+                return Fault("params", "shape", "it is not an object")
+        case ErrorResponse(code=code, message=text):
+            if type(code) is not int or not _is_text(text):
+                return Fault("error", "shape", "it has no integer code, or no message")
+        case _:
+            if not isinstance(message.result, Mapping):
+                return Fault("result", "shape", "it is not an object")
+    return None
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _remember(requests: OrderedDict[RequestId, Request], request: Request) -> None:
+    requests[request.id] = request
+    if len(requests) > REMEMBERED:
+        requests.popitem(last=False)
+
+
+def _forget_cancelled(requests: OrderedDict[RequestId, Request], message: Message) -> None:
+    if isinstance(message, Notification) and message.method == CANCELLED:
+        request_id = members_of(message.params).get("requestId")
+        if isinstance(request_id, str | int):
+            requests.pop(request_id, None)
+
+
+class _ValidatingSend(SendChannel[Message]):
+    def __init__(self, inner: SendChannel[Message], checks: _Checks) -> None:
+        self._inner = inner
+        self._checks = checks
+
+    async def send(self, value: Message) -> None:
+        checks = self._checks
+        asked = None
+        if isinstance(value, Response | ErrorResponse) and value.id is not None:
+            asked = checks.received.get(value.id)
+        fault = checks.fault(value, asked)
+        if fault is not None:
+            raise UsageError(f"the message is not valid: {fault}")
+        if isinstance(value, Request):
+            _remember(checks.sent, value)
+        try:
+            await self._inner.send(value)
+        except BaseException:
+            if isinstance(value, Request):
+                checks.sent.pop(value.id, None)
+            raise
+        if asked is not None:
+            checks.received.pop(asked.id, None)
+        _forget_cancelled(checks.sent, value)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class _ValidatingReceive(ReceiveChannel[Incoming]):
+    def __init__(
+        self, inner: ReceiveChannel[Incoming], answers: SendChannel[Message], checks: _Checks, scope: Scope
+    ) -> None:
+        self._inner = inner
+        self._answers = answers
+        self._checks = checks
+        self._scope = scope
+        self._refusals: deque[ErrorResponse] = deque()
+
+    async def receive(self) -> Incoming:
+        while True:
+            while self._refusals:
+                await self._refuse(self._refusals.popleft())
+            message = self._accept(await self._inner.receive())
+            if message is not None:
+                return message
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    def _accept(self, message: Incoming) -> Incoming | None:
+        """What the application gets; None for what is refused here."""
+        checks = self._checks
+        asked = None
+        if isinstance(message, Response | ErrorResponse):
+            asked = None if message.id is None else checks.sent.pop(message.id, None)
+            if isinstance(message, Undelivered):
+                return message
+        fault = checks.fault(message, asked)
+        if fault is None:
+            if isinstance(message, Request):
+                _remember(checks.received, message)
+            _forget_cancelled(checks.received, message)
+            return message
+        return self._settle(message, asked, fault)
+
+    def _settle(self, message: Message, asked: Request | None, fault: Fault) -> Undelivered | None:
+        error = ProtocolViolation(f"what the peer sent is not valid: {fault}", target=self._scope.target)
+        if isinstance(message, Request):
+            text = f"Invalid params: {fault}"
+            data = {"path": fault.path, "rule": fault.rule}
+            self._refusals.append(ErrorResponse(message.id, INVALID_PARAMS, text, data))
+        else:
+            self._scope.discard(error)
+        return None if asked is None else Undelivered.of(asked, error)
+
+    async def _refuse(self, answer: ErrorResponse) -> None:
+        """Answer an invalid request, before the next message is taken: so there are never many to be answered."""
+        try:
+            with suppress(TransportError, trio.BrokenResourceError, trio.ClosedResourceError):
+                await self._answers.send(answer)
+        except trio.Cancelled:
+            self._refusals.appendleft(answer)
+            raise
