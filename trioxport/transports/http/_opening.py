@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -67,10 +66,11 @@ async def _carrying(target: Http, url: httpx.URL, scope: Scope) -> AsyncGenerato
     if target.client is not None:
         yield Borrowed.client(target.client, url, timeouts).carry
         return
-    proxy = _proxy(target.url, url.host)
-    scope.info.peer = urlsplit(proxy or target.url).netloc.rpartition("@")[2]
-    context = _context(target, proxy is not None)
-    direct = Direct(_origin(target, httpx.URL(proxy) if proxy else url, None if proxy else context))
+    proxy = _proxy(target, url)
+    first = proxy or url
+    scope.info.peer = first.netloc.decode("ascii")
+    context = _context(target, proxied=proxy is not None)
+    direct = Direct(_origin(target, first, None if proxy else context))
     try:
         scope.info.tls = await _reached(direct, target)
         if proxy is None and not target.http2:
@@ -83,13 +83,12 @@ async def _carrying(target: Http, url: httpx.URL, scope: Scope) -> AsyncGenerato
         max_keepalive_connections=target.max_keepalive_connections,
         keepalive_expiry=target.keepalive_expiry,
     )
-    async with httpx.AsyncHTTPTransport(
-        verify=context or True, http2=target.http2, limits=limits, proxy=proxy
-    ) as transport:
+    over = httpx.AsyncHTTPTransport(verify=context or True, http2=target.http2, limits=limits, proxy=proxy)
+    async with over as transport:
         yield Borrowed(httpx.Request, transport.handle_async_request, url, timeouts).carry
 
 
-def _context(target: Http, proxied: bool) -> ssl.SSLContext | None:
+def _context(target: Http, *, proxied: bool) -> ssl.SSLContext | None:
     if target.url.startswith("http:"):
         return None
     if target.http2 and find_spec("h2") is None:
@@ -124,9 +123,17 @@ async def _reached(direct: Direct, target: Http) -> str | None:
         raise failure from error
 
 
-def _proxy(url: str, host: str) -> str | None:
-    """The proxy that the environment names for a URL."""
-    if is_loopback(host) or urllib.request.proxy_bypass(host):
+def _proxy(target: Http, url: httpx.URL) -> httpx.URL | None:
+    """The proxy that the environment names. Raises ``UsageError`` for one that cannot be used."""
+    if is_loopback(url.host) or urllib.request.proxy_bypass(url.host):
         return None
     proxies = urllib.request.getproxies()
-    return proxies.get(urlsplit(url).scheme) or proxies.get("all")
+    named = proxies.get(url.scheme) or proxies.get("all")
+    if not named:
+        return None
+    scheme = named.partition("://")[0].lower() if "://" in named else "http"
+    if scheme not in _PORTS:
+        raise UsageError(f"the proxy of the environment is of the unknown kind {scheme!r}", target=str(target))
+    if scheme.startswith("socks") and find_spec("socksio") is None:
+        raise UsageError("SOCKS is not installed", target=str(target), hint="Install httpx[socks]")
+    return httpx.URL(named if "://" in named else f"http://{named}")
