@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any, Final, Self, TypeAlias, TypeVar, cast
 
 import attrs
@@ -13,6 +14,7 @@ from trioxport._rpc import members_of
 from trioxport.messages import ErrorResponse, Message, Response
 
 HIDDEN: Final = "***"
+_LOWER: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
 MAX_DEPTH: Final = 64
 """Levels of nesting below which nothing is shown."""
 
@@ -22,36 +24,65 @@ _SECRET_WORDS: Final = re.compile(
 )
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^a-zA-Z0-9]+")
 _HARMLESS: Final = frozenset({"progressToken"})
-_IN_TEXT: Final = re.compile(
-    r"""
-      (?P<scheme> \b bearer \s+ | \b (?: basic | digest | token ) \s+ (?= [^\s]{0,64} [0-9=] ) ) [\w.~+/=:-]{6,}
-    | (?P<url> [a-z] :// ) [^/\s?#"'<>]* @
-    | (?P<name>
-        (?: pass(?:word|phrase|wd)? | pwd | secret | token | (?:api|access|private)[-_]?key | credential
-          | authorization | signature ) [\w-]{0,32}
-        ["']? \s{0,8} [=:] \s{0,8} ["']?
-        (?: (?: bearer | basic | digest | token ) \s{1,8} )?
-      ) [^\s"'&;,]+
-    | \b eyJ [\w-]{8,} \. [\w-]+ (?: \. [\w-]* )?                       # a JSON Web Token
-    | \b (?: sk | pk | rk ) [-_] [\w-]{16,} | \b gh[a-z]_ \w{20,} | \b github_pat_ \w{20,} | \b glpat- [\w-]{16,}
-    | \b xox[a-z]- [\w-]{10,} | \b A[KS]IA [0-9A-Z]{16} | \b AIza [\w-]{30,}
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
+_NAMED: Final = r"""[\w-]{0,32}["']?\s{0,8}[=:]\s{0,8}["']?(?:(?:bearer|basic|digest|token)\s{1,8})?([^\s"'&;,]+)"""
+"""After a name that tells of a secret: how its value follows, in a URL, a header, JSON or a shell."""
+_CODE: Final = r"\s{1,8}(?=\S{0,64}[0-9=])([\w.~+/=:-]{6,})"
+_IN_TEXT: Final = [
+    (literal, re.compile(pattern))
+    for literal, pattern in (
+        ("bearer", r"bearer\s{1,8}([\w.~+/=:-]{6,})"),
+        ("basic", "basic" + _CODE),
+        ("digest", "digest" + _CODE),
+        ("token", "token" + _CODE),
+        ("://", r"""://([^/\s?#"'<>]*)@"""),
+        ("pass", "pass(?:word|phrase|wd)?" + _NAMED),
+        ("pwd", "pwd" + _NAMED),
+        ("secret", "secret" + _NAMED),
+        ("token", "token" + _NAMED),
+        ("key", "(?:api|access|private)[-_]?key" + _NAMED),
+        ("credential", "credential" + _NAMED),
+        ("authorization", "authorization" + _NAMED),
+        ("signature", "signature" + _NAMED),
+        ("eyj", r"\b(eyj[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?)"),  # a JSON Web Token
+        ("github_pat_", r"(github_pat_\w{20,})"),
+        ("glpat-", r"(glpat-[\w-]{16,})"),
+        ("aiza", r"\b(aiza[\w-]{30,})"),
+        *((f"gh{kind}_", rf"\b(gh{kind}_\w{{20,}})") for kind in "oprsu"),
+        *((f"xox{kind}-", rf"\b(xox{kind}-[\w-]{{10,}})") for kind in "abeprs"),
+        *((f"{kind}k{dash}", rf"\b({kind}k{dash}[\w-]{{16,}})") for kind in "spr" for dash in "-_"),
+        *((f"a{kind}ia", rf"\b(a{kind}ia[0-9a-z]{{16}})\b") for kind in "ks"),
+    )
+]
+"""What a credential begins with, which is fast to look for, and how it goes on; the group is what to hide."""
 
 Kind = TypeVar("Kind", bound=Message)
 _Tree: TypeAlias = "dict[str, _Tree]"
+_END: Final = ""
+"""Where a path ends in the tree of them."""
+
+
+def as_paths(paths: Iterable[str]) -> tuple[str, ...]:
+    """What to hide, as it is configured."""
+    if isinstance(paths, str):
+        raise TypeError(f"redact takes a list of paths: [{paths!r}]")
+    return tuple(paths)
 
 
 def redact_text(text: str) -> str:
     """Text without what looks like a credential: bearer tokens, passwords in URLs, ``password=...``, known prefixes."""
-    return _IN_TEXT.sub(_hidden, text)
-
-
-def _hidden(found: re.Match[str]) -> str:
-    if found["url"] is not None:
-        return f"{found['url']}{HIDDEN}@"
-    return f"{found['scheme'] or found['name'] or ''}{HIDDEN}"
+    lower = text.lower()
+    if len(lower) != len(text):  # there are letters that grow
+        lower = text.translate(_LOWER)
+    found = [match.span(1) for literal, form in _IN_TEXT if literal in lower for match in form.finditer(lower)]
+    if not found:
+        return text
+    shown: list[str] = []
+    position = 0
+    for start, end in sorted(found):
+        if end > position:
+            shown += text[position : max(start, position)], HIDDEN if start >= position else ""
+            position = end
+    return "".join([*shown, text[position:]])
 
 
 @lru_cache(maxsize=1024)
@@ -76,6 +107,7 @@ class Redaction:
             place = places
             for name in path.split("."):
                 place = place.setdefault(name, {})
+            place[_END] = {}
         return cls(places)
 
     def message(self, message: Kind) -> Kind:
@@ -98,7 +130,7 @@ class Redaction:
 
     def _member(self, name: str, value: Any, places: Sequence[_Tree], depth: int) -> Any:
         below = [place[key] for place in places for key in (name, "*") if key in place]
-        if value is not None and not all(below):
+        if value is not None and any(_END in place for place in below):
             return HIDDEN
         return HIDDEN if depth and _hides(name, value) else self._value(value, below, depth)
 
@@ -114,7 +146,7 @@ class Redaction:
             return {name: self._member(name, inner, places, depth + 1) for name, inner in members.items()}
         elements = cast("Sequence[Any]", value)
         below = [place["*"] for place in places if "*" in place]
-        if not all(below):
+        if any(_END in place for place in below):
             return [HIDDEN] * len(elements)
         return [self._value(inner, below, depth + 1) for inner in elements]
 

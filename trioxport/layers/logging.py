@@ -1,17 +1,23 @@
-"""One structured event on the standard ``logging`` for each message; never its parameters or its result."""
+"""One structured event on the standard ``logging`` for each message, without credentials."""
 
 from __future__ import annotations
 
 import logging
-from typing import ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import attrs
 from trio.abc import ReceiveChannel, SendChannel
 
 from trioxport.abc import MessageChannels, Scope
+from trioxport.codecs.json import JSON
+from trioxport.errors import UsageError
+from trioxport.layers._redaction import Redaction, as_paths, redact_text
 from trioxport.messages import ErrorResponse, Incoming, Message, Notification, Request, Undelivered
 
 Direction: TypeAlias = Literal["sent", "not sent", "received"]
+
+MAX_SHOWN: Final = 4096
+"""Characters of a payload that are logged."""
 
 
 @attrs.frozen
@@ -23,18 +29,28 @@ class Logging:
     An ``Undelivered`` is logged at WARNING at least, with its cause. A message is logged as ``sent`` before it is
     handed on, and so before its answer; one that is then not accepted is logged as ``not sent`` as well.
 
+    With ``payloads`` the text and the attribute ``mcp_payload`` have the message too, as JSON, up to 4096 characters of
+    it, and without what looks like a credential: members that are named like one (``password``, ``apiKey`` ...), bearer
+    tokens, passwords in URLs.
+
     Args:
         logger: The name of the logger.
         log_level: The level of ordinary events.
+        payloads: Whether to log parameters, results and errors.
+        redact: What else of a payload to hide: names of members joined by dots, as ``"params.arguments.customer"``,
+            where ``*`` is any member or element.
     """
 
     level: ClassVar[Literal["message"]] = "message"
 
     logger: str = "trioxport.messages"
     log_level: int = logging.DEBUG
+    payloads: bool = attrs.field(default=False, kw_only=True)
+    redact: tuple[str, ...] = attrs.field(default=(), kw_only=True, converter=as_paths)
 
     def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:
-        events = _Events(logging.getLogger(self.logger), self.log_level, scope.target)
+        redaction = Redaction.of(self.redact) if self.payloads else None
+        events = _Events(logging.getLogger(self.logger), self.log_level, scope.target, redaction)
         return MessageChannels(_LoggingSend(channels.send, events), _LoggingReceive(channels.receive, events))
 
 
@@ -43,6 +59,7 @@ class _Events:
     logger: logging.Logger
     log_level: int
     target: str
+    redaction: Redaction | None
 
     def log(self, direction: Direction, message: Incoming) -> None:
         undelivered = isinstance(message, Undelivered)
@@ -50,21 +67,34 @@ class _Events:
         if not self.logger.isEnabledFor(level):
             return
         kind, method, request_id = describe(message)
-        text = " ".join(str(part) for part in (direction, kind, method, request_id) if part is not None)
-        self.logger.log(
-            level,
-            "%s: %s%s",
-            self.target,
-            text,
-            f" ({message.outcome}: {message.cause})" if isinstance(message, Undelivered) else "",
-            extra={
-                "mcp_target": self.target,
-                "mcp_direction": direction,
-                "mcp_kind": kind,
-                "mcp_method": method,
-                "mcp_id": request_id,
-            },
-        )
+        text = " ".join(_plain(part) for part in (direction, kind, method, request_id) if part is not None)
+        if isinstance(message, Undelivered):
+            text += f" ({message.outcome}: {redact_text(str(message.cause))})"
+        extra: dict[str, Any] = {
+            "mcp_target": self.target,
+            "mcp_direction": direction,
+            "mcp_kind": kind,
+            "mcp_method": method,
+            "mcp_id": request_id,
+        }
+        if self.redaction is not None and not isinstance(message, Undelivered):
+            extra["mcp_payload"] = _payload(self.redaction.message(message))
+            text += f" {extra['mcp_payload']}"
+        self.logger.log(level, "%s: %s", self.target, text, extra=extra)
+
+
+def _plain(part: str | int) -> str:
+    """What a peer chose, in one line of a log."""
+    text = str(part)
+    return text if text.isprintable() else ascii(text)
+
+
+def _payload(message: Message) -> str:
+    try:
+        text = JSON.encode(message).decode()
+    except UsageError:  # which whoever sends it is told of
+        return "(no JSON)"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def describe(message: Incoming) -> tuple[str, str | None, str | int | None]:

@@ -1,4 +1,4 @@
-"""Records the frames that pass, one line of JSON each."""
+"""Records the frames that pass, one line of JSON each, to be read or to be played again."""
 
 from __future__ import annotations
 
@@ -6,35 +6,46 @@ import base64
 import os
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import attrs
 import msgspec
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport.abc import FrameChannels, Scope
-from trioxport.errors import UsageError
-from trioxport.frames import Frame
+from trioxport.abc import Codec, FrameChannels, Scope
+from trioxport.errors import TransportError
+from trioxport.frames import MIB, Frame
+from trioxport.layers._redaction import Redaction, as_paths, redact_text
+from trioxport.layers._rotating import open_rotating
 
 Write: TypeAlias = Callable[[bytes], object]
 Direction: TypeAlias = Literal["sent", "received"]
+
+MAX_SIZE: Final = 64 * MIB
 
 
 @attrs.frozen
 class Tap:
     """Records every frame, in both directions, as lines of JSON.
 
-    A line has ``time`` (seconds since the epoch), ``direction`` (``"sent"`` or ``"received"``), ``target``, and
-    ``payload``, the text of the frame; a payload that is not text has ``base64`` in its place. ``error`` says why
-    something received was no message, or why something sent was not accepted: then it is the second line about it,
-    because a frame is recorded before it is handed on, and so before its answer.
+    A line has ``time`` (seconds since the epoch), ``direction`` (``"sent"`` or ``"received"``), ``target``,
+    ``connection``, which no other connection has, and ``payload``, the text of the frame; a payload that is not text
+    has ``base64`` in its place. ``error`` says why something received was no message, or why something sent was not
+    accepted: then it is the second line about it, because a frame is recorded before it is handed on, and so before its
+    answer. :class:`trioxport.testing.Replay` plays the other side of what was recorded.
 
     What is recorded is what travels: place the tap above a compressing layer to read it, below to see what the wire
-    sees. It holds whatever the messages hold, secrets included.
+    sees. Without ``redact`` it holds whatever the messages hold, secrets included.
 
     Args:
         to: A file to append to, made for this user only, or a function that takes each line with its newline.
             A function that raises makes the ``send`` or ``receive`` that it was called from raise.
+        redact: Hide whatever looks like a credential, and what stands at these places: names of members joined by dots,
+            as ``"params.arguments.password"``, where ``*`` is any member or element; they may be none. A payload that
+            cannot be decoded then has only its ``size`` recorded.
+        max_size: Bytes from which on the file is renamed to ``NAME.1``, an older one to ``NAME.2`` and so on, and a new
+            one begun.
+        keep: How many renamed files are kept.
 
     Raises:
         UsageError: On opening a connection, if the file cannot be written.
@@ -43,40 +54,64 @@ class Tap:
     level: ClassVar[Literal["frame"]] = "frame"
 
     to: str | os.PathLike[str] | Write
+    redact: tuple[str, ...] | None = attrs.field(
+        default=None, kw_only=True, converter=attrs.converters.optional(as_paths)
+    )
+    max_size: int = attrs.field(default=MAX_SIZE, kw_only=True, validator=attrs.validators.gt(0))
+    keep: int = attrs.field(default=3, kw_only=True, validator=attrs.validators.ge(0))
 
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
-        write = self.to if callable(self.to) else _append_to(self.to, scope)
-        record = _Record(write, scope.target)
+        if callable(self.to):
+            write: Write = self.to
+        else:
+            file = open_rotating(os.fspath(self.to), self.max_size, self.keep)
+            scope.defer(file.close)
+            write = file.write
+        shown = None if self.redact is None else _Shown(Redaction.of(self.redact), scope.codec)
+        record = _Record(write, scope.target, os.urandom(6).hex(), shown)
         return FrameChannels(_TapSend(channels.send, record), _TapReceive(channels.receive, record))
 
 
-def _append_to(path: str | os.PathLike[str], scope: Scope) -> Write:
-    """Each line goes out in one write, so that connections, and programs, can share the file."""
-    try:
-        file = open(path, "ab", buffering=0, opener=_private)  # noqa: SIM115 (closed with the connection)
-    except OSError as error:
-        raise UsageError(f"cannot write the tap file {os.fspath(path)!r}: {error.strerror}") from error
-    scope.defer(file.close)
-    return file.write
+@attrs.frozen
+class _Shown:
+    """What is recorded where it must not be everything."""
 
+    redaction: Redaction
+    codec: Codec
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    def payload(self, frame: Frame) -> bytes | None:
+        """The payload without secrets; None if it cannot be looked into."""
+        try:
+            return self.codec.encode(self.redaction.message(self.codec.decode(frame.payload)))
+        except TransportError:
+            return None
 
 
 @attrs.frozen
 class _Record:
     write: Write
     target: str
+    connection: str
+    shown: _Shown | None
 
     def add(self, direction: Direction, frame: Frame, error: BaseException | None = None) -> None:
-        line: dict[str, Any] = {"time": time.time(), "direction": direction, "target": self.target}
-        try:
-            line["payload"] = frame.payload.decode()
-        except UnicodeDecodeError:
-            line["base64"] = base64.b64encode(frame.payload).decode()
+        line: dict[str, Any] = {
+            "time": time.time(),
+            "direction": direction,
+            "target": self.target,
+            "connection": self.connection,
+        }
+        payload = frame.payload if self.shown is None else self.shown.payload(frame)
+        if payload is None:
+            line["size"] = len(frame.payload)
+        else:
+            try:
+                line["payload"] = payload.decode()
+            except UnicodeDecodeError:
+                line["base64"] = base64.b64encode(payload).decode()
         if error := error or frame.error:
-            line["error"] = str(error) or type(error).__name__
+            told = str(error) or type(error).__name__
+            line["error"] = told if self.shown is None else redact_text(told)
         self.write(msgspec.json.encode(line) + b"\n")
 
 
