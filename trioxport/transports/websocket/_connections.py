@@ -82,6 +82,7 @@ def _context(options: WebSocket, *, serving: bool) -> ssl.SSLContext:
 
 @asynccontextmanager
 async def _converse(wire: Wire, scope: Scope) -> AsyncGenerator[FrameChannels]:
+    scope.info.carries = "bytes"
     scope.start_soon(wire.tend)
     cut_off = True
     try:

@@ -187,6 +187,7 @@ class Wire:
         with trio.move_on_after(LINGER), suppress(*_BROKEN):
             if not self._close_sent:
                 await self._close(violation.code, violation.reason)
+                await self._stream.send_eof()
             while await self._stream.receive_some():
                 pass
         raise trio.BrokenResourceError(violation.reason)
