@@ -161,6 +161,23 @@ async def test_a_provider_that_fails_settles_the_request_unsent() -> None:
     assert server.asked == []
 
 
+async def test_a_provider_that_fails_after_401_settles_the_request() -> None:
+    first = True
+
+    async def provider() -> str:
+        nonlocal first
+        if not first:
+            raise OSError
+        first = False
+        return "t"
+
+    async with serving(wanting()) as server:
+        refused = await only_answer(server.url, auth=Bearer(provider))
+    assert "failed with OSError" in str(refused.cause)
+    assert refused.outcome == "not_sent"
+    assert len(server.asked) == 1
+
+
 async def test_a_request_that_is_cancelled_while_it_waits_for_a_token_is_not_sent() -> None:
     asked_for = trio.Event()
 
@@ -283,6 +300,66 @@ async def test_an_auth_does_not_hold_up_a_stream() -> None:
             going_on.set()
             assert await rx.receive() == Response(1, "fine")
     assert server.asked[0].headers["authorization"] == "Basic bWU6cHc="
+
+
+class Failing(httpx.Auth):
+    """Ends without a request, or fails with what it was answered."""
+
+    def __init__(self, url: str, reads: bool) -> None:
+        self._url = url
+        self._reads = reads
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        response = yield httpx.Request("GET", self._url)
+        if self._reads:
+            raise ValueError((await response.aread())[:10])
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "reads", "text"),
+    [
+        (True, False, "ended without a request to the endpoint"),
+        (True, True, "failed with ValueError"),
+        (False, True, "too large for it"),
+    ],
+)
+async def test_an_auth_that_fails_settles_the_request(elsewhere: bool, reads: bool, text: str) -> None:
+    async def script(reply: Reply) -> None:
+        await reply.status(200, b"x" * 2_000_000)
+
+    with trio.fail_after(BOUND):
+        async with serving(script) as server, serving(script) as other:
+            url = (other if elsewhere else server).url
+            refused = await only_answer(server.url, auth=Failing(url, reads))
+    assert isinstance(refused, Undelivered)
+    assert isinstance(refused.cause, AuthenticationError)
+    assert text in str(refused.cause)
+    assert refused.outcome == "not_sent"
+    assert all(asked.method == "GET" for asked in server.asked)
+
+
+@pytest.mark.parametrize(("status", "outcome"), [(200, "unknown"), (401, "not_sent")])
+async def test_an_auth_that_fails_after_the_answer(status: int, outcome: str) -> None:
+    class Late(httpx.Auth):
+        async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+            yield request
+            raise ValueError
+
+    async def script(reply: Reply) -> None:
+        await reply.json({}, status)
+
+    async with serving(script) as server:
+        refused = await only_answer(server.url, auth=Late())
+    assert isinstance(refused.cause, AuthenticationError)
+    assert refused.outcome == outcome
+
+
+async def test_an_auth_whose_own_server_is_not_there() -> None:
+    async with serving(wanting()) as server:
+        refused = await only_answer(server.url, auth=ForHttpx2(httpx2, "http://127.0.0.1:1/token"))
+    assert "to 127.0.0.1 failed with ConnectError" in str(refused.cause)
+    assert (refused.outcome, refused.cause.retryable) == ("not_sent", True)
+    assert server.asked == []
 
 
 async def test_an_auth_of_no_library_is_refused() -> None:

@@ -16,7 +16,7 @@ import httpx
 import trio
 
 from trioxport.auth import AuthFlow, TLSOptions
-from trioxport.errors import AuthenticationError, MessageTooLarge, UsageError
+from trioxport.errors import AuthenticationError, MessageTooLarge, Outcome, TransportError, UsageError
 from trioxport.transports._accepting import is_loopback
 from trioxport.transports.http._redirects import origin
 from trioxport.transports.http._wire import Asked, Body, Carry, Head, Source
@@ -53,11 +53,13 @@ class Flow:
         request = library.Request(asked.method, url, headers=dict(asked.headers), content=asked.content)
         flow = self.auth.async_auth_flow(request)
         try:
-            request = await anext(flow)
+            request = await _next(flow, None, "not_sent")
             while True:
                 request, answered = await self._step(library, flow, request, asked)
                 if answered is not None:
                     return answered
+        except StopAsyncIteration:
+            raise AuthenticationError("the authentication ended without a request to the endpoint") from None
         finally:
             await flow.aclose()
 
@@ -66,17 +68,13 @@ class Flow:
     ) -> tuple[Any, tuple[Head, Source] | None]:
         """The next request; or, at the end of the flow, the response that its last request got."""
         if origin(httpx.URL(str(request.url))) != origin(self.url):
-            response = await self.elsewhere(request)
-            try:
-                return await flow.asend(response), None
-            except StopAsyncIteration:
-                raise AuthenticationError("the authentication ended without a request to the endpoint") from None
+            return await _next(flow, await self.elsewhere(request), "not_sent"), None
         head, source = await self.inner(await _asked(request, patient=asked.patient))
         replayed = _Replayed(source)
         stream = _stream_type(library)(replayed)
         response = library.Response(head.status_code, headers=dict(head.headers), stream=stream, request=request)
         try:
-            following = await flow.asend(response)
+            following = await _next(flow, response, "not_sent" if head.status_code == 401 else "unknown")
         except StopAsyncIteration:
             return None, (head, replayed)
         except BaseException:
@@ -84,6 +82,16 @@ class Flow:
             raise
         await source.aclose()
         return following, None
+
+
+async def _next(flow: AsyncGenerator[Any, Any], response: Any, outcome: Outcome) -> Any:
+    """The next request of a flow. Raises ``StopAsyncIteration`` at its end, and ``AuthenticationError`` if it fails."""
+    try:
+        return await (anext(flow) if response is None else flow.asend(response))
+    except (StopAsyncIteration, TransportError, httpx.TransportError):
+        raise
+    except Exception as error:
+        raise AuthenticationError(f"the authentication failed with {type(error).__name__}", outcome=outcome) from error
 
 
 async def _asked(request: Any, *, patient: bool) -> Asked:
@@ -167,4 +175,8 @@ class Elsewhere:
             context = self._tls.client_context()
             self._client = self._library.AsyncClient(verify=context, timeout=PATIENCE)
             self._stack.push_async_callback(self._client.aclose)
-        return await self._client.send(request, auth=None, follow_redirects=False)
+        try:
+            return await self._client.send(request, auth=None, follow_redirects=False)
+        except Exception as error:
+            told = f"a request of the authentication to {url.host} failed with {type(error).__name__}"
+            raise AuthenticationError(told, retryable=True) from error
