@@ -147,7 +147,7 @@ async def test_a_client_that_leaves_has_not_cancelled_anything() -> None:
             client = await initialized(served.url)
             async with client.post(request("notify", 1, count=1, wait=True)) as reply:
                 assert (await reply.event())["method"] == "note"
-            await wait_all_tasks_blocked(0.01)
+            await wait_all_tasks_blocked(0.05)
             served.go.set()
             async with client.post(request("hello", 2)) as reply:
                 assert (await reply.json())["id"] == 2

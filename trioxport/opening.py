@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Final, TypeGuard
+from typing import Final, TypeGuard, cast
 
 import trio
 
 from trioxport._endpoint import message_channels
+from trioxport._immediate import Immediate, ImmediateSupervisor
 from trioxport._supervisor import Supervisor, Terms, alone, logger, open_tasks
 from trioxport.abc import (
     Accept,
@@ -136,12 +137,15 @@ def accepting(
     handler: Callable[[Connection], Awaitable[object]], terms: Terms, layers: Sequence[Layer], *, raising: bool = False
 ) -> Accept:
     """What runs ``handler`` over an accepted connection; unless it is ``raising``, what goes wrong there is logged."""
-    split_layers(layers)
+    split = split_layers(layers)
 
     async def accept(transport: Transport) -> None:
         try:
-            async with _open(transport, terms, layers) as connection:
-                await handler(connection)
+            if getattr(transport, "immediate", False):
+                await _handle_at_once(handler, cast("Immediate", transport), terms, split)
+            else:
+                async with _open(transport, terms, layers) as connection:
+                    await handler(connection)
         except Exception as error:
             if raising:
                 raise
@@ -182,6 +186,31 @@ def _reconnecting(
         return transport, layers
     message_layers, frame_layers = split_layers(layers)
     return Reconnecting(transport, policy, frame_layers), message_layers
+
+
+async def _handle_at_once(
+    handler: Callable[[Connection], Awaitable[object]],
+    transport: Immediate,
+    terms: Terms,
+    split: tuple[list[MessageLayer], list[FrameLayer]],
+) -> None:
+    """Run ``handler`` over a transport that waits for nothing: only layers can have tasks, or something to flush."""
+    if split == ([], []):
+        supervisor = ImmediateSupervisor(transport, terms, None)
+        try:
+            await handler(_compose(supervisor.frames, *split, supervisor))
+        finally:
+            supervisor.finish()
+        return
+    async with open_tasks() as tasks:
+        supervisor = ImmediateSupervisor(transport, terms, tasks)
+        try:
+            connection = _compose(supervisor.frames, *split, supervisor)
+            await handler(connection)
+            await connection.aclose()
+        finally:
+            supervisor.finish()
+        tasks.cancel_scope.cancel()
 
 
 def split_layers(layers: Sequence[Layer]) -> tuple[list[MessageLayer], list[FrameLayer]]:

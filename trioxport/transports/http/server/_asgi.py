@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
@@ -18,6 +18,9 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 Field: TypeAlias = tuple[bytes, bytes]
+
+SECRET: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
+"""Headers that nobody is shown."""
 
 _JSON: Final = (b"content-type", b"application/json")
 _TLS: Final = {0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
@@ -76,6 +79,7 @@ class Exchange:
     __slots__ = (
         "_receive",
         "_send",
+        "_shown",
         "begun",
         "fields",
         "full_path",
@@ -92,6 +96,7 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
+        self._shown: Mapping[str, str] | None = None
         self.method: str = scope["method"]
         self.full_path: str = scope["path"]
         self.path = self.full_path.removeprefix(scope.get("root_path", ""))
@@ -104,6 +109,12 @@ class Exchange:
         self.principal: str | None = None
         self.fields: list[Field] = []
         self.begun = False
+
+    def shown(self) -> Mapping[str, str]:
+        """The headers without credentials: who the client is, ``principal`` says."""
+        if self._shown is None:
+            self._shown = {name: value for name, value in self.headers.items() if name not in SECRET}
+        return self._shown
 
     async def body(self, limit: int) -> bytes:
         """The body. Raises ``Refusal`` as soon as it is clear that it has more than ``limit`` bytes."""
@@ -154,8 +165,9 @@ class Exchange:
             raise ClientGone from error
 
     async def refuse(self, refusal: Refusal) -> None:
-        """Answer with a refusal."""
-        await self.respond(refusal.status, JSON.encode(refusal.error), *refusal.fields)
+        """Answer with a refusal, if somebody is there to take it."""
+        with suppress(ClientGone):
+            await self.respond(refusal.status, JSON.encode(refusal.error), *refusal.fields)
 
 
 def _by_name(fields: Iterable[Field]) -> dict[str, str]:

@@ -14,14 +14,19 @@ LAST_EVENT: Final = "last-event-id"
 
 def check_post(exchange: Exchange) -> None:
     """Raise ``Refusal`` for a POST whose content, or whose answer, would be of the wrong type."""
+    check_content(exchange)
+    if not (accepts(exchange, "application/json") and accepts(exchange, "text/event-stream")):
+        raise Refusal(406, "A POST has to accept both application/json and text/event-stream")
+
+
+def check_content(exchange: Exchange) -> None:
+    """Raise ``Refusal`` for content of the wrong type."""
     headers = exchange.headers
     kind = headers.get("content-type", "")
     if kind != "application/json" and kind.partition(";")[0].strip().lower() != "application/json":
         raise Refusal(415, "The content type of a message is application/json")
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise Refusal(415, "Compressed messages are not taken", fields=[(b"accept-encoding", b"identity")])
-    if not (accepts(exchange, "application/json") and accepts(exchange, "text/event-stream")):
-        raise Refusal(406, "A POST has to accept both application/json and text/event-stream")
 
 
 def accepts(exchange: Exchange, kind: str) -> bool:

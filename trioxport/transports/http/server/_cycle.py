@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -14,6 +15,7 @@ import h11
 import trio
 
 from trioxport.transports.http.server._asgi import Field, Message
+from trioxport.transports.http.server.bounds import Bounds
 
 logger: Final = logging.getLogger("trioxport")
 
@@ -46,8 +48,8 @@ class Cycle:
         stream: Where the response goes, and where the client's leaving is seen.
         connection: The state of the connection.
         request: The head of the request, which was read.
-        body_timeout: Seconds in which the body has to arrive.
-        write_timeout: Seconds that the client may take to make room.
+        bounds: What the client is held to.
+        life: What the connection lives in: a response that the client does not take ends it.
         closing: Whether the connection is to end with this response.
     """
 
@@ -56,16 +58,16 @@ class Cycle:
         stream: Stream,
         connection: h11.Connection,
         request: h11.Request,
-        body_timeout: float,
-        write_timeout: float,
+        bounds: Bounds,
+        life: trio.CancelScope,
         closing: Callable[[], bool],
     ) -> None:
         self._stream = stream
         self._connection = connection
-        self._body_timeout = body_timeout
-        self._body_deadline: float | None = None
-        self._write_timeout = write_timeout
+        self._bounds = bounds
+        self._life = life
         self._closing = closing
+        self._body_deadline: float | None = None
         self._bodiless = request.method == b"HEAD"
         self._head: h11.Response | None = None
         self._status_of_failure = 500
@@ -99,35 +101,33 @@ class Cycle:
         if self._connection.they_are_waiting_for_100_continue:
             go_on = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
             await self._write(self._connection.send(go_on) or b"")
-        if self._body_deadline is None:
-            self._body_deadline = trio.current_time() + self._body_timeout
-        patience = trio.CancelScope(deadline=self._body_deadline)
         try:
-            with patience:
-                return await self._next_part()
+            return self._next_part() or await self._await_part()
         except h11.RemoteProtocolError as error:
             self._status_of_failure = error.error_status_hint
         except trio.BrokenResourceError:
             self._gone = True
-        if patience.cancelled_caught:
-            self._status_of_failure = 408
         return {"type": _DISCONNECT}
 
-    async def _next_part(self) -> Message:
-        parts: list[bytes] = []
-        while True:
-            event = self._connection.next_event()
-            if isinstance(event, h11.Data):
-                parts.append(bytes(event.data))
-            elif isinstance(event, h11.EndOfMessage):
-                return {"type": "http.request", "body": b"".join(parts), "more_body": False}
-            elif event is h11.NEED_DATA:
-                if parts:
-                    return {"type": "http.request", "body": b"".join(parts), "more_body": True}
+    async def _await_part(self) -> Message:
+        if self._body_deadline is None:
+            self._body_deadline = trio.current_time() + self._bounds.body_timeout
+        with trio.move_on_at(self._body_deadline):
+            while True:
                 self._connection.receive_data(bytes(await self._stream.receive_some(READ)))
-            else:  # the end of the connection, which h11 calls an error where the body was to have a length
-                self._gone = True
-                return {"type": _DISCONNECT}
+                if (part := self._next_part()) is not None:
+                    return part
+        self._status_of_failure = 408
+        return {"type": _DISCONNECT}
+
+    def _next_part(self) -> Message | None:
+        """What was received of the body; None if nothing was."""
+        parts: list[bytes] = []
+        while isinstance(event := self._connection.next_event(), h11.Data):
+            parts.append(bytes(event.data))
+        if isinstance(event, h11.EndOfMessage):
+            return {"type": "http.request", "body": b"".join(parts), "more_body": False}
+        return {"type": "http.request", "body": b"".join(parts), "more_body": True} if parts else None
 
     async def _until_gone(self) -> None:
         while not self._gone and not self._answered.is_set():
@@ -174,16 +174,15 @@ class Cycle:
 
     async def _write(self, data: bytes) -> None:
         complete = False
+        self._life.deadline = trio.current_time() + self._bounds.write_timeout
         try:
-            with trio.move_on_after(self._write_timeout):
-                await self._stream.send_all(data)
-                complete = True
+            await self._stream.send_all(data)
+            complete = True
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise ConnectionOver("the client went away") from error
         finally:
+            self._life.deadline = math.inf
             self._broken = self._broken or not complete
-        if not complete:
-            raise ConnectionOver("the client does not read")
 
 
 def scope_of(request: h11.Request, client: Any, server: Any, tls: int | None) -> dict[str, Any]:

@@ -16,13 +16,14 @@ from trioxport.transports.http.server._asgi import ClientGone, Exchange, Receive
 from trioxport.transports.http.server._bodies import check_initialize, parse, parts_of
 from trioxport.transports.http.server._checks import LAST_EVENT, SESSION, VERSION, accepts, check_post
 from trioxport.transports.http.server._gate import Gate
-from trioxport.transports.http.server._info import shown
 from trioxport.transports.http.server._legacy import Legacy
 from trioxport.transports.http.server._modern import Manners, ModernRequest
 from trioxport.transports.http.server._modern_checks import check_modern, is_modern
 from trioxport.transports.http.server._session import Session
 from trioxport.transports.http.server._sessions import SessionRegistry
+from trioxport.transports.http.server._sse import HttpSse
 from trioxport.transports.http.server._streams import Terms as StreamTerms
+from trioxport.transports.http.server._watch import Watch
 from trioxport.transports.http.server.config import HttpServer
 
 GRACE: Final = 1.0
@@ -42,18 +43,25 @@ class Endpoint:
         self.terms = terms
         self.draining = False
         self._gate = Gate(config)
+        self._watch = Watch()
         capacity = max(1, terms.limits.max_buffered_messages)
         stall = config.bounds.write_timeout
         self._modern = Manners(config.keep_alive, StreamTerms("", "", None, capacity, stall))
         self._supported: tuple[str, ...] = MODERN_VERSIONS
+        self._serving = 0
+        self._changed = trio.lowlevel.ParkingLot()
         self._accept: Accept | None = None
         self._requests: set[ModernRequest] = set()
         self._registry: SessionRegistry | None = None
         self._legacy: Legacy | None = None
+        self._sse: HttpSse | None = None
         if config.sessions is not None:
             self._registry = SessionRegistry(config.sessions, config.events, capacity, terms.close_timeout)
-            self._legacy = Legacy(self._registry, config.keep_alive)
+            self._legacy = Legacy(self._registry, self._watch, config.keep_alive)
             self._supported += LEGACY_VERSIONS
+            if config.sse is not None:
+                limit = terms.limits.max_message_size
+                self._sse = HttpSse(config.sse, self._registry, self._watch, config.keep_alive, limit)
 
     async def run(self, accept: Accept, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer requests until cancelled; then end everything in order, for which there is ``close_timeout``."""
@@ -61,7 +69,7 @@ class Endpoint:
         try:
             async with trio.open_nursery() as nursery:
                 life = trio.CancelScope(shield=True)
-                nursery.start_soon(self._carry_sessions, accept, life)
+                nursery.start_soon(self._carry, accept, life)
                 task_status.started()
                 try:
                     await trio.sleep_forever()
@@ -74,35 +82,47 @@ class Endpoint:
         """Take no more requests, and let what is going on end; returns when that has to be over."""
         if not self.draining:
             self.draining = True
+            self._changed.unpark_all()
             for request in self._requests:
                 request.stop(self.terms.close_timeout)
             if self._registry is not None:
                 self._registry.close()
         return trio.current_time() + self.terms.close_timeout
 
-    async def _carry_sessions(self, accept: Accept, life: trio.CancelScope) -> None:
+    async def _carry(self, accept: Accept, life: trio.CancelScope) -> None:
         with life:
-            if self._registry is not None:
-                await self._registry.run(accept)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch.run)
+                if self._registry is not None:
+                    await self._registry.run(accept)
+                while self._serving or not self.draining:
+                    await self._changed.park()
+                nursery.cancel_scope.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)
+        self._serving += 1
         try:
             await self._serve(exchange)
         except Refusal as refusal:
             if not exchange.begun:
-                try:
-                    await exchange.refuse(refusal)
-                except ClientGone:
-                    return
+                await exchange.refuse(refusal)
         except ClientGone:
             return
+        finally:
+            self._serving -= 1
+            if self.draining:
+                self._changed.unpark_all()
 
     async def _serve(self, exchange: Exchange) -> None:
         if await self._gate.answers(exchange):
             return
         if self.draining or self._accept is None:
             raise Refusal(503, "The server is stopping", fields=[(b"retry-after", b"1")])
+        if self._sse is not None and await self._sse.answers(exchange):
+            return
+        if not self._gate.is_endpoint(exchange):
+            raise Refusal(404, "There is nothing at this path")
         if exchange.method == "POST":
             await self._post(exchange, self._accept)
         elif exchange.method == "GET":
@@ -129,7 +149,7 @@ class Endpoint:
         if self._legacy is None or is_modern(exchange, message):
             await self._post_modern(exchange, payload, message, accept)
             return
-        frame = Frame(payload, message, shown(exchange))
+        frame = Frame(payload, message, exchange.shown())
         if isinstance(message, Request) and message.method == "initialize" and SESSION not in exchange.headers:
             check_initialize(message)
             await self._legacy.open(exchange, frame, message)
@@ -143,7 +163,7 @@ class Endpoint:
         request = ModernRequest(exchange, payload, message, version, self._modern)
         self._requests.add(request)
         try:
-            await request.serve(accept)
+            await request.serve(accept, self._watch)
         finally:
             self._requests.discard(request)
 
@@ -153,7 +173,7 @@ class Endpoint:
         legacy, session = self._in_session(exchange)
         if session.version != REVISION:
             raise _no_batches()
-        fields = shown(exchange)
+        fields = exchange.shown()
         await legacy.post(exchange, session, [Frame(each, parse(each), fields) for each in parts_of(payload)])
 
     # Legacy.

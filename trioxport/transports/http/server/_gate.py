@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 from trioxport.errors import UsageError
 from trioxport.transports._accepting import is_loopback
 from trioxport.transports.http.server._asgi import Exchange, Field, Refusal
+from trioxport.transports.http.server._bearer import Door
+from trioxport.transports.http.server._rates import Rates
 from trioxport.transports.http.server.config import HttpServer
 
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
@@ -30,6 +32,8 @@ class Gate:
         self._path = parts.path or "/"
         self._hosts = _hosts(config, parts.hostname or "")
         self._origins = frozenset(config.origins)
+        self._door = None if config.verify is None else Door(config.verify, self._path)
+        self._rates = None if config.rate is None else Rates(config.rate)
 
     async def answers(self, exchange: Exchange) -> bool:
         """Whether the gate itself has answered. Raises ``Refusal`` for whom it does not let in."""
@@ -37,12 +41,16 @@ class Gate:
         if self._config.health is not None and exchange.path == self._config.health:
             await exchange.respond(200, b'{"status":"ok"}', (b"cache-control", b"no-store"))
             return True
-        if not self.is_endpoint(exchange):
-            raise Refusal(404, "There is nothing at this path")
         self._check_origin(exchange)
         if exchange.method == "OPTIONS" and self._config.cors and "origin" in exchange.headers:
-            await exchange.respond(204, b"", *self._preflight(exchange))
+            await exchange.respond(204, b"", *_preflight(exchange))
             return True
+        if self._door is not None:
+            if await self._door.answers(exchange):
+                return True
+            await self._door.admit(exchange)
+        if self._rates is not None:
+            self._rates.take(exchange)
         return False
 
     def is_endpoint(self, exchange: Exchange) -> bool:
@@ -73,14 +81,16 @@ class Gate:
                 (b"vary", b"origin"),
             ]
 
-    def _preflight(self, exchange: Exchange) -> Sequence[Field]:
-        asked = exchange.headers.get("access-control-request-headers", "").lower()
-        params = [name.strip() for name in asked.split(",") if name.strip().startswith("mcp-param-")]
-        return (
-            (b"access-control-allow-methods", _METHODS),
-            (b"access-control-allow-headers", b", ".join([_ALLOWED, *(name.encode("latin-1") for name in params)])),
-            (b"access-control-max-age", _PREFLIGHT_SECONDS),
-        )
+
+def _preflight(exchange: Exchange) -> Sequence[Field]:
+    """What a browser is told before it asks (the Fetch standard, section CORS protocol)."""
+    asked = exchange.headers.get("access-control-request-headers", "").lower()
+    params = [name.strip() for name in asked.split(",") if name.strip().startswith("mcp-param-")]
+    return (
+        (b"access-control-allow-methods", _METHODS),
+        (b"access-control-allow-headers", b", ".join([_ALLOWED, *(name.encode("latin-1") for name in params)])),
+        (b"access-control-max-age", _PREFLIGHT_SECONDS),
+    )
 
 
 def _hosts(config: HttpServer, listening: str) -> frozenset[str] | None:

@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from trioxport.abc import ConnectionInfo, Era
 from trioxport.transports.http.server._asgi import Exchange
-
-SECRET: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
-"""Headers that nobody is shown: who the client is, ``info.principal`` says."""
-
-
-def shown(exchange: Exchange) -> dict[str, str]:
-    """The headers of a request without its credentials."""
-    return {name: value for name, value in exchange.headers.items() if name not in SECRET}
 
 
 def tell(info: ConnectionInfo, exchange: Exchange, era: Era, version: str | None) -> None:
@@ -21,6 +11,6 @@ def tell(info: ConnectionInfo, exchange: Exchange, era: Era, version: str | None
     info.peer = exchange.peer
     info.era = era
     info.protocol_version = version
-    info.headers = shown(exchange)
+    info.headers = exchange.shown()
     info.principal = exchange.principal
     info.tls = exchange.tls

@@ -5,22 +5,21 @@ Specification 2025-11-25, basic/transports, section Streamable HTTP; batches: 20
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
 import trio
 
-from trioxport._supervisor import open_tasks
 from trioxport.frames import Frame
 from trioxport.framing.sse import encode_event
 from trioxport.messages import Request
 from trioxport.transports.http.server._answer import Answer
-from trioxport.transports.http.server._asgi import ClientGone, Exchange, Field
+from trioxport.transports.http.server._asgi import Exchange, Field
 from trioxport.transports.http.server._session import PostStream, Session
 from trioxport.transports.http.server._sessions import SessionRegistry
 from trioxport.transports.http.server._streams import Reader, Stream
+from trioxport.transports.http.server._watch import Watch
 
 PRIMED: Final = "2025-11-25"
 """The first revision whose clients know an event without data, which only tells where to resume."""
@@ -31,11 +30,13 @@ class Legacy:
 
     Args:
         registry: The sessions.
+        watch: What notices that clients leave.
         keep_alive: Seconds of silence after which an answer becomes a stream, and a stream gets a sign of life.
     """
 
-    def __init__(self, registry: SessionRegistry, keep_alive: float) -> None:
+    def __init__(self, registry: SessionRegistry, watch: Watch, keep_alive: float) -> None:
         self._registry = registry
+        self._watch = watch
         self._config = registry.config
         self._keep_alive = keep_alive
 
@@ -45,7 +46,7 @@ class Legacy:
 
     async def open(self, exchange: Exchange, frame: Frame, request: Request) -> None:
         """Answer an ``initialize``: a new session."""
-        session = self._registry.create(exchange)
+        session = self._registry.create(exchange, Session)
         stream = session.open_stream([request])
         try:
             with self._registry.using(session):
@@ -95,7 +96,7 @@ class Legacy:
             await self._stream(exchange, session, stream, reader, primed=True)
             return
         answer = Answer(exchange, self._keep_alive)
-        async with until_gone(exchange):
+        async with self._watch.until_gone(exchange):
             events = await answer.first(stream, reader)
             if session.version is not None or not events:
                 answer.fields.extend(fields)
@@ -118,9 +119,9 @@ class Legacy:
             place = stream.number - len(stream.waiting)
             first = encode_event(b"", event_id=name(place), retry=round(self._config.retry * 1000))
         try:
-            async with until_gone(exchange) as tasks:
+            async with self._watch.until_gone(exchange) as vigil:
                 if kept and self._config.hold is not None:
-                    tasks.start_soon(self._release, reader, self._config.hold)
+                    vigil.start_soon(self._release, reader, self._config.hold)
                 await answer.begin()
                 await answer.follow(stream, reader, first)
         finally:
@@ -131,23 +132,3 @@ class Legacy:
         await trio.sleep(hold)
         reader.last_words = b"retry: %d\n\n" % round(self._config.retry * 1000)
         reader.supersede()
-
-
-@asynccontextmanager
-async def until_gone(exchange: Exchange) -> AsyncGenerator[trio.Nursery]:
-    """Cancel the block when the client leaves, and raise ``ClientGone``."""
-    left = False
-
-    async def watch() -> None:
-        nonlocal left
-        await exchange.gone()
-        left = True
-        scope.cancel()
-
-    with trio.CancelScope() as scope:
-        async with open_tasks() as tasks:
-            tasks.start_soon(watch)
-            yield tasks
-            tasks.cancel_scope.cancel()
-    if scope.cancelled_caught and left:
-        raise ClientGone

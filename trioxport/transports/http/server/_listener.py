@@ -8,6 +8,7 @@ import trio
 
 from trioxport._supervisor import Terms
 from trioxport.abc import Accept
+from trioxport.auth import TLSOptions
 from trioxport.transports._accepting import refuse_plaintext
 from trioxport.transports._sockets import bound, listen
 from trioxport.transports.http.server._endpoint import GRACE, Endpoint
@@ -34,7 +35,9 @@ class HttpListener:
         host = parts.hostname or ""
         if self._config.tls is None:
             refuse_plaintext(host, str(self._config), allow_plaintext)
-        runner = Runner(self._endpoint, self._config.bounds, self._config.tls)
+        tls = self._config.tls
+        context = tls.server_context() if isinstance(tls, TLSOptions) else tls
+        runner = Runner(self._endpoint, self._config.bounds, context)
         listeners = await listen(host, parts.port or 0, str(self._config))
         async with trio.open_nursery() as nursery:
             await nursery.start(self._endpoint.run, accept)

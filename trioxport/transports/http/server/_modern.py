@@ -7,8 +7,8 @@ Specification 2026-07-28, basic/transports/streamable-http.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
-from typing import Final
+from contextlib import asynccontextmanager
+from typing import ClassVar, Final
 
 import attrs
 import trio
@@ -31,8 +31,9 @@ from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Notification, Request, Response
 from trioxport.transports.http.server._answer import Answer
 from trioxport.transports.http.server._asgi import ClientGone, Exchange
-from trioxport.transports.http.server._info import shown, tell
+from trioxport.transports.http.server._info import tell
 from trioxport.transports.http.server._streams import Reader, Stream, Terms
+from trioxport.transports.http.server._watch import Vigil, Watch
 
 PARSE_ERROR: Final = -32700
 LISTEN: Final = "subscriptions/listen"
@@ -73,6 +74,8 @@ class ModernRequest:
         manners: How it is answered.
     """
 
+    immediate: ClassVar[bool] = True
+
     def __init__(
         self, exchange: Exchange, payload: bytes, message: Request | Notification, version: str, manners: Manners
     ) -> None:
@@ -80,29 +83,32 @@ class ModernRequest:
         self.answered = not isinstance(message, Request)
         self.stopping = False
         self._exchange = exchange
-        self._frame: Frame | None = Frame(payload, message, shown(exchange))
+        self._frame: Frame | None = Frame(payload, message, exchange.shown())
         self._version = version
         self._manners = manners
         self._answer = Answer(exchange, manners.keep_alive)
         self._work = trio.CancelScope()
         self._stream: Stream | None = None
-        self._nursery: trio.Nursery | None = None
+        self._vigil: Vigil | None = None
+        self._gone = False
+        self._left = False
         self._streamed = trio.Event()
 
-    async def serve(self, accept: Accept) -> None:
+    async def serve(self, accept: Accept, watch: Watch) -> None:
         """Run the handler and answer for it. Returns once the answer is written, or nobody waits for it."""
         if self.answered:
             await self._exchange.respond(202)
             with self._work:
                 await accept(self)
             return
-        async with trio.open_nursery() as self._nursery:
-            self._nursery.start_soon(self._watch)
+        vigil = self._vigil = watch.begin(self._exchange, self._leave_off, self._silent, self._manners.keep_alive)
+        try:
             with self._work:
                 await accept(self)
-            with suppress(ClientGone):
+            if not self._gone:
                 await self._conclude()
-            self._nursery.cancel_scope.cancel()
+        finally:
+            await vigil.end()
 
     def stop(self, timeout: float) -> None:
         """The server stops: the handler gets ``timeout`` seconds, and a subscription ends now."""
@@ -110,22 +116,21 @@ class ModernRequest:
         listening = self.request.method == LISTEN
         self._work.deadline = min(self._work.deadline, trio.current_time() + (0 if listening else timeout))
 
-    async def _watch(self) -> None:
-        """Cancel everything once the client left. A silence before that makes the answer a stream."""
-        with trio.move_on_after(self._manners.keep_alive) as silence:
-            await self._exchange.gone()
-        if silence.cancelled_caught:
-            if not self.answered:
-                self._begin_stream()
-            await self._exchange.gone()
-        assert self._nursery is not None
-        self._nursery.cancel_scope.cancel()
+    def _leave_off(self) -> None:
+        """Nobody waits for the answer."""
+        self._gone = True
+        self._work.cancel()
+        self._streamed.set()
+
+    def _silent(self) -> None:
+        if not self.answered:
+            self._begin_stream()
 
     def _begin_stream(self) -> Stream:
         if self._stream is None:
-            assert self._nursery is not None
+            assert self._vigil is not None
             self._stream = Stream("", self._manners.stream)
-            self._nursery.start_soon(self._write_stream, self._stream, self._stream.attach())
+            self._vigil.start_soon(self._write_stream, self._stream, self._stream.attach())
         return self._stream
 
     async def _write_stream(self, stream: Stream, reader: Reader) -> None:
@@ -133,12 +138,11 @@ class ModernRequest:
             await self._answer.begin()
             await self._answer.follow(stream, reader)
         except ClientGone:
-            assert self._nursery is not None
-            self._nursery.cancel_scope.cancel()
+            self._leave_off()
         self._streamed.set()
 
     async def _conclude(self) -> None:
-        """Answer for a handler that did not, and wait until the answer is written."""
+        """Answer for a handler that did not, and wait until the answer is written. Raises ``ClientGone``."""
         assert isinstance(self.request, Request)
         if not self.answered:
             self.answered = True
@@ -164,8 +168,17 @@ class ModernRequest:
 
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
+        try:
+            yield self.enter(scope)
+        finally:
+            self.leave()
+
+    def enter(self, scope: Scope) -> FrameChannels:
         tell(scope.info, self._exchange, "modern", self._version)
-        yield FrameChannels(_Send(self), _Receive(self, scope))
+        return FrameChannels(_Send(self), _Receive(self, scope))
+
+    def leave(self) -> None:
+        self._left = True
 
     def __str__(self) -> str:
         return f"{self._exchange.method} {self._exchange.path}"
@@ -173,6 +186,8 @@ class ModernRequest:
     async def send(self, frame: Frame) -> None:
         """Send what the handler has to say. Raises ``UsageError`` for what has no place in this answer."""
         message = frame.message
+        if self._left:
+            raise trio.ClosedResourceError
         if isinstance(message, Request):
             raise UsageError(
                 "a server sends no requests in the modern era",

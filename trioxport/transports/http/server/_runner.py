@@ -6,6 +6,7 @@ Every wait for a client has an end: for the head of a request, for its body, for
 from __future__ import annotations
 
 import logging
+import math
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -99,26 +100,29 @@ class Runner:
 
     async def _serve_requests(self, stream: Stream, names: tuple[Any, Any], tls: int | None) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self.bounds.head)
-        while True:
-            try:
-                request = await self._next_request(stream, connection)
-            except h11.RemoteProtocolError as error:
-                await self._complain(stream, connection, error.error_status_hint)
-                return
-            if request is None:
-                return
-            if self._upgrade is not None and _asks_for_websocket(request):
-                await self._upgrade(stream, request, connection.trailing_data[0])
-                return
-            bounds = self.bounds
-            cycle = Cycle(stream, connection, request, bounds.body_timeout, bounds.write_timeout, lambda: self.draining)
-            try:
-                await self._run(cycle, scope_of(request, *names, tls))
-            except ConnectionOver:
-                return
-            if not cycle.reusable:
-                return
-            connection.start_next_cycle()
+        with trio.CancelScope() as life:
+            while True:
+                try:
+                    request = await self._next_request(stream, connection, life)
+                except h11.RemoteProtocolError as error:
+                    await self._complain(stream, connection, error.error_status_hint)
+                    return
+                if request is None:
+                    return
+                if self._upgrade is not None and _asks_for_websocket(request):
+                    await self._upgrade(stream, request, connection.trailing_data[0])
+                    return
+                cycle = Cycle(stream, connection, request, self.bounds, life, self._is_draining)
+                try:
+                    await self._run(cycle, scope_of(request, *names, tls))
+                except ConnectionOver:
+                    return
+                if not cycle.reusable:
+                    return
+                connection.start_next_cycle()
+
+    def _is_draining(self) -> bool:
+        return self.draining
 
     async def _run(self, cycle: Cycle, scope: dict[str, Any]) -> None:
         try:
@@ -129,26 +133,29 @@ class Runner:
             logger.exception("a request could not be answered")
         await cycle.conclude()
 
-    async def _next_request(self, stream: Stream, connection: h11.Connection) -> h11.Request | None:
+    async def _next_request(
+        self, stream: Stream, connection: h11.Connection, life: trio.CancelScope
+    ) -> h11.Request | None:
         """The head of the next request; None if there is none."""
-        event: object = None
-        begun = False
-        with trio.CancelScope() as scope:
-            scope.deadline = trio.current_time() + (LAST_REQUEST if self.draining else self.bounds.idle_timeout)
-            self._waiting.add(scope)
+        event = connection.next_event()
+        if event is h11.NEED_DATA and not connection.trailing_data[0]:
+            life.deadline = trio.current_time() + (LAST_REQUEST if self.draining else self.bounds.idle_timeout)
+            self._waiting.add(life)
             try:
-                while (event := connection.next_event()) is h11.NEED_DATA:
-                    if not begun and connection.trailing_data[0]:
-                        begun = True
-                        self._waiting.discard(scope)
-                        scope.deadline = trio.current_time() + self.bounds.head_timeout
-                    data = await stream.receive_some(READ)
-                    connection.receive_data(bytes(data))
-                    if not data and not begun:
-                        return None
+                data = await stream.receive_some(READ)
             finally:
-                self._waiting.discard(scope)
-        if scope.cancelled_caught and begun:
+                self._waiting.discard(life)
+                life.deadline = math.inf
+            if not data:
+                return None
+            connection.receive_data(bytes(data))
+            event = connection.next_event()
+        if event is h11.NEED_DATA:
+            with trio.move_on_after(self.bounds.head_timeout):
+                while event is h11.NEED_DATA:
+                    connection.receive_data(bytes(await stream.receive_some(READ)))
+                    event = connection.next_event()
+        if event is h11.NEED_DATA:
             await self._complain(stream, connection, 408)
         return event if isinstance(event, h11.Request) else None
 

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final
+from typing import ClassVar, Final
 
 import trio
 from trio.abc import ReceiveChannel, SendChannel
@@ -40,6 +40,8 @@ class Session:
         stall: Seconds that a message waits for a client that does not read.
     """
 
+    immediate: ClassVar[bool] = True
+
     def __init__(
         self, session_id: str, exchange: Exchange, capacity: int, store: EventStore | None, stall: float
     ) -> None:
@@ -52,7 +54,7 @@ class Session:
         self.standalone = Stream(STANDALONE, self.terms)
         self._exchange: Exchange | None = exchange
         self._to_handler, self._from_client = trio.open_memory_channel[Frame](capacity)
-        self._opening: RequestId | None = None
+        self.opening: RequestId | None = None
         self._requests: dict[RequestId, PostStream] = {}
         self._posts = 0
         self._ended = False
@@ -68,8 +70,8 @@ class Session:
         self._posts += 1
         stream = PostStream(str(self._posts), self.terms, requests)
         self._requests |= dict.fromkeys(stream.open, stream)
-        if not self._opening and requests[0].method == "initialize":
-            self._opening = requests[0].id
+        if not self.opening and requests[0].method == "initialize":
+            self.opening = requests[0].id
         return stream
 
     async def deliver(self, frames: Sequence[Frame]) -> None:
@@ -149,8 +151,8 @@ class Session:
         stream = None if message.id is None else self._requests.get(message.id)
         if stream is None or message.id is None or message.id not in stream.open:
             raise UsageError(f"no request with the id {message.id!r} is in flight")
-        if message.id == self._opening:
-            self._opened(message, scope)
+        if message.id == self.opening:
+            self.opened(message, scope)
         if stream.abandoned:
             self._settle(stream, message.id)
             await trio.lowlevel.checkpoint()
@@ -164,8 +166,9 @@ class Session:
         self._requests.pop(request_id, None)
         return not stream.open
 
-    def _opened(self, message: Response | ErrorResponse, scope: Scope) -> None:
-        self._opening = None
+    def opened(self, message: Response | ErrorResponse, scope: Scope) -> None:
+        """The ``initialize`` is answered: from now on the session has a version, unless it was refused."""
+        self.opening = None
         version = members_of(message.result).get("protocolVersion") if isinstance(message, Response) else None
         if isinstance(version, str):
             self.version = scope.info.protocol_version = version
@@ -200,15 +203,22 @@ class Session:
 
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
+        try:
+            yield self.enter(scope)
+        finally:
+            self.leave()
+
+    def enter(self, scope: Scope) -> FrameChannels:
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
         tell(scope.info, exchange, "legacy", self.version)
         scope.info.session_id = self.id
-        with self._to_handler, self._from_client:
-            try:
-                yield FrameChannels(_Send(self, scope), _Receive(self._from_client, scope))
-            finally:
-                self.no_more()
+        return FrameChannels(_Send(self, scope), _Receive(self._from_client, scope))
+
+    def leave(self) -> None:
+        self._to_handler.close()
+        self._from_client.close()
+        self.no_more()
 
     def __str__(self) -> str:
         return "a session over HTTP"

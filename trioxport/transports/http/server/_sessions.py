@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
@@ -14,6 +14,8 @@ from trioxport.transports.http.server._asgi import Exchange, Refusal
 from trioxport.transports.http.server._session import Session
 from trioxport.transports.http.server.config import Sessions
 from trioxport.transports.http.server.events import EventStore
+
+AnySession = TypeVar("AnySession", bound=Session)
 
 FORGETTING: Final = 5.0
 """Seconds that an event store gets to forget a session."""
@@ -54,12 +56,12 @@ class SessionRegistry:
             self.end(session)
         self._idle_changed.set()
 
-    def create(self, exchange: Exchange) -> Session:
+    def create(self, exchange: Exchange, kind: type[AnySession]) -> AnySession:
         """A new session, whose handler is started. Raises ``Refusal`` if there are too many."""
         if len(self._known) >= self.config.most:
             raise Refusal(503, "There are too many sessions", fields=[(b"retry-after", b"10")])
         assert self._nursery is not None
-        session = Session(secrets.token_urlsafe(24), exchange, self._capacity, self._store, self.config.stall)
+        session = kind(secrets.token_urlsafe(24), exchange, self._capacity, self._store, self.config.stall)
         self._known[session.id] = session
         self._nursery.start_soon(self._carry, session)
         return session

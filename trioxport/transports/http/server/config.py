@@ -10,8 +10,10 @@ from urllib.parse import SplitResult, urlsplit
 import attrs
 import trio
 
+from trioxport._bucket import Rate
 from trioxport._supervisor import Terms
 from trioxport.abc import Accept, Listener
+from trioxport.auth import TLSOptions
 from trioxport.codecs.json import JSON
 from trioxport.config import redact_url
 from trioxport.errors import UsageError
@@ -46,7 +48,7 @@ class Sessions:
 
 
 @attrs.frozen
-class Bearer:
+class ProtectedResource:
     """Who may ask at all: those whose token is good.
 
     Args:
@@ -78,10 +80,9 @@ class HttpServer:
         tls: For ``https``: what the server shows, and whom it trusts.
         events: Keeps what legacy clients may ask for again after their connection broke. None: they may not.
         verify: Who may ask; None for anybody.
-        rate: Requests per second that a principal, or else an address, may make in the long run; None for any number.
-        burst: How many of them may come at once.
+        rate: How often a principal, or else an address, may ask: others get 429. None for any number.
         health: The path of a page that says whether the server is well, as ``"/health"``.
-        sse: The path of the deprecated HTTP+SSE transport of 2024-11-05, as ``"/sse"``; None serves it not.
+        sse: The path of the deprecated HTTP+SSE binding of 2024-11-05, as ``"/sse"``; None does not serve it.
         keep_alive: Seconds of silence after which an answer becomes a stream, and a stream gets a sign of life.
         bounds: What clients are held to: how slow, how large, how many.
     """
@@ -91,11 +92,10 @@ class HttpServer:
     hosts: Sequence[str] | None = attrs.field(default=None, kw_only=True)
     origins: Sequence[str] = attrs.field(default=(), kw_only=True)
     cors: bool = attrs.field(default=False, kw_only=True)
-    tls: ssl.SSLContext | None = attrs.field(default=None, repr=False, kw_only=True)
+    tls: TLSOptions | ssl.SSLContext | None = attrs.field(default=None, repr=False, kw_only=True)
     events: EventStore | None = attrs.field(default=None, kw_only=True)
-    verify: Bearer | None = attrs.field(default=None, repr=False, kw_only=True)
-    rate: float | None = attrs.field(default=None, kw_only=True)
-    burst: int = attrs.field(default=20, validator=_positive, kw_only=True)
+    verify: ProtectedResource | None = attrs.field(default=None, repr=False, kw_only=True)
+    rate: Rate | None = attrs.field(default=None, kw_only=True)
     health: str | None = attrs.field(default=None, kw_only=True)
     sse: str | None = attrs.field(default=None, kw_only=True)
     keep_alive: float = attrs.field(default=15.0, validator=_positive, kw_only=True)
@@ -105,10 +105,10 @@ class HttpServer:
         parts = _split(self.url)
         if parts is None:
             raise UsageError("an endpoint to serve is written http(s)://HOST:PORT/PATH", target=str(self))
-        if self.verify is not None or self.rate is not None or self.sse is not None:
-            raise UsageError("verify, rate and sse do nothing yet", target=str(self))
         if (parts.scheme == "https") != (self.tls is not None):
             raise UsageError("https, and nothing else, is served with tls", target=str(self), hint="Pass tls=")
+        if self.sse is not None and self.sessions is None:
+            raise UsageError("HTTP+SSE has sessions, and those are not to be served", target=str(self))
 
     @classmethod
     def from_url(cls, url: str) -> Self:

@@ -1,0 +1,93 @@
+"""The deprecated HTTP+SSE binding: one stream for everything that the server says, and POSTs beside it.
+
+Specification 2024-11-05, basic/transports, section HTTP with SSE.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import parse_qs
+
+from trioxport.abc import Scope
+from trioxport.frames import Frame
+from trioxport.framing.sse import encode_event
+from trioxport.messages import ErrorResponse, Request, Response
+from trioxport.transports.http.server._answer import Answer
+from trioxport.transports.http.server._asgi import Exchange, Refusal
+from trioxport.transports.http.server._bodies import check_initialize, parse
+from trioxport.transports.http.server._checks import accepts, check_content
+from trioxport.transports.http.server._session import Session
+from trioxport.transports.http.server._sessions import SessionRegistry
+from trioxport.transports.http.server._watch import Watch
+
+MESSAGES: Final = "/messages"
+
+
+class SseSession(Session):
+    """A session that has one stream, and ends with it."""
+
+    async def send(self, frame: Frame, scope: Scope) -> None:
+        if isinstance(frame.message, Response | ErrorResponse) and frame.message.id == self.opening:
+            self.opened(frame.message, scope)
+        await self.standalone.put(frame.payload)
+
+
+class HttpSse:
+    """The two endpoints of the binding.
+
+    Args:
+        path: Where the stream is opened; messages are posted below it.
+        registry: The sessions.
+        watch: What notices that clients leave.
+        keep_alive: Seconds of silence after which the stream gets a sign of life.
+        limit: Bytes of a message.
+    """
+
+    def __init__(self, path: str, registry: SessionRegistry, watch: Watch, keep_alive: float, limit: int) -> None:
+        self._path = path.rstrip("/")
+        self._registry = registry
+        self._watch = watch
+        self._keep_alive = keep_alive
+        self._limit = limit
+
+    async def answers(self, exchange: Exchange) -> bool:
+        """Answer a request for one of the endpoints; whether it was for one. Raises ``Refusal``."""
+        path = exchange.path.rstrip("/")
+        if path == self._path and exchange.method == "GET":
+            await self._open(exchange)
+        elif path == self._path + MESSAGES and exchange.method == "POST":
+            await self._post(exchange)
+        elif path in (self._path, self._path + MESSAGES):
+            raise Refusal(405, "This method is for the other endpoint", fields=[(b"allow", b"GET, POST")])
+        else:
+            return False
+        return True
+
+    async def _open(self, exchange: Exchange) -> None:
+        if not accepts(exchange, "text/event-stream"):
+            raise Refusal(406, "A GET has to accept text/event-stream")
+        session = self._registry.create(exchange, SseSession)
+        messages = f"{exchange.full_path.rstrip('/')}{MESSAGES}?session_id={session.id}"
+        answer = Answer(exchange, self._keep_alive)
+        try:
+            with self._registry.using(session):
+                async with self._watch.until_gone(exchange):
+                    await answer.begin()
+                    reader = session.standalone.attach()
+                    await answer.follow(session.standalone, reader, encode_event(messages.encode(), event="endpoint"))
+        finally:
+            self._registry.end(session)
+
+    async def _post(self, exchange: Exchange) -> None:
+        check_content(exchange)
+        session_id = parse_qs(exchange.query.decode("latin-1")).get("session_id", [""])[0]
+        session = self._registry.find(session_id, exchange.principal)
+        if not isinstance(session, SseSession):
+            raise Refusal(404, "There is no such session (any more)")
+        payload = await exchange.body(self._limit)
+        message = parse(payload)
+        if isinstance(message, Request) and message.method == "initialize":
+            check_initialize(message)
+            session.opening = message.id
+        await session.deliver([Frame(payload, message, exchange.shown())])
+        await exchange.respond(202)
