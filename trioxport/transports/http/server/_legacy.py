@@ -42,7 +42,7 @@ class Legacy:
 
     def find(self, session_id: str, principal: str | None) -> Session:
         """The session, if it is the principal's. Raises ``Refusal``."""
-        return self._registry.find(session_id, principal)
+        return self._registry.find(session_id, principal, Session)
 
     async def open(self, exchange: Exchange, frame: Frame, request: Request) -> None:
         """Answer an ``initialize``: a new session."""

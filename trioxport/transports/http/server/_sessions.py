@@ -66,10 +66,10 @@ class SessionRegistry:
         self._nursery.start_soon(self._carry, session)
         return session
 
-    def find(self, session_id: str, principal: str | None) -> Session:
-        """The session, if it is the principal's. Raises ``Refusal``."""
+    def find(self, session_id: str, principal: str | None, kind: type[AnySession]) -> AnySession:
+        """The session, if it is the principal's, and of the binding. Raises ``Refusal``."""
         session = self._known.get(session_id)
-        if session is None or session.principal != principal:
+        if not isinstance(session, kind) or type(session) is not kind or session.principal != principal:
             raise Refusal(404, "There is no such session (any more)")
         return session
 

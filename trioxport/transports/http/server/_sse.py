@@ -81,9 +81,7 @@ class HttpSse:
     async def _post(self, exchange: Exchange) -> None:
         check_content(exchange)
         session_id = parse_qs(exchange.query.decode("latin-1")).get("session_id", [""])[0]
-        session = self._registry.find(session_id, exchange.principal)
-        if not isinstance(session, SseSession):
-            raise Refusal(404, "There is no such session (any more)")
+        session = self._registry.find(session_id, exchange.principal, SseSession)
         payload = await exchange.body(self._limit)
         message = parse(payload)
         if isinstance(message, Request) and message.method == "initialize":
