@@ -178,6 +178,38 @@ async def test_the_servers_own_stream_moves_to_the_new_session(monkeypatch: pyte
             assert connection.info.session_id == "2"
 
 
+async def test_a_stream_that_ends_with_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If no new one begins, whoever asks next is told, and the connection goes on."""
+    monkeypatch.setattr(_pauses, "FIRST_PAUSE", 0.01)
+    broken = True
+
+    async def stream(reply: Reply) -> None:
+        await reply.begin_events()
+        await reply.event({"jsonrpc": "2.0", "method": f"stream of {reply.asked.headers['mcp-session-id']}"})
+        script.known = "none" if script.begun == 1 else script.known
+        await reply.end_events()
+
+    async def scripted(reply: Reply) -> None:
+        again = reply.asked.rpc == "initialize" and script.begun
+        await (reply.status(503) if again and broken else script(reply))
+
+    script = Forgetful(stream=stream)
+    with trio.fail_after(BOUND):
+        async with serving(scripted) as server, open_transport(server.url) as connection:
+            await shake_hands(connection, server)
+            assert await connection.rx.receive() == Notification("stream of 1")
+            await server.until(lambda: server.rpcs().count("initialize") == 2)
+            await connection.tx.send(call(1))
+            answer = await connection.rx.receive()
+            assert isinstance(answer, Undelivered)
+            assert isinstance(answer.cause, SessionExpired)
+            broken = False
+            await connection.tx.send(call(2))
+            both = [await connection.rx.receive(), await connection.rx.receive()]
+            assert Response(2, {}) in both
+            assert Notification("stream of 2") in both
+
+
 async def test_a_server_that_has_no_stream_and_says_404_is_left_in_peace() -> None:
     async def stream(reply: Reply) -> None:
         await reply.status(404)

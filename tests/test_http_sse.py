@@ -66,7 +66,7 @@ class Old:
         if reply.asked.method == "GET":
             self.stream = reply
             await reply.begin_events()
-            await reply.chunk(f"event: endpoint\ndata: {self._endpoint}\n\n".encode())
+            await reply.chunk(f"event: endpoint\ndata: {self._endpoint}\n\n".encode(errors="surrogateescape"))
             await reply.gone()
             self.gone.set()
         elif reply.asked.path == "/mcp":
@@ -348,6 +348,8 @@ async def refused(target: str | Http) -> Exception:
         "http://127.0.0.1:99999/",
         "file:///etc/passwd",
         "http://[",
+        "/control\a",
+        "/\udcff",
     ],
 )
 async def test_endpoints_that_leave_the_origin(said: str) -> None:
@@ -391,6 +393,35 @@ async def test_a_stream_that_never_names_its_endpoint() -> None:
 
     async with serving(script) as server:
         assert type(await refused(Http(server.url, binding="sse", connect_timeout=0.05))) is ConnectTimeout
+
+
+async def test_whoever_does_not_want_to_wait_for_the_stream() -> None:
+    async def script(reply: Reply) -> None:
+        if reply.asked.method == "GET":
+            await reply.begin_events()
+            waiting.set()
+            await reply.gone()
+            gone.set()
+        else:
+            statuses = {"initialize": REFUSED, "notifications/cancelled": 202}
+            await (reply.result() if reply.asked.rpc == "ping" else reply.status(statuses[reply.asked.rpc]))
+
+    waiting, gone = trio.Event(), trio.Event()
+    with trio.fail_after(BOUND):
+        async with serving(script) as server:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(refused, sse(server))
+                await waiting.wait()
+                nursery.cancel_scope.cancel()
+            await gone.wait()
+            waiting, gone = trio.Event(), trio.Event()
+            async with open_transport(server.url) as (tx, rx):
+                await tx.send(INITIALIZE)
+                await waiting.wait()
+                await tx.send(Notification("notifications/cancelled", {"requestId": 0}))
+                await gone.wait()
+                await tx.send(Request(1, "ping"))
+                assert await rx.receive() == Response(1, {})
 
 
 async def test_nobody_is_there() -> None:
