@@ -139,6 +139,20 @@ async def test_a_legacy_server_that_became_a_modern_one(refusal: Script | None) 
             assert await era_of(server.url) == ("modern", "modern")
 
 
+async def test_a_legacy_server_that_refuses_to_be_one_is_known_no_longer() -> None:
+    async def script(reply: Reply) -> None:
+        await reply.status(405)
+
+    with trio.fail_after(BOUND):
+        async with serving(script) as server:
+            _eras.learn(server.url, "legacy")
+            async with open_transport(server.url) as (tx, rx):
+                await tx.send(INITIALIZE)
+                assert isinstance(await rx.receive(), Undelivered)
+            assert server.rpcs() == ["initialize", "GET"]
+            assert _eras.known(server.url) is None
+
+
 async def test_a_modern_server_that_became_a_legacy_one() -> None:
     with trio.fail_after(BOUND):
         async with serving(simply_legacy) as server:
@@ -181,6 +195,17 @@ async def test_the_first_request_tells_the_era(refusal: Script, era: Era | None)
             await connection.tx.send(Request(1, "tools/list", META))
             assert isinstance(await connection.rx.receive(), ErrorResponse)
             assert connection.info.era == era
+
+
+async def test_who_does_not_know_what_every_modern_server_knows_is_legacy() -> None:
+    async def script(reply: Reply) -> None:
+        await reply.error(-32601, 1, 404)
+
+    with trio.fail_after(BOUND):
+        async with serving(script) as server, open_transport(server.url) as connection:
+            await connection.tx.send(Request(1, "server/discover", META))
+            assert isinstance(await connection.rx.receive(), ErrorResponse)
+            assert connection.info.era == "legacy"
 
 
 async def test_a_session_goes_on_whatever_is_refused_later() -> None:

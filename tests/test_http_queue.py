@@ -12,6 +12,7 @@ from scripted_http import Reply, serving
 from trio.testing import wait_all_tasks_blocked
 
 from trioxport import (
+    ConnectionLost,
     Limits,
     Notification,
     Request,
@@ -159,6 +160,53 @@ async def test_who_waits_to_send_hears_of_the_end() -> None:
                 await wait_all_tasks_blocked()
             await connection.aclose()
     assert ends == [trio.ClosedResourceError] * 3
+
+
+async def test_a_message_that_is_not_accepted_holds_up_what_follows_and_nothing_else() -> None:
+    """Sending can be given up meanwhile, and leaving does not wait for the server."""
+    release = trio.Event()
+
+    async def script(reply: Reply) -> None:
+        if reply.asked.rpc == "note":
+            await release.wait()
+        await (reply.result() if "id" in reply.asked.message else reply.status(202))
+
+    ends: list[type[Exception]] = []
+    limits = Limits(max_buffered_messages=1)
+    with trio.fail_after(BOUND):
+        async with serving(legacy(script)) as server, trio.open_nursery() as nursery:
+            connection = await connect_transport(nursery, server.url, limits=limits, close_timeout=0.1)
+            await shake_hands(connection, server)
+
+            async def hold_up() -> None:
+                await connection.tx.send(Notification("note"))
+                await server.until(lambda: "note" in server.rpcs())
+
+            async def send(number: int) -> None:
+                try:
+                    await connection.tx.send(call(number))
+                except trio.ClosedResourceError as error:
+                    ends.append(type(error))
+
+            await hold_up()
+            await connection.tx.send(Notification("fills the buffer"))
+            with trio.move_on_after(0.01) as given_up:
+                await send(1)
+            assert given_up.cancelled_caught
+            release.set()
+            await send(2)
+            assert await connection.rx.receive() == Response(2, {})
+
+            release = trio.Event()
+            server.asked.clear()
+            await hold_up()
+            for number in (3, 4, 5):
+                nursery.start_soon(send, number)
+            await wait_all_tasks_blocked(0.01)
+            with pytest.raises(ConnectionLost, match="before everything that was sent"):
+                await connection.aclose()
+            await wait_all_tasks_blocked()
+            assert ends == [trio.ClosedResourceError] * 2
 
 
 @pytest.mark.parametrize("era", ["modern", "legacy"])

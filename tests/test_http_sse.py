@@ -10,6 +10,7 @@ import pytest
 import trio
 from legacy_http import HELLO, INITIALIZE, INITIALIZED
 from scripted_http import Reply, Script, Server, serving
+from trio.testing import wait_all_tasks_blocked
 
 from trioxport import (
     AuthenticationError,
@@ -157,6 +158,26 @@ async def test_an_answer_may_overtake_the_status_of_its_post() -> None:
             with pytest.raises(trio.EndOfChannel):
                 await connection.rx.receive()
             assert connection.statistics().discarded == {}
+
+
+async def test_an_answer_waits_for_whoever_reads_late() -> None:
+    async def answer(old: Old, message: Any) -> None:
+        for number in range(5):
+            await old.say({"jsonrpc": "2.0", "method": f"note {number}"})
+        await old.obliging(message)
+        said.set()
+
+    said = trio.Event()
+    with trio.fail_after(BOUND):
+        async with (
+            serving(Old(answer)) as server,
+            open_transport(sse(server), limits=Limits(max_buffered_messages=1)) as (tx, rx),
+        ):
+            await tx.send(Request(1, "tools/call"))
+            await tx.aclose()
+            await said.wait()
+            await wait_all_tasks_blocked(0.05)
+            assert [message async for message in rx][5:] == [result(1)]
 
 
 async def test_messages_that_are_none_and_events_of_other_kinds() -> None:
@@ -505,6 +526,26 @@ async def test_where_there_is_no_older_server_the_refusal_stands(said: str | Non
                 assert isinstance(answer.cause, HTTPStatusError)
                 assert answer.cause.status == REFUSED
             assert server.rpcs() == ["initialize", "GET"] * 2
+
+
+async def test_where_the_stream_is_silent_the_refusal_stands() -> None:
+    gone = trio.Event()
+
+    async def script(reply: Reply) -> None:
+        if reply.asked.method == "GET":
+            await reply.begin_events()
+            await reply.gone()
+            gone.set()
+        else:
+            await reply.status(REFUSED)
+
+    with trio.fail_after(BOUND):
+        async with serving(script) as server, open_transport(Http(server.url, connect_timeout=0.1)) as (tx, rx):
+            await tx.send(INITIALIZE)
+            answer = await rx.receive()
+            assert isinstance(answer, Undelivered)
+            assert isinstance(answer.cause, HTTPStatusError)
+            await gone.wait()
 
 
 async def test_what_was_known_may_not_hold_any_more() -> None:
