@@ -51,47 +51,70 @@ class Flow:
         library = library_of(self.auth)
         url = str(self.url.copy_with(raw_path=asked.path.encode()))
         request = library.Request(asked.method, url, headers=dict(asked.headers), content=asked.content)
-        flow = self.auth.async_auth_flow(request)
+        run = _Run(self, asked, library, self.auth.async_auth_flow(request))
         try:
-            request = await _next(flow, None, "not_sent")
+            return await run.to_its_end()
+        finally:
+            await run.steps.aclose()
+
+
+@attrs.define
+class _Run:
+    """One request on its way through a flow.
+
+    Args:
+        flow: What the flow belongs to.
+        asked: The request.
+        library: Whose requests and responses the flow sees.
+        steps: The flow itself.
+        outcome: Whether the server can have acted on the request by now.
+    """
+
+    flow: Flow
+    asked: Asked
+    library: Any
+    steps: AsyncGenerator[Any, Any]
+    outcome: Outcome = "not_sent"
+
+    async def to_its_end(self) -> tuple[Head, Source]:
+        """The response to the last request that the flow made."""
+        try:
+            request = await self._next(None)
             while True:
-                request, answered = await self._step(library, flow, request, asked)
-                if answered is not None:
-                    return answered
+                if origin(httpx.URL(str(request.url))) != origin(self.flow.url):
+                    request = await self._next(await self.flow.elsewhere(request))
+                    continue
+                head, body = await self.flow.inner(await _asked(request, patient=self.asked.patient))
+                replayed = _Replayed(body)
+                try:
+                    request = await self._answered(request, head, replayed)
+                except StopAsyncIteration:
+                    return head, replayed
+                except BaseException:
+                    await body.aclose()
+                    raise
+                await body.aclose()
         except StopAsyncIteration:
             raise AuthenticationError("the authentication ended without a request to the endpoint") from None
-        finally:
-            await flow.aclose()
 
-    async def _step(
-        self, library: Any, flow: AsyncGenerator[Any, Any], request: Any, asked: Asked
-    ) -> tuple[Any, tuple[Head, Source] | None]:
-        """The next request; or, at the end of the flow, the response that its last request got."""
-        if origin(httpx.URL(str(request.url))) != origin(self.url):
-            return await _next(flow, await self.elsewhere(request), "not_sent"), None
-        head, source = await self.inner(await _asked(request, patient=asked.patient))
-        replayed = _Replayed(source)
-        stream = _stream_type(library)(replayed)
-        response = library.Response(head.status_code, headers=dict(head.headers), stream=stream, request=request)
+    async def _answered(self, request: Any, head: Head, body: _Replayed) -> Any:
+        """Show the flow a response of the endpoint's origin; returns the next request."""
+        is_the_one = (request.method, request.url.raw_path.decode("ascii")) == (self.asked.method, self.asked.path)
+        if is_the_one and head.status_code != 401:
+            self.outcome = "unknown"
+        stream = _stream_type(self.library)(body)
+        fields = dict(head.headers)
+        return await self._next(self.library.Response(head.status_code, headers=fields, stream=stream, request=request))
+
+    async def _next(self, response: Any) -> Any:
+        """The next request. Raises ``StopAsyncIteration`` at the end, and ``AuthenticationError`` if the flow fails."""
         try:
-            following = await _next(flow, response, "not_sent" if head.status_code == 401 else "unknown")
-        except StopAsyncIteration:
-            return None, (head, replayed)
-        except BaseException:
-            await source.aclose()
+            return await (anext(self.steps) if response is None else self.steps.asend(response))
+        except (StopAsyncIteration, TransportError, httpx.TransportError):
             raise
-        await source.aclose()
-        return following, None
-
-
-async def _next(flow: AsyncGenerator[Any, Any], response: Any, outcome: Outcome) -> Any:
-    """The next request of a flow. Raises ``StopAsyncIteration`` at its end, and ``AuthenticationError`` if it fails."""
-    try:
-        return await (anext(flow) if response is None else flow.asend(response))
-    except (StopAsyncIteration, TransportError, httpx.TransportError):
-        raise
-    except Exception as error:
-        raise AuthenticationError(f"the authentication failed with {type(error).__name__}", outcome=outcome) from error
+        except Exception as error:
+            told = f"the authentication failed with {type(error).__name__}"
+            raise AuthenticationError(told, outcome=self.outcome) from error
 
 
 async def _asked(request: Any, *, patient: bool) -> Asked:
