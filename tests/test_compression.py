@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import attrs
+import httpx
 import links
 import pytest
 import trio
@@ -88,11 +89,11 @@ async def test_large_messages_travel_small_on_every_wire(coding: Coding, target:
 @each_coding
 @pytest.mark.parametrize("codec", [JSON, MessagePack], ids=lambda codec: codec.name)
 async def test_it_keeps_the_contract(coding: Coding, codec: Any) -> None:
-    await check_layer(Compression(coding, min_size=0), codec=codec)
+    await check_layer(Compression(coding, min_size=0, effort=1), codec=codec)
 
 
 async def test_it_keeps_the_contract_over_a_wire_for_text(tmp_path: Path) -> None:
-    layer = Compression(min_size=0)
+    layer = Compression(min_size=0, effort=1)
     await check_transport(links.tcp_link(tmp_path), layers=[layer], peer_layers=[layer])
 
 
@@ -289,6 +290,59 @@ class TestOverHTTP:
     async def test_unless_told_but_what_the_server_says_counts_more(self) -> None:
         assert (await self.sent(None, Compression(unasked=True))).headers == {"content-encoding": "gzip"}
         assert not (await self.sent("br", Compression(unasked=True))).headers
+
+
+class TestWithHTTP:
+    """Client and server of HTTP, on the wire."""
+
+    @pytest.mark.parametrize("coding", [*CODINGS])
+    async def test_requests_are_compressed_from_the_second_on(self, coding: Coding) -> None:
+        seen: list[tuple[str | None, int]] = []
+
+        async def note(connection: Connection) -> None:
+            async for message in connection.rx:
+                assert isinstance(message, Request)
+                assert message.params["text"] == TEXT  # type: ignore[call-overload,index]  # they are an object
+                headers = connection.info.headers
+                seen.append((headers.get("content-encoding"), int(headers["content-length"])))
+                await connection.tx.send(Response(message.id, {"text": TEXT}))
+
+        async with (
+            served("http://127.0.0.1:0/mcp", Compression(coding), handler=note) as url,
+            open_transport(url, layers=[Compression(coding)]) as connection,
+        ):
+            for number in range(2):
+                await connection.tx.send(modern(number))
+                assert await connection.rx.receive() == Response(number, {"text": TEXT})
+        assert [each[0] for each in seen] == [None, coding]
+        assert seen[1][1] < seen[0][1] / 5
+
+    @pytest.mark.parametrize(
+        ("body", "status"),
+        [(gzip.compress(bytes(64 * 1024**2)), 413), (b"no gzip", 400), (gzip.compress(b"{}") + b"more", 400)],
+    )
+    async def test_bombs_and_damaged_bodies_are_refused(self, body: bytes, status: int) -> None:
+        async with served("http://127.0.0.1:0/mcp", limits=LIMITS) as url, httpx.AsyncClient() as client:
+            fields = {
+                "content-type": "application/json",
+                "accept": "application/json, text/event-stream",
+                "content-encoding": "gzip",
+            }
+            answer = await client.post(url, content=body, headers=fields)
+            assert answer.status_code == status
+            assert "gzip" in answer.headers["accept-encoding"]
+            fields["content-encoding"] = "compress"
+            answer = await client.post(url, content=body, headers=fields)
+            assert answer.status_code == 415
+
+
+def modern(number: int) -> Request:
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "tests", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    return Request(number, "echo", {"text": TEXT, "_meta": meta})
 
 
 @given(field=st.text(max_size=60))

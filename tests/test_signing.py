@@ -116,7 +116,7 @@ async def test_it_keeps_the_contract(codec: Any) -> None:
 
 
 async def test_it_keeps_the_contract_with_compression_over_a_wire_for_text(tmp_path: Path) -> None:
-    layers: list[Layer] = [Compression(min_size=0), Signing({"new": NEW})]
+    layers: list[Layer] = [Compression(min_size=0, effort=1), Signing({"new": NEW})]
     await check_transport(links.tcp_link(tmp_path), layers=layers, peer_layers=layers, rules=[1, 2, 3, 4, 5])
 
 
@@ -237,6 +237,23 @@ async def test_over_http_it_is_refused() -> None:
     with pytest.raises(UsageError, match=r"no place for a signature\. Use https"):
         async with open_transport(Wire(carries="http"), layers=[Signing({"new": NEW})]):
             pass
+
+
+async def test_over_http_it_is_refused_by_either_side() -> None:
+    layer = Signing({"new": NEW})
+    async with trio.open_nursery() as nursery:
+
+        async def start(*, task_status: trio.TaskStatus[list[str]]) -> None:
+            async def handler(connection: Connection) -> None:
+                raise AssertionError("a connection came about")
+
+            await serve_transport(handler, "http://127.0.0.1:0/mcp", layers=[layer], task_status=task_status)
+
+        [url] = await nursery.start(start)
+        with pytest.raises(UsageError, match=r"Use https"):
+            async with open_transport(url, layers=[layer]):
+                pass
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("keys", [{}, {"short": b"x" * 31}, {"a;b": NEW}, {"": NEW}])

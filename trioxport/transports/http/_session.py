@@ -119,7 +119,12 @@ class Session:
     def post_fields(self, frame: Frame) -> dict[str, str]:
         """The headers of a message's POST. Raises ``UsageError``."""
         message = frame.message
-        found = {**own_fields(dict(frame.headers or {})), **self.fields(), **ANSWERS}
+        own = dict(frame.headers or {})
+        coding = own.pop("content-encoding", None)  # which the layer sets that compressed the payload
+        found = {**own_fields(own), **self.fields(), **ANSWERS}
+        if coding is not None:
+            check_fields({"content-encoding": coding})
+            found["content-encoding"] = coding
         if self.era != "legacy" and isinstance(message, Request | Notification):
             found |= mirrored(message)
             if isinstance(message, Request) and message.method == "tools/call":

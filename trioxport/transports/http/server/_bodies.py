@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from trioxport._codings import expand, known
 from trioxport._rpc import INVALID_PARAMS, INVALID_REQUEST, members_of
 from trioxport.codecs.batch import split_batch
 from trioxport.codecs.json import JSON
-from trioxport.errors import DecodeError, ProtocolViolation
+from trioxport.errors import DecodeError, MessageTooLarge, ProtocolViolation
 from trioxport.messages import Message, Request
-from trioxport.transports.http.server._asgi import Refusal
+from trioxport.transports.http.server._asgi import Exchange, Refusal
+from trioxport.transports.http.server._checks import coding_of
 
 PARSE_ERROR: Final = -32700
 
@@ -22,6 +24,19 @@ def parse(payload: bytes) -> Message:
         raise Refusal(400, _sentence(error.reason), code=PARSE_ERROR) from None
     except ProtocolViolation as error:
         raise Refusal(400, _sentence(error.reason), code=INVALID_REQUEST) from None
+
+
+async def body_of(exchange: Exchange, limit: int) -> bytes:
+    """The body without its content coding, of at most ``limit`` bytes. Raises ``Refusal``."""
+    body = await exchange.body(limit)
+    name = known(coding_of(exchange))
+    if name is None:
+        return body
+    payload = expand(name, body, limit)
+    if isinstance(payload, bytes):
+        return payload
+    status = 413 if isinstance(payload.error, MessageTooLarge) else 400
+    raise Refusal(status, _sentence(payload.error.reason), code=PARSE_ERROR)
 
 
 def parts_of(batch: bytes) -> list[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
+from trioxport.transports.http._expanded import accepted
 from trioxport.transports.http.server._asgi import Exchange, Refusal
 
 VERSION: Final = "mcp-protocol-version"
@@ -25,8 +26,15 @@ def check_content(exchange: Exchange) -> None:
     kind = headers.get("content-type", "")
     if kind != "application/json" and kind.partition(";")[0].strip().lower() != "application/json":
         raise Refusal(415, "The content type of a message is application/json")
-    if headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refusal(415, "Compressed messages are not taken", fields=[(b"accept-encoding", b"identity")])
+    exchange.fields.append((b"accept-encoding", accepted().encode()))  # RFC 9110, section 12.5.3
+    coding = coding_of(exchange)
+    if coding != "identity" and coding not in accepted().split(", "):
+        raise Refusal(415, f"A message is compressed in another coding than {accepted()}")
+
+
+def coding_of(exchange: Exchange) -> str:
+    """The content coding of a request's body, ``"identity"`` for none."""
+    return exchange.headers.get("content-encoding", "identity").strip().lower()
 
 
 def accepts(exchange: Exchange, kind: str) -> bool:

@@ -13,7 +13,7 @@ from trioxport.codecs.batch import REVISION, is_batch
 from trioxport.frames import Frame
 from trioxport.messages import Message, Notification, Request
 from trioxport.transports.http.server._asgi import ClientGone, Exchange, Receive, Refusal, Scope, Send
-from trioxport.transports.http.server._bodies import check_initialize, parse, parts_of
+from trioxport.transports.http.server._bodies import body_of, check_initialize, parse, parts_of
 from trioxport.transports.http.server._checks import LAST_EVENT, SESSION, VERSION, accepts, check_post
 from trioxport.transports.http.server._gate import Gate
 from trioxport.transports.http.server._legacy import Legacy
@@ -141,7 +141,7 @@ class Endpoint:
 
     async def _post(self, exchange: Exchange, accept: Accept) -> None:
         check_post(exchange)
-        payload = await exchange.body(self.terms.limits.max_message_size)
+        payload = await body_of(exchange, self.terms.limits.max_message_size)
         if is_batch(payload):
             await self._post_batch(exchange, payload)
             return

@@ -9,6 +9,7 @@ from trioxport.transports.http.server._asgi import Exchange
 def tell(info: ConnectionInfo, exchange: Exchange, era: Era, version: str | None) -> None:
     """Note what ``exchange`` tells about its connection."""
     info.peer = exchange.peer
+    info.carries = "http"
     info.era = era
     info.protocol_version = version
     info.headers = exchange.shown()

@@ -14,7 +14,7 @@ from trioxport.framing.sse import encode_event
 from trioxport.messages import ErrorResponse, Request, Response
 from trioxport.transports.http.server._answer import Answer
 from trioxport.transports.http.server._asgi import Exchange, Refusal
-from trioxport.transports.http.server._bodies import check_initialize, parse
+from trioxport.transports.http.server._bodies import body_of, check_initialize, parse
 from trioxport.transports.http.server._checks import accepts, check_content
 from trioxport.transports.http.server._session import Session
 from trioxport.transports.http.server._sessions import SessionRegistry
@@ -82,7 +82,7 @@ class HttpSse:
         check_content(exchange)
         session_id = parse_qs(exchange.query.decode("latin-1")).get("session_id", [""])[0]
         session = self._registry.find(session_id, exchange.principal, SseSession)
-        payload = await exchange.body(self._limit)
+        payload = await body_of(exchange, self._limit)
         message = parse(payload)
         if isinstance(message, Request) and message.method == "initialize":
             check_initialize(message)
