@@ -19,6 +19,7 @@ from trioxport.errors import Outcome, TransportError
 from trioxport.layers._requests import LISTEN, cancelled_id
 from trioxport.messages import ErrorResponse, Incoming, Message, Notification, Request, RequestId, Response, Undelivered
 
+_ANSWERS: Final = (Response, ErrorResponse)
 NOT_THE_SERVERS_FAULT: Final = frozenset({-32700, -32600, -32601, -32602, -32002})
 """Codes that say what was wrong with the request: to whoever sent them, they are no errors."""
 
@@ -118,32 +119,32 @@ class _WatchedSend(SendChannel[Message]):
         self._begin = begin
 
     async def send(self, value: Message) -> None:
-        if type(value) is Request:
-            await self._send_request(value)
-        elif type(value) is Notification:
-            await self._send_notification(value)
-        else:
-            await self._inner.send(value)
-            assert isinstance(value, Response | ErrorResponse)
-            operation = None if value.id is None else self._open.theirs.pop(value.id, None)
-            if operation is not None:
-                operation.end(failure_of(value, served=True), value)
-
-    async def _send_request(self, request: Request) -> None:
+        if type(value) is not Request:
+            return await self._send_other(value)
         ours = self._open.ours
-        if request.id in ours:  # whoever sends it next refuses it
-            return await self._inner.send(request)
-        message, operation = self._begin(request)
+        if value.id in ours:  # whoever sends it next refuses it
+            return await self._inner.send(value)
+        message, operation = self._begin(value)
         if operation is None:
             return await self._inner.send(message)
-        ours[request.id] = operation
+        ours[value.id] = operation
         try:
             await self._inner.send(message)
         except BaseException as error:
-            if ours.get(request.id) is operation:
-                del ours[request.id]
+            if ours.get(value.id) is operation:
+                del ours[value.id]
                 operation.end(failure_by(error), None)
             raise
+
+    async def _send_other(self, message: Message) -> None:
+        if type(message) is Notification:
+            await self._send_notification(message)
+            return
+        await self._inner.send(message)
+        assert isinstance(message, _ANSWERS)
+        operation = None if message.id is None else self._open.theirs.pop(message.id, None)
+        if operation is not None:
+            operation.end(failure_of(message, served=True), message)
 
     async def _send_notification(self, notification: Notification) -> None:
         message, operation = self._begin(notification)
@@ -179,7 +180,7 @@ class _WatchedReceive(ReceiveChannel[Incoming]):
             return self._request(message)
         if type(message) is Notification:
             return self._notification(message)
-        assert isinstance(message, Response | ErrorResponse)
+        assert isinstance(message, _ANSWERS)
         operation = None if message.id is None else self._open.ours.pop(message.id, None)
         if operation is None:
             return message

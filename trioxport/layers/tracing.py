@@ -126,6 +126,7 @@ class _Spans:
         from trioxport import __version__
 
         self._start = trace.get_tracer("trioxport", __version__, layer.tracer_provider).start_span
+        self._client_kind, self._server_kind = trace.SpanKind.CLIENT, trace.SpanKind.SERVER
         self._trace = trace
         self._current = context.get_current
         self._propagator = layer.propagator or propagate.get_global_textmap()
@@ -148,7 +149,7 @@ class _Spans:
         name, attributes = self._described(message, meta, self._to_them)
         if attempt is not None:
             attributes[names.ATTEMPT] = attempt
-        span = self._start(name, parent, self._trace.SpanKind.CLIENT, attributes)
+        span = self._start(name, parent, self._client_kind, attributes)
         carrying = _carrying(message, meta, self._injected(span, parent))
         return carrying, _SentSpan(message, span, self, parent) if span.is_recording() else None
 
@@ -159,7 +160,7 @@ class _Spans:
         parent = self._extracted(meta)
         links = None if parent is None else self._ambient()
         name, attributes = self._described(message, meta, self._from_them)
-        span = self._start(name, parent, self._trace.SpanKind.SERVER, attributes, links)
+        span = self._start(name, parent, self._server_kind, attributes, links)
         within = Within(self._trace.set_span_in_context(span, parent))
         noted: dict[str, Any] = {"within": within}
         if message.metadata is not NOTHING:
@@ -189,10 +190,10 @@ class _Spans:
     def _injected(self, span: Span, parent: Context) -> dict[str, str]:
         """What carries the context of ``span``."""
         own = span.get_span_context()
-        if self._writes_w3c and not own.trace_state and not self._baggage(parent):
+        if self._writes_w3c and not own.trace_state and not (parent and self._baggage(parent)):
             # All that there is to say, in the form that the propagator has to keep to, at a quarter of its price.
-            text = f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}"
-            return {"traceparent": text} if own.is_valid else {}
+            parts = own.trace_id, own.span_id, own.trace_flags
+            return {"traceparent": "00-%032x-%016x-%02x" % parts} if own.is_valid else {}  # noqa: UP031 (twice as fast)
         carried: dict[str, str] = {}
         context = self._trace.set_span_in_context(span, parent)
         self._propagator.inject(carried, context)  # pyright: ignore[reportArgumentType] # its default setter takes it
@@ -218,7 +219,8 @@ class _Spans:
         target, subject = names.subject_of(message)
         attributes: dict[str, AttributeValue] = {names.METHOD: method, **connection, **subject}
         if type(message) is Request:
-            attributes[names.REQUEST_ID] = names.clean(str(message.id))
+            number = message.id
+            attributes[names.REQUEST_ID] = str(number) if type(number) is int else names.clean(str(number))
         version = self._info.protocol_version if meta is NOTHING else meta.get(names.VERSION_IN_META)
         version = version or self._info.protocol_version
         if isinstance(version, str):
