@@ -15,6 +15,7 @@ from links import memory_link, tcp_link, tls_link, unix_link, ws_link, wss_link
 from spans import Recorder
 
 from trioxport import Connection, Target, open_transport, serve_transport
+from trioxport.abc import Era
 from trioxport.layers import Tracing
 from trioxport.peer import IncomingRequest, Peer, open_peer
 from trioxport.testing import MakeLink
@@ -46,7 +47,8 @@ def serve_traced(recorder: Recorder) -> Callable[[Connection], Awaitable[None]]:
 
     async def call(request: IncomingRequest) -> dict[str, Any]:
         with tracer.start_as_current_span("work"):
-            return {"content": [], "answer": await request.peer.request("roots/list")}
+            answer = await request.peer.request("roots/list") if request.params.get("ask", True) else None
+            return {"content": [], "answer": answer}
 
     async def tell(request: IncomingRequest) -> list[dict[str, Any]]:
         return recorder.facts
@@ -54,6 +56,9 @@ def serve_traced(recorder: Recorder) -> Callable[[Connection], Awaitable[None]]:
     async def initialize(request: IncomingRequest) -> dict[str, Any]:
         server = {"name": "traced", "version": "1"}
         return {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}, "prompts": {}}, "serverInfo": server}
+
+    async def discover(request: IncomingRequest) -> dict[str, Any]:
+        return {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}}
 
     async def no_tools(request: IncomingRequest) -> dict[str, Any]:
         return {"tools": []}
@@ -63,6 +68,7 @@ def serve_traced(recorder: Recorder) -> Callable[[Connection], Awaitable[None]]:
 
     handlers = {
         "initialize": initialize,
+        "server/discover": discover,
         "tools/call": call,
         "tools/list": no_tools,
         "prompts/list": tell_in_a_prompt,
@@ -140,6 +146,42 @@ async def test_both_sides_spans_are_one_trace(link_name: str, tmp_path: Path) ->
         network = {name: value for name, value in fact["attributes"].items() if name.startswith("network.")}
         assert network == NETWORK[link_name]
     assert "hunter2" not in json.dumps([*client.facts, *theirs.values()])
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+async def test_both_sides_spans_are_one_trace_over_http(era: Era) -> None:
+    """Where a request or a session is a connection, and the requests of a legacy server take another way back."""
+    client, server = Recorder(), Recorder()
+    async with trio.open_nursery() as nursery:
+
+        async def serve(task_status: trio.TaskStatus[list[str]]) -> None:
+            layers = [Tracing(server.provider)]
+            await serve_transport(
+                serve_traced(server), "http://127.0.0.1:0/mcp", layers=layers, task_status=task_status
+            )
+
+        [address] = await nursery.start(serve)
+        async with opened(address, client) as peer:
+            await peer.negotiate(client_info={"name": "test", "version": "1"}, era=era)
+            with client.provider.get_tracer("application").start_as_current_span("agent") as agent:
+                await peer.request("tools/call", {"name": "add", "ask": era == "legacy"})
+        nursery.cancel_scope.cancel()
+    client.assert_all_ended_once()
+    server.assert_all_ended_once()
+    sent, served = client.one("tools/call add"), server.one("tools/call add")
+    assert served["parent"] == sent["span"]
+    assert server.one("work")["parent"] == served["span"]
+    assert sent["trace"] == f"{agent.get_span_context().trace_id:032x}"
+    for fact in (sent, served):
+        assert fact["attributes"]["network.transport"] == "tcp"
+        assert fact["attributes"]["network.protocol.name"] == "http"
+    if era == "legacy":
+        assert client.one("roots/list")["parent"] == server.one("roots/list")["span"]
+        assert server.one("roots/list")["parent"] == server.one("work")["span"]
+        assert sent["attributes"]["mcp.session.id"] == served["attributes"]["mcp.session.id"]
+    else:
+        assert sent["attributes"]["mcp.protocol.version"] == "2026-07-28"
+        assert served["attributes"]["mcp.protocol.version"] == "2026-07-28"
 
 
 async def test_the_server_of_the_official_sdk_continues_the_trace() -> None:
