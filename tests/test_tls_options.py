@@ -10,7 +10,7 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from trioxport import UsageError, open_transport
+from trioxport import ServerUnreachable, UsageError, open_transport
 from trioxport.auth import Secret, TLSOptions
 from trioxport.transports.http import Http
 from trioxport.transports.stream import Tls
@@ -41,6 +41,14 @@ def test_an_encrypted_key_needs_its_password_and_nobody_is_asked_for_it(authorit
     with pytest.raises(UsageError, match="cannot use the certificate files") as caught:
         TLSOptions(cert=cert, key=key, password="hunter2").client_context()
     assert "hunter2" not in str(caught.value) + repr(TLSOptions(password="hunter2"))
+
+
+async def test_tls_addresses_take_a_password_too(authority: trustme.CA, tmp_path: Path) -> None:
+    cert, key = encrypted(authority, tmp_path)
+    for password, failure in (("pw", ServerUnreachable), ("hunter2", UsageError), (None, UsageError)):
+        with pytest.raises(failure):
+            async with open_transport(Tls("127.0.0.1", 1, cert=cert, key=key, password=password)):
+                pass
 
 
 def test_a_context_takes_the_place_of_files() -> None:

@@ -19,6 +19,7 @@ import attrs
 import trio
 
 from trioxport.abc import Accept, FrameChannels, Scope, Transport
+from trioxport.auth.secret import Secret, secret
 from trioxport.auth.tls import TLSOptions
 from trioxport.config import options_of, redact_url
 from trioxport.errors import ServerUnreachable, UsageError
@@ -94,8 +95,9 @@ class Tls:
             given one demands a client certificate.
         cert: The file of this side's own certificate; a server has to have one.
         key: The file of its private key, if it is not in ``cert``.
-        ssl_context: In place of ``ca``, ``cert`` and ``key``: a context of the caller's making.
+        ssl_context: In place of files: a context of the caller's making.
         framing: As for :class:`Tcp`.
+        password: Of the private key, if that is encrypted.
     """
 
     host: str
@@ -105,6 +107,7 @@ class Tls:
     key: str | None = None
     ssl_context: ssl.SSLContext | None = None
     framing: FramingName = "newline"
+    password: Secret | None = attrs.field(default=None, converter=attrs.converters.optional(secret), kw_only=True)
 
     @classmethod
     def from_url(cls, url: str) -> Self:
@@ -137,7 +140,7 @@ class Tls:
 
     def _context(self, *, serving: bool) -> ssl.SSLContext:
         try:
-            options = TLSOptions(self.ca, self.cert, self.key, context=self.ssl_context)
+            options = TLSOptions(self.ca, self.cert, self.key, password=self.password, context=self.ssl_context)
             return options.server_context() if serving else options.client_context()
         except UsageError as error:
             error.target = str(self)
