@@ -207,13 +207,13 @@ class Direct:
 
     def _request(self, asked: Asked) -> h11.Request:
         headers = [(b"host", self._origin.authority)]
-        headers += [(name.encode("ascii"), value.encode("ascii")) for name, value in asked.headers.items()]
-        if asked.content is not None:
-            headers.append((b"content-length", b"%d" % len(asked.content)))
         try:
+            headers += [(name.encode("ascii"), value.encode("ascii")) for name, value in asked.headers.items()]
+            if asked.content is not None:
+                headers.append((b"content-length", b"%d" % len(asked.content)))
             return h11.Request(method=asked.method, target=asked.path, headers=headers)
-        except h11.LocalProtocolError as error:
-            raise httpx.LocalProtocolError(str(error)) from error
+        except (h11.LocalProtocolError, UnicodeEncodeError):
+            raise httpx.LocalProtocolError("a header cannot be written") from None  # its text quotes the value
 
     async def _rested(self) -> _Connection | None:
         now = trio.current_time()
