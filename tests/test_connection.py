@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import attrs
 import pytest
 import trio
+from far_end import far_end
 from trio.abc import ReceiveChannel, SendChannel
 from trio.testing import MockClock
 
@@ -388,6 +389,16 @@ class TestSettling:
             assert await rx.receive() == Response(2, None)
             assert connection.statistics().discarded == {"late": 1}
         assert caplog.records == []
+
+    async def test_a_request_that_is_answered_before_its_send_is_over_is_not_refused_as_well(self) -> None:
+        async with far_end(room=0) as ((tx, rx), far), trio.open_nursery() as nursery:
+            nursery.start_soon(tx.send, Request(1, "anything"))
+            await trio.testing.wait_all_tasks_blocked()
+            far.say(Response(1, "foretold"))
+            assert await rx.receive() == Response(1, "foretold")
+            far.lose()
+            with pytest.raises(ConnectionLost):
+                await rx.receive()
 
     async def test_requests_that_an_orderly_end_leaves_unanswered_have_one_cause(self) -> None:
         async def end(connection: Connection) -> None:

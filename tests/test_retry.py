@@ -346,6 +346,21 @@ class TestCancelling:
                 await rx.receive()
 
 
+async def test_an_earlier_attempt_that_is_answered_after_all_ends_the_later_one(autojump_clock: MockClock) -> None:
+    async with far_end(retry(), room=0) as ((tx, rx), far), trio.open_nursery() as nursery:
+        nursery.start_soon(tx.send, Request(1, "ping"))
+        far.refuse(await far.request(), RequestTimeout("late"))
+        with trio.move_on_after(5):
+            await rx.receive()  # meanwhile the second attempt waits for room
+        far.say(Response(1, "after all"))
+        assert await rx.receive() == Response(1, "after all")
+        await wait_all_tasks_blocked()
+        assert far.nothing_sent()
+        far.lose()
+        with pytest.raises(ConnectionLost):
+            await rx.receive()
+
+
 class TestEnds:
     async def test_a_half_close_waits_for_what_is_to_be_sent_again(self, autojump_clock: MockClock) -> None:
         async with far_end(retry()) as ((tx, rx), far), trio.open_nursery() as nursery:

@@ -89,8 +89,11 @@ class _MessageSend(SendChannel[Message]):
         in_flight.sending += 1
         try:
             await self._send(Frame(payload, value, headers))
-        except BaseException:
-            in_flight.requests.pop(value.id, None)
+        except BaseException as error:
+            if in_flight.requests.get(value.id) is value:
+                del in_flight.requests[value.id]
+            elif isinstance(error, TransportError):
+                return  # something that was received, or a cancellation, has settled it
             raise
         finally:
             in_flight.sending -= 1

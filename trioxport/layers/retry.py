@@ -104,21 +104,26 @@ class _Retries:
 
     def cancel(self, request_id: RequestId) -> bool:
         """The application gives the request up; whether it is not under way, so that there is nobody to tell."""
-        self.sent.pop(request_id, None)
-        for told in [told for told in self.settled if told.id == request_id]:
-            self.settled.remove(told)
-        waited = False
-        for repetition in [each for each in self.repetitions if each.is_about(request_id)]:
-            waited = not repetition.sending
-            self.repetitions.discard(repetition)
-            repetition.scope.cancel()
-        return waited
+        told = [undelivered for undelivered in self.settled if undelivered.id == request_id]
+        for undelivered in told:
+            self.settled.remove(undelivered)
+        waited = any(not repetition.sending for repetition in self._stop(request_id))
+        if waited:
+            self.sent.pop(request_id, None)
+        return waited or bool(told)
+
+    def settle(self, request_id: RequestId) -> bool:
+        """The request is answered, or given up; False if it was before."""
+        self._stop(request_id)
+        return self.sent.pop(request_id, None) is not None
 
     def take(self, undelivered: Undelivered) -> Undelivered | None:
         """What the application is to know of an ``Undelivered``: nothing, if its message is sent again."""
         original = undelivered.original
-        if isinstance(original, Request) and original.id not in self.sent:
-            return undelivered  # it was cancelled
+        if isinstance(original, Request):
+            self._stop(original.id)
+            if original.id not in self.sent:
+                return None
         attempts = self.attempts_of(original)
         due = attempts.fail(undelivered, trio.current_time(), self.policy)
         if due is not None and self._can_send() and self._repeat_at(due, attempts):
@@ -143,6 +148,16 @@ class _Retries:
                 self._receiving.discard(scope)
         return None
 
+    def _stop(self, request_id: RequestId) -> list[_Repetition]:
+        """Do not send the request again, nor go on with sending it: an earlier attempt may be answered meanwhile."""
+        if not self.repetitions:
+            return []
+        stopped = [repetition for repetition in self.repetitions if repetition.is_about(request_id)]
+        for repetition in stopped:
+            self.repetitions.discard(repetition)
+            repetition.scope.cancel()
+        return stopped
+
     def _can_send(self) -> bool:
         return bool(self.repetitions) or not self.send_closed.is_set()
 
@@ -158,10 +173,10 @@ class _Retries:
 
     async def _repeat(self, repetition: _Repetition) -> None:
         with repetition.scope:
-            if await self._send_again(repetition):
-                self.repetitions.discard(repetition)
-            elif repetition in self.repetitions:
+            accepted = await self._send_again(repetition)
+            if not accepted and repetition in self.repetitions:
                 self._give_up(repetition)
+        self.repetitions.discard(repetition)
         if self.send_closed.is_set() and not self.repetitions:
             await self._inner.aclose()
 
@@ -206,9 +221,13 @@ class _RetryingSend(SendChannel[Message]):
         if type(value) is Request:
             return await self._send_request(value)
         request_id = cancelled_id(value)
-        if request_id is not None and retries.cancel(request_id):
+        if request_id is None:
+            return await self._send(value)
+        if retries.cancel(request_id):
             return await trio.lowlevel.checkpoint()
-        return await self._send(value)
+        await self._send(value)
+        retries.settle(request_id)
+        return None
 
     async def _send_request(self, request: Request) -> None:
         sent = self._retries.sent
@@ -261,10 +280,10 @@ class _RetryingReceive(ReceiveChannel[Incoming]):
             if isinstance(message, Undelivered):
                 message = retries.take(message)
             elif isinstance(message, _ANSWERS):
-                if message.id is not None:
-                    retries.sent.pop(message.id, None)
+                if message.id is not None and not retries.settle(message.id):
+                    message = None  # an earlier attempt was answered already
             elif message is not None and (ended := ended_subscription(message, retries.sent)) is not None:
-                del retries.sent[ended]
+                retries.settle(ended)
             if message is not None:
                 return message
 

@@ -1,0 +1,247 @@
+"""What the matrix of layers and transports is made of: layers, faults, and a conversation in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Final
+
+import attrs
+import trio
+from opentelemetry.sdk.trace import TracerProvider
+
+from trioxport import (
+    Connection,
+    ErrorResponse,
+    Message,
+    Notification,
+    Request,
+    Response,
+    Target,
+    TransportError,
+    Undelivered,
+    open_transport,
+    serve_transport,
+)
+from trioxport._backoff import Backoff
+from trioxport._supervisor import open_tasks
+from trioxport.abc import Layer
+from trioxport.layers import (
+    Batching,
+    CircuitBreaker,
+    Compression,
+    Logging,
+    Metrics,
+    Rate,
+    RateLimit,
+    Retry,
+    Signing,
+    Tap,
+    Timeout,
+    Tracing,
+)
+from trioxport.testing import Faults, Link
+
+_TRACERS: Final = TracerProvider(shutdown_on_exit=False)
+
+LAYERS: Final[dict[str, Callable[[], Layer]]] = {
+    "logging": Logging,
+    "tracing": lambda: Tracing(_TRACERS),
+    "metrics": Metrics,
+    "retry": lambda: Retry(3, deadline=5.0, backoff=Backoff(base=0.05, cap=0.2), random=Random(1)),
+    "breaker": lambda: CircuitBreaker(4, 0.5),
+    "timeout": lambda: Timeout(2.0),
+    "rate limit": lambda: RateLimit(Rate(5000, burst=20), Rate(5000, burst=20)),
+    "batching": Batching,
+    "compression": lambda: Compression(min_size=64),
+    "signing": lambda: Signing({"key": b"a secret of thirty-two bytes or so"}),
+    "tap": lambda: Tap(lambda line: None),
+}
+"""Each makes a new layer; message layers before frame layers. A layer that is not here is not in the matrix."""
+
+ALL: Final = "all of them"
+STACKS: Final = (*LAYERS, ALL)
+
+REQUESTS: Final = 8
+NOTES: Final = 6
+
+
+def stack(name: str) -> list[Layer]:
+    """The layers of one side, made anew."""
+    return [make() for make in LAYERS.values()] if name == ALL else [LAYERS[name]()]
+
+
+def faults(seed: int, slowest: float) -> Faults:
+    """Faults of every kind, more of some than of others, by seed; ``slowest`` is how long a frame may be held up."""
+    dice = Random(seed)
+    kinds = {kind: dice.choice((0.0, 0.0, 0.1)) for kind in ("drop", "duplicate", "corrupt", "truncate")}
+    return Faults(seed, cut=dice.choice((0.0, 0.0, 0.02)), delay=dice.choice((0.0, slowest)), **kinds)
+
+
+@attrs.define
+class Talk:
+    """One side of a conversation: it asks, answers and notes, and keeps count of what settles.
+
+    Args:
+        connection: Its connection.
+        faulty: Whether anything may get lost: then some requests of this side are to stay unanswered too.
+        patience: Seconds that it waits for answers, and for the other side to be done asking.
+    """
+
+    connection: Connection
+    faulty: bool
+    patience: float
+    accepted: set[object] = attrs.Factory(set[object])
+    settled: dict[object, object] = attrs.Factory(dict[object, object])
+    noted: list[int] = attrs.Factory(list[int])
+    changed: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
+    other_is_done: bool = False
+    over: bool = False
+
+    async def run(self, *, half_closes: bool) -> None:
+        """Converse until the other side is done; ``half_closes``: say first that this one is."""
+        async with open_tasks() as tasks:
+            tasks.start_soon(self._receive, tasks)
+            async with open_tasks() as senders:
+                senders.start_soon(self._ask, range(0, REQUESTS, 2))
+                senders.start_soon(self._ask, range(1, REQUESTS, 2))
+                senders.start_soon(self._note)
+            with trio.move_on_after(self.patience):
+                await self._until(lambda: self.over or self.accepted <= self.settled.keys())
+            await self._send(Notification("done"))
+            with trio.move_on_after(self.patience):
+                await self._until(lambda: self.over or self.other_is_done)
+            if half_closes:
+                await self.connection.tx.aclose()
+            await self._until(lambda: self.over)
+        await self._receive_the_rest()
+        self._check()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self.changed.park()
+
+    async def _ask(self, ids: range) -> None:
+        for request_id in ids:
+            silent = self.faulty and request_id % 5 == 0
+            method = "tools/silent" if silent else ("tools/call", "tools/list", "resources/read")[request_id % 3]
+            await self._send(Request(request_id, method, {"text": "x" * request_id * 10}))
+
+    async def _note(self) -> None:
+        for number in range(NOTES):
+            await self._send(Notification("note", {"number": number, "check": number * 7919}))
+
+    async def _answer(self, request: Request) -> None:
+        if request.method == "tools/silent":
+            return
+        if request.method == "resources/read":
+            await self._send(ErrorResponse(request.id, -32002, "no such resource"))
+        else:
+            await self._send(Response(request.id, {"method": request.method}))
+
+    async def _send(self, message: Message) -> None:
+        request_id = message.id if isinstance(message, Request) else None
+        if request_id is not None:
+            self.accepted.add(request_id)
+        try:
+            await self.connection.tx.send(message)
+        except (TransportError, trio.ClosedResourceError):
+            self.accepted.discard(request_id)
+            assert self.faulty, f"{message} was refused"
+            assert request_id not in self.settled, f"{message} was refused, and settled by {self.settled[request_id]}"
+
+    async def _receive(self, tasks: trio.Nursery) -> None:
+        try:
+            async for message in self.connection.rx:
+                self._take(message, tasks)
+                self.changed.unpark_all()
+        except TransportError:
+            assert self.faulty
+        self.over = True
+        self.changed.unpark_all()
+
+    def _take(self, message: object, tasks: trio.Nursery | None) -> None:
+        if isinstance(message, Request):
+            if tasks is not None:
+                tasks.start_soon(self._answer, message)
+        elif isinstance(message, Notification):
+            self.other_is_done |= message.method == "done"
+            params = message.params if isinstance(message.params, dict) else {}
+            number = params.get("number")
+            if isinstance(number, int) and params.get("check") == number * 7919:  # else it is corrupted
+                self.noted.append(number)
+        elif isinstance(message, Response | ErrorResponse) and message.id is not None:
+            assert message.id in self.accepted, f"{message} settles nothing: {self}"
+            assert message.id not in self.settled, f"{message} settles again what {self.settled[message.id]} did"
+            self.settled[message.id] = message
+
+    async def _receive_the_rest(self) -> None:
+        """What was sent after the end had come settles all the same."""
+        try:
+            while True:
+                self._take(await self.connection.rx.receive(), None)
+        except (trio.EndOfChannel, TransportError):
+            return
+
+    def _check(self) -> None:
+        assert self.settled.keys() == self.accepted, f"never settled: {self.accepted - self.settled.keys()}"
+        assert self.noted == sorted(self.noted)
+        if not self.faulty:
+            assert self.noted == list(range(NOTES))
+            assert self.accepted == set(range(REQUESTS))
+            undelivered = [each for each in self.settled.values() if isinstance(each, Undelivered)]
+            assert not undelivered, f"came back: {undelivered}"
+
+
+async def converse(link: Link, name: str, seed: int | None = None, *, patience: float = 10.0) -> None:
+    """A client and a server with the same layers talk over ``link``, with the faults of ``seed`` on both sides.
+
+    Raises an ``AssertionError`` if either side sees the contract broken.
+    """
+    if link.server is None:
+        return await _be_client(link.target(""), name, seed, patience)
+    problems: list[AssertionError] = []
+    served = trio.Event()
+
+    async def handler(connection: Connection) -> None:
+        try:
+            await Talk(connection, seed is not None, patience).run(half_closes=False)
+        except AssertionError as error:
+            problems.append(error)
+        finally:
+            served.set()
+
+    async def serve(task_status: trio.TaskStatus[list[str]]) -> None:
+        layers = _layers(name, seed, patience)
+        await serve_transport(handler, link.server or "", layers=layers, close_timeout=1.0, task_status=task_status)
+
+    async with open_tasks() as tasks:
+        address: list[str] = await tasks.start(serve)
+        await _be_client(link.target(address[0] if address else ""), name, seed, patience)
+        await served.wait()
+        tasks.cancel_scope.cancel()
+    if problems:
+        raise problems[0]
+    return None
+
+
+async def _be_client(target: Target, name: str, seed: int | None, patience: float) -> None:
+    try:
+        async with open_transport(target, layers=_layers(name, seed, patience), close_timeout=1.0) as connection:
+            await Talk(connection, seed is not None, patience).run(half_closes=True)
+    except TransportError:
+        if seed is None:
+            raise
+
+
+def _layers(name: str, seed: int | None, patience: float) -> list[Layer]:
+    return stack(name) if seed is None else [*stack(name), faults(seed, patience / 30)]
+
+
+async def serve_side(name: str, seed: int | None, patience: float = 0.2) -> None:
+    """The server's side over this process's standard input and output. Raises as :func:`converse` does."""
+
+    async def handler(connection: Connection) -> None:
+        await Talk(connection, seed is not None, patience).run(half_closes=False)
+
+    await serve_transport(handler, "stdio:", layers=_layers(name, seed, patience), close_timeout=1.0)
