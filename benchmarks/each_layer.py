@@ -30,6 +30,7 @@ from trioxport.layers import (
     Tap,
     Timeout,
     Tracing,
+    Validation,
 )
 
 
@@ -59,6 +60,7 @@ CASES: Final = (
     Case("Tracing, sampled", lambda: _tracing(ALWAYS_ON), 25.0),
     Case("Tracing, not sampled", lambda: _tracing(ALWAYS_OFF), 4.0),
     Case("Metrics", Metrics, 4.0),
+    Case("Validation, of the shape", Validation),
     Case("Retry", Retry, 3.0),
     Case("CircuitBreaker", CircuitBreaker, 3.0),
     Case("Timeout", Timeout, 3.0),

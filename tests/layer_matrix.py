@@ -39,6 +39,7 @@ from trioxport.layers import (
     Tap,
     Timeout,
     Tracing,
+    Validation,
 )
 from trioxport.testing import Faults, Link
 
@@ -48,6 +49,7 @@ LAYERS: Final[dict[str, Callable[[], Layer]]] = {
     "logging": Logging,
     "tracing": lambda: Tracing(_TRACERS),
     "metrics": Metrics,
+    "validation": Validation,
     "retry": lambda: Retry(3, deadline=5.0, backoff=Backoff(base=0.05, cap=0.2), random=Random(1)),
     "breaker": lambda: CircuitBreaker(4, 0.5),
     "timeout": lambda: Timeout(2.0),
