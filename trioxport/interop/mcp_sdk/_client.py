@@ -16,8 +16,8 @@ from trioxport.opening import open_transport
 Options = ParamSpec("Options")
 Streams: TypeAlias = tuple[SDKReadStream, SDKWriteStream]
 
-_OURS: Final = ("mcp-protocol-version", "mcp-session-id", "mcp-method", "mcp-name")
-"""Headers that the SDK writes for its own HTTP transport, and that ours reads from the message itself."""
+_PROTOCOL: Final = "mcp-"
+"""How the headers begin that the SDK writes for its own HTTP transport, and that ours knows from the messages."""
 
 
 def _with_options_of(
@@ -51,5 +51,5 @@ def _nothing_known(message: Incoming) -> MessageMetadata:
 def _to_wire(metadata: MessageMetadata) -> Mapping[str, Any]:
     if not isinstance(metadata, ClientMessageMetadata):
         return NOTHING
-    headers = {name: value for name, value in (metadata.headers or {}).items() if name.lower() not in _OURS}
+    headers = {name: value for name, value in (metadata.headers or {}).items() if not name.lower().startswith(_PROTOCOL)}
     return {"headers": headers} if headers else NOTHING
