@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 import mcp.types as types
 from mcp.server.mcpserver import MCPServer
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, JsonValue
 
 
 def _png() -> bytes:
@@ -58,7 +58,7 @@ class Defaults(BaseModel):
     verified: bool = True
 
 
-def _titled(**titles: str) -> list[dict[str, str]]:
+def _titled(**titles: str) -> list[JsonValue]:
     return [{"const": name, "title": title} for name, title in titles.items()]
 
 
@@ -66,10 +66,10 @@ class Choices(BaseModel):
     """Every form in which a choice can be asked for."""
 
     untitledSingle: str = Field(json_schema_extra={"enum": ["option1", "option2", "option3"]})  # noqa: N815
-    titledSingle: str = Field(json_schema_extra={"oneOf": [*_titled(value1="First", value2="Second")]})  # noqa: N815
+    titledSingle: str = Field(json_schema_extra={"oneOf": _titled(value1="First", value2="Second")})  # noqa: N815
     legacyEnum: str = Field(json_schema_extra={"enum": ["opt1", "opt2"], "enumNames": ["One", "Two"]})  # noqa: N815
     untitledMulti: list[str] = Field(json_schema_extra={"items": {"type": "string", "enum": ["a", "b"]}})  # noqa: N815
-    titledMulti: list[str] = Field(json_schema_extra={"items": {"anyOf": [*_titled(a="First", b="Second")]}})  # noqa: N815
+    titledMulti: list[str] = Field(json_schema_extra={"items": {"anyOf": _titled(a="First", b="Second")}})  # noqa: N815
 
 
 def add_contents(server: MCPServer) -> None:

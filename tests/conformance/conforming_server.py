@@ -67,7 +67,7 @@ def add_talk(server: MCPServer) -> None:
     async def test_missing_capability(ctx: Context) -> str:
         able = ctx.session.client_capabilities
         if able is None or able.sampling is None:
-            needed = {"requiredCapabilities": {"sampling": {}}}
+            needed: dict[str, Any] = {"requiredCapabilities": {"sampling": {}}}
             raise MCPError(types.MISSING_REQUIRED_CLIENT_CAPABILITY, "the client cannot sample", needed)
         return "sampling is there"
 
@@ -130,7 +130,7 @@ def add_legacy_requests(server: MCPServer) -> None:
     lowlevel.add_request_handler("resources/subscribe", types.SubscribeRequestParams, accept)
     lowlevel.add_request_handler("resources/unsubscribe", types.UnsubscribeRequestParams, accept)
 
-    @server.completion()
+    @server.completion()  # type: ignore[no-untyped-call, untyped-decorator]  # the SDK's own lack of types
     async def complete(
         ref: types.PromptReference | types.ResourceTemplateReference,
         argument: types.CompletionArgument,
