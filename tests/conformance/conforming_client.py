@@ -14,12 +14,14 @@ from typing import Any, Final, TypeAlias
 
 import mcp.types as types
 import trio
+from authorization import provider_for
 from mcp import Client, MCPError
 from mcp.client import ClientRequestContext
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
 from trioxport.interop.mcp_sdk import sdk_transport
+from trioxport.transports.http import Http
 
 SCENARIO: Final = os.environ.get("MCP_CONFORMANCE_SCENARIO", "")
 CONTEXT: Final[dict[str, Any]] = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}")
@@ -115,8 +117,9 @@ SCENARIOS: Final[dict[str, Scenario]] = {
 
 async def main(url: str) -> None:
     mode = "auto" if MODERN and SCENARIO not in LEGACY_ONLY else "legacy"
+    auth = await provider_for(SCENARIO, url, CONTEXT) if SCENARIO.startswith("auth/") else None
     async with Client(
-        sdk_transport(url),
+        sdk_transport(Http(url, auth=auth)),
         mode=mode,
         elicitation_callback=accept_defaults,
         sampling_callback=sample_nothing,
