@@ -167,6 +167,8 @@ class _MessageReceive(ReceiveChannel[Incoming]):
             message = frame.message or self._decode_payload(frame.payload)
         except (DecodeError, ProtocolViolation, MessageTooLarge) as error:
             return self._refuse(frame, error)
+        if frame.headers is not None:
+            message = attrs.evolve(message, metadata={**message.metadata, "headers": frame.headers})
         if isinstance(message, Notification):
             self._in_flight.settle_cancelled(message, by_peer=True)
         elif isinstance(message, _ANSWERS) and not self._settles(message):

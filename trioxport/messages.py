@@ -61,7 +61,10 @@ class Request:
             key keeps it. Known are ``"headers"``, a mapping of text to text that goes where the wire has a place for
             it (the HTTP headers of this message's POST); ``"timeout"``, in seconds, in place of that of a ``Timeout``
             layer; and ``"related_request"``, on a server: the id of the request in flight that this message
-            belongs to. The headers are not shown: they may hold credentials.
+            belongs to. What was received has the ``"headers"`` that came with it, and over legacy HTTP a request has
+            functions without arguments: ``"unanswered"``, to call if no answer will follow, and, where events are
+            kept, ``"close_stream"`` and ``"close_standalone_stream"``, which let the client go and come back for the
+            rest. The headers are not shown: they may hold credentials.
     """
 
     id: RequestId

@@ -51,5 +51,7 @@ def _nothing_known(message: Incoming) -> MessageMetadata:
 def _to_wire(metadata: MessageMetadata) -> Mapping[str, Any]:
     if not isinstance(metadata, ClientMessageMetadata):
         return NOTHING
-    headers = {name: value for name, value in (metadata.headers or {}).items() if not name.lower().startswith(_PROTOCOL)}
+    headers = {
+        name: value for name, value in (metadata.headers or {}).items() if not name.lower().startswith(_PROTOCOL)
+    }
     return {"headers": headers} if headers else NOTHING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import trio
@@ -11,8 +12,9 @@ from mcp.shared.message import MessageMetadata, ServerMessageMetadata
 
 from trioxport.config import Target
 from trioxport.connection import Connection
+from trioxport.interop.mcp_sdk._context import introduce, metadata_of
+from trioxport.interop.mcp_sdk._exchange import serve_exchange
 from trioxport.interop.mcp_sdk._streams import SDKReadStream, SDKWriteStream
-from trioxport.messages import Incoming
 from trioxport.opening import serve_transport
 
 
@@ -32,9 +34,13 @@ async def serve_sdk(
     async with lowlevel.lifespan(lowlevel) as lifespan:
 
         async def handle(connection: Connection) -> None:
+            introduce(connection)
+            if connection.info.era == "modern":
+                await serve_exchange(lowlevel, connection, lifespan)
+                return
             await serve_dual_era_loop(
                 lowlevel,
-                SDKReadStream(connection.rx, _received),
+                SDKReadStream(connection.rx, partial(metadata_of, connection)),
                 SDKWriteStream(connection.tx, _sent),
                 lifespan_state=lifespan,
                 session_id=connection.info.session_id,
@@ -47,10 +53,6 @@ def _lowlevel(server: Server[Any] | MCPServer) -> Server[Any]:
     if isinstance(server, MCPServer):
         return server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # the SDK has no public name for it yet
     return server
-
-
-def _received(message: Incoming) -> MessageMetadata:
-    return None
 
 
 def _sent(metadata: MessageMetadata) -> dict[str, Any]:

@@ -5,10 +5,11 @@ Specification 2025-11-25, basic/transports, section Streamable HTTP; batches: 20
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
+import attrs
 import trio
 
 from trioxport.frames import Frame
@@ -67,11 +68,22 @@ class Legacy:
                 return
             stream = session.open_stream(requests)
             try:
-                await session.deliver(frames)
+                await session.deliver([self._with_ways(frame, session, stream) for frame in frames])
                 await self._answer(exchange, session, stream)
             except BaseException:
                 session.abandon(stream)
                 raise
+
+    def _with_ways(self, frame: Frame, session: Session, stream: PostStream) -> Frame:
+        """A request, with what its handler may do to the stream that it came by."""
+        request = frame.message
+        if not isinstance(request, Request):
+            return frame
+        ways: dict[str, Callable[[], None]] = {"unanswered": partial(session.give_up, stream, request.id)}
+        if session.terms.store is not None:
+            ways["close_stream"] = partial(self._let_go, stream)
+            ways["close_standalone_stream"] = partial(self._let_go, session.standalone)
+        return attrs.evolve(frame, message=attrs.evolve(request, metadata={**request.metadata, **ways}))
 
     async def listen(self, exchange: Exchange, session: Session, last_event_id: str | None) -> None:
         """Follow the standalone stream of a session, or go on with any of its streams behind an event."""
@@ -130,5 +142,12 @@ class Legacy:
     async def _release(self, reader: Reader, hold: float) -> None:
         """Let the client go after a while: it comes back for the rest."""
         await trio.sleep(hold)
+        self._dismiss(reader)
+
+    def _let_go(self, stream: Stream) -> None:
+        if stream.reader is not None:
+            self._dismiss(stream.reader)
+
+    def _dismiss(self, reader: Reader) -> None:
         reader.last_words = b"retry: %d\n\n" % round(self._config.retry * 1000)
         reader.supersede()

@@ -166,6 +166,11 @@ class Session:
         self._requests.pop(request_id, None)
         return not stream.open
 
+    def give_up(self, stream: PostStream, request_id: RequestId) -> None:
+        """The handler will not answer a request: its client cancelled it, and waits for the end of the stream."""
+        if request_id in stream.open and self._settle(stream, request_id):
+            stream.end()
+
     def opened(self, message: Response | ErrorResponse, scope: Scope) -> None:
         """The ``initialize`` is answered: from now on the session has a version, unless it was refused."""
         self.opening = None

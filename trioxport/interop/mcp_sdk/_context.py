@@ -1,0 +1,64 @@
+"""What a handler of the SDK learns of the connection that its request came by."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from mcp.server.auth.middleware.auth_context import auth_context_var
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
+from mcp.shared.message import ServerMessageMetadata
+from starlette.requests import Request as HTTPRequest
+
+from trioxport.connection import Connection
+from trioxport.messages import Incoming, Notification, Request
+
+
+def metadata_of(connection: Connection, message: Incoming) -> ServerMessageMetadata | None:
+    """The SDK's metadata of a message: over HTTP the request it came by, and what may be done to its stream."""
+    if not isinstance(message, Request | Notification) or not connection.info.headers:
+        return None
+    noted = message.metadata
+    return ServerMessageMetadata(
+        request_context=_http_request(connection, noted.get("headers", connection.info.headers)),
+        close_sse_stream=_awaitable(noted.get("close_stream")),
+        close_standalone_sse_stream=_awaitable(noted.get("close_standalone_stream")),
+        on_request_unanswered=_awaitable(noted.get("unanswered")),
+    )
+
+
+def _awaitable(function: Callable[[], None] | None) -> Callable[[], Awaitable[None]] | None:
+    if function is None:
+        return None
+
+    async def call() -> None:
+        function()
+
+    return call
+
+
+def _http_request(connection: Connection, headers: dict[str, str]) -> HTTPRequest:
+    """A request as Starlette has it, which is what handlers expect; its body is read already."""
+    scope: dict[str, Any] = {
+        "type": "http",
+        "method": "POST",
+        "path": "/",
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers.items()],
+    }
+    if (user := _user(connection)) is not None:
+        scope["user"] = user
+    return HTTPRequest(scope)
+
+
+def introduce(connection: Connection) -> None:
+    """Tell the SDK who the client is, for all that this task does and starts."""
+    auth_context_var.set(_user(connection))
+
+
+def _user(connection: Connection) -> AuthenticatedUser | None:
+    principal = connection.info.principal
+    if principal is None:
+        return None
+    return AuthenticatedUser(AccessToken(token="", client_id=principal, subject=principal, scopes=[]))

@@ -1,0 +1,143 @@
+"""One request of the modern era over HTTP: a connection of its own, for which the SDK has a driver of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import anyio
+import attrs
+import mcp_types as types
+import trio
+from mcp.server import Server
+from mcp.server.connection import Connection as SDKConnection
+from mcp.server.runner import modern_error_data, serve_one
+from mcp.shared.dispatcher import CallOptions
+from mcp.shared.exceptions import NoBackChannelError
+from mcp.shared.inbound import (
+    InboundLadderRejection,
+    InboundModernRoute,
+    classify_inbound_request,
+    validate_mcp_param_headers,
+)
+from mcp.shared.message import MessageMetadata
+from mcp.shared.transport_context import TransportContext
+from trio.abc import SendChannel
+
+from trioxport._rpc import meta_of
+from trioxport.connection import Connection
+from trioxport.interop.mcp_sdk._context import metadata_of
+from trioxport.messages import ErrorResponse, Message, Notification, Request, Response
+
+LISTING_PAGES: Final = 100
+"""How far a listing of tools is followed."""
+
+
+@attrs.define(eq=False)
+class _Exchange:
+    """The SDK's ``DispatchContext`` of one request: what its handler may say before it answers."""
+
+    tx: SendChannel[Message]
+    request: Request
+    transport: TransportContext
+    message_metadata: MessageMetadata
+    can_send_request: bool = attrs.field(default=False, init=False)
+    cancel_requested: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+
+    @property
+    def request_id(self) -> types.RequestId:
+        return self.request.id
+
+    async def send_raw_request(
+        self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
+    ) -> dict[str, Any]:
+        raise NoBackChannelError(method)
+
+    async def notify(self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None) -> None:
+        await self.tx.send(Notification(method, None if params is None else dict(params)))
+
+    async def progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
+        token = meta_of(self.request.params).get("progressToken")
+        if not isinstance(token, str | int):
+            return
+        told = {"progressToken": token, "progress": progress, "total": total, "message": message}
+        await self.notify("notifications/progress", {name: value for name, value in told.items() if value is not None})
+
+
+async def serve_exchange(server: Server[Any], connection: Connection, lifespan: Any) -> None:
+    """Answer the one request that ``connection`` brings. A notification has nobody to reach: requests stand alone."""
+    try:
+        request = await connection.rx.receive()
+    except trio.EndOfChannel:
+        return
+    if isinstance(request, Request):
+        await connection.tx.send(await _answer(server, connection, request, lifespan))
+
+
+async def _answer(
+    server: Server[Any], connection: Connection, request: Request, lifespan: Any
+) -> Response | ErrorResponse:
+    headers = connection.info.headers
+    params = request.params if isinstance(request.params, dict) else None
+    route = classify_inbound_request({"method": request.method, "params": params})
+    if isinstance(route, InboundLadderRejection):
+        return _rejected(request, route)
+    context = TransportContext(kind="streamable-http", can_send_request=False, headers=headers)
+    exchange = _Exchange(connection.tx, request, context, metadata_of(connection, request))
+    calls = _Calls(server, exchange, route, lifespan)
+    if request.method == "tools/call" and params is not None:
+        schema = await calls.input_schema(params)
+        rejection = (
+            None if schema is None else validate_mcp_param_headers(schema, params.get("arguments") or {}, headers)
+        )
+        if rejection is not None:
+            return _rejected(request, rejection)
+    try:
+        return Response(request.id, await calls.serve(request.method, params))
+    except Exception as error:
+        failure = modern_error_data(error)
+        return ErrorResponse(request.id, failure.code, failure.message, failure.data)
+
+
+def _rejected(request: Request, rejection: InboundLadderRejection) -> ErrorResponse:
+    return ErrorResponse(request.id, rejection.code, rejection.message, rejection.data)
+
+
+@attrs.frozen
+class _Calls:
+    """Calls of the server's handlers on behalf of one request."""
+
+    server: Server[Any]
+    exchange: _Exchange
+    route: InboundModernRoute
+    lifespan: Any
+
+    async def serve(self, method: str, params: Mapping[str, Any] | None) -> dict[str, Any]:
+        route = self.route
+        known = SDKConnection.from_envelope(route.protocol_version, route.client_info, route.client_capabilities)
+        return await serve_one(
+            self.server, self.exchange, method, params, connection=known, lifespan_state=self.lifespan
+        )
+
+    async def input_schema(self, params: Mapping[str, Any]) -> Any:
+        """The schema of the tool that is called, if headers have to agree with its arguments; None if none need to."""
+        name, arguments = params.get("name"), params.get("arguments")
+        mirrored = any(header.startswith("mcp-param-") for header in self.exchange.transport.headers or {})
+        if not isinstance(name, str) or not (arguments or mirrored) or not isinstance(arguments or {}, dict):
+            return None
+        look_up = self.server.get_tool_input_schema
+        return await self._listed(name, params) if look_up is None else look_up(name)
+
+    async def _listed(self, name: str, params: Mapping[str, Any]) -> Any:
+        if self.server.get_request_handler("tools/list") is None:
+            return None
+        asked: dict[str, Any] = {"_meta": params.get("_meta")}
+        for _ in range(LISTING_PAGES):
+            page = await self.serve("tools/list", asked)
+            for tool in page.get("tools", ()):
+                if tool.get("name") == name:
+                    return tool.get("inputSchema")
+            if "nextCursor" not in page:
+                break
+            asked["cursor"] = page["nextCursor"]
+        return None
