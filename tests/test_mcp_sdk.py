@@ -7,16 +7,20 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import anyio
+import httpx
 import mcp.types as types
 import pytest
 import sdk_programs
 import trio
 from links import memory_link, tcp_link, tls_link, unix_link
 from mcp import Client, MCPError
+from mcp.server.auth.middleware.auth_context import get_access_token
+from mcp.server.mcpserver import Context, MCPServer
 from mcp.shared.message import SessionMessage
+from pydantic import Field
 
 from trioxport import (
     Connection,
@@ -39,6 +43,8 @@ from trioxport import (
 from trioxport.interop.mcp_sdk import sdk_transport, serve_sdk
 from trioxport.interop.mcp_sdk._convert import to_sdk
 from trioxport.testing import MakeLink
+from trioxport.transports.http import Http
+from trioxport.transports.http.server import HttpServer, MemoryEvents, Sessions
 from trioxport.transports.stdio import Stdio
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")  # the legacy era
@@ -56,15 +62,22 @@ async def served(transport: str, tmp_path: Path) -> AsyncGenerator[Target]:
     if transport == "stdio":
         yield Stdio(sys.executable, [sdk_programs.__file__, "stdio:"])
         return
+    if transport == "http":
+        async with trio.open_nursery() as nursery:
+            serve = partial(serve_sdk, sdk_programs.build_server(), "http://127.0.0.1:0/mcp")
+            addresses: list[str] = await nursery.start(serve)
+            yield addresses[0]
+            nursery.cancel_scope.cancel()
+        return
     async with LINKS[transport](tmp_path)() as link, trio.open_nursery() as nursery:
         assert link.server is not None
-        addresses: list[str] = await nursery.start(serve_sdk, sdk_programs.build_server(), link.server)
+        addresses = await nursery.start(serve_sdk, sdk_programs.build_server(), link.server)
         yield link.target(addresses[0] if addresses else "")
         nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(("mode", "name"), sdk_programs.PROGRAMS)
-@pytest.mark.parametrize("transport", [*LINKS, "stdio"])
+@pytest.mark.parametrize("transport", [*LINKS, "stdio", "http"])
 async def test_programs_see_the_same_over_every_transport(transport: str, mode: str, name: str, tmp_path: Path) -> None:
     expected = await sdk_programs.run_program(mode, name, sdk_programs.build_server)
     async with served(transport, tmp_path) as target:
@@ -186,3 +199,71 @@ def test_failures_have_the_codes_that_the_sdk_uses(cause: TransportError, code: 
     answer = to_sdk(Undelivered.of(Request(1, "r"), cause))
     assert isinstance(answer, types.JSONRPCError)
     assert answer.error.code == code
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_a_handler_sees_the_http_request_that_it_answers_and_who_sent_it(
+    mode: str, nursery: trio.Nursery
+) -> None:
+    server = MCPServer("who")
+
+    @server.tool()
+    async def who(ctx: Context) -> dict[str, str | None]:
+        request, token = ctx.request_context.request, get_access_token()
+        assert request is not None
+        return {"call": request.headers.get("x-call"), "client": None if token is None else token.client_id}
+
+    [address] = await nursery.start(serve_sdk, server, "http://127.0.0.1:0/mcp")
+    client = Http(address, headers={"x-call": "one"})
+    async with Client(sdk_transport(client), mode=mode) as session:
+        seen = await session.call_tool("who", {})
+    assert seen.structured_content == {"call": "one", "client": None}
+
+
+async def test_a_tool_lets_its_client_go_and_the_client_comes_back_for_the_answer(nursery: trio.Nursery) -> None:
+    server = MCPServer("polled")
+
+    @server.tool()
+    async def slow(ctx: Context) -> str:
+        await ctx.close_sse_stream()
+        return "done"
+
+    target = HttpServer("http://127.0.0.1:0/mcp", events=MemoryEvents(), sessions=Sessions(retry=0.01))
+    [address] = await nursery.start(serve_sdk, server, target)
+    async with Client(sdk_transport(address), mode="legacy") as client:
+        assert (await client.call_tool("slow", {})).structured_content == {"result": "done"}
+
+
+async def test_a_header_that_contradicts_its_argument_is_refused_before_the_tool_runs(nursery: trio.Nursery) -> None:
+    server, called = MCPServer("mirrored"), []
+
+    @server.tool()
+    def find(region: Annotated[str, Field(json_schema_extra={"x-mcp-header": "Region"})]) -> str:
+        called.append(region)
+        return region
+
+    [address] = await nursery.start(serve_sdk, server, "http://127.0.0.1:0/mcp")
+    async with Client(sdk_transport(address)) as client:
+        await client.list_tools()
+        assert (await client.call_tool("find", {"region": "eu"})).structured_content == {"result": "eu"}
+        contradiction = {"Mcp-Param-Region": "us", **_modern_fields("find")}
+        async with httpx.AsyncClient() as http:
+            answer = await http.post(address, json=_modern_call("find", {"region": "eu"}), headers=contradiction)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, types.HEADER_MISMATCH)
+    assert called == ["eu"]
+
+
+def _modern_fields(tool: str) -> dict[str, str]:
+    return {
+        "Accept": "application/json, text/event-stream",
+        "MCP-Protocol-Version": "2026-07-28",
+        "Mcp-Method": "tools/call",
+        "Mcp-Name": tool,
+    }
+
+
+def _modern_call(tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    key = "io.modelcontextprotocol/"
+    meta = {key + "protocolVersion": "2026-07-28", key + "clientCapabilities": {}}
+    params = {"name": tool, "arguments": arguments, "_meta": meta}
+    return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}

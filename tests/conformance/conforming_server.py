@@ -1,6 +1,6 @@
 """The server under the conformance suite: the SDK's ``MCPServer`` on trioxport's HTTP, in both eras.
 
-Its argument is the target; it writes the address that it serves on as its only line.
+Its argument is the URL to serve; it writes the address that it serves on as its only line.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.prompts.base import Prompt
 from mcp.shared.exceptions import MCPDeprecationWarning
 from pydantic import BaseModel, Field
-from round_trips import add_round_trips
+from round_trips import NAME, add_round_trips, ask
 
 from trioxport.interop.mcp_sdk import serve_sdk
+from trioxport.transports.http.server import HttpServer, MemoryEvents, Sessions
 
 
 def build_server() -> MCPServer:
@@ -40,18 +41,33 @@ def add_talk(server: MCPServer) -> None:
 
     @server.tool()
     async def test_tool_with_logging(ctx: Context) -> str:
+        """Logs three steps."""
         for step in ("started", "processing data", "completed"):
             await ctx.info(f"Tool {step}")
         return "logged"
 
     @server.tool()
+    async def test_logging_tool(ctx: Context) -> str:
+        """Logs, for clients that want to hear it."""
+        await ctx.info("logged")
+        return "logged"
+
+    @server.tool()
+    async def test_streaming_elicitation(ctx: Context) -> str | types.InputRequiredResult:
+        """Reports a step, then asks the user for a name."""
+        await ctx.report_progress(1, 2)
+        return ask(user_name=NAME) if ctx.input_responses is None else "answered"
+
+    @server.tool()
     async def test_tool_with_progress(ctx: Context) -> str:
+        """Reports three steps."""
         for done in (0, 50, 100):
             await ctx.report_progress(done, 100, f"{done} of 100")
         return "done"
 
     @server.tool()
     async def test_reconnection(ctx: Context) -> str:
+        """Lets its client go and come back for the answer."""
         await ctx.info("Before the stream is closed")
         await ctx.close_sse_stream()
         await ctx.info("After the stream was closed")
@@ -61,10 +77,12 @@ def add_talk(server: MCPServer) -> None:
     def test_x_mcp_header(
         region: Annotated[str, Field(json_schema_extra={"x-mcp-header": "Region"})] = "none",
     ) -> str:
+        """Takes an argument that is mirrored in a header."""
         return region
 
     @server.tool()
     async def test_missing_capability(ctx: Context) -> str:
+        """Needs a client that can sample."""
         able = ctx.session.client_capabilities
         if able is None or able.sampling is None:
             needed: dict[str, Any] = {"requiredCapabilities": {"sampling": {}}}
@@ -82,6 +100,7 @@ def add_questions(server: MCPServer) -> None:
 
     @server.tool()
     async def test_sampling(prompt: str, ctx: Context) -> str:
+        """Asks the model."""
         said = types.SamplingMessage(role="user", content=types.TextContent(text=prompt))
         result = await ctx.session.create_message([said], max_tokens=100, related_request_id=ctx.request_id)
         assert isinstance(result.content, types.TextContent)
@@ -89,14 +108,17 @@ def add_questions(server: MCPServer) -> None:
 
     @server.tool()
     async def test_elicitation(message: str, ctx: Context) -> str:
+        """Asks the user."""
         return await elicit(ctx, message, Answer)
 
     @server.tool()
     async def test_elicitation_sep1034_defaults(ctx: Context) -> str:
+        """Asks the user, and suggests answers."""
         return await elicit(ctx, "Please review", Defaults)
 
     @server.tool()
     async def test_elicitation_sep1330_enums(ctx: Context) -> str:
+        """Lets the user choose."""
         return await elicit(ctx, "Please choose", Choices)
 
 
@@ -108,6 +130,7 @@ def add_changes(server: MCPServer) -> None:
 
     @server.tool()
     async def test_trigger_tool_change(ctx: Context) -> str:
+        """Changes the list of tools."""
         server.add_tool(passing, name="test_passing_tool")
         server.remove_tool("test_passing_tool")
         await ctx.notify_tools_changed()
@@ -115,6 +138,7 @@ def add_changes(server: MCPServer) -> None:
 
     @server.tool()
     async def test_trigger_prompt_change(ctx: Context) -> str:
+        """Changes the list of prompts."""
         server.add_prompt(Prompt.from_function(passing, name="test_passing_prompt"))
         server.remove_prompt("test_passing_prompt")
         await ctx.notify_prompts_changed()
@@ -139,7 +163,8 @@ def add_legacy_requests(server: MCPServer) -> None:
         return types.Completion(values=["paris", "park"], total=2, has_more=False)
 
 
-async def main(target: str) -> None:
+async def main(url: str) -> None:
+    target = HttpServer(url, events=MemoryEvents(), sessions=Sessions(retry=0.1))
     async with trio.open_nursery() as nursery:
         addresses = await nursery.start(partial(serve_sdk, build_server(), target))
         sys.stdout.write(f"{addresses[0]}\n")

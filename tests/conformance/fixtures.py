@@ -77,22 +77,27 @@ def add_contents(server: MCPServer) -> None:
 
     @server.tool()
     def test_simple_text() -> str:
+        """Answers with a text."""
         return "This is a simple text response for testing."
 
     @server.tool()
     def test_image_content() -> list[types.ImageContent]:
+        """Answers with an image."""
         return [IMAGE]
 
     @server.tool()
     def test_audio_content() -> list[types.AudioContent]:
+        """Answers with a sound."""
         return [AUDIO]
 
     @server.tool()
     def test_embedded_resource() -> list[types.EmbeddedResource]:
+        """Answers with a resource."""
         return [embedded("test://embedded-resource", "This is an embedded resource content.")]
 
     @server.tool()
     def test_multiple_content_types() -> list[types.TextContent | types.ImageContent | types.EmbeddedResource]:
+        """Answers with a text, an image and a resource."""
         data = json.dumps({"test": "data", "value": 123})
         return [
             text("Multiple content types test:"),
@@ -102,6 +107,7 @@ def add_contents(server: MCPServer) -> None:
 
     @server.tool()
     def test_error_handling() -> str:
+        """Fails."""
         raise RuntimeError("This tool intentionally returns an error for testing")
 
     @server.resource("test://static-text", mime_type="text/plain")
@@ -122,19 +128,23 @@ def add_contents(server: MCPServer) -> None:
 
     @server.prompt()
     def test_simple_prompt() -> str:
+        """A prompt without arguments."""
         return "This is a simple prompt for testing."
 
     @server.prompt()
     def test_prompt_with_arguments(arg1: str, arg2: str) -> str:
+        """A prompt that repeats its arguments."""
         return f"Prompt with arguments: arg1='{arg1}', arg2='{arg2}'"
 
     @server.prompt()
     def test_prompt_with_embedded_resource(resourceUri: str) -> list[dict[str, Any]]:  # noqa: N803
+        """A prompt about a resource."""
         content = embedded(resourceUri, "Embedded resource content for testing.")
         return [_said(content), _said(text("Please process the embedded resource above."))]
 
     @server.prompt()
     def test_prompt_with_image() -> list[dict[str, Any]]:
+        """A prompt about an image."""
         return [_said(IMAGE), _said(text("Please analyze the image above."))]
 
 

@@ -50,11 +50,13 @@ def ask(state: str | None = None, /, **inputs: types.InputRequest) -> Needed:
 def add_round_trips(server: MCPServer) -> None:
     @server.tool()
     async def test_input_required_result_elicitation(ctx: Context) -> str | Needed:
+        """Asks the user for a name."""
         name = filled(ctx, "user_name").get("name")
         return f"Hello, {name}!" if name else ask(user_name=NAME)
 
     @server.tool()
     async def test_input_required_result_sampling(ctx: Context) -> str | Needed:
+        """Asks the model a question."""
         answer = (ctx.input_responses or {}).get("capital_question")
         if isinstance(answer, types.CreateMessageResult):
             return f"The model said: {answer.content}"
@@ -62,26 +64,31 @@ def add_round_trips(server: MCPServer) -> None:
 
     @server.tool()
     async def test_input_required_result_list_roots(ctx: Context) -> str | Needed:
+        """Asks for the roots."""
         return "Thanks for the roots" if answered(ctx, "client_roots") else ask(client_roots=ROOTS)
 
     @server.tool()
     async def test_input_required_result_request_state(ctx: Context) -> str | Needed:
+        """Asks for a confirmation, and knows it again by its state."""
         if answered(ctx, "confirm") and ctx.request_state == "first":
             return "state-ok"
         return ask("first", confirm=CONFIRM)
 
     @server.tool()
     async def test_input_required_result_tampered_state(ctx: Context) -> str | Needed:
+        """Refuses a state that it did not make."""
         return ask("first", confirm=CONFIRM) if ctx.request_state is None else f"state-ok {ctx.request_state}"
 
     @server.tool()
     async def test_input_required_result_multiple_inputs(ctx: Context) -> str | Needed:
+        """Asks for three things at once."""
         if answered(ctx, "user_name", "greeting", "client_roots"):
             return "All there"
         return ask("several", user_name=NAME, greeting=sampling("Greet me"), client_roots=ROOTS)
 
     @server.tool()
     async def test_input_required_result_multi_round(ctx: Context) -> str | Needed:
+        """Asks for one thing after the other."""
         state: dict[str, Any] = json.loads(ctx.request_state or "{}")
         if "name" in state and answered(ctx, "step2"):
             return f"{state['name']} likes {filled(ctx, 'step2').get('color')}"
@@ -103,6 +110,7 @@ def add_round_trips(server: MCPServer) -> None:
 
     @server.prompt()
     async def test_input_required_result_prompt(ctx: Context) -> str | Needed:
+        """A prompt that asks for its context."""
         context = filled(ctx, "user_context").get("context")
         if context:
             return f"Use the following context: {context}"

@@ -89,7 +89,7 @@ def run(role: Role, revision: str) -> Outcome:
 @contextmanager
 def _server() -> Generator[str]:
     command = [sys.executable, str(HERE / "conforming_server.py"), "http://127.0.0.1:0/mcp"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
         try:
             yield server.stdout.readline().strip()

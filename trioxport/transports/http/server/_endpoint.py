@@ -47,7 +47,6 @@ class Endpoint:
         capacity = max(1, terms.limits.max_buffered_messages)
         stall = config.bounds.write_timeout
         self._modern = Manners(config.keep_alive, StreamTerms("", "", None, capacity, stall))
-        self._supported: tuple[str, ...] = MODERN_VERSIONS
         self._serving = 0
         self._changed = trio.lowlevel.ParkingLot()
         self._accept: Accept | None = None
@@ -58,7 +57,6 @@ class Endpoint:
         if config.sessions is not None:
             self._registry = SessionRegistry(config.sessions, config.events, capacity, terms.close_timeout)
             self._legacy = Legacy(self._registry, self._watch, config.keep_alive)
-            self._supported += LEGACY_VERSIONS
             if config.sse is not None:
                 limit = terms.limits.max_message_size
                 self._sse = HttpSse(config.sse, self._registry, self._watch, config.keep_alive, limit)
@@ -158,7 +156,7 @@ class Endpoint:
             await legacy.post(exchange, session, [frame])
 
     async def _post_modern(self, exchange: Exchange, payload: bytes, message: Message, accept: Accept) -> None:
-        version = check_modern(exchange, message, self._supported)
+        version = check_modern(exchange, message)
         assert isinstance(message, Request | Notification)
         request = ModernRequest(exchange, payload, message, version, self._modern)
         self._requests.add(request)

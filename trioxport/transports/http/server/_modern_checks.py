@@ -5,8 +5,6 @@ Specification 2026-07-28, basic/transports/streamable-http, section Server Valid
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from trioxport._negotiation import LEGACY_VERSIONS, MODERN_VERSIONS
 from trioxport._rpc import HEADER_MISMATCH, INVALID_PARAMS, META, UNSUPPORTED_VERSION, members_of, meta_of
 from trioxport.messages import Message, Notification, Request
@@ -28,8 +26,11 @@ def is_modern(exchange: Exchange, message: Message) -> bool:
     return version is not None and version not in LEGACY_VERSIONS
 
 
-def check_modern(exchange: Exchange, message: Message, supported: Sequence[str]) -> str:
-    """The revision of a message that may be served. Raises ``Refusal``."""
+def check_modern(exchange: Exchange, message: Message) -> str:
+    """The revision of a message that may be served. Raises ``Refusal``.
+
+    The versions that it names for another one are those that ``server/discover`` lists: none that takes a handshake.
+    """
     if not isinstance(message, Request | Notification):
         raise Refusal(400, "A client sends no responses in the modern era")
     request_id = message.id if isinstance(message, Request) else None
@@ -43,7 +44,7 @@ def check_modern(exchange: Exchange, message: Message, supported: Sequence[str])
             "This protocol version is not supported",
             code=UNSUPPORTED_VERSION,
             request_id=request_id,
-            data={"supported": list(supported), "requested": header},
+            data={"supported": list(MODERN_VERSIONS), "requested": header},
         )
     if isinstance(message, Notification):
         return header
