@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import json
-import resource
-import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import pytest
 import trio
 import trio.testing
+from conversing_http import answer_of, call, conversing
 from legacy_http import HELLO, INITIALIZE, INITIALIZED, legacy, shake_hands
-from scripted_http import Reply, Script, serving
+from scripted_http import Reply, serving
 
 from trioxport import (
     AuthenticationError,
-    Connection,
-    ConnectionLost,
     ErrorResponse,
-    HTTPStatusError,
-    Limits,
-    MessageTooLarge,
     Notification,
-    Request,
     RequestTimeout,
     Response,
     Undelivered,
@@ -33,40 +24,7 @@ from trioxport import (
 from trioxport.transports.http import Http
 
 BOUND: Final = 25.0
-META: Final = {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}
 STATUSES: Final = range(200, 505)
-MIB: Final = 1024 * 1024
-
-
-def call(number: int | str = 1, method: str = "tools/call") -> Request:
-    return Request(number, method, {"_meta": META})
-
-
-@asynccontextmanager
-async def conversing(script: Script, **options: Any) -> AsyncGenerator[Connection]:
-    """A connection to a server that does ``script``, and ``ping`` as it should be done."""
-
-    async def scripted(reply: Reply) -> None:
-        await (reply.result("fine") if reply.asked.rpc == "ping" else script(reply))
-
-    limits = Limits(max_message_size=1000)
-    async with serving(scripted) as server, open_transport(Http(server.url, **options), limits=limits) as connection:
-        yield connection
-        await goes_on(connection)
-
-
-async def goes_on(connection: Connection) -> None:
-    """Nothing more comes for what was settled, and the connection works until its orderly end."""
-    await connection.tx.send(call("after", "ping"))
-    assert await connection.rx.receive() == Response("after", "fine")
-    await connection.tx.aclose()
-    with pytest.raises(trio.EndOfChannel):
-        await connection.rx.receive()
-
-
-async def answer_of(connection: Connection, request: Request | None = None) -> Any:
-    await connection.tx.send(request or call())
-    return await connection.rx.receive()
 
 
 # Statuses.
@@ -235,130 +193,6 @@ async def test_answers_that_are_no_http(said: bytes) -> None:
             answer = await answer_of(connection)
             assert isinstance(answer, Undelivered)
             assert (answer.id, len(str(answer)) < 2000) == (1, True)
-
-
-# Streams that are cut.
-
-TEXT: Final = {"text": "é世"}
-NOTE: Final = {"jsonrpc": "2.0", "method": "note", "params": TEXT}
-EVENTS: Final = (
-    ":\r\n\r\nretry: 0\nid: 1\n\ndata: " + json.dumps(NOTE, ensure_ascii=False) + "\n\nevent: message\r\ndata: "
-).encode()
-FINAL: Final = b'{"jsonrpc": "2.0",\ndata:  "id": 1, "result": {}}\r\n\r\n'
-
-
-@pytest.mark.parametrize("how", ["close", "reset", "end"])
-async def test_a_stream_cut_after_any_byte(how: str) -> None:
-    """Also within a character and between CR and LF; after the answer it does not matter any more."""
-    stream = EVENTS + FINAL
-    complete = len(stream) - 1  # the event is complete with the CR of its empty line
-
-    async def script(reply: Reply) -> None:
-        size = reply.asked.message["params"]["size"]
-        await reply.begin_events()
-        if size:
-            await reply.chunk(stream[:size])
-        if how == "end":
-            await reply.end_events()
-        elif how == "close":
-            await reply.close()
-        else:
-            await trio.sleep(0.002)  # a reset takes with it what was not read yet
-            reply.reset()
-
-    with trio.fail_after(BOUND):
-        async with conversing(script) as connection:
-            for size in range(len(stream) + 1):
-                await connection.tx.send(Request(1, "tools/call", {"size": size, "_meta": META}))
-                answer = await connection.rx.receive()
-                if isinstance(answer, Notification):
-                    assert answer == Notification("note", TEXT)
-                    answer = await connection.rx.receive()
-                if size >= complete:
-                    assert answer == Response(1, {})
-                else:
-                    assert isinstance(answer, Undelivered)
-                    assert isinstance(answer.cause, ConnectionLost)
-                    assert answer.outcome == "unknown"
-
-
-async def test_every_line_ends_in_its_own_way() -> None:
-    async def script(reply: Reply) -> None:
-        await reply.begin_events()
-        lines = b"\xef\xbb\xbf:\r\rno colon\nid\r\ndata: " + json.dumps(NOTE).encode() + b"\r\n\r"
-        for byte in lines + b'data:{"jsonrpc": "2.0",\rdata:"id": 1,\r\ndata: "result": {}}\n\r\n':
-            await reply.chunk(bytes([byte]))
-        await reply.end_events()
-
-    with trio.fail_after(BOUND):
-        async with conversing(script) as connection:
-            assert await answer_of(connection) == Notification("note", TEXT)
-            assert await connection.rx.receive() == Response(1, {})
-
-
-# Streams without an end.
-
-
-async def test_a_line_without_an_end_takes_no_memory() -> None:
-    """It is skipped as it comes, and what follows it is understood."""
-    size = 192 * MIB
-
-    async def script(reply: Reply) -> None:
-        await reply.begin_events()
-        await reply.chunk(b"data: ")
-        block = b"x" * MIB
-        for _ in range(size // MIB):
-            await reply.chunk(block)
-        await reply.chunk(b"\n\n")
-        await reply.answer()
-        await reply.end_events()
-
-    with trio.fail_after(BOUND):
-        async with conversing(script) as connection:
-            before = peak_memory()
-            assert await answer_of(connection) == Response(1, {})
-            assert peak_memory() - before < size / 4
-            assert connection.statistics().discarded == {"MessageTooLarge": 1}
-
-
-def peak_memory() -> int:
-    """The most bytes that this process has had so far."""
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if sys.platform == "darwin" else used * 1024
-
-
-@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
-async def test_a_body_without_an_end(kind: str) -> None:
-    """JSON is left at the limit; a stream is followed for as long as a request may take."""
-    gone = trio.Event()
-
-    async def script(reply: Reply) -> None:
-        await reply.raw(f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n\r\n".encode())
-        try:
-            while True:
-                await reply.raw(b"x" * 65536)
-        finally:
-            gone.set()
-
-    with trio.fail_after(BOUND):
-        async with conversing(script, total_timeout=0.3) as connection:
-            answer = await answer_of(connection)
-            assert isinstance(answer, Undelivered)
-            assert isinstance(answer.cause, MessageTooLarge if kind.endswith("json") else RequestTimeout)
-            await gone.wait()
-
-
-async def test_a_large_refusal_is_not_read_to_its_end() -> None:
-    async def script(reply: Reply) -> None:
-        await reply.raw(b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n\r\n")
-        while True:
-            await reply.raw(b"x" * 65536)
-
-    with trio.fail_after(BOUND):
-        async with conversing(script) as connection:
-            answer = await answer_of(connection)
-            assert isinstance(answer, Undelivered)
-            assert isinstance(answer.cause, HTTPStatusError)
 
 
 # Time.

@@ -20,6 +20,7 @@ from trioxport import (
     ErrorResponse,
     HTTPStatusError,
     Limits,
+    MessageTooLarge,
     Notification,
     PermissionDenied,
     ProtocolViolation,
@@ -204,6 +205,25 @@ async def test_messages_that_are_none_and_events_of_other_kinds() -> None:
             counts = connection.statistics().discarded
             assert counts["DecodeError"] == counts["MessageTooLarge"] == 2
             assert counts["ProtocolViolation"] >= 3
+
+
+async def test_an_answer_that_is_too_large_ends_its_request() -> None:
+    async def answer(old: Old, message: Any) -> None:
+        await old.say({"jsonrpc": "2.0", "id": message["id"], "result": "x" * 2000})
+
+    with trio.fail_after(BOUND):
+        async with (
+            serving(Old(answer)) as server,
+            open_transport(
+                Http(server.url, binding="sse", max_concurrency=1), limits=Limits(max_message_size=1000)
+            ) as (tx, rx),
+        ):
+            for number in (1, 2):
+                await tx.send(Request(number, "tools/call"))
+            await tx.aclose()
+            ends = [message async for message in rx]
+            causes = {end.id: type(end.cause) for end in ends if isinstance(end, Undelivered)}
+            assert causes == {1: MessageTooLarge, 2: MessageTooLarge}
 
 
 @pytest.mark.parametrize(

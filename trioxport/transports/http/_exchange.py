@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 import attrs
@@ -211,29 +211,32 @@ class Answers:
     def heard(self, events: Sequence[Event | Oversized]) -> list[Frame]:
         """The frames of a stream that belongs to no request: answers have no place there."""
         frames: list[Frame] = []
-        for event in events:
-            if isinstance(event, Oversized):
-                frames.append(frame_of(event))
-            elif event.event == "message" and event.data:
-                frame = decoded(self.scope, event.data)
-                if isinstance(frame.message, Response | ErrorResponse):
-                    self.scope.discard(ProtocolViolation("an answer on a stream that is for no request"))
-                else:
-                    frames.append(frame)
+        for frame in messages_of(self.scope, events):
+            if frame.error is not None:
+                self.scope.discard(frame.error)
+            elif isinstance(frame.message, Response | ErrorResponse):
+                self.scope.discard(ProtocolViolation("an answer on a stream that is for no request"))
+            else:
+                frames.append(frame)
         return frames
 
     def _frames(self, exchange: Exchange, response: Head, events: Sequence[Event | Oversized]) -> list[Frame]:
         frames: list[Frame | None] = []
-        for event in events:
-            if isinstance(event, Oversized):
-                frames.append(frame_of(event))
-            elif event.event == "message" and event.data:
-                frame = decoded(self.scope, event.data)
-                if frame.message is None:
-                    frames.append(frame)
-                else:
-                    frames.append(self._frame(exchange, response, event.data, frame.message))
+        for frame in messages_of(self.scope, events):
+            if frame.message is None:
+                frames.append(self._unusable(exchange, frame))
+            else:
+                frames.append(self._frame(exchange, response, frame.payload, frame.message))
         return [frame for frame in frames if frame is not None]
+
+    def _unusable(self, exchange: Exchange, frame: Frame) -> Frame | None:
+        """What cannot be used settles this request if it was its answer, and never another one."""
+        assert frame.error is not None
+        if exchange.answered or self.scope.codec.identify(frame.payload) != exchange.request.id:
+            self.scope.discard(frame.error)
+            return None
+        exchange.answered = True
+        return attrs.evolve(frame, message=exchange.request)
 
     def _frame(self, exchange: Exchange, response: Head, payload: bytes, message: Message) -> Frame | None:
         """What a message on this request's stream is to the application; None if it may not be there."""
@@ -257,12 +260,16 @@ class Answers:
         return Frame(payload, message)
 
 
-def decoded(scope: Scope, payload: bytes) -> Frame:
-    """The message in ``payload``, or why there is none."""
-    try:
-        return Frame(payload, scope.codec.decode(payload))
-    except (DecodeError, ProtocolViolation) as error:
-        return Frame(payload, error=error)
+def messages_of(scope: Scope, events: Sequence[Event | Oversized]) -> Iterator[Frame]:
+    """The messages in the events of a stream, or why there is none."""
+    for event in events:
+        if isinstance(event, Oversized):
+            yield frame_of(event)
+        elif event.event == "message" and event.data:
+            try:
+                yield Frame(event.data, scope.codec.decode(event.data))
+            except (DecodeError, ProtocolViolation) as error:
+                yield Frame(event.data, error=error)
 
 
 async def post_one_way(wire: Wire, session: Session, frame: Frame, max_size: int) -> None:

@@ -26,9 +26,8 @@ from trioxport.frames import Frame
 from trioxport.framing.base import Oversized
 from trioxport.framing.sse import Event, EventDecoder
 from trioxport.messages import ErrorResponse, RequestId, Response
-from trioxport.transports.bytestream import frame_of
 from trioxport.transports.http import _eras, _failures
-from trioxport.transports.http._exchange import Deliver, Exchange, decoded, post_one_way
+from trioxport.transports.http._exchange import Deliver, Exchange, messages_of, post_one_way
 from trioxport.transports.http._session import EVENTS, Session
 from trioxport.transports.http._wire import Body, Head, Wire, media_type
 
@@ -132,7 +131,7 @@ class HttpSse:
             events = decoder.feed(chunk)
             while events and not self._opened.is_set():
                 self._take_endpoint(events.pop(0))
-            frames = [frame for event in events if (frame := self._frame(event)) is not None]
+            frames = [self._noted(frame) for frame in messages_of(self._scope, events)]
             if frames:
                 await self._deliver(frames)
                 self._end_answered(frames)
@@ -143,12 +142,8 @@ class HttpSse:
         self._posts = attrs.evolve(self._wire, path=_path_within_origin(self._wire, event.data))
         self._opened.set()
 
-    def _frame(self, event: Event | Oversized) -> Frame | None:
-        if isinstance(event, Oversized):
-            return frame_of(event)
-        if event.event != "message" or not event.data:
-            return None
-        frame = decoded(self._scope, event.data)
+    def _noted(self, frame: Frame) -> Frame:
+        """Learn from an answer."""
         message = frame.message
         if isinstance(message, Response) and message.id in self._waiting:
             exchange, _ = self._waiting[message.id]
@@ -157,12 +152,17 @@ class HttpSse:
         return frame
 
     def _end_answered(self, frames: list[Frame]) -> None:
-        """Wake those whose answers have been delivered."""
-        for message in (frame.message for frame in frames):
-            if isinstance(message, Response | ErrorResponse) and message.id in self._waiting:
-                exchange, answered = self._waiting[message.id]
+        """Wake those whose answers have been delivered, be it as something that cannot be used."""
+        for frame in frames:
+            message = frame.message
+            if message is None:
+                answered = self._scope.codec.identify(frame.payload)
+            else:
+                answered = message.id if isinstance(message, Response | ErrorResponse) else None
+            if answered in self._waiting:
+                exchange, event = self._waiting[answered]
                 exchange.answered = True
-                answered.set()
+                event.set()
 
 
 def _path_within_origin(wire: Wire, said: bytes) -> str:
