@@ -34,15 +34,15 @@ EFFORTS: Final[dict[Coding, tuple[int, ...]]] = {
 _MOST: Final = 64 * 1024 * 1024
 
 
-def samples() -> dict[str, bytes]:
-    """One message of about 100 kB of each kind."""
+def samples(size: int) -> dict[str, bytes]:
+    """One message of about ``size`` bytes of each kind."""
     prose = "\n".join(topics.values())
     source = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "trioxport").rglob("*.py")))
-    picture = base64.b64encode(random.Random(1).randbytes(LARGE * 3 // 4)).decode()
+    picture = base64.b64encode(random.Random(1).randbytes(size * 3 // 4)).decode()
     return {
-        "prose": _result({"type": "text", "text": prose[:LARGE]}),
-        "source": _result({"type": "text", "text": source[:LARGE]}),
-        "records": _result({"type": "text", "text": json.dumps(_records(LARGE // 130), indent=1)}),
+        "prose": _result({"type": "text", "text": prose[:size]}),
+        "source": _result({"type": "text", "text": source[:size]}),
+        "records": _result({"type": "text", "text": json.dumps(_records(size // 130), indent=1)}),
         "picture": _result({"type": "image", "mimeType": "image/png", "data": picture}),
     }
 
@@ -66,10 +66,10 @@ def _result(content: dict[str, Any]) -> bytes:
     return JSON.encode(Response(1, {"content": [content], "isError": False, "resultType": "complete"}))
 
 
-def measure(rounds: int) -> dict[str, Any]:
+def measure(rounds: int, size: int = LARGE) -> dict[str, Any]:
     """Speed and size of each coding and effort, and the break-even of each coding."""
     codings = [coding for coding in CODINGS if is_available(coding)]
-    kinds = samples()
+    kinds = samples(size)
     return {
         "speed": [_speed(coding, effort, kinds, rounds) for coding in codings for effort in EFFORTS[coding]],
         "break_even": [_break_even(coding, kinds["prose"], rounds) for coding in codings],
@@ -128,7 +128,7 @@ def _pays(each: dict[str, Any], rate: float) -> bool:
 
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown."""
-    kinds = list(samples())
+    kinds = [name for name in results["speed"][0] if name not in ("coding", "effort")]
     speed = _rows(
         ["coding, effort", *(f"{kind}: ratio, compress / expand MB/s" for kind in kinds)],
         (
@@ -160,7 +160,9 @@ def _rows(head: list[str], rows: Iterable[list[str]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compression", description=__doc__)
     parser.add_argument("--rounds", type=int, default=51, help="how often each is done; the best is shown")
-    print(table(measure(parser.parse_args().rounds)))
+    parser.add_argument("--size", type=int, default=LARGE, help="bytes of a message in the first table")
+    arguments = parser.parse_args()
+    print(table(measure(arguments.rounds, arguments.size)))
 
 
 if __name__ == "__main__":

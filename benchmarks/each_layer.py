@@ -55,12 +55,30 @@ def _tracing(sampler: Sampler) -> Tracing:
     return Tracing(TracerProvider(sampler=sampler))
 
 
+SCHEMA: Final = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "$defs": {
+        "EchoRequest": {
+            "required": ["jsonrpc", "id", "params"],
+            "properties": {
+                "id": {"type": ["integer", "string"]},
+                "method": {"const": "echo"},
+                "params": {"$ref": "#/$defs/Text"},
+            },
+        },
+        "EchoResult": {"$ref": "#/$defs/Text"},
+        "Text": {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}},
+    },
+}
+"""Of a revision whose one method is that of the traffic."""
+
 CASES: Final = (
     Case("Logging, level disabled", Logging, 3.0),
     Case("Tracing, sampled", lambda: _tracing(ALWAYS_ON), 25.0),
     Case("Tracing, not sampled", lambda: _tracing(ALWAYS_OFF), 4.0),
     Case("Metrics", Metrics, 4.0),
     Case("Validation, of the shape", Validation),
+    Case("Validation, by a schema", lambda: Validation({"benchmark": SCHEMA})),
     Case("Retry", Retry, 3.0),
     Case("CircuitBreaker", CircuitBreaker, 3.0),
     Case("Timeout", Timeout, 3.0),

@@ -81,3 +81,10 @@ def test_a_large_line_is_measured_in_both_directions(results: dict[str, Any]) ->
 def test_the_import_loads_nothing_that_a_target_may_never_need(results: dict[str, Any]) -> None:
     assert set(results["import"]["milliseconds"]) == {"trio", "trioxport"}
     assert results["import"]["loaded_though_not_wanted"] == []
+
+
+def test_every_coding_of_compression_is_measured() -> None:
+    command = [sys.executable, "-m", "benchmarks.compression", "--rounds", "1", "--size", "2000"]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
+    for row in ("gzip, 4", "deflate, 6", "zstd, 3", "br, 4", "gzip", "deflate", "zstd", "br"):
+        assert f"| {row} | " in done.stdout
