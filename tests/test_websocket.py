@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -192,6 +193,34 @@ async def test_a_client_that_is_cancelled_says_so_too() -> None:
                 await trio.lowlevel.checkpoint()
         await recorder.over.wait()
     assert recorder.failure is None
+
+
+async def test_what_the_system_takes_in_parts_arrives_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr("trioxport.transports._prompt.os.write", lambda descriptor, data: write(descriptor, data[:7]))
+    recorder = Recorder()
+    async with serving(recorder.handle) as address, open_transport(address) as (tx, _):
+        for number in range(3):
+            await tx.send(Notification("first", [number]))
+            await wait_all_tasks_blocked()
+        await tx.aclose()
+        await recorder.over.wait()
+    assert recorder.messages == [Notification("first", [number]) for number in range(3)]
+
+
+@pytest.mark.parametrize("first", [None, "wait"])
+async def test_what_the_system_takes_not_at_once_arrives(monkeypatch: pytest.MonkeyPatch, first: str | None) -> None:
+    def refuse(descriptor: int, data: bytes) -> int:
+        raise BlockingIOError
+
+    monkeypatch.setattr("trioxport.transports._prompt.os.write", refuse)
+    async with serving(echo) as address, open_transport(address) as (tx, rx):
+        for number in range(3):
+            await tx.send(Request(number, "hello"))
+            if first:
+                assert await rx.receive() == Response(number, None)
+        if not first:
+            assert [await rx.receive() for _ in range(3)] == [Response(number, None) for number in range(3)]
 
 
 # What a client makes of what a server sends.

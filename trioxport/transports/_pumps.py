@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final, Protocol, TypeAlias
 
 import trio
+from trio.abc import SendChannel
 
 from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import ConnectionLost, TransportError
@@ -32,6 +33,10 @@ class FrameWire(Protocol):
 
     async def send_frames(self, frames: list[Frame]) -> None:
         """Write ``frames``, best with one call to the system."""
+        ...
+
+    def send_now(self, frame: Frame) -> bool:
+        """Write ``frame`` without waiting, if this wire does so and it is worth while; nothing is before it."""
         ...
 
     async def send_eof(self) -> None:
@@ -63,12 +68,13 @@ async def carry(
     to_wire, outgoing = trio.open_memory_channel[Frame](scope.limits.max_buffered_messages)
     incoming, batches = trio.open_memory_channel[list[Frame]](min(1, scope.limits.max_buffered_messages))
     from_wire = BatchedReceive(batches)
-    pumps = _Pumps(wire, scope, explain, outgoing, incoming)
+    outbox = _Outbox(to_wire, wire)
+    pumps = _Pumps(wire, scope, explain, outbox, outgoing, incoming)
     with to_wire, batches:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pumps.write)
             nursery.start_soon(pumps.read)
-            yield FrameChannels(to_wire, from_wire)
+            yield FrameChannels(outbox, from_wire)
             from_wire.close()
             await pumps.write_over.wait()
             if await_end:
@@ -79,6 +85,35 @@ async def carry(
 _BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 
+class _Outbox(SendChannel[Frame]):
+    """Where frames are sent: one that finds nothing before it may go straight to the wire.
+
+    Args:
+        inner: Where the others go.
+        wire: What may take it.
+    """
+
+    def __init__(self, inner: trio.MemorySendChannel[Frame], wire: FrameWire) -> None:
+        self._inner = inner
+        self._wire = wire
+        self._closed = False
+        self.idle = False
+        """Whether the writer waits, and nothing is on its way to it."""
+
+    async def send(self, value: Frame) -> None:
+        if self.idle and not self._closed:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if self._wire.send_now(value):
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return
+            self.idle = False
+        await self._inner.send(value)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        await self._inner.aclose()
+
+
 class _Pumps:
     """One task writes, one reads; the reader is the last to go, and reports what the writer could not write."""
 
@@ -87,12 +122,14 @@ class _Pumps:
         wire: FrameWire,
         scope: Scope,
         explain: Explain,
+        outbox: _Outbox,
         outgoing: trio.MemoryReceiveChannel[Frame],
         incoming: trio.MemorySendChannel[list[Frame]],
     ) -> None:
         self._wire = wire
         self._scope = scope
         self._explain = explain
+        self._outbox = outbox
         self._outgoing = outgoing
         self._incoming = incoming
         self._reading = trio.CancelScope()
@@ -134,10 +171,20 @@ class _Pumps:
     async def _write_frames(self) -> None:
         with suppress(trio.EndOfChannel):
             while True:
-                await self._wire.send_frames(await self._gather(await self._outgoing.receive()))
+                await self._wire.send_frames(await self._gather(await self._next()))
                 self._in_write = False
         with suppress(trio.BrokenResourceError):  # whether that is a loss, the reader knows
             await self._wire.send_eof()
+
+    async def _next(self) -> Frame:
+        try:
+            return self._outgoing.receive_nowait()
+        except trio.WouldBlock:
+            self._outbox.idle = True
+            try:
+                return await self._outgoing.receive()
+            finally:
+                self._outbox.idle = False
 
     async def _gather(self, frame: Frame) -> list[Frame]:
         """``frame`` and what comes behind it, as far as one write should go.

@@ -68,6 +68,9 @@ class _FramedStream:
         for part in parts:
             await self._stream.send_all(part)
 
+    def send_now(self, frame: Frame) -> bool:
+        return False
+
     async def send_eof(self) -> None:
         await self._stream.send_eof()
 

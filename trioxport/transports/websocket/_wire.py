@@ -36,10 +36,14 @@ from trioxport.framing.websocket import (
     frame,
     opcode_of,
 )
-from trioxport.transports.bytestream import COPIED, ByteStream, explain_plainly, frame_of
+from trioxport.transports._prompt import PromptSocket
+from trioxport.transports._tls import TLSStream
+from trioxport.transports.bytestream import COPIED, explain_plainly, frame_of
 from trioxport.transports.websocket._closing import loss_by, loss_of
 
 KEY: Final = 4
+PROMPT: Final = 16 * 1024
+"""Bytes up to which a message may be written without waiting."""
 GOODBYE: Final = 0.25
 """Seconds that a close frame may take which nobody waits for."""
 LINGER: Final = 1.0
@@ -72,7 +76,7 @@ class Wire:
 
     def __init__(
         self,
-        stream: ByteStream,
+        stream: trio.SocketStream | TLSStream,
         socket: trio.SocketStream,
         scope: Scope,
         *,
@@ -80,7 +84,7 @@ class Wire:
         early: bytes,
         heartbeat: Heartbeat,
     ) -> None:
-        self._stream = stream
+        self._stream = PromptSocket(stream) if isinstance(stream, trio.SocketStream) else stream
         self.socket = socket
         self._scope = scope
         self._client = client
@@ -90,6 +94,8 @@ class Wire:
         self._decoder = MessageDecoder(scope.limits.max_message_size, masked=not client)
         self._writing = trio.Lock()
         self._torn = False
+        self._came_alone = True
+        self._backlog = b""
         self._close_sent = False
         self._reading = False
         self._read_over = trio.Event()
@@ -105,13 +111,31 @@ class Wire:
     async def send_frames(self, frames: list[Frame]) -> None:
         if self._close_sent:
             raise trio.BrokenResourceError("the connection is being closed")
+        parts = self._written(frames)
+        await self._write(parts if len(frames[-1].payload) >= COPIED else [b"".join(parts)])
+
+    def send_now(self, frame: Frame) -> bool:
+        """Answer at once what came alone; of a stream of messages, more are written together."""
+        if not self._came_alone or self._writing.locked() or self._backlog or self._close_sent:
+            return False
+        if not isinstance(self._stream, PromptSocket) or len(frame.payload) > PROMPT:
+            return False
+        self._came_alone = False
+        data = b"".join(self._written([frame]))
+        sent = self._stream.send_now(data)
+        if 0 < sent < len(data):
+            self._backlog = data[sent:]
+            self._attend.set()
+        return sent > 0
+
+    def _written(self, frames: list[Frame]) -> list[bytes]:
         keys = os.urandom(KEY * len(frames)) if self._client else b""
         parts: list[bytes] = []
         for number, each in enumerate(frames):
             opcode = BINARY if self._binary else opcode_of(each.payload)
             key = keys[KEY * number : KEY * (number + 1)] if keys else None
             parts += frame(opcode, each.payload, key)
-        await self._write(parts if len(frames[-1].payload) >= COPIED else [b"".join(parts)])
+        return parts
 
     async def send_eof(self) -> None:
         if not self._close_sent:
@@ -136,7 +160,8 @@ class Wire:
         except trio.WouldBlock:
             await self._writing.acquire()
         try:
-            for part in parts:
+            backlog, self._backlog = self._backlog, b""
+            for part in (backlog, *parts) if backlog else parts:
                 await self._stream.send_all(part)
         except BaseException:
             self._torn = True
@@ -169,7 +194,10 @@ class Wire:
             if not data:
                 raise trio.BrokenResourceError("the peer ended it without a close frame")
         self._heard = trio.current_time()
-        return [each for found in self._decoder.feed(data) if (each := self._take(found)) is not None]
+        frames = [each for found in self._decoder.feed(data) if (each := self._take(found)) is not None]
+        if frames:
+            self._came_alone = len(frames) == 1
+        return frames
 
     def _take(self, found: Found) -> Frame | None:
         if isinstance(found, bytes | Oversized):
@@ -218,6 +246,8 @@ class Wire:
                 with trio.move_on_at(self._next_look()):
                     await self._attend.wait()
                 self._attend = trio.Event()
+                if self._backlog and not self._writing.locked():
+                    await self._write([])
                 await self._answer_ping()
                 await self._look()
 

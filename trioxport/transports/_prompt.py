@@ -1,0 +1,60 @@
+"""A connected socket as a byte stream for conversations, in which one side waits for what the other says.
+
+What Trio's own stream does around each call is written for any traffic: it tries to read before it waits, and writes
+from a task that has to be woken. Here a reader waits first, and a few bytes can be written without a task at all.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final
+
+import trio
+
+RECEIVED: Final = 64 * 1024
+"""Bytes that are read at once."""
+
+
+class PromptSocket:
+    """``stream`` as a byte stream; it stays the caller's to close."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+
+    async def send_all(self, data: bytes) -> None:
+        await self._stream.send_all(data)
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def receive_some(self) -> bytes:
+        if sys.platform == "win32":
+            return bytes(await self._stream.receive_some(RECEIVED))
+        while True:
+            await trio.lowlevel.wait_readable(self._descriptor())
+            try:
+                return os.read(self._descriptor(), RECEIVED)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise trio.BrokenResourceError(f"the socket broke: {error.strerror}") from error
+
+    def send_now(self, data: bytes) -> int:
+        """How many bytes of ``data`` the system took at once; nothing if something is wrong, as waiting will show.
+
+        Only while nobody else writes.
+        """
+        descriptor = self._stream.socket.fileno()
+        if sys.platform == "win32" or descriptor < 0:
+            return 0
+        try:
+            return os.write(descriptor, data)
+        except OSError:
+            return 0
+
+    def _descriptor(self) -> int:
+        descriptor = self._stream.socket.fileno()
+        if descriptor < 0:
+            raise trio.ClosedResourceError
+        return descriptor
