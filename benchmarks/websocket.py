@@ -1,0 +1,147 @@
+"""``python -m benchmarks.websocket``: messages a second over WebSocket, beside both clients of ``websockets``.
+
+The clients take turns, a short round each, on a connection and an event loop of their own to the same server process.
+What trioxport does includes writing and reading JSON; the others only pass the text on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final, NamedTuple
+
+import trio
+import websockets.asyncio.client
+import websockets.trio.client
+
+from benchmarks.contenders import Conversation, request, request_line
+from benchmarks.traffic import one_at_a_time, pipelined
+from trioxport import open_transport
+
+SERVER: Final = Path(__file__).with_name("ws_echo_child.py")
+IN_FLIGHT: Final = 256
+TARGETS: Final = {"websockets.trio": (1.1, 2.0), "websockets.asyncio": (0.8, 0.8)}
+"""Times the rate of each, one at a time and pipelined, that trioxport is to reach."""
+
+
+class Rates(NamedTuple):
+    """Messages a second."""
+
+    one_at_a_time: float
+    pipelined: float
+
+
+async def _timed(talk: Conversation, count: int, text: str) -> Rates:
+    await one_at_a_time(talk, max(1, count // 10), text, 1)
+    single = await one_at_a_time(talk, count, text, 1)
+    return Rates(count / single, 3 * count / await pipelined(talk, 3 * count, text, IN_FLIGHT))
+
+
+async def _trioxport(url: str, count: int, text: str) -> Rates:
+    async with open_transport(url) as (tx, rx):
+        return await _timed(Conversation(request, tx.send, rx.receive), count, text)
+
+
+def _line(number: int, text: str) -> str:
+    return request_line(number, text)[:-1].decode()
+
+
+async def _websockets_trio(url: str, count: int, text: str) -> Rates:
+    async with websockets.trio.client.connect(url, compression=None, max_size=None) as client:
+        return await _timed(Conversation(_line, client.send, client.recv), count, text)
+
+
+async def _websockets_asyncio(url: str, count: int, text: str) -> Rates:
+    async with websockets.asyncio.client.connect(url, compression=None, max_size=None) as client:
+        messages = [_line(number, text) for number in range(3 * count)]
+        started = perf_counter()
+        for message in messages[:count]:
+            await client.send(message)
+            await client.recv()
+        single = perf_counter() - started
+        return Rates(count / single, 3 * count / await _pipelined_in_asyncio(client.send, client.recv, messages))
+
+
+async def _pipelined_in_asyncio(
+    send: Callable[[str], Awaitable[None]], receive: Callable[[], Awaitable[object]], messages: list[str]
+) -> float:
+    """What ``traffic.pipelined`` does, for the other event loop."""
+    sent = received = 0
+    may_send = asyncio.Event()
+
+    async def send_all() -> None:
+        nonlocal sent, may_send
+        for message in messages:
+            if sent - received >= IN_FLIGHT:
+                may_send = asyncio.Event()
+                await may_send.wait()
+            sent += 1
+            await send(message)
+
+    started = perf_counter()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(send_all())
+        while received < len(messages):
+            await receive()
+            received += 1
+            if sent - received == IN_FLIGHT // 2:
+                may_send.set()
+    return perf_counter() - started
+
+
+CONTENDERS: Final[dict[str, Callable[[str, int, str], Rates]]] = {
+    "trioxport": lambda *arguments: trio.run(_trioxport, *arguments),
+    "websockets.trio": lambda *arguments: trio.run(_websockets_trio, *arguments),
+    "websockets.asyncio": lambda *arguments: asyncio.run(_websockets_asyncio(*arguments)),
+}
+
+
+def compare(rounds: int, count: int, size: int) -> list[dict[str, Any]]:
+    """Rates and ratios for messages of ``size`` bytes; the first round, which warms up, does not count."""
+    text = "x" * (size - len(_line(0, "")))
+    with subprocess.Popen([sys.executable, str(SERVER)], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        url = f"ws://127.0.0.1:{int(server.stdout.readline())}/"
+        try:
+            measured = [{name: run(url, count, text) for name, run in CONTENDERS.items()} for _ in range(rounds + 1)][
+                1:
+            ]
+        finally:
+            server.kill()
+    return [_summary(case, at, size, measured) for at, case in enumerate(Rates._fields)]
+
+
+def _summary(case: str, at: int, size: int, measured: list[dict[str, Rates]]) -> dict[str, Any]:
+    return {
+        "case": f"{case.replace('_', ' ')}, {size} B",
+        "per_second": {name: round(statistics.median(rates[name][at] for rates in measured)) for name in CONTENDERS},
+        "times": {
+            name: round(statistics.median(rates["trioxport"][at] / rates[name][at] for rates in measured), 2)
+            for name in TARGETS
+        },
+        "targets": {name: target[at] for name, target in TARGETS.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.websocket")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--count", type=int, default=300, help="messages of a round, one at a time")
+    arguments = parser.parse_args()
+    print("| messages a second |", " | ".join(CONTENDERS), "|", " | ".join(f"times {name}" for name in TARGETS), "|")
+    print("|" + " --- |" * (1 + len(CONTENDERS) + len(TARGETS)))
+    for size, count in ((100, arguments.count), (10_000, arguments.count // 3)):
+        for each in compare(arguments.rounds, count, size):
+            rates = " | ".join(f"{rate:,}" for rate in each["per_second"].values())
+            times = " | ".join(f"{each['times'][name]} (≥ {target})" for name, target in each["targets"].items())
+            print(f"| {each['case']} | {rates} | {times} |")
+
+
+if __name__ == "__main__":
+    main()
