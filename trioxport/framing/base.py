@@ -63,6 +63,8 @@ class Framing(Protocol):
 class Partial:
     """The beginning of a payload, which other parts will follow: kept whole up to the limit, else its two ends."""
 
+    __slots__ = ("_head", "_kept", "_max_size", "_tail", "size")
+
     def __init__(self, max_size: int) -> None:
         self._max_size = max_size
         self._reset()

@@ -129,6 +129,8 @@ class MessageDecoder:
         masked: Whether frames have to be masked, as those of a client are, or must not be.
     """
 
+    __slots__ = ("_final", "_head", "_key", "_masked", "_max_size", "_message", "_missing", "_opcode", "_over")
+
     def __init__(self, max_size: int, *, masked: bool) -> None:
         self._max_size = max_size
         self._masked = masked

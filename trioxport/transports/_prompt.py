@@ -19,6 +19,8 @@ RECEIVED: Final = 64 * 1024
 class PromptSocket:
     """``stream`` as a byte stream; it stays the caller's to close."""
 
+    __slots__ = ["_stream"]
+
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
 

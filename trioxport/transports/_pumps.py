@@ -117,6 +117,24 @@ class _Outbox(SendChannel[Frame]):
 class _Pumps:
     """One task writes, one reads; the reader is the last to go, and reports what the writer could not write."""
 
+    __slots__ = (
+        "_batch_size",
+        "_explain",
+        "_in_write",
+        "_incoming",
+        "_loss",
+        "_outbox",
+        "_outgoing",
+        "_reading",
+        "_scope",
+        "_streaming",
+        "_unsent",
+        "_wire",
+        "_writing",
+        "read_over",
+        "write_over",
+    )
+
     def __init__(
         self,
         wire: FrameWire,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ from trioxport.transports._pumps import carry
 from trioxport.transports._sockets import connect, peer_of, secure
 from trioxport.transports._tls import TLSStream
 from trioxport.transports.websocket._handshake import Knock, answer, ask
-from trioxport.transports.websocket._wire import Heartbeat, Wire
+from trioxport.transports.websocket._wire import Heartbeat, Watch, Wire
 from trioxport.transports.websocket.target import PORTS
 
 if TYPE_CHECKING:
@@ -34,19 +34,22 @@ TURNING_AWAY: Final = 1.0
 """Seconds for a client that there is no room for."""
 
 
-@asynccontextmanager
-async def open_as_client(options: WebSocket, scope: Scope) -> AsyncGenerator[FrameChannels]:
-    """The channels of a client, once the server has agreed. Raises ``ConnectError``."""
+def open_as_client(options: WebSocket, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
+    """The channels of a client, once the server has agreed. Entering raises ``ConnectError``."""
+    watch = Watch()
+    scope.start_soon(watch.run)
+    return carry_over(partial(_reach_with_credentials, options, scope), scope, watch)
+
+
+async def _reach_with_credentials(options: WebSocket, scope: Scope) -> Wire:
     auth = options.auth
     shown: Mapping[str, str] = {} if auth is None else await auth.headers()
     try:
-        wire = await _reach(options, scope, shown)
+        return await _reach(options, scope, shown)
     except AuthenticationError:
         if auth is None or not await auth.refused(shown):
             raise
-        wire = await _reach(options, scope, await auth.headers())
-    async with wire.socket, _converse(wire, scope) as channels:
-        yield channels
+    return await _reach(options, scope, await auth.headers())
 
 
 async def _reach(options: WebSocket, scope: Scope, shown: Mapping[str, str]) -> Wire:
@@ -81,9 +84,13 @@ def _context(options: WebSocket, *, serving: bool) -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def _converse(wire: Wire, scope: Scope) -> AsyncGenerator[FrameChannels]:
+async def carry_over(
+    opened: Callable[[], Awaitable[Wire]], scope: Scope, watch: Watch
+) -> AsyncGenerator[FrameChannels]:
+    """The channels over what ``opened`` returns, which is closed with them; meanwhile ``watch`` looks after it."""
+    wire = await opened()
+    watch.add(wire)
     scope.info.carries = "bytes"
-    scope.start_soon(wire.tend)
     cut_off = True
     try:
         async with carry(wire, scope, wire.explain) as channels:
@@ -92,6 +99,8 @@ async def _converse(wire: Wire, scope: Scope) -> AsyncGenerator[FrameChannels]:
     finally:
         if cut_off:
             await wire.say_goodbye()
+        watch.discard(wire)
+        wire.socket.socket.close()
 
 
 class Reception:
@@ -112,6 +121,7 @@ class Reception:
         self._admission = Admission(bound, options.hosts, options.origins)
         self._accept = accept
         self._room = options.max_connections
+        self.watch = Watch()
 
     async def receive(self, socket: trio.SocketStream) -> None:
         """Serve one client, or turn it away."""
@@ -122,7 +132,7 @@ class Reception:
             return
         self._room -= 1
         try:
-            await self._accept(partial(self._open, socket))
+            await self._accept(lambda scope: carry_over(partial(self._welcome, socket, scope), scope, self.watch))
         finally:
             self._room += 1
 
@@ -133,17 +143,17 @@ class Reception:
         await secure(stream, self._target)
         return stream, await answer(stream)
 
-    @asynccontextmanager
-    async def _open(self, socket: trio.SocketStream, scope: Scope) -> AsyncGenerator[FrameChannels]:
-        async with socket:
+    async def _welcome(self, socket: trio.SocketStream, scope: Scope) -> Wire:
+        try:
             scope.info.peer = peer_of(socket)
             stream, knock = await self._greet(socket)
             if isinstance(stream, TLSStream):
                 scope.info.tls = stream.version
             await self._admit(knock, scope)
-            wire = Wire(stream, socket, scope, client=False, early=knock.early, heartbeat=self._heartbeat)
-            async with _converse(wire, scope) as channels:
-                yield channels
+        except BaseException:
+            socket.socket.close()
+            raise
+        return Wire(stream, socket, scope, client=False, early=knock.early, heartbeat=self._heartbeat)
 
     async def _admit(self, knock: Knock, scope: Scope) -> None:
         """Open the WebSocket for a client that may have one. Raises ``ConnectError`` after it was turned away."""

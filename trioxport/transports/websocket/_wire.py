@@ -44,6 +44,8 @@ from trioxport.transports.websocket._closing import loss_by, loss_of
 KEY: Final = 4
 PROMPT: Final = 16 * 1024
 """Bytes up to which a message may be written without waiting."""
+TICK: Final = 1.0
+"""Seconds between two looks at all connections of a server, at least."""
 GOODBYE: Final = 0.25
 """Seconds that a close frame may take which nobody waits for."""
 LINGER: Final = 1.0
@@ -73,6 +75,30 @@ class Wire:
         early: What was read beyond the opening handshake.
         heartbeat: How the peer is watched.
     """
+
+    __slots__ = (
+        "_attending",
+        "_backlog",
+        "_binary",
+        "_came_alone",
+        "_client",
+        "_close_sent",
+        "_dead",
+        "_decoder",
+        "_early",
+        "_end",
+        "_heard",
+        "_heartbeat",
+        "_pinged",
+        "_pong",
+        "_read_over",
+        "_reading",
+        "_scope",
+        "_stream",
+        "_torn",
+        "_writing",
+        "socket",
+    )
 
     def __init__(
         self,
@@ -104,7 +130,7 @@ class Wire:
         self._heard = trio.current_time()
         self._pinged = -math.inf
         self._pong: bytes | None = None
-        self._attend = trio.Event()
+        self._attending = False
 
     # Sending.
 
@@ -125,7 +151,7 @@ class Wire:
         sent = self._stream.send_now(data)
         if 0 < sent < len(data):
             self._backlog = data[sent:]
-            self._attend.set()
+            self.attend_soon()
         return sent > 0
 
     def _written(self, frames: list[Frame]) -> list[bytes]:
@@ -168,8 +194,8 @@ class Wire:
             raise
         finally:
             self._writing.release()
-        if self._pong is not None:
-            self._attend.set()
+        if self._pong is not None and not self._close_sent:
+            self.attend_soon()
 
     # Receiving.
 
@@ -208,7 +234,7 @@ class Wire:
             self._end = close_reason(found.payload)
         elif found.opcode == PING:
             self._pong = found.payload  # the last one is to be answered, those before it need not be
-            self._attend.set()
+            self.attend_soon()
         return None
 
     async def _refuse(self, violation: Violation) -> None:
@@ -239,36 +265,38 @@ class Wire:
 
     # Looking after the peer.
 
-    async def tend(self) -> None:
-        """Answer pings, and notice when the peer is dead; to be run as long as the connection."""
-        with suppress(*_BROKEN):
-            while self._dead is None:
-                with trio.move_on_at(self._next_look()):
-                    await self._attend.wait()
-                self._attend = trio.Event()
-                if self._backlog and not self._writing.locked():
-                    await self._write([])
-                await self._answer_ping()
-                await self._look()
-
-    def _next_look(self) -> float:
+    def next_look(self) -> float:
+        """When the peer is to be looked after, by the clock of Trio."""
         if self._heartbeat.interval is None or self._close_sent or self._end is not None:
             return math.inf  # after a close frame there are no pings
         if self._heard < self._pinged:
             return self._pinged + self._heartbeat.timeout
         return self._heard + self._heartbeat.interval
 
-    async def _answer_ping(self) -> None:
-        if self._pong is not None:
-            payload = self._pong
-            if await self._send_in_between(PONG, payload) and self._pong is payload:
-                self._pong = None
+    def attend_soon(self) -> None:
+        """Answer pings and look after the peer, in a task that neither reading nor writing waits for."""
+        if not self._attending:
+            self._attending = True
+            self._scope.start_soon(self._attend)
+
+    async def _attend(self) -> None:
+        with suppress(*_BROKEN):
+            if self._backlog and not self._writing.locked():
+                await self._write([])
+            if self._pong is not None:
+                await self._answer_ping(self._pong)
+            await self._look()
+        self._attending = False
+
+    async def _answer_ping(self, payload: bytes) -> None:
+        if await self._send_in_between(PONG, payload) and self._pong is payload:
+            self._pong = None
 
     async def _look(self) -> None:
         now = trio.current_time()
         if not self._reading:  # this side is busy with what came before
             self._heard = now
-        if now < self._next_look():
+        if now < self.next_look():
             return
         if self._heard < self._pinged:
             self._give_up(f"the peer has been silent for {now - self._heard:g} s, and answers no ping")
@@ -289,3 +317,33 @@ class Wire:
     def _give_up(self, reason: str) -> None:
         self._dead = ConnectionLost(reason)
         self.socket.socket.close()
+
+
+class Watch:
+    """Looks after the peers of any number of connections, which come and go, in one task."""
+
+    def __init__(self) -> None:
+        self._wires: set[Wire] = set()
+        self._until = math.inf
+        self._sooner = trio.Event()
+
+    def add(self, wire: Wire) -> None:
+        self._wires.add(wire)
+        if wire.next_look() < self._until:
+            self._sooner.set()
+
+    def discard(self, wire: Wire) -> None:
+        self._wires.discard(wire)
+
+    async def run(self) -> None:
+        """Look after them until cancelled."""
+        while True:
+            self._sooner = trio.Event()
+            soonest = min((wire.next_look() for wire in self._wires), default=math.inf)
+            self._until = max(trio.current_time() + TICK, soonest)
+            with trio.move_on_at(self._until):
+                await self._sooner.wait()
+            now = trio.current_time()
+            for wire in self._wires:
+                if now >= wire.next_look():
+                    wire.attend_soon()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import SplitResult, urlsplit
 
@@ -85,15 +85,13 @@ class WebSocket:
     def __str__(self) -> str:
         return redact_url(self.url)
 
-    @asynccontextmanager
-    async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
+    def __call__(self, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
         from trioxport.transports.websocket._connections import open_as_client
 
         parts = urlsplit(self.url)
         if parts.scheme == "ws":
             refuse_plaintext(parts.hostname or "", str(self), scope.allow_plaintext)
-        async with open_as_client(self, scope) as channels:
-            yield channels
+        return open_as_client(self, scope)
 
     async def listen(
         self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
@@ -109,7 +107,9 @@ class WebSocket:
         listeners = await listen(host, port, str(self))
         addresses = [bound(listener) for listener in listeners]
         task_status.started([f"{parts.scheme}://{bracketed(at)}:{port}{parts.path}" for at, port in addresses])
-        await trio.serve_listeners(reception.receive, listeners)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reception.watch.run)
+            await trio.serve_listeners(reception.receive, listeners)
 
 
 def _split(url: str) -> SplitResult | None:
