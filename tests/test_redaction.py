@@ -218,6 +218,27 @@ class TestLogging:
 
 
 @attrs.frozen
+class Refusing:
+    """A frame layer that takes nothing."""
+
+    level: ClassVar[Literal["frame"]] = "frame"
+
+    def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
+        return channels._replace(send=_RefusingSend(channels.send))
+
+
+@attrs.frozen(eq=False)
+class _RefusingSend(SendChannel[Frame]):
+    inner: SendChannel[Frame]
+
+    async def send(self, value: Frame) -> None:
+        raise UsageError(f"not with the password: {SECRET}")
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+@attrs.frozen
 class Scrambled:
     """A frame layer that makes payloads unreadable."""
 
@@ -254,6 +275,13 @@ class TestTap:
                 assert (told.get("params") or told["result"]) == {"password": "***", "customer": "***", "n": 2**63}
             else:
                 assert "base64" in line or "payload" in line
+
+    async def test_nor_does_what_it_says_of_errors(self) -> None:
+        lines: list[bytes] = []
+        async with conversation(Tap(lines.append, redact=[]), Refusing()) as (tx, _):
+            with pytest.raises(UsageError):
+                await tx.send(Notification("m"))
+        assert json.loads(lines[1])["error"] == "not with the password: ***"
 
     async def test_what_cannot_be_looked_into_is_not_recorded(self) -> None:
         lines: list[bytes] = []

@@ -34,7 +34,7 @@ from trioxport import (
 )
 from trioxport.abc import FrameChannels, Layer, MessageChannels, Scope
 from trioxport.frames import Frame
-from trioxport.layers import Tracing
+from trioxport.layers import Retry, Tracing
 from trioxport.peer import IncomingRequest, JSONRPCError, open_peer
 from trioxport.testing import Faults, check_layer
 from trioxport.transports.memory import MemorySwitch
@@ -434,7 +434,7 @@ def _received_with(meta: object) -> list[Any]:
 
     class Inner(ReceiveChannel[Incoming]):
         async def receive(self) -> Incoming:
-            return Request(1, "work", {"_meta": meta})
+            return Request(1, "work", {"_meta": meta}, metadata={"headers": {"kept": "1"}})
 
         async def aclose(self) -> None: ...
 
@@ -443,6 +443,7 @@ def _received_with(meta: object) -> list[Any]:
             channels = MessageChannels(connection.tx, Inner())
             message = await Tracing(recorder.provider).wrap(channels, connection.scope).receive.receive()
             assert isinstance(message, Request)
+            assert message.metadata["headers"] == {"kept": "1"}
 
     trio.run(receive)
     return recorder.begun
@@ -499,20 +500,21 @@ class _Again(ReceiveChannel[Incoming]):
         await self.inner.aclose()
 
 
+@asynccontextmanager
+async def refusing(scope: Scope) -> AsyncGenerator[FrameChannels]:
+    to_wire, sent = trio.open_memory_channel[Frame](8)
+    from_wire, received = trio.open_memory_channel[Frame](8)
+
+    async def refuse() -> None:
+        async for frame in sent:
+            error = TransportError("not now", outcome="not_sent", retryable=True)
+            await from_wire.send(Frame(frame.payload, message=frame.message, error=error))
+
+    scope.start_soon(refuse)
+    yield FrameChannels(to_wire, received)
+
+
 async def test_each_attempt_has_a_span_with_the_same_parent() -> None:
-    @asynccontextmanager
-    async def refusing(scope: Scope) -> AsyncGenerator[FrameChannels]:
-        to_wire, sent = trio.open_memory_channel[Frame](8)
-        from_wire, received = trio.open_memory_channel[Frame](8)
-
-        async def refuse() -> None:
-            async for frame in sent:
-                error = TransportError("not now", outcome="not_sent")
-                await from_wire.send(Frame(frame.payload, message=frame.message, error=error))
-
-        scope.start_soon(refuse)
-        yield FrameChannels(to_wire, received)
-
     recorder = Recorder()
     outer = Recorder()
     layers: list[Layer] = [Tracing(outer.provider), SendAgain(), Tracing(recorder.provider)]
@@ -531,6 +533,14 @@ async def test_each_attempt_has_a_span_with_the_same_parent() -> None:
         await connection.tx.send(Request(1, "work"))
         await connection.rx.receive()
     assert {fact["parent"] for fact in recorder.facts} == {outer.one("work")["span"]}
+
+
+async def test_above_retry_a_span_tells_how_often_was_tried(autojump_clock: trio.testing.MockClock) -> None:
+    recorder = Recorder()
+    async with open_transport(refusing, layers=[Tracing(recorder.provider), Retry(3)]) as connection:
+        await connection.tx.send(Request(1, "work"))
+        await connection.rx.receive()
+    assert recorder.one("work")["attributes"]["trioxport.attempt"] == 3
 
 
 async def test_keeps_the_contract() -> None:

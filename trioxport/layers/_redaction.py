@@ -112,7 +112,7 @@ class Redaction:
 
     def message(self, message: Kind) -> Kind:
         """A copy of a message to show."""
-        extra = {name: self._member(name, value, [self._places], 1) for name, value in message.extra.items()}
+        extra = {name: self._member(name, value, [self._places], 0) for name, value in message.extra.items()}
         if isinstance(message, Response):
             return attrs.evolve(message, extra=extra, result=self._top("result", message.result))
         if isinstance(message, ErrorResponse):
@@ -132,7 +132,7 @@ class Redaction:
         below = [place[key] for place in places for key in (name, "*") if key in place]
         if value is not None and any(_END in place for place in below):
             return HIDDEN
-        return HIDDEN if depth and _hides(name, value) else self._value(value, below, depth)
+        return HIDDEN if _hides(name, value) else self._value(value, below, depth)
 
     def _value(self, value: Any, places: Sequence[_Tree], depth: int) -> Any:
         if isinstance(value, str):
