@@ -507,10 +507,10 @@ async def test_other_statuses_are_no_reason_to_fall_back(status: int) -> None:
             assert server.rpcs() == ["initialize"]
 
 
-@pytest.mark.parametrize("code", [-32020, -32021, -32022])
-async def test_a_modern_server_that_refuses_is_not_taken_for_an_older_one(code: int) -> None:
+@pytest.mark.parametrize(("code", "status"), [(-32020, 400), (-32021, 400), (-32022, 400), (-32601, 404)])
+async def test_a_modern_server_that_refuses_is_not_taken_for_an_older_one(code: int, status: int) -> None:
     async def elsewhere(reply: Reply) -> None:
-        await reply.error(code, reply.asked.message["id"], 400)
+        await reply.error(code, reply.asked.message["id"], status)
 
     with trio.fail_after(BOUND):
         async with serving(Old(elsewhere=elsewhere)) as server, open_transport(server.url) as (tx, rx):

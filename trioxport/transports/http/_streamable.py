@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import trio
 
-from trioxport._rpc import HEADER_MISMATCH
+from trioxport._rpc import HEADER_MISMATCH, METHOD_NOT_FOUND
 from trioxport.errors import SessionExpired
 from trioxport.frames import Frame
 from trioxport.messages import Notification
@@ -113,7 +113,7 @@ class Streamable:
             self._conduct.binding == "auto"
             and exchange.request.method == "initialize"
             and refusal.status in OTHER_BINDING
-            and refusal.code not in MODERN_CODES
+            and refusal.code not in (*MODERN_CODES, METHOD_NOT_FOUND)
         )
 
     async def _may_fare_better(self, exchange: Exchange, refusal: Refusal, sent: Mapping[str, str]) -> bool:
