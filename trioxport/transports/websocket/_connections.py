@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+import attrs
 import trio
 
 from trioxport.abc import Accept, FrameChannels, Scope
@@ -138,10 +139,10 @@ class Reception:
 
     async def _greet(self, socket: trio.SocketStream) -> tuple[trio.SocketStream | TLSStream, Knock]:
         if self._tls is None:
-            return socket, await answer(socket)
+            return socket, with_token(await answer(socket))
         stream = TLSStream(socket, self._tls)
         await secure(stream, self._target)
-        return stream, await answer(stream)
+        return stream, with_token(await answer(stream))
 
     async def _welcome(self, socket: trio.SocketStream, scope: Scope) -> Wire:
         try:
@@ -162,14 +163,23 @@ class Reception:
             await knock.turn_away(403, refusal)
         if knock.path != self._path:
             await knock.turn_away(404, "no WebSocket is served at this path")
-        offered = knock.subprotocols
-        if offered and SUBPROTOCOL not in offered:
-            await knock.turn_away(400, f"the subprotocol spoken here is {SUBPROTOCOL}")
-        headers = dict(knock.headers)
-        for offer in offered:
-            if offer.startswith(TOKEN):
-                headers.setdefault("authorization", f"Bearer {offer.removeprefix(TOKEN)}")
-            elif offer.startswith(VERSION):
-                scope.info.protocol_version = offer.removeprefix(VERSION)
-        scope.info.headers = headers
-        await knock.admit(SUBPROTOCOL if offered else None)
+        await agree(knock, scope)
+        scope.info.headers = knock.headers
+
+
+async def agree(knock: Knock, scope: Scope) -> None:
+    """Open the WebSocket with the subprotocol that both sides speak. Raises ``ConnectError`` if there is none."""
+    offered = knock.subprotocols
+    if offered and SUBPROTOCOL not in offered:
+        await knock.turn_away(400, f"the subprotocol spoken here is {SUBPROTOCOL}")
+    versions = [offer.removeprefix(VERSION) for offer in offered if offer.startswith(VERSION)]
+    scope.info.protocol_version = versions[0] if versions else None
+    await knock.admit(SUBPROTOCOL if offered else None)
+
+
+def with_token(knock: Knock) -> Knock:
+    """The same with a token among the subprotocols as the header that it stands for, unless that is there."""
+    tokens = [offer.removeprefix(TOKEN) for offer in knock.subprotocols if offer.startswith(TOKEN)]
+    if not tokens or "authorization" in knock.headers:
+        return knock
+    return attrs.evolve(knock, headers={**knock.headers, "authorization": f"Bearer {tokens[0]}"})

@@ -5,9 +5,10 @@ It only ever gets the bytes of the handshake: what was read beyond its end belon
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeAlias
 
 import attrs
 import trio
@@ -22,6 +23,8 @@ from trioxport.transports.bytestream import ByteStream
 END_OF_HEAD: Final = b"\r\n\r\n"
 MAX_HEAD: Final = 16 * 1024
 """Bytes that the head of a request or a response may take."""
+
+Fields: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 _BROKEN: Final = (trio.BrokenResourceError, OSError)
 
@@ -120,14 +123,13 @@ class Knock:
         except _BROKEN as error:
             raise ConnectError("the client went away during the handshake") from error
 
-    async def turn_away(self, status: int, reason: str) -> NoReturn:
+    async def turn_away(self, status: int, reason: str, fields: Fields = ()) -> NoReturn:
         """Refuse it, and raise a ``ConnectError`` that says so."""
-        await turn_away(self._stream, status, reason)
+        await turn_away(self._stream, status, reason, fields)
 
 
 async def answer(stream: ByteStream, early: bytes = b"") -> Knock:
-    """Wait for a client's request, which may have been read already. Raises ``ConnectError`` else."""
-    connection = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
+    """Wait for a client's request. Raises ``ConnectError`` if it is none for a WebSocket."""
     try:
         head, early = await _read_head(stream, early)
     except _BROKEN as error:
@@ -136,8 +138,22 @@ async def answer(stream: ByteStream, early: bytes = b"") -> Knock:
         await turn_away(stream, 431, str(error))
     except ValueError as error:
         await turn_away(stream, 400, str(error))
+    connection = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
+    return await _answered(stream, connection, partial(connection.receive_data, head), early)
+
+
+async def answer_request(stream: ByteStream, headers: Headers, target: bytes, early: bytes) -> Knock:
+    """The same for a request whose head was read by others."""
+    connection = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
+    feed = partial(connection.initiate_upgrade_connection, headers, target)
+    return await _answered(stream, connection, feed, early)
+
+
+async def _answered(
+    stream: ByteStream, connection: wsproto.WSConnection, feed: Callable[[], object], early: bytes
+) -> Knock:
     try:
-        connection.receive_data(head)
+        feed()
         [wish] = [event for event in connection.events() if isinstance(event, Request)]
     except (ProtocolError, ValueError) as error:
         hint = error.event_hint if isinstance(error, RemoteProtocolError) else None
@@ -146,12 +162,14 @@ async def answer(stream: ByteStream, early: bytes = b"") -> Knock:
     return Knock(wish.host, path, _texts(wish.extra_headers), wish.subprotocols, early, connection, stream)
 
 
-async def turn_away(stream: ByteStream, status: int, reason: str) -> NoReturn:
+async def turn_away(stream: ByteStream, status: int, reason: str, fields: Fields = ()) -> NoReturn:
     """Answer a request with a failure, and raise a ``ConnectError`` that says so."""
     body = f"{reason}\n".encode()
-    version = "Sec-WebSocket-Version: 13\r\n" if status == HTTPStatus.UPGRADE_REQUIRED else ""
+    more = "".join(f"{name.decode()}: {value.decode('latin-1')}\r\n" for name, value in fields)
+    if status == HTTPStatus.UPGRADE_REQUIRED:
+        more += "Sec-WebSocket-Version: 13\r\n"
     head = (
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n{version}"
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n{more}"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
     error = ConnectError(f"a client was turned away with {status}: {reason}")

@@ -37,8 +37,7 @@ from trioxport.framing.websocket import (
     opcode_of,
 )
 from trioxport.transports._prompt import PromptSocket
-from trioxport.transports._tls import TLSStream
-from trioxport.transports.bytestream import COPIED, explain_plainly, frame_of
+from trioxport.transports.bytestream import COPIED, ByteStream, explain_plainly, frame_of
 from trioxport.transports.websocket._closing import loss_by, loss_of
 
 KEY: Final = 4
@@ -102,7 +101,7 @@ class Wire:
 
     def __init__(
         self,
-        stream: trio.SocketStream | TLSStream,
+        stream: trio.SocketStream | ByteStream,
         socket: trio.SocketStream,
         scope: Scope,
         *,

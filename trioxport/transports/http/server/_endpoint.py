@@ -42,7 +42,7 @@ class Endpoint:
         self.config = config
         self.terms = terms
         self.draining = False
-        self._gate = Gate(config)
+        self.gate = Gate(config)
         self._watch = Watch()
         capacity = max(1, terms.limits.max_buffered_messages)
         stall = config.bounds.write_timeout
@@ -113,13 +113,13 @@ class Endpoint:
                 self._changed.unpark_all()
 
     async def _serve(self, exchange: Exchange) -> None:
-        if await self._gate.answers(exchange):
+        if await self.gate.answers(exchange):
             return
         if self.draining or self._accept is None:
             raise Refusal(503, "The server is stopping", fields=[(b"retry-after", b"1")])
         if self._sse is not None and await self._sse.answers(exchange):
             return
-        if not self._gate.is_endpoint(exchange):
+        if not self.gate.is_endpoint(exchange):
             raise Refusal(404, "There is nothing at this path")
         if exchange.method == "POST":
             await self._post(exchange, self._accept)

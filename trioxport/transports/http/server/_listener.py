@@ -13,6 +13,7 @@ from trioxport.transports._accepting import refuse_plaintext
 from trioxport.transports._sockets import bound, listen
 from trioxport.transports.http.server._endpoint import GRACE, Endpoint
 from trioxport.transports.http.server._runner import Runner
+from trioxport.transports.http.server._websockets import WebSockets
 from trioxport.transports.http.server.config import HttpServer
 
 
@@ -37,19 +38,24 @@ class HttpListener:
             refuse_plaintext(host, str(self._config), allow_plaintext)
         tls = self._config.tls
         context = tls.server_context() if isinstance(tls, TLSOptions) else tls
-        runner = Runner(self._endpoint, self._config.bounds, context)
+        sockets = WebSockets(self._endpoint.gate, accept) if self._config.websocket else None
+        runner = Runner(self._endpoint, self._config.bounds, context, None if sockets is None else sockets.upgrade)
         listeners = await listen(host, parts.port or 0, str(self._config))
         async with trio.open_nursery() as nursery:
             await nursery.start(self._endpoint.run, accept)
             life = trio.CancelScope(shield=True)
             accepting = trio.CancelScope()
             nursery.start_soon(self._serve, runner, listeners, life, accepting)
+            if sockets is not None:
+                nursery.start_soon(sockets.watch.run)
             task_status.started([self._address(listener) for listener in listeners])
             try:
                 await trio.sleep_forever()
             finally:
                 accepting.cancel()
                 runner.drain()
+                if sockets is not None:
+                    sockets.drain()
                 life.deadline = self._endpoint.drain() + GRACE
 
     async def _serve(

@@ -83,6 +83,8 @@ class HttpServer:
         rate: How often a principal, or else an address, may ask: others get 429. None for any number.
         health: The path of a page that says whether the server is well, as ``"/health"``.
         sse: The path of the deprecated HTTP+SSE binding of 2024-11-05, as ``"/sse"``; None does not serve it.
+        websocket: Whether clients may open WebSockets at the endpoint too, under the same conditions. Only where this
+            library runs the server: a surrounding ASGI application has its own.
         keep_alive: Seconds of silence after which an answer becomes a stream, and a stream gets a sign of life.
         bounds: What clients are held to: how slow, how large, how many.
     """
@@ -98,6 +100,7 @@ class HttpServer:
     rate: Rate | None = attrs.field(default=None, kw_only=True)
     health: str | None = attrs.field(default=None, kw_only=True)
     sse: str | None = attrs.field(default=None, kw_only=True)
+    websocket: bool = attrs.field(default=False, kw_only=True)
     keep_alive: float = attrs.field(default=15.0, validator=_positive, kw_only=True)
     bounds: Bounds = attrs.field(factory=Bounds, kw_only=True)
 

@@ -1,0 +1,114 @@
+"""WebSockets at the endpoint of an HTTP server, on the same port."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+import pytest
+import trio
+import trustme
+from raw_websocket import raw_client, raw_connection, request
+from test_websocket import echo
+
+from trioxport import (
+    AuthenticationError,
+    Connection,
+    HTTPStatusError,
+    PermissionDenied,
+    Request,
+    Response,
+    open_transport,
+    serve_transport,
+)
+from trioxport.auth import Bearer
+from trioxport.framing.websocket import TEXT, CloseReason
+from trioxport.transports.http import Http
+from trioxport.transports.http.server import HttpServer, ProtectedResource
+from trioxport.transports.websocket import WebSocket
+
+URL = "http://127.0.0.1:0/mcp"
+META = "io.modelcontextprotocol/"
+MODERN = {"_meta": {f"{META}protocolVersion": "2026-07-28", f"{META}clientCapabilities": {}}}
+
+
+async def check_both(http: Http, websocket: WebSocket) -> None:
+    for target in (http, websocket):
+        async with open_transport(target) as (tx, rx):
+            await tx.send(Request(1, "tools/list", MODERN))
+            assert await rx.receive() == Response(1, MODERN)
+
+
+async def verify(token: str) -> str | None:
+    return "somebody" if token == "good" else None
+
+
+async def test_both_on_one_port() -> None:
+    async with trio.open_nursery() as nursery:
+        [address] = await nursery.start(serve_transport, echo, HttpServer(URL, websocket=True))
+        there = address.replace("http", "ws")
+        await check_both(Http(address), WebSocket(there))
+        async with raw_connection(there) as peer:  # what follows the request at once is read
+            hello = peer.written(TEXT, b'{"jsonrpc":"2.0","id":1,"method":"hello"}')
+            await peer.stream.send_all(request(there) + hello)
+            assert (await peer.read_head()).startswith("HTTP/1.1 101 ")
+            assert await peer.receive() == b'{"jsonrpc":"2.0","id":1,"result":null}'
+        with pytest.raises(HTTPStatusError, match="404"):
+            async with open_transport(f"{there}/other"):
+                pass
+        async with raw_client(there) as peer:
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                assert await peer.closing() == CloseReason(1001)
+
+
+async def test_only_where_it_is_wanted() -> None:
+    async with trio.open_nursery() as nursery:
+        [address] = await nursery.start(serve_transport, echo, HttpServer(URL))
+        with pytest.raises(HTTPStatusError):
+            async with open_transport(address.replace("http", "ws")):
+                pass
+        nursery.cancel_scope.cancel()
+
+
+async def test_both_over_tls() -> None:
+    authority = trustme.CA()
+    trusting, certified = ssl.create_default_context(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.configure_trust(trusting)
+    authority.issue_cert("127.0.0.1").configure_cert(certified)
+    async with trio.open_nursery() as nursery:
+        server = HttpServer(URL.replace("http", "https"), tls=certified, websocket=True)
+        [address] = await nursery.start(serve_transport, echo, server)
+        await check_both(Http(address, tls=trusting), WebSocket(address.replace("https", "wss"), tls=trusting))
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_same_gate() -> None:
+    principals: list[Any] = []
+
+    async def handler(connection: Connection) -> None:
+        principals.append(connection.info.principal)
+        assert "authorization" not in connection.info.headers
+        await echo(connection)
+
+    async with trio.open_nursery() as nursery:
+        server = HttpServer(URL, websocket=True, verify=ProtectedResource(verify), health="/health")
+        [address] = await nursery.start(serve_transport, handler, server)
+        there = address.replace("http", "ws")
+        await check_both(Http(address, auth=Bearer("good")), WebSocket(there, auth=Bearer("good")))
+        async with open_transport(WebSocket(there, subprotocols=["mcp", "mcp.auth.good"])) as (tx, rx):
+            await tx.send(Request(1, "hello"))
+            assert await rx.receive() == Response(1, None)
+        assert principals == ["somebody"] * 3
+        for target in (WebSocket(there), WebSocket(there, auth=Bearer("bad"))):
+            with pytest.raises(AuthenticationError):
+                async with open_transport(target):
+                    pass
+        for more, kind in (({"Origin": "https://evil.example"}, PermissionDenied),):
+            with pytest.raises(kind):
+                async with open_transport(WebSocket(there, headers=more)):
+                    pass
+        with pytest.raises(HTTPStatusError, match="400"):
+            async with open_transport(there.replace("/mcp", "/health")):
+                pass
+        nursery.cancel_scope.cancel()
