@@ -20,6 +20,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from trioxport import (
     CircuitOpen,
     ConnectError,
+    Connection,
     ConnectionLost,
     ErrorResponse,
     Message,
@@ -33,11 +34,15 @@ from trioxport import (
     TransportError,
     Undelivered,
     UsageError,
+    open_transport,
+    serve_transport,
 )
 from trioxport._backoff import Backoff
 from trioxport.abc import Layer, MessageChannels, Scope
 from trioxport.layers import CircuitBreaker, Retry, is_read_only, is_safe_to_repeat
 from trioxport.testing import check_layer
+from trioxport.transports.memory import MemorySwitch
+from trioxport.transports.reconnecting import Reconnect
 
 
 class Longest(Random):
@@ -479,6 +484,31 @@ async def test_inside_a_breaker_the_breaker_sees_the_last_attempt_only(autojump_
         assert isinstance(await rx.receive(), Undelivered)
         with pytest.raises(CircuitOpen):
             await tx.send(Request(2, "tools/call"))
+
+
+async def test_over_a_connection_that_comes_back_a_read_is_sent_again_and_a_call_is_not(
+    autojump_clock: MockClock,
+) -> None:
+    switch, silent = MemorySwitch(), ["tools/call", "tools/list"]
+
+    async def answer_the_second_time(connection: Connection) -> None:
+        async for message in connection.rx:
+            if isinstance(message, Request) and message.method in silent:
+                silent.remove(message.method)
+                if not silent:
+                    switch.cut()
+            elif isinstance(message, Request):
+                await connection.tx.send(Response(message.id, message.method))
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_transport, answer_the_second_time, switch)
+        async with open_transport(switch, layers=[Retry()], reconnect=Reconnect()) as (tx, rx):
+            await tx.send(Request(1, "tools/call"))
+            await tx.send(Request(2, "tools/list"))
+            told = await rx.receive()
+            assert isinstance(told, Undelivered) and told.id == 1 and told.outcome == "unknown"
+            assert await rx.receive() == Response(2, "tools/list")
+        nursery.cancel_scope.cancel()
 
 
 def test_two_of_the_same_seed_pause_alike_and_one_of_another_does_not() -> None:
