@@ -131,6 +131,16 @@ TestCircuit = CircuitMachine.TestCase
 TestCircuit.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 
 
+def test_what_was_let_pass_before_the_circuit_opened_says_nothing_about_the_probe() -> None:
+    circuit = Circuit(1, None, PAUSE, lambda old, new: None)
+    before, failing = circuit.enter(0.0), circuit.enter(0.0)
+    assert before is not None and failing is not None
+    circuit.fail(failing, 0.0)
+    assert circuit.enter(PAUSE) is not None
+    circuit.succeed(before, PAUSE)
+    assert circuit.state == "half-open" and circuit.enter(PAUSE) is None
+
+
 def test_one_that_was_opened_under_another_clock_can_be_tried_at_once() -> None:
     circuit = Circuit(1, None, PAUSE, lambda old, new: None)
     circuit.fail(circuit.enter(1e6) or 0, 1e6)

@@ -148,19 +148,42 @@ async def test_what_is_received_too_fast_is_held_up_in_order_and_lost_by_no_canc
     assert [at for _, at in received] == pytest.approx([0, 4, 8])
 
 
-async def test_two_receivers_get_one_message_each(autojump_clock: MockClock) -> None:
+async def test_who_comes_while_others_wait_waits_behind_them(autojump_clock: MockClock) -> None:
+    order: list[str] = []
+
+    async with far_end(RateLimit(Rate(1))) as ((tx, _), _), trio.open_nursery() as nursery:
+
+        async def send(name: str) -> None:
+            await tx.send(Notification(name))
+            order.append(name)
+
+        await send("first")
+        nursery.start_soon(send, "waiting")
+        await trio.sleep(1 - 5e-7)  # the token is there already, as far as rounding errors are forgiven
+        nursery.start_soon(send, "new")
+    assert order == ["first", "waiting", "new"]
+
+
+async def test_several_receivers_get_one_message_each(autojump_clock: MockClock) -> None:
     received: list[object] = []
 
     async with far_end(RateLimit(receive=Rate(1, per=4))) as ((_, rx), far):
 
         async def receive() -> None:
-            received.append(await rx.receive())
+            message = await rx.receive()
+            assert isinstance(message, Notification) and isinstance(message.params, dict)
+            received.append(message.params["number"])
 
         async with trio.open_nursery() as nursery:
-            for number in range(3):
+            for number in range(2):
                 far.say(Notification("note", {"number": number}))
                 nursery.start_soon(receive)
-    assert sorted(message.params["number"] for message in received) == [0, 1, 2]  # type: ignore[attr-defined]
+                await wait_all_tasks_blocked()
+            nursery.start_soon(receive)  # behind what the second holds up
+            await trio.sleep(20)
+            assert received == [0, 1]
+            far.say(Notification("note", {"number": 2}))
+    assert received == [0, 1, 2]
 
 
 async def test_closing_ends_the_wait_of_both_directions(autojump_clock: MockClock) -> None:

@@ -23,6 +23,7 @@ from trioxport import (
     Connection,
     ConnectionLost,
     ErrorResponse,
+    Incoming,
     Message,
     MessageTooLarge,
     Notification,
@@ -88,6 +89,31 @@ class _Refusing(SendChannel[Message]):
         await self._inner.send(value)
 
     async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+@attrs.frozen
+class NotingClose:
+    """A layer that tells when what is sent is closed above it."""
+
+    level: ClassVar[Literal["message"]] = "message"
+
+    closed: trio.Event = attrs.Factory(trio.Event)
+
+    def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:
+        return channels._replace(send=_NotingClose(channels.send, self.closed))
+
+
+class _NotingClose(SendChannel[Message]):
+    def __init__(self, inner: SendChannel[Message], closed: trio.Event) -> None:
+        self._inner = inner
+        self._closed = closed
+
+    async def send(self, value: Message) -> None:
+        await self._inner.send(value)
+
+    async def aclose(self) -> None:
+        self._closed.set()
         await self._inner.aclose()
 
 
@@ -249,6 +275,7 @@ async def test_the_last_undelivered_tells_of_all_attempts(autojump_clock: MockCl
     async with far_end(retry(3)) as ((tx, rx), far), trio.open_nursery() as nursery:
         sent = Request(1, "ping", metadata={"mine": 1})
         await tx.send(sent)
+        causes[-1].add_note("its own")
 
         async def refuse() -> None:
             for cause in causes:
@@ -262,10 +289,11 @@ async def test_the_last_undelivered_tells_of_all_attempts(autojump_clock: MockCl
     assert told.metadata == {"attempt": 3, "causes": tuple(causes)}
     assert isinstance(told.cause, ConnectError) and told.cause is not causes[-1]
     assert told.cause.__notes__ == [
+        "its own",
         "Attempt 1 failed, too: RequestTimeout: late",
         "Attempt 2 failed, too: ServerUnreachable: nobody",
     ]
-    assert not hasattr(causes[-1], "__notes__") and causes[-1].outcome == "not_sent"
+    assert causes[-1].__notes__ == ["its own"] and causes[-1].outcome == "not_sent"
 
 
 async def test_other_messages_pass_while_one_waits(autojump_clock: MockClock) -> None:
@@ -417,6 +445,17 @@ class TestEnds:
             started = trio.current_time()
         assert trio.current_time() - started < 1
 
+    async def test_leaving_closes_the_layers_further_down(self, autojump_clock: MockClock) -> None:
+        lower = NotingClose()
+        async with far_end(retry(), lower) as ((tx, rx), far):
+            await tx.send(Request(1, "tools/call"))
+            far.refuse(await far.request(), unreachable(1000.0))
+            with trio.move_on_after(0.5):
+                await rx.receive()
+            await tx.aclose()
+            assert not lower.closed.is_set()
+        assert lower.closed.is_set()
+
     async def test_closing_ends_a_send_that_waits_for_its_next_attempt(self, autojump_clock: MockClock) -> None:
         async with far_end(retry(), Refusing({(1, 1): RateLimited("slow", retry_after=1000.0)})) as ((tx, _), _):
             started = trio.current_time()
@@ -438,6 +477,21 @@ class TestEnds:
                 await tx.send(Request(1, "ping"))
             with pytest.raises(ConnectionLost):
                 await tx.send(Request(1, "ping"))
+
+
+async def test_what_is_settled_is_not_settled_again_whatever_comes_from_further_down(
+    autojump_clock: MockClock,
+) -> None:
+    async with far_end() as (connection, _):
+        to_wire, sent = trio.open_memory_channel[Message](1)
+        incoming, from_wire = trio.open_memory_channel[Incoming](3)
+        _, rx = retry().wrap(MessageChannels(to_wire, from_wire), connection.scope)
+        incoming.send_nowait(Response(8, {}))
+        incoming.send_nowait(Undelivered.of(Request(9, "ping"), unreachable()))
+        incoming.send_nowait(Notification("after"))
+        assert await rx.receive() == Notification("after")
+        await trio.sleep(100)
+        assert not sent.statistics().current_buffer_used
 
 
 async def test_errors_of_the_application_are_answers() -> None:
