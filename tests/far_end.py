@@ -51,6 +51,9 @@ class FarEnd:
     def say(self, message: Message) -> None:
         self._incoming.send_nowait(Frame(JSON.encode(message)))
 
+    def say_raw(self, payload: bytes) -> None:
+        self._incoming.send_nowait(Frame(payload))
+
     def answer(self, request: Request, result: Any = None) -> None:
         self.say(Response(request.id, result))
 

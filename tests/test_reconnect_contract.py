@@ -13,8 +13,11 @@ from typing import Final
 import links
 import pytest
 
-from trioxport import Backoff, Reconnect
+from trioxport import Backoff, Reconnect, Request, Undelivered
+from trioxport.codecs import JSON
 from trioxport.testing import RULES, MakeLink, check_transport
+from trioxport.testing.bench import Bench
+from trioxport.testing.rules.talk import ask
 
 LINKS: Final[dict[str, Callable[..., MakeLink]]] = {
     "memory": links.memory_link,
@@ -22,6 +25,8 @@ LINKS: Final[dict[str, Callable[..., MakeLink]]] = {
     "tls": links.tls_link,
     "unix": links.unix_link,
     "stdio": links.stdio_link,
+    "ws": links.ws_link,
+    "wss": links.wss_link,
 }
 NEVER: Final = Reconnect(attempts=0)
 SOON: Final = Reconnect(backoff=Backoff(base=0.01, cap=0.05))
@@ -40,3 +45,26 @@ async def test_without_attempts(transport: str, rule: int, tmp_path: Path) -> No
 @each_transport
 async def test_with_attempts(transport: str, rule: int, tmp_path: Path) -> None:
     await check_transport(links.reconnecting(LINKS[transport](tmp_path), SOON), rules=[rule])
+
+
+@each_transport
+async def test_a_lost_connection_comes_back(transport: str, tmp_path: Path) -> None:
+    """Time and again: what was in flight settles, and what is asked after that is answered."""
+    make_link = links.reconnecting(LINKS[transport](tmp_path), SOON)
+    async with make_link() as link, Bench(make_link, link, JSON, (), ()).talk() as connection:
+        tx, rx = connection
+        for turn in range(3):
+            silent = [Request(f"{turn}-{number}", "check/silent") for number in range(3)]
+            for request in silent:
+                await tx.send(request)
+            await ask(connection, "check/echo", {"turn": turn})
+            if link.cut is None:
+                silent.append(Request(f"{turn}-kill", "check/kill"))
+                await tx.send(silent[-1])
+            else:
+                await link.cut()
+            left = [await rx.receive() for _ in silent]
+            assert [each.original for each in left if isinstance(each, Undelivered)] == silent
+            assert {each.outcome for each in left if isinstance(each, Undelivered)} == {"unknown"}
+            await ask(connection, "check/echo", {"again": turn})
+        assert connection.state == "open"

@@ -11,7 +11,7 @@ from trioxport._states import Signal
 from trioxport.abc import Scope
 from trioxport.errors import ConnectionLost, TransportError
 from trioxport.frames import Frame
-from trioxport.messages import Message, Notification, Request, RequestId
+from trioxport.messages import ErrorResponse, Message, Notification, Request, RequestId, Response
 from trioxport.transports.reconnecting.asked import Asked
 from trioxport.transports.reconnecting.handshake import HANDSHAKE, Handshake, encoded, message_of
 from trioxport.transports.reconnecting.link import Link
@@ -96,9 +96,9 @@ class Switch:
         self.inbox.extend(encoded(note, self.scope) for note in self.asked.lost())
         error = _of_unknown_outcome(failure)
         self.resend = []
-        told = {_reported(entry) for entry in self.inbox}
+        settled = {_settled_by(entry) for entry in self.inbox}
         for request in self.scope.in_flight.values():
-            if request.id in self._waiting or request.id in told:
+            if request.id in self._waiting or request.id in settled:
                 continue
             if self.policy.resend_subscriptions and request.method == LISTEN:
                 self.resend.append(request)
@@ -172,11 +172,14 @@ class Switch:
         return Frame(b"", entry.request, error=entry.error)
 
 
-def _reported(entry: Frame | Unanswered) -> RequestId | None:
+def _settled_by(entry: Frame | Unanswered) -> RequestId | None:
     """The id of the request that an entry of the inbox settles, if it does."""
     if isinstance(entry, Unanswered):
         return entry.request.id
-    return entry.message.id if entry.error is not None and isinstance(entry.message, Request) else None
+    message = entry.message
+    if isinstance(message, Response | ErrorResponse) or (isinstance(message, Request) and entry.error is not None):
+        return message.id
+    return None
 
 
 def _of_unknown_outcome(failure: TransportError) -> TransportError:
