@@ -123,6 +123,7 @@ class Supervisor:
         self.failure: TransportError | None = None
         self.failure_seen = False
         self.peer_is_done = False
+        self.cut_short = False
         self._state: State = "connecting"
         self._within = within
         self._leaving = False
@@ -224,6 +225,7 @@ class Supervisor:
             cut_short = False
             self._record(error)
         finally:
+            self.cut_short = cut_short
             if cut_short:
                 self._record_cut()
             self._end()

@@ -53,9 +53,7 @@ class LastingSend(SendChannel[Frame]):
 
     async def aclose(self) -> None:
         switch = self._switch
-        if not switch.half_closed:
-            switch.half_closed = True
-            switch.closed_open = switch.is_connected
+        switch.half_closed = True
         switch.reopening.cancel()
         switch.changed.tell()
         if switch.writing is None:

@@ -73,11 +73,12 @@ class Keeper:
 
     @property
     def failure(self) -> TransportError | None:
-        """What befell the latest connection, unless it would be replaced by now if this side were not leaving."""
-        failure = None if self._link is None else self._link.supervisor.failure
-        if failure is None or self._switch.closed_open or not self._scope.leaving:
+        """What befell the latest connection, unless it would be replaced if this side were not leaving."""
+        link = self._link
+        failure = None if link is None else link.supervisor.failure
+        if link is None or failure is None or not self._scope.leaving or not self._budget.allows(failure):
             return failure
-        return None if self._budget.allows(failure) else failure
+        return failure if link.supervisor.cut_short and not link.in_hand else None
 
     # Losing a connection.
 
@@ -86,7 +87,10 @@ class Keeper:
         switch = self._switch
         if switch.deaf:
             await link.channels.receive.aclose()
+        if switch.half_closed:
+            await link.channels.send.aclose()
         await link.ending(at_peers_end=self._policy.after_end)
+        link.in_hand = not self._scope.leaving
         switch.reading = None
         if link.supervisor.failure is not None:
             switch.writing = None

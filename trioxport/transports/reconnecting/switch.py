@@ -37,7 +37,6 @@ class Switch:
         failure: Why there is no connection.
         resend: The subscriptions to send again on the next connection.
         reopening: Around the waiting for the next connection, which a half-close ends.
-        closed_open: Whether there was a connection when this side half-closed.
     """
 
     def __init__(self, scope: Scope, policy: Reconnect) -> None:
@@ -53,7 +52,6 @@ class Switch:
         self.resend: list[Request] = []
         self.reopening = trio.CancelScope()
         self.half_closed = False
-        self.closed_open = False
         self.deaf = False
         self.over = False
         self.inbox: deque[Frame | Unanswered] = deque()
