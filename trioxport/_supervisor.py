@@ -182,6 +182,7 @@ class Supervisor:
         if self.failure is None:
             error.target = error.target or self.target
             self.failure = error
+            self.cut_short = trio.current_effective_deadline() == -math.inf  # told by a task that is being cancelled
             if self._is_carrying:
                 self._turn("failed")
 
@@ -225,7 +226,6 @@ class Supervisor:
             cut_short = False
             self._record(error)
         finally:
-            self.cut_short = cut_short
             if cut_short:
                 self._record_cut()
             self._end()

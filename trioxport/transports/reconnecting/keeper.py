@@ -78,7 +78,7 @@ class Keeper:
         failure = None if link is None else link.supervisor.failure
         if link is None or failure is None or not self._scope.leaving or not self._budget.allows(failure):
             return failure
-        return failure if link.supervisor.cut_short and not link.in_hand else None
+        return failure if link.supervisor.cut_short else None
 
     # Losing a connection.
 
@@ -90,7 +90,6 @@ class Keeper:
         if switch.half_closed:
             await link.channels.send.aclose()
         await link.ending(at_peers_end=self._policy.after_end)
-        link.in_hand = not self._scope.leaving
         switch.reading = None
         if link.supervisor.failure is not None:
             switch.writing = None

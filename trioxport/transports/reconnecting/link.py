@@ -17,7 +17,6 @@ class Link:
     Attributes:
         heard: Whether it brought a message.
         failing: Whether one of its channels has ended, or broke.
-        in_hand: Whether that was seen before this side began to leave.
         senders: Tasks that are sending.
         receivers: Tasks of the application that are receiving.
         released: Told when there is one less of them and the link is failing.
@@ -30,7 +29,6 @@ class Link:
         self.receive = channels.receive.receive
         self.heard = False
         self.failing = False
-        self.in_hand = False
         self.senders = 0
         self.receivers = 0
         self.released = Signal()
