@@ -131,6 +131,11 @@ async def test_what_another_layer_made_of_a_payload_goes_alone() -> None:
     assert [payload[:1] for payload in wire.sent] == [b"{", b"~", b"["]
 
 
+async def test_a_message_with_headers_of_its_own_goes_alone() -> None:
+    with_headers = Notification("note", {"number": 2}, metadata={"headers": {"traceparent": "00-1-2-01"}})
+    assert await sent([*notes(1), with_headers, *notes(3, 4)]) == [1, 2, [3, 4]]
+
+
 async def test_a_message_waits_for_others_as_long_as_the_window_is(autojump_clock: trio.testing.MockClock) -> None:
     wire = Wire()
     async with open_transport(wire, layers=[Batching(window=5)]) as connection:

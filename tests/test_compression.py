@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import json
 import sys
 import tracemalloc
 from collections.abc import AsyncGenerator
@@ -223,6 +224,16 @@ async def test_a_coding_that_this_side_lacks_is_named(
     async with receiving(Envelope(["br"], b"...").pack(), response(2, "fine")) as connection:
         await connection.rx.receive()
     assert "br is not installed. Install trioxport[brotli]" in caplog.text
+
+
+@pytest.mark.parametrize(("min_size", "mark"), [(10_000, b"{"), (1000, b"~")])
+async def test_what_is_below_the_least_size_goes_as_it_is(min_size: int, mark: bytes) -> None:
+    lines: list[bytes] = []
+    layers: list[Layer] = [Compression("deflate", min_size=min_size), Tap(lines.append)]
+    async with served("memory://echo"), open_transport("memory://echo", layers=layers) as connection:
+        await connection.tx.send(Notification("note", {"text": TEXT}))
+    record = json.loads(lines[0])
+    assert record.get("payload", "~").encode().startswith(mark)
 
 
 async def test_what_does_not_shrink_goes_as_it_is() -> None:

@@ -19,6 +19,7 @@ from pydantic.json_schema import models_json_schema
 from trioxport import (
     Connection,
     ErrorResponse,
+    Limits,
     Message,
     Notification,
     ProtocolViolation,
@@ -166,6 +167,9 @@ class TestWhatIsSent:
         assert isinstance(answer, ErrorResponse)
         assert answer.code == -32603
         assert "result.content.0.text breaks the rule type" in answer.message
+        wrong = {"content": [{"type": "image", "data": 3, "mimeType": "image/png"}], "resultType": "complete"}
+        answer = await exchange(call(), wrong, client=[], server=[official])
+        assert "result.content.0.data breaks the rule type" in answer.message  # of the nearest kind of content
         right = {"content": [TEXT], "resultType": "complete"}
         assert await exchange(call(), right, client=[], server=[official]) == Response(1, right)
 
@@ -202,6 +206,29 @@ class TestWhatIsReceived:
             assert answer.code == -32602
             assert answer.data == {"path": "params.name", "rule": "type"}
         assert received == [call(), {}]
+
+    async def test_a_refusal_is_not_lost_with_the_receive_that_was_cancelled(self, official: Validation) -> None:
+        cancelled = trio.Event()
+
+        async def serve(connection: Connection) -> None:
+            with trio.move_on_after(0.05):
+                await connection.rx.receive()
+            cancelled.set()
+            assert [message async for message in connection.rx] == []
+
+        async with trio.open_nursery() as nursery:
+
+            async def start(*, task_status: trio.TaskStatus[list[str]]) -> None:
+                await serve_transport(serve, "memory://slow", layers=[official], task_status=task_status)
+
+            await nursery.start(start)
+            async with open_transport("memory://slow", limits=Limits(max_buffered_messages=0)) as (tx, rx):
+                await tx.send(call(name=3))
+                await cancelled.wait()
+                answer = await rx.receive()
+            nursery.cancel_scope.cancel()
+        assert isinstance(answer, ErrorResponse)
+        assert answer.code == -32602
 
     async def test_an_invalid_notification_is_discarded_and_counted(self, official: Validation) -> None:
         async with talking([], [official], None) as (connection, received):
@@ -319,6 +346,23 @@ async def test_how_many_requests_are_remembered_is_bounded(monkeypatch: pytest.M
             await connection.tx.send(Request(number, "add", {"a": number}))
         answers = [await connection.rx.receive() for _ in range(3)]
     assert [type(answer) for answer in answers] == [Response, Undelivered, Undelivered]
+
+
+async def test_a_cancelled_request_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the place of no other."""
+    monkeypatch.setattr(validation, "REMEMBERED", 2)
+    layer = Validation({"small": SMALL})
+    async with talking([layer], [], lambda request: Response(request.id, {})) as (connection, _):
+        messages: list[Message] = [
+            Request(1, "add", {"a": 1}),
+            Request(2, "add", {"a": 2}),
+            Notification("notifications/cancelled", {"requestId": 2}),
+            Request(3, "add", {"a": 3}),
+        ]
+        for message in messages:
+            await connection.tx.send(message)
+        answers: list[Any] = [await connection.rx.receive() for _ in range(2)]
+    assert [(type(answer), answer.id) for answer in answers] == [(Undelivered, 1), (Undelivered, 3)]
 
 
 async def test_it_keeps_the_contract(official: Validation) -> None:
