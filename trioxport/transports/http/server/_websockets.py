@@ -52,9 +52,9 @@ class WebSockets:
                 self._open.discard(life)
 
     async def _welcome(self, stream: Stream, request: h11.Request, early: bytes, scope: Scope) -> Wire:
-        secure = cast("trio.SSLStream[trio.SocketStream]", stream) if isinstance(stream, trio.SSLStream) else None
-        socket = stream if secure is None else secure.transport_stream
-        assert isinstance(socket, trio.SocketStream)
+        over_tls = isinstance(stream, trio.SSLStream)
+        secure = cast("trio.SSLStream[trio.SocketStream]", stream) if over_tls else None
+        socket = cast("trio.SocketStream", stream) if secure is None else secure.transport_stream
         scope.info.peer = peer_of(socket)
         spoken = socket if secure is None else _Secure(secure)
         knock = with_token(await answer_request(spoken, list(request.headers), request.target, early))
