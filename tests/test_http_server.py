@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import logging
 from typing import Any, Final
 
 import pytest
@@ -285,28 +284,3 @@ async def test_what_is_known_of_a_connection() -> None:
     assert info.peer is not None and info.peer.startswith("127.0.0.1:")
     assert info.headers["x-mine"] == "shown"
     assert "hidden" not in repr(info)
-
-
-async def test_a_subscription_ends_in_order_when_the_server_stops(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    message = modern("subscriptions/listen", "sub")
-    with trio.fail_after(BOUND):
-        async with trio.open_nursery() as nursery:
-            stop, ready = trio.Event(), trio.Event()
-            urls: list[str] = []
-
-            async def serve() -> None:
-                async with serving(HttpServer(ANYWHERE, keep_alive=0.05)) as served:
-                    urls.append(served.url)
-                    ready.set()
-                    await stop.wait()
-
-            nursery.start_soon(serve)
-            await ready.wait()
-            async with calling(urls[0], message) as reply:
-                stop.set()
-                answer = await reply.event()
-                assert answer["id"] == "sub"
-                assert answer["result"] == {"resultType": "complete", "_meta": {META + "subscriptionId": "sub"}}
-                assert await reply.event() is None
-    assert "ERROR" not in caplog.text

@@ -156,9 +156,18 @@ class Cycle:
 
     def _response(self, status: int, fields: list[Field]) -> h11.Response:
         head = [*fields, (b"date", _date())]
-        if self._connection.their_state is h11.SEND_BODY or self._closing():
+        if self._closing() or not self._request_is_over():
             head.append(_CLOSE)
         return h11.Response(status_code=status, headers=cast("Any", head), reason=_REASONS.get(status, b""))
+
+    def _request_is_over(self) -> bool:
+        """Whether all of the request has arrived: what nobody asked for is passed over."""
+        try:
+            while self._connection.their_state is h11.SEND_BODY and self._next_part() is not None:
+                pass
+        except h11.RemoteProtocolError:
+            return False
+        return self._connection.their_state is not h11.SEND_BODY
 
     def _encoded(self, body: bytes, *, more: bool) -> bytes:
         """The next bytes of the response. Its head waits for the beginning of its body."""

@@ -25,6 +25,7 @@ logger: Final = logging.getLogger("trioxport")
 REFUSED: Final = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n"
 _TLS: Final = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 """How ASGI writes versions of TLS."""
+_VERSIONS: Final = (b"1.0", b"1.1")
 LINGER: Final = 1.0
 """Seconds, and with ``READ`` bytes, for which what a client still sends is read after the last response to it: a socket
 that is closed with something unread resets the connection, and that can destroy the response on its way."""
@@ -109,6 +110,9 @@ class Runner:
                     return
                 if request is None:
                     return
+                if (status := self._objection(request)) is not None:
+                    await self._complain(stream, connection, status)
+                    return
                 if self._upgrade is not None and _asks_for_websocket(request):
                     await self._upgrade(stream, request, connection.trailing_data[0])
                     return
@@ -120,6 +124,13 @@ class Runner:
                 if not cycle.reusable:
                     return
                 connection.start_next_cycle()
+
+    def _objection(self, request: h11.Request) -> int | None:
+        """The status of a head that h11 takes, and this server does not."""
+        if request.http_version not in _VERSIONS:
+            return 505
+        size = len(request.target) + sum(len(name) + len(value) for name, value in request.headers)
+        return 431 if size > self.bounds.head else None
 
     def _is_draining(self) -> bool:
         return self.draining
