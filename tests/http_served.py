@@ -75,7 +75,8 @@ class Served:
                 await tx.send(Response(asked.id, {}))
             case "notify":
                 for number in range(params["count"]):
-                    note = Notification("note", {"for": asked.id, "number": number}, metadata=related)
+                    said = {"for": asked.id, "number": number, "ballast": params.get("ballast")}
+                    note = Notification("note", said, metadata=related)
                     await tx.send(note)
                 if params.get("wait"):
                     await self.go.wait()

@@ -39,6 +39,7 @@ class Conversation:
         self.stream = stream
         self.status = 0
         self.headers: dict[str, str] = {}
+        self.last_event_id = ""
         self._host = host
         self._connection = h11.Connection(h11.CLIENT)
         self._decoder = EventDecoder(2**20)
@@ -98,7 +99,9 @@ class Conversation:
                 return None
             events = self._decoder.feed(bytes(part.data))
             self._events += [event for event in events if isinstance(event, Event)]
-        return self._events.pop(0)
+        event = self._events.pop(0)
+        self.last_event_id = event.id
+        return event
 
     async def event(self) -> Any:
         """The message in the next event that has one; None at the end of the response."""
@@ -106,10 +109,6 @@ class Conversation:
             if event.data:
                 return json.loads(event.data)
         return None
-
-    @property
-    def last_event_id(self) -> str:
-        return self._decoder.last_event_id
 
     @property
     def retry(self) -> int | None:
