@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import http_links
 import links
 import pytest
 
@@ -21,6 +22,7 @@ LINKS: dict[str, Callable[..., MakeLink]] = {
     "tls": links.tls_link,
     "unix": links.unix_link,
     "stdio": links.stdio_link,
+    "http": http_links.http_link,
     "ws": links.ws_link,
     "wss": links.wss_link,
 }
@@ -33,7 +35,7 @@ async def test_json(transport: str, rule: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("transport", LINKS)
+@pytest.mark.parametrize("transport", [name for name in LINKS if name != "http"])
 async def test_message_pack(transport: str, rule: int, tmp_path: Path) -> None:
     options: dict[str, dict[str, str]] = {
         "memory": {},
@@ -51,6 +53,12 @@ async def test_with_layers(transport: str, rule: int, tmp_path: Path) -> None:
     layers: list[Layer] = [Logging(), Logging("another"), Tap(tmp_path / "client.jsonl")]
     peer_layers: list[Layer] = [Logging(), Tap(tmp_path / "server.jsonl")]
     await check_transport(LINKS[transport](tmp_path), rules=[rule], layers=layers, peer_layers=peer_layers)
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule not in (2, 4, 5)])
+async def test_modern_http(rule: int, tmp_path: Path) -> None:
+    """To the server each request is a connection: nothing ties two of them together, their order and end included."""
+    await check_transport(http_links.modern_http_link(tmp_path), rules=[rule])
 
 
 @pytest.mark.parametrize("layer", [Logging(), Tap(lambda line: None), Faults(1), Faults(1, delay=0.001)])

@@ -2,7 +2,7 @@
 
 ::
 
-    mcp = McpApplication(handler, HttpServer("https://mcp.example.com/mcp", tls=...))
+    mcp = McpApplication(handler, HttpServer("https://mcp.example.com/mcp"))
     app = Starlette(routes=[Mount("/", app=mcp)], lifespan=mcp.lifespan)
 
 A program that serves nothing else gives ``mcp`` itself to its server, for instance ``hypercorn -k trio module:mcp``.

@@ -48,6 +48,8 @@ class Link:
         cut: Breaks the wire of the open connections, as a network or a crash does. None asks the peer to kill
             its process, which has to be another one then.
         unreachable: A target like the client's that nobody serves; None skips what a failing connect has to do.
+        continuous: Whether a connection is one wire, that ends and breaks as a whole. Over HTTP it consists of many,
+            and none of them is the end of it: then what rules 4 to 6 say of the end and of the loss is left out.
     """
 
     server: Target | None = None
@@ -55,6 +57,7 @@ class Link:
     through: Callable[[str], Target] | None = None
     cut: Callable[[], Awaitable[object]] | None = None
     unreachable: Target | None = None
+    continuous: bool = True
 
     def target(self, address: str) -> Target:
         """What the client opens, the server being at ``address``."""
@@ -106,6 +109,7 @@ class Bench:
         """A server's connection to a client that runs the check peer. Needs a link that is served here."""
         accepted, connections = trio.open_memory_channel[Connection](0)
         done = trio.Event()
+        running_alone: list[trio.CancelScope] = []
 
         async def hand_over(connection: Connection) -> None:
             await accepted.send(connection)
@@ -114,7 +118,10 @@ class Bench:
         async def run_client() -> None:
             async with self.serving(hand_over) as target:
                 async with self.open(target) as connection:
-                    await check_peer(connection)
+                    with trio.CancelScope() as running:
+                        if not self.link.continuous:
+                            running_alone.append(running)
+                        await check_peer(connection)
                 await done.wait()
 
         async with open_tasks() as tasks:
@@ -123,6 +130,8 @@ class Bench:
                 yield await connections.receive()
             finally:
                 done.set()
+                for running in running_alone:  # it would not see that the other side has ended
+                    running.cancel()
 
     @asynccontextmanager
     async def unreached(self) -> AsyncGenerator[Connection]:

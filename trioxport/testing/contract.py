@@ -45,7 +45,7 @@ async def check_transport(
     """
     for number in RULES if rules is None else rules:
         rule = RULES[number]
-        for check in rule.checks:
+        for check in (*rule.checks, *rule.wire_checks):
             await _try(number, rule, check, make_link, codec, layers, peer_layers)
 
 
@@ -86,6 +86,8 @@ async def _try(
 ) -> None:
     try:
         async with make_link() as link:
+            if check in rule.wire_checks and not link.continuous:
+                return
             await check(Bench(make_link, link, codec, layers, peer_layers))
     except Exception as error:
         raise ContractBroken(

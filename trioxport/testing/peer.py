@@ -19,11 +19,15 @@ from trioxport.config import Target
 from trioxport.connection import Connection
 from trioxport.errors import ConnectionLost
 from trioxport.frames import Frame, Limits
-from trioxport.messages import Notification, Request, Response
+from trioxport.messages import Notification, Request, RequestId, Response
 from trioxport.opening import serve_transport
 
 LIMITS: Final = Limits(max_message_size=256 * 1024)
 """What both sides of a check keep to: small, so that messages over the limit are cheap to make."""
+
+
+RAW_MESSAGE: Final = Notification("check/raw")
+"""What a payload that is no message is sent as."""
 
 
 @attrs.frozen
@@ -40,9 +44,10 @@ class RawAccess:
         self._channels[scope] = channels.send
         return channels
 
-    async def send(self, connection: Connection, payload: bytes) -> None:
-        """Send ``payload`` as a frame of ``connection``."""
-        await self._channels[connection.scope].send(Frame(payload, Notification("check/raw")))
+    async def send(self, connection: Connection, payload: bytes, *, about: Request | None = None) -> None:
+        """Send ``payload`` as a frame of ``connection``, which may be about a request that is in flight."""
+        message = RAW_MESSAGE if about is None else attrs.evolve(RAW_MESSAGE, metadata=_about(about))
+        await self._channels[connection.scope].send(Frame(payload, message))
 
 
 RAW: Final = RawAccess()
@@ -81,7 +86,7 @@ class CheckPeer:
                 await tx.send(Response(request.id, {"noted": self.noted}))
             case "check/notify":
                 for number in range(params["count"]):
-                    await tx.send(Notification("check/note", {"number": number}))
+                    await tx.send(Notification("check/note", {"number": number}, metadata=_about(request)))
                 await tx.send(Response(request.id, params))
             case "check/silent":
                 pass
@@ -94,11 +99,11 @@ class CheckPeer:
                 await tx.send(Response(request.id, params))
                 await trio.sleep_forever()
             case "check/garbage":
-                await RAW.send(self.connection, params["bytes"].encode("latin-1"))
+                await RAW.send(self.connection, params["bytes"].encode("latin-1"), about=request)
                 await tx.send(Response(request.id, params))
             case "check/too_large":
                 answer = self.connection.scope.codec.encode(Response(request.id, "x" * LIMITS.max_message_size))
-                await RAW.send(self.connection, answer)
+                await RAW.send(self.connection, answer, about=request)
             case "check/half_close":
                 await tx.aclose()
             case "check/kill":
@@ -127,6 +132,10 @@ async def serve_check_peer(target: Target, *, codec: Codec = JSON, layers: Seque
         layers: The layers that the check names as the peer's.
     """
     await serve_transport(check_peer, target, codec=codec, layers=[*layers, RAW], limits=LIMITS, close_timeout=1.0)
+
+
+def _about(request: Request) -> dict[str, RequestId]:
+    return {"related_request": request.id}
 
 
 def _params(message: Request | Notification) -> Mapping[str, Any]:

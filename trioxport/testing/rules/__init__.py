@@ -12,11 +12,15 @@ from trioxport.testing.rules import bad_messages, closing, ends, exchange
 
 @attrs.frozen
 class Rule:
-    """One numbered rule: what it says, the checks that show it, and what to look at when one fails."""
+    """One numbered rule: what it says, the checks that show it, and what to look at when one fails.
+
+    Those of ``wire_checks`` are about the end of a connection that is one wire.
+    """
 
     says: str
     checks: tuple[Check, ...]
     advice: str
+    wire_checks: tuple[Check, ...] = ()
 
 
 RULES: Final[dict[int, Rule]] = {
@@ -37,18 +41,21 @@ RULES: Final[dict[int, Rule]] = {
     ),
     4: Rule(
         "closing tx flushes and tells the peer that no more comes, and rx goes on until the peer is done",
-        (ends.half_closes, ends.sees_half_close),
+        (),
         "whether the transport tells the peer's end by scope.peer_done() and keeps the other direction open",
+        (ends.half_closes, ends.sees_half_close),
     ),
     5: Rule(
         "an orderly end is EndOfChannel; a loss delivers what had arrived, then Undelivered, then ConnectionLost",
-        (ends.ends_orderly, ends.reports_loss),
+        (),
         "whether the transport closes its half of rx at the end, and tells a loss by scope.lost() or on leaving",
+        (ends.ends_orderly, ends.reports_loss),
     ),
     6: Rule(
         "a failure that nobody saw is raised on leaving; an exception of the block leaves as the same object",
-        (ends.raises_unseen_failure, ends.keeps_exception_of_block),
+        (ends.keeps_exception_of_block,),
         "whether a broken wire is noticed when nobody uses the channels",
+        (ends.raises_unseen_failure, ends.keeps_exception_of_block_after_loss),
     ),
     7: Rule(
         "leaving flushes and closes within close_timeout; cancelled, it waits for nobody",

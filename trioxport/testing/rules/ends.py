@@ -145,18 +145,25 @@ async def raises_unseen_failure(bench: Bench) -> None:
 
 
 async def keeps_exception_of_block(bench: Bench) -> None:
-    for lost in (False, True):
-        mine = _OfTheBlock("of the block")
-        try:
-            with trio.fail_after(2 * PATIENCE):
-                async with bench.talk() as connection:
-                    await ask(connection, "check/echo")
-                    if lost:
-                        await bench.cut(connection)
-                        await _until_noticed(connection)
-                    raise mine
-        except _OfTheBlock as error:
-            expect(error is mine, "the exception of the block came out as another object")
+    await _keeps_exception(bench, lost=False)
+
+
+async def keeps_exception_of_block_after_loss(bench: Bench) -> None:
+    await _keeps_exception(bench, lost=True)
+
+
+async def _keeps_exception(bench: Bench, *, lost: bool) -> None:
+    mine = _OfTheBlock("of the block")
+    try:
+        with trio.fail_after(2 * PATIENCE):
+            async with bench.talk() as connection:
+                await ask(connection, "check/echo")
+                if lost:
+                    await bench.cut(connection)
+                    await _until_noticed(connection)
+                raise mine
+    except _OfTheBlock as error:
+        expect(error is mine, "the exception of the block came out as another object")
 
 
 async def _until_noticed(connection: Connection) -> None:

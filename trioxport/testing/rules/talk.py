@@ -9,17 +9,20 @@ from typing import Any, Final
 import trio
 
 from trioxport.connection import Connection
-from trioxport.messages import Incoming, Notification, Request, Response
+from trioxport.messages import Incoming, Notification, Request, Response, Undelivered
 from trioxport.testing.bench import PATIENCE, Bench, expect
+from trioxport.testing.peer import RAW_MESSAGE
 
 _ids: Final = itertools.count(1000)
 
 
 async def ask(connection: Connection, method: str, params: dict[str, Any] | None = None) -> Any:
-    """Send a request and wait for its result; nothing else may come before that."""
+    """Send a request and wait for its result; nothing may come before that, but that a bad message was refused."""
     request = Request(next(_ids), method, params or {})
     await connection.tx.send(request)
     answer = await connection.rx.receive()
+    while isinstance(answer, Undelivered) and answer.original == RAW_MESSAGE:
+        answer = await connection.rx.receive()
     expect(isinstance(answer, Response) and answer.id == request.id, f"{method} was answered by {answer}")
     assert isinstance(answer, Response)
     return answer.result

@@ -10,6 +10,8 @@ import trio
 
 from trioxport._rpc import INVALID_REQUEST
 from trioxport.codecs.json import JSON
+from trioxport.errors import MessageTooLarge, TransportError
+from trioxport.framing.base import EXCERPT
 from trioxport.messages import ErrorResponse, RequestId
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -41,6 +43,8 @@ class Refusal(Exception):
         request_id: The id of the refused request, once that is known.
         data: The ``data`` of the error.
         fields: More headers.
+        cause: What is wrong with the message that was refused, if it is that.
+        excerpt: The beginning of that message.
     """
 
     def __init__(
@@ -52,11 +56,15 @@ class Refusal(Exception):
         request_id: RequestId | None = None,
         data: object = None,
         fields: Iterable[Field] = (),
+        cause: TransportError | None = None,
+        excerpt: bytes = b"",
     ) -> None:
         super().__init__(reason)
         self.status = status
         self.error = ErrorResponse(request_id, code, reason, data)
         self.fields = tuple(fields)
+        self.cause = cause
+        self.excerpt = excerpt
 
 
 class Exchange:
@@ -120,7 +128,8 @@ class Exchange:
         """The body. Raises ``Refusal`` as soon as it is clear that it has more than ``limit`` bytes."""
         length = self.headers.get("content-length", "")
         if length.isdecimal() and int(length[:18]) > limit:
-            raise _too_large(limit)
+            seen = b"" if "expect" in self.headers else (await self._receive()).get("body", b"")
+            raise _too_large(limit, seen)
         parts: list[bytes] = []
         size, more = 0, True
         while more:
@@ -130,7 +139,7 @@ class Exchange:
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             if size > limit:
-                raise _too_large(limit)
+                raise _too_large(limit, parts[0])
             more = message.get("more_body", False)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -182,5 +191,6 @@ def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _too_large(limit: int) -> Refusal:
-    return Refusal(413, f"The body is over the limit of {limit} bytes")
+def _too_large(limit: int, seen: bytes) -> Refusal:
+    reason = f"The body is over the limit of {limit} bytes"
+    return Refusal(413, reason, cause=MessageTooLarge(reason), excerpt=seen[:EXCERPT])

@@ -8,7 +8,8 @@ from trioxport._codings import expand, known
 from trioxport._rpc import INVALID_PARAMS, INVALID_REQUEST, members_of
 from trioxport.codecs.batch import split_batch
 from trioxport.codecs.json import JSON
-from trioxport.errors import DecodeError, MessageTooLarge, ProtocolViolation
+from trioxport.errors import DecodeError, MessageTooLarge, ProtocolViolation, TransportError
+from trioxport.framing.base import EXCERPT
 from trioxport.messages import Message, Request
 from trioxport.transports.http.server._asgi import Exchange, Refusal
 from trioxport.transports.http.server._checks import coding_of
@@ -21,9 +22,9 @@ def parse(payload: bytes) -> Message:
     try:
         return JSON.decode(payload)
     except DecodeError as error:
-        raise Refusal(400, _sentence(error.reason), code=PARSE_ERROR) from None
+        raise _refusal(error, PARSE_ERROR, payload) from None
     except ProtocolViolation as error:
-        raise Refusal(400, _sentence(error.reason), code=INVALID_REQUEST) from None
+        raise _refusal(error, INVALID_REQUEST, payload) from None
 
 
 async def body_of(exchange: Exchange, limit: int) -> bytes:
@@ -36,7 +37,7 @@ async def body_of(exchange: Exchange, limit: int) -> bytes:
     if isinstance(payload, bytes):
         return payload
     status = 413 if isinstance(payload.error, MessageTooLarge) else 400
-    raise Refusal(status, _sentence(payload.error.reason), code=PARSE_ERROR)
+    raise _refusal(payload.error, PARSE_ERROR, payload.excerpt, status)
 
 
 def parts_of(batch: bytes) -> list[bytes]:
@@ -44,9 +45,9 @@ def parts_of(batch: bytes) -> list[bytes]:
     try:
         return split_batch(batch)
     except DecodeError as error:
-        raise Refusal(400, _sentence(error.reason), code=PARSE_ERROR) from None
+        raise _refusal(error, PARSE_ERROR, batch) from None
     except ProtocolViolation as error:
-        raise Refusal(400, _sentence(error.reason), code=INVALID_REQUEST) from None
+        raise _refusal(error, INVALID_REQUEST, batch) from None
 
 
 def check_initialize(request: Request) -> None:
@@ -57,5 +58,6 @@ def check_initialize(request: Request) -> None:
         raise Refusal(400, reason, code=INVALID_PARAMS, request_id=request.id)
 
 
-def _sentence(reason: str) -> str:
-    return reason[:1].upper() + reason[1:]
+def _refusal(error: TransportError, code: int, payload: bytes, status: int = 400) -> Refusal:
+    reason = error.reason[:1].upper() + error.reason[1:]
+    return Refusal(status, reason, code=code, cause=error, excerpt=payload[:EXCERPT])

@@ -10,7 +10,9 @@ from trioxport._negotiation import LEGACY_VERSIONS, MODERN_VERSIONS
 from trioxport._supervisor import Terms
 from trioxport.abc import Accept
 from trioxport.codecs.batch import REVISION, is_batch
+from trioxport.errors import ProtocolViolation
 from trioxport.frames import Frame
+from trioxport.framing.base import EXCERPT
 from trioxport.messages import Message, Notification, Request
 from trioxport.transports.http.server._asgi import ClientGone, Exchange, Receive, Refusal, Scope, Send
 from trioxport.transports.http.server._bodies import body_of, check_initialize, parse, parts_of
@@ -122,7 +124,12 @@ class Endpoint:
         if not self.gate.is_endpoint(exchange):
             raise Refusal(404, "There is nothing at this path")
         if exchange.method == "POST":
-            await self._post(exchange, self._accept)
+            try:
+                await self._post(exchange, self._accept)
+            except Refusal as refusal:
+                if self._legacy is not None and refusal.cause is not None:
+                    await self._legacy.report(exchange, refusal.cause, refusal.excerpt)
+                raise
         elif exchange.method == "GET":
             await self._get(exchange)
         elif exchange.method == "DELETE":
@@ -167,10 +174,10 @@ class Endpoint:
 
     async def _post_batch(self, exchange: Exchange, payload: bytes) -> None:
         if self._legacy is None or exchange.headers.get(VERSION) not in (None, REVISION):
-            raise _no_batches()
+            raise _no_batches(payload)
         legacy, session = self._in_session(exchange)
         if session.version != REVISION:
-            raise _no_batches()
+            raise _no_batches(payload)
         fields = exchange.shown()
         await legacy.post(exchange, session, [Frame(each, parse(each), fields) for each in parts_of(payload)])
 
@@ -195,5 +202,6 @@ class Endpoint:
         return self._legacy, self._legacy.find(session_id, exchange.principal)
 
 
-def _no_batches() -> Refusal:
-    return Refusal(400, f"Only revision {REVISION} has batches of messages")
+def _no_batches(payload: bytes) -> Refusal:
+    reason = f"Only revision {REVISION} has batches of messages"
+    return Refusal(400, reason, cause=ProtocolViolation(reason), excerpt=payload[:EXCERPT])

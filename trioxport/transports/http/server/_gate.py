@@ -31,7 +31,7 @@ class Gate:
         self._config = config
         self._path = parts.path or "/"
         self._hosts = _hosts(config, parts.hostname or "")
-        self._origins = frozenset(config.origins)
+        self._origins = frozenset((*config.origins, f"{parts.scheme}://{parts.netloc}"))
         self._door = None if config.verify is None else Door(config.verify, self._path)
         self._rates = None if config.rate is None else Rates(config.rate)
 

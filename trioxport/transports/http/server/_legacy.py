@@ -6,17 +6,20 @@ Specification 2025-11-25, basic/transports, section Streamable HTTP; batches: 20
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
 import attrs
 import trio
 
+from trioxport.errors import TransportError
 from trioxport.frames import Frame
 from trioxport.framing.sse import encode_event
 from trioxport.messages import Request
 from trioxport.transports.http.server._answer import Answer
-from trioxport.transports.http.server._asgi import Exchange, Field
+from trioxport.transports.http.server._asgi import Exchange, Field, Refusal
+from trioxport.transports.http.server._checks import SESSION
 from trioxport.transports.http.server._session import PostStream, Session
 from trioxport.transports.http.server._sessions import SessionRegistry
 from trioxport.transports.http.server._streams import Reader, Stream
@@ -44,6 +47,12 @@ class Legacy:
     def find(self, session_id: str, principal: str | None) -> Session:
         """The session, if it is the principal's. Raises ``Refusal``."""
         return self._registry.find(session_id, principal, Session)
+
+    async def report(self, exchange: Exchange, error: TransportError, excerpt: bytes) -> None:
+        """Tell a session of what its client sent and was refused: it may be an answer that the handler waits for."""
+        with suppress(Refusal):
+            session = self.find(exchange.headers.get(SESSION, ""), exchange.principal)
+            await session.deliver([Frame(excerpt, error=error)])
 
     async def open(self, exchange: Exchange, frame: Frame, request: Request) -> None:
         """Answer an ``initialize``: a new session."""

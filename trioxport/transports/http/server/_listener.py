@@ -9,6 +9,7 @@ import trio
 from trioxport._supervisor import Terms
 from trioxport.abc import Accept
 from trioxport.auth import TLSOptions
+from trioxport.errors import UsageError
 from trioxport.transports._accepting import refuse_plaintext
 from trioxport.transports._sockets import bound, listen
 from trioxport.transports.http.server._endpoint import GRACE, Endpoint
@@ -33,14 +34,18 @@ class HttpListener:
         self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
     ) -> None:
         parts = urlsplit(self._config.url)
-        host = parts.hostname or ""
-        if self._config.tls is None:
-            refuse_plaintext(host, str(self._config), allow_plaintext)
+        host, target = parts.hostname or "", str(self._config)
         tls = self._config.tls
+        if (parts.scheme == "https") != (tls is not None):
+            raise UsageError("https, and nothing else, is served with tls", target=target, hint="Pass tls=")
+        if parts.port is None:
+            raise UsageError("a server has to know its port", target=target, hint="0 takes a free one")
+        if tls is None:
+            refuse_plaintext(host, target, allow_plaintext)
         context = tls.server_context() if isinstance(tls, TLSOptions) else tls
         sockets = WebSockets(self._endpoint.gate, accept) if self._config.websocket else None
         runner = Runner(self._endpoint, self._config.bounds, context, None if sockets is None else sockets.upgrade)
-        listeners = await listen(host, parts.port or 0, str(self._config))
+        listeners = await listen(host, parts.port, target)
         async with trio.open_nursery() as nursery:
             await nursery.start(self._endpoint.run, accept)
             life = trio.CancelScope(shield=True)

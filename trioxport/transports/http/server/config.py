@@ -107,9 +107,7 @@ class HttpServer:
     def __attrs_post_init__(self) -> None:
         parts = _split(self.url)
         if parts is None:
-            raise UsageError("an endpoint to serve is written http(s)://HOST:PORT/PATH", target=str(self))
-        if (parts.scheme == "https") != (self.tls is not None):
-            raise UsageError("https, and nothing else, is served with tls", target=str(self), hint="Pass tls=")
+            raise UsageError("an endpoint to serve is written http(s)://HOST:PORT/PATH, without more", target=str(self))
         if self.sse is not None and self.sessions is None:
             raise UsageError("HTTP+SSE has sessions, and those are not to be served", target=str(self))
 
@@ -138,7 +136,7 @@ class HttpServer:
 def _split(url: str) -> SplitResult | None:
     try:
         parts = urlsplit(url)
-        known = parts.scheme in ("http", "https") and parts.hostname and parts.port is not None
+        known = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port >= 0)
     except ValueError:
         return None
     return parts if known and not (parts.query or parts.fragment or parts.username) else None
