@@ -88,3 +88,20 @@ def test_every_coding_of_compression_is_measured() -> None:
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
     for row in ("gzip, 4", "deflate, 6", "zstd, 3", "br, 4", "gzip", "deflate", "zstd", "br"):
         assert f"| {row} | " in done.stdout
+
+
+def test_websocket_is_measured_beside_both_clients_of_websockets() -> None:
+    command = [sys.executable, "-m", "benchmarks.websocket", "--rounds", "1", "--count", "10"]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
+    head, _, *rows = done.stdout.splitlines()
+    assert {"trioxport", "websockets.trio", "websockets.asyncio"} <= {cell.strip() for cell in head.split("|")}
+    assert [row.split("|")[1].strip() for row in rows] == [
+        f"{case}, {size} B" for size in (100, 10000) for case in ("one at a time", "pipelined")
+    ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is read from /proc")
+def test_idle_connections_are_measured() -> None:
+    command = [sys.executable, "-m", "benchmarks.idle", "--connections", "20"]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
+    assert done.stdout.startswith("20 idle connections: ")

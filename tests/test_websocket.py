@@ -202,7 +202,8 @@ async def test_what_the_system_takes_in_parts_arrives_whole(monkeypatch: pytest.
     async with serving(recorder.handle) as address, open_transport(address) as (tx, _):
         for number in range(3):
             await tx.send(Notification("first", [number]))
-            await wait_all_tasks_blocked()
+            await wait_all_tasks_blocked(0.01)
+        assert recorder.messages[0] == Notification("first", [0])  # nothing else made the rest of it go
         await tx.aclose()
         await recorder.over.wait()
     assert recorder.messages == [Notification("first", [number]) for number in range(3)]
@@ -325,6 +326,15 @@ async def test_a_server_that_answers_a_close_frame_at_once_settles_what_is_in_fl
         await tx.aclose()
         [undelivered] = [message async for message in rx]
         assert isinstance(undelivered, Undelivered)
+
+
+async def test_a_server_that_answers_a_close_frame_by_going_away_is_no_loss_to_who_leaves() -> None:
+    async def handler(peer: RawPeer) -> None:
+        await peer.accept()
+        await peer.closing()
+
+    async with raw_server(handler) as address, open_transport(address):
+        pass
 
 
 # Whether the peer is alive.

@@ -124,7 +124,11 @@ VIOLATIONS = {
     "a text that ends within a character": (written(TEXT, b"\xc3"), 1007),
     "a surrogate": (written(TEXT, b"\xed\xa0\x80"), 1007),
     "1 GiB announced": (b"\x82\x7f" + GIB.to_bytes(8, "big"), 1009),
-    "1 GiB in parts": (written(BINARY, b"x" * LIMIT, final=False) * 1 + b"\x80\x7f" + GIB.to_bytes(8, "big"), 1009),
+    "parts of which each could be skipped": (
+        written(BINARY, bytes(3 * LIMIT), final=False) + b"\x80\x7e" + (LIMIT + 1).to_bytes(2, "big"),
+        1009,
+    ),
+    "1 GiB in parts": (written(BINARY, b"x" * LIMIT, final=False) + b"\x80\x7f" + GIB.to_bytes(8, "big"), 1009),
 }
 
 
