@@ -19,6 +19,8 @@ import trio
 from trioxport import Connection, serve_transport
 from trioxport.transports.websocket import WebSocket
 
+WARMING_UP: Final = 100
+
 CLIENTS: Final = """
 import socket, sys
 port, count = int(sys.argv[1]), int(sys.argv[2])
@@ -45,10 +47,10 @@ async def measure(count: int) -> dict[str, Any]:
             pass
 
     async with trio.open_nursery() as nursery:
-        target = WebSocket("ws://0.0.0.0:0/", max_connections=count)
+        target = WebSocket("ws://0.0.0.0:0/", max_connections=count + WARMING_UP)
         [address] = await nursery.start(_serve, handler, target)
         port = address.rpartition(":")[2].strip("/")
-        await _clients(port, 100)  # so that what is imported and allocated once is there
+        await _clients(port, WARMING_UP)  # so that what is imported and allocated once is there
         open_now = 0
         gc.collect()
         before = _resident()
