@@ -19,7 +19,7 @@ from links import memory_link, tcp_link, tls_link, unix_link
 from mcp import Client, MCPError
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.mcpserver import Context, MCPServer
-from mcp.shared.message import SessionMessage
+from mcp.shared.message import ClientMessageMetadata, SessionMessage
 from pydantic import Field
 
 from trioxport import (
@@ -40,10 +40,12 @@ from trioxport import (
     Undelivered,
     serve_transport,
 )
+from trioxport.auth import Bearer
 from trioxport.interop.mcp_sdk import sdk_transport, serve_sdk
 from trioxport.interop.mcp_sdk._convert import to_sdk
 from trioxport.testing import MakeLink
 from trioxport.transports.http import Http
+from trioxport.transports.http.server import Bearer as VerifyBearer
 from trioxport.transports.http.server import HttpServer, MemoryEvents, Sessions
 from trioxport.transports.stdio import Stdio
 
@@ -213,11 +215,15 @@ async def test_a_handler_sees_the_http_request_that_it_answers_and_who_sent_it(
         assert request is not None
         return {"call": request.headers.get("x-call"), "client": None if token is None else token.client_id}
 
-    [address] = await nursery.start(serve_sdk, server, "http://127.0.0.1:0/mcp")
-    client = Http(address, headers={"x-call": "one"})
+    async def verify(token: str) -> str | None:
+        return "ada" if token == "secret" else None
+
+    target = HttpServer("http://127.0.0.1:0/mcp", verify=VerifyBearer(verify))
+    [address] = await nursery.start(serve_sdk, server, target)
+    client = Http(address, auth=Bearer("secret"), headers={"x-call": "one"})
     async with Client(sdk_transport(client), mode=mode) as session:
         seen = await session.call_tool("who", {})
-    assert seen.structured_content == {"call": "one", "client": None}
+    assert seen.structured_content == {"call": "one", "client": "ada"}
 
 
 async def test_a_tool_lets_its_client_go_and_the_client_comes_back_for_the_answer(nursery: trio.Nursery) -> None:
@@ -267,3 +273,32 @@ def _modern_call(tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
     meta = {key + "protocolVersion": "2026-07-28", key + "clientCapabilities": {}}
     params = {"name": tool, "arguments": arguments, "_meta": meta}
     return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+
+
+async def test_an_answer_that_was_read_in_part_is_taken_up_behind_the_last_token(nursery: trio.Nursery) -> None:
+    server, calls = MCPServer("resumed"), []
+
+    @server.tool()
+    async def slow(ctx: Context) -> str:
+        calls.append("slow")
+        await ctx.report_progress(1, 2)
+        return "done"
+
+    target = HttpServer("http://127.0.0.1:0/mcp", events=MemoryEvents())
+    [address] = await nursery.start(serve_sdk, server, target)
+    tokens: list[str] = []
+
+    async def note(token: str) -> None:
+        tokens.append(token)
+
+    call = types.CallToolRequest(params=types.CallToolRequestParams(name="slow", arguments={}))
+    async with Client(sdk_transport(address), mode="legacy") as client:
+        first = ClientMessageMetadata(on_resumption_token_update=note)
+        whole = await client.session.send_request(call, types.CallToolResult, metadata=first)
+        again = ClientMessageMetadata(resumption_token=tokens[0])
+        rest = await client.session.send_request(call, types.CallToolResult, metadata=again)
+        unknown = ClientMessageMetadata(resumption_token="nothing.like.it")
+        with pytest.raises(MCPError, match="keeps nothing behind that event"):
+            await client.session.send_request(call, types.CallToolResult, metadata=unknown)
+    assert rest == whole
+    assert calls == ["slow"]

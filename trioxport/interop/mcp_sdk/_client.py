@@ -51,7 +51,11 @@ def _nothing_known(message: Incoming) -> MessageMetadata:
 def _to_wire(metadata: MessageMetadata) -> Mapping[str, Any]:
     if not isinstance(metadata, ClientMessageMetadata):
         return NOTHING
-    headers = {
-        name: value for name, value in (metadata.headers or {}).items() if not name.lower().startswith(_PROTOCOL)
+    noted = {
+        "headers": {
+            name: value for name, value in (metadata.headers or {}).items() if not name.lower().startswith(_PROTOCOL)
+        },
+        "resume_after": metadata.resumption_token,
+        "on_event_id": metadata.on_resumption_token_update,
     }
-    return {"headers": headers} if headers else NOTHING
+    return {key: value for key, value in noted.items() if value}

@@ -55,6 +55,7 @@ class Exchange:
         cancelled: Whether the application has cancelled it.
         started: Whether the server has begun to answer.
         answered: Whether the answer has come.
+        renamed: Whether the answer is to an earlier request, and has its id.
     """
 
     frame: Frame
@@ -66,6 +67,7 @@ class Exchange:
     cancelled: bool = False
     started: bool = False
     answered: bool = False
+    renamed: bool = False
 
     def cancel(self) -> None:
         """Give it up, and say nothing of it."""
@@ -126,6 +128,15 @@ class Answers:
             raise ProtocolViolation(f"an answer is of the content type {kind[:80]!r}", outcome="unknown")
         return None
 
+    async def take_up(self, exchange: Exchange, event_id: str) -> None:
+        """Deliver what follows an event of an earlier request's stream, instead of asking again.
+
+        Raises a ``TransportError`` or an ``httpx`` error if no answer comes.
+        """
+        exchange.renamed = True
+        decoder = EventDecoder(self.scope.limits.max_message_size, event_id)
+        await self._resume(exchange, None, decoder, ConnectionLost("the server keeps nothing behind that event"))
+
     async def settle(self, exchange: Exchange, refusal: Refusal) -> None:
         """Deliver a refusal as the answer, or raise what it means."""
         if refusal.answer is None:
@@ -174,6 +185,8 @@ class Answers:
 
     async def _follow(self, exchange: Exchange, response: Head, body: Body, decoder: EventDecoder) -> TransportError:
         """Deliver the events of a stream up to its end. Returns what that means if there was no answer among them."""
+        note = exchange.request.metadata.get("on_event_id")
+        noted = decoder.last_event_id
         try:
             while chunk := await body.read():
                 frames = self._frames(exchange, response, decoder.feed(chunk))
@@ -181,18 +194,25 @@ class Answers:
                     exchange.scope.deadline = min(exchange.scope.deadline, trio.current_time() + LINGER)
                 if frames:
                     await self.deliver(frames)
+                if note is not None and decoder.last_event_id != noted:
+                    noted = decoder.last_event_id
+                    await note(noted)
         except httpx.TransportError as error:
             return _failures.of_exchange(error)
         return ConnectionLost("the server ended the stream before it answered")
 
-    async def _resume(self, exchange: Exchange, response: Head, decoder: EventDecoder, loss: TransportError) -> None:
+    async def _resume(
+        self, exchange: Exchange, response: Head | None, decoder: EventDecoder, loss: TransportError
+    ) -> None:
         """Go on where a legacy stream broke off, until the answer is there or nothing new comes any more.
 
         Specification 2025-11-25, basic/transports, section Resumability and Redelivery.
         """
-        pauses, heard = Pauses(), True
+        pauses, heard, waits = Pauses(), True, response is not None
         while not exchange.answered:
-            await trio.sleep(pauses.after(decoder.retry, heard=heard))
+            pause = pauses.after(decoder.retry, heard=heard)
+            await trio.sleep(pause if waits else 0)
+            waits = True
             if pauses.in_vain > ATTEMPTS:
                 raise loss
             before = decoder.last_event_id
@@ -201,7 +221,7 @@ class Answers:
             try:
                 async with self.wire.exchange("GET", fields) as (again, body):
                     if again.is_success and media_type(again) == "text/event-stream":
-                        loss = await self._follow(exchange, response, body, decoder)
+                        loss = await self._follow(exchange, response or again, body, decoder)
                     elif again.status_code < 500:
                         raise loss
             except httpx.TransportError as error:
@@ -247,6 +267,9 @@ class Answers:
             return None
         if not isinstance(message, Response | ErrorResponse):
             return Frame(payload, message)
+        if exchange.renamed:
+            message = attrs.evolve(message, id=exchange.request.id)
+            payload = self.scope.codec.encode(message)
         if message.id != exchange.request.id:
             self.scope.discard(ProtocolViolation("an answer to another request than the one that its stream is for"))
             return None

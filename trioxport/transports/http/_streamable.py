@@ -61,6 +61,10 @@ class Streamable:
 
         Raises a ``TransportError`` or an ``httpx`` error if no answer comes.
         """
+        event_id = exchange.request.metadata.get("resume_after")
+        if event_id is not None:
+            await self._answers.take_up(exchange, event_id)
+            return
         sent = self._session.post_fields(exchange.frame)
         refusal = await self._post(exchange, sent)
         if refusal is None:
