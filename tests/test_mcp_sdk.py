@@ -15,7 +15,7 @@ import mcp.types as types
 import pytest
 import sdk_programs
 import trio
-from links import memory_link, tcp_link, tls_link, unix_link
+from links import memory_link, reconnecting, tcp_link, tls_link, unix_link, ws_link, wss_link
 from mcp import Client, MCPError
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.mcpserver import Context, MCPServer
@@ -30,6 +30,7 @@ from trioxport import (
     Limits,
     Notification,
     ProtocolViolation,
+    Reconnect,
     Request,
     RequestTimeout,
     Response,
@@ -45,8 +46,7 @@ from trioxport.interop.mcp_sdk import sdk_transport, serve_sdk
 from trioxport.interop.mcp_sdk._convert import to_sdk
 from trioxport.testing import MakeLink
 from trioxport.transports.http import Http
-from trioxport.transports.http.server import Bearer as VerifyBearer
-from trioxport.transports.http.server import HttpServer, MemoryEvents, Sessions
+from trioxport.transports.http.server import HttpServer, MemoryEvents, ProtectedResource, Sessions
 from trioxport.transports.stdio import Stdio
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")  # the legacy era
@@ -56,30 +56,49 @@ LINKS: dict[str, Callable[[Path], MakeLink]] = {
     "tcp": tcp_link,
     "tls": tls_link,
     "unix": unix_link,
+    "ws": ws_link,
+    "wss": wss_link,
+    "reconnecting tcp": lambda tmp_path: reconnecting(tcp_link(tmp_path), Reconnect()),
 }
+WEB = {"http": HttpServer("http://127.0.0.1:0/mcp"), "sse+http": HttpServer("http://127.0.0.1:0/mcp", sse="/sse")}
 
 
 @asynccontextmanager
 async def served(transport: str, tmp_path: Path) -> AsyncGenerator[Target]:
+    """A target of the transport, behind which the programs' server is."""
     if transport == "stdio":
         yield Stdio(sys.executable, [sdk_programs.__file__, "stdio:"])
-        return
-    if transport == "http":
-        async with trio.open_nursery() as nursery:
-            serve = partial(serve_sdk, sdk_programs.build_server(), "http://127.0.0.1:0/mcp")
-            addresses: list[str] = await nursery.start(serve)
-            yield addresses[0]
-            nursery.cancel_scope.cancel()
-        return
-    async with LINKS[transport](tmp_path)() as link, trio.open_nursery() as nursery:
-        assert link.server is not None
-        addresses = await nursery.start(serve_sdk, sdk_programs.build_server(), link.server)
-        yield link.target(addresses[0] if addresses else "")
+    elif transport in WEB:
+        async with serving(WEB[transport]) as address:
+            yield address if transport == "http" else f"sse+{address.removesuffix('mcp')}sse"
+    else:
+        async with LINKS[transport](tmp_path)() as link:
+            assert link.server is not None
+            async with serving(link.server) as address:
+                yield link.target(address)
+
+
+@asynccontextmanager
+async def serving(target: Target) -> AsyncGenerator[str]:
+    async with trio.open_nursery() as nursery:
+        addresses: list[str] = await nursery.start(serve_sdk, sdk_programs.build_server(), target)
+        yield addresses[0] if addresses else ""
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize(("mode", "name"), sdk_programs.PROGRAMS)
-@pytest.mark.parametrize("transport", [*LINKS, "stdio", "http"])
+def has(transport: str, name: str) -> bool:
+    return transport != "sse+http" or name not in sdk_programs.MODERN
+
+
+@pytest.mark.parametrize(
+    ("transport", "mode", "name"),
+    [
+        (transport, mode, name)
+        for transport in (*LINKS, *WEB, "stdio")
+        for mode, name in sdk_programs.PROGRAMS
+        if has(transport, name)
+    ],
+)
 async def test_programs_see_the_same_over_every_transport(transport: str, mode: str, name: str, tmp_path: Path) -> None:
     expected = await sdk_programs.run_program(mode, name, sdk_programs.build_server)
     async with served(transport, tmp_path) as target:
@@ -218,7 +237,7 @@ async def test_a_handler_sees_the_http_request_that_it_answers_and_who_sent_it(
     async def verify(token: str) -> str | None:
         return "ada" if token == "secret" else None
 
-    target = HttpServer("http://127.0.0.1:0/mcp", verify=VerifyBearer(verify))
+    target = HttpServer("http://127.0.0.1:0/mcp", verify=ProtectedResource(verify))
     [address] = await nursery.start(serve_sdk, server, target)
     client = Http(address, auth=Bearer("secret"), headers={"x-call": "one"})
     async with Client(sdk_transport(client), mode=mode) as session:

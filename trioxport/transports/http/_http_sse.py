@@ -85,6 +85,7 @@ class HttpSse:
             raise self._refusal
         _eras.learn(self._wire.url, "sse")
         self._session.era = self._scope.info.era = "legacy"
+        self._session.legacy_only = True
 
     def close(self) -> None:
         """Leave the stream."""

@@ -79,6 +79,7 @@ class Session:
         self._info = scope.info if info is None else info
         self._tools = ToolHeaders()
         self.era: Era | None = None
+        self.legacy_only = False
         self.id: str | None = None
         self.version: str | None = None
         self.initialize: Frame | None = None
@@ -92,7 +93,7 @@ class Session:
             self.initialize, self.initialized = frame, None
             self._info.session_id = None
         elif isinstance(message, Request) and (version := version_of(message)):
-            if self.era == "legacy" and self.version is None:  # its initialize was in vain
+            if self.era == "legacy" and self.version is None and not self.legacy_only:  # its initialize was in vain
                 self.era = None
             if self.era != "legacy":
                 self.version = version
