@@ -10,7 +10,7 @@ import trio
 from http_served import serving
 from raw_http import JSON_OR_EVENTS, META, MODERN, asking, calling, modern, modern_fields, talking
 
-from trioxport import Limits, Request, Response
+from trioxport import Connection, Limits, Request, Response
 from trioxport.transports.http.server import HttpServer
 
 BOUND: Final = 10.0
@@ -131,6 +131,8 @@ async def test_a_header_says_the_same_as_the_body_in_base64_too(name: str, heade
         ({"mcp_name": "=?base64?b3RoZXI=?="}, -32020),
         ({"mcp_name": "=?base64?YWRk=?="}, -32020),
         ({"mcp_name": "=?BASE64?YWRk?="}, -32020),
+        ({"mcp_name": "=?base64?/////w==?="}, -32020),
+        ({"mcp_method": "=?base64?dG9vbHMvY2FsbA==?="}, -32020),
         ({"mcp_protocol_version": "1999-01-01"}, -32020),
     ],
     ids=str,
@@ -284,3 +286,56 @@ async def test_what_is_known_of_a_connection() -> None:
     assert info.peer is not None and info.peer.startswith("127.0.0.1:")
     assert info.headers["x-mine"] == "shown"
     assert "hidden" not in repr(info)
+
+
+SCHEMA: Final = {
+    "type": "object",
+    "properties": {
+        "region": {"type": "string", "x-mcp-header": "Region"},
+        "deep": {"type": "object", "properties": {"count": {"type": "integer", "x-mcp-header": "Count"}}},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fields", "status"),
+    [
+        ({"region": "eu"}, {"mcp_param_region": "eu"}, 200),
+        ({"region": "eu"}, {}, 400),
+        ({"region": "eu"}, {"mcp_param_region": "us"}, 400),
+        ({"region": "é"}, {"mcp_param_region": encoded("é")}, 200),
+        ({"region": encoded("é")}, {"mcp_param_region": encoded("é")}, 400),
+        ({"region": None}, {}, 200),
+        ({"region": None}, {"mcp_param_region": "eu"}, 400),
+        ({}, {"mcp_param_unknown": "x"}, 200),
+        ({"deep": {"count": 42}}, {"mcp_param_count": "42"}, 200),
+        ({"deep": {"count": 42.0}}, {"mcp_param_count": "42.0"}, 200),
+        ({"deep": {"count": 42}}, {"mcp_param_count": "43"}, 400),
+        ({"deep": {"count": 2**60}}, {"mcp_param_count": str(2**60)}, 400),
+        ({"deep": 1}, {}, 200),
+    ],
+)
+async def test_arguments_are_mirrored_as_the_listed_tool_says(
+    arguments: dict[str, Any], fields: dict[str, str], status: int
+) -> None:
+    async def handler(connection: Connection) -> None:
+        async for message in connection.rx:
+            assert isinstance(message, Request)
+            tools = [
+                {"name": "annotated", "inputSchema": SCHEMA},
+                {"name": "invalid", "inputSchema": {"x-mcp-header": 1}},
+            ]
+            await connection.tx.send(Response(message.id, {"tools": tools}))
+
+    call = modern("tools/call", 7, name="annotated", arguments=arguments)
+    with trio.fail_after(BOUND):
+        async with serving(handler=handler) as served:
+            async with calling(served.url, call) as reply:
+                assert reply.status == 200
+            async with calling(served.url, modern("tools/list")) as reply:
+                assert reply.status == 200
+            async with calling(served.url, call, **fields) as reply:
+                assert reply.status == status
+                if status == 400:
+                    answer = await reply.json()
+                    assert (answer["id"], answer["error"]["code"]) == (7, -32020)

@@ -95,17 +95,19 @@ class ToolHeaders:
 
     def headers(self, call: Request) -> dict[str, str]:
         """The headers of a ``tools/call``. Raises ``UsageError`` for an argument that no header can carry."""
+        return {name: encode_value(text) for name, text in self.texts(call).items() if text is not None}
+
+    def texts(self, call: Request) -> dict[str, str | None]:
+        """What each header of a ``tools/call`` stands for, None being for no header; raises the same."""
         params = members_of(call.params)
         name = params.get("name")
         annotated = self._tools.get(name, {}) if isinstance(name, str) else {}
-        found: dict[str, str] = {}
+        found: dict[str, str | None] = {}
         for path, header in annotated.items():
             value: Any = params.get("arguments")
             for step in path:
                 value = members_of(value).get(step)
-            text = _as_text(value, header)
-            if text is not None:
-                found[f"Mcp-Param-{header}"] = encode_value(text)
+            found[f"Mcp-Param-{header}"] = _as_text(value, header)
         return found
 
 

@@ -20,7 +20,7 @@ from trioxport.transports.http.server._checks import LAST_EVENT, SESSION, VERSIO
 from trioxport.transports.http.server._gate import Gate
 from trioxport.transports.http.server._legacy import Legacy
 from trioxport.transports.http.server._modern import Manners, ModernRequest
-from trioxport.transports.http.server._modern_checks import check_modern, is_modern
+from trioxport.transports.http.server._modern_checks import check_arguments, check_modern, is_modern
 from trioxport.transports.http.server._session import Session
 from trioxport.transports.http.server._sessions import SessionRegistry
 from trioxport.transports.http.server._sse import HttpSse
@@ -165,6 +165,8 @@ class Endpoint:
     async def _post_modern(self, exchange: Exchange, payload: bytes, message: Message, accept: Accept) -> None:
         version = check_modern(exchange, message)
         assert isinstance(message, Request | Notification)
+        if isinstance(message, Request) and message.method == "tools/call":
+            check_arguments(exchange, message, self._modern.tools)
         request = ModernRequest(exchange, payload, message, version, self._modern)
         self._requests.add(request)
         try:

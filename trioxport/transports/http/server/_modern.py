@@ -7,8 +7,8 @@ Specification 2026-07-28, basic/transports/streamable-http.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from typing import ClassVar, Final
+from contextlib import asynccontextmanager, suppress
+from typing import ClassVar, Final, cast
 
 import attrs
 import trio
@@ -23,12 +23,14 @@ from trioxport._rpc import (
     METHOD_NOT_FOUND,
     MISSING_CLIENT_CAPABILITY,
     UNSUPPORTED_VERSION,
+    members_of,
 )
 from trioxport.abc import Accept, FrameChannels, Scope
 from trioxport.codecs.json import JSON
 from trioxport.errors import ConnectionLost, UsageError
 from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Notification, Request, Response
+from trioxport.transports.http._headers import ToolHeaders
 from trioxport.transports.http.server._answer import Answer
 from trioxport.transports.http.server._asgi import ClientGone, Exchange
 from trioxport.transports.http.server._info import tell
@@ -57,10 +59,12 @@ class Manners:
     Args:
         keep_alive: Seconds of silence after which one becomes a stream.
         stream: What holds for streams.
+        tools: The tools that were listed, whose calls have headers of their own.
     """
 
     keep_alive: float
     stream: Terms
+    tools: ToolHeaders = attrs.Factory(ToolHeaders)
 
 
 class ModernRequest:
@@ -199,6 +203,8 @@ class ModernRequest:
             if message.id != self.request_id:
                 raise UsageError(f"this connection is for the request {self.request_id!r}, not for {message.id!r}")
             self.answered = True
+            if self.request.method == "tools/list" and isinstance(message, Response):
+                self._learn(message)
             status = _STATUS.get(message.code, 200) if isinstance(message, ErrorResponse) else 200
             try:
                 await self._finish(frame.payload, status)
@@ -206,6 +212,12 @@ class ModernRequest:
                 raise ConnectionLost("the client left") from error
         else:
             await self._begin_stream().put(frame.payload)
+
+    def _learn(self, listed: Response) -> None:
+        tools = members_of(listed.result).get("tools")
+        for tool in cast("list[object]", tools) if isinstance(tools, list) else ():
+            with suppress(ValueError):  # clients leave out a tool whose annotations are invalid
+                self._manners.tools.learn(members_of(tool))
 
     @property
     def request_id(self) -> object:

@@ -5,13 +5,17 @@ Specification 2026-07-28, basic/transports/streamable-http, section Server Valid
 
 from __future__ import annotations
 
+import re
+
 from trioxport._negotiation import LEGACY_VERSIONS, MODERN_VERSIONS
 from trioxport._rpc import HEADER_MISMATCH, INVALID_PARAMS, META, UNSUPPORTED_VERSION, members_of, meta_of
+from trioxport.errors import UsageError
 from trioxport.messages import Message, Notification, Request
-from trioxport.transports.http._headers import NAMED_BY, decode_value
+from trioxport.transports.http._headers import NAMED_BY, ToolHeaders, decode_value
 from trioxport.transports.http.server._asgi import Exchange, Refusal
 from trioxport.transports.http.server._checks import VERSION
 
+_INTEGER = re.compile(r"(-?\d{1,16})(?:\.0*)?", re.ASCII)
 _VERSION = META + "protocolVersion"
 
 
@@ -59,18 +63,47 @@ def check_modern(exchange: Exchange, message: Message) -> str:
 
 
 def _check_mirrored(exchange: Exchange, request: Request) -> None:
-    _check_field(exchange, request, "Mcp-Method", request.method)
+    if _field(exchange, request, "Mcp-Method") != request.method:
+        raise _mismatch(request, "Mcp-Method")
     member = NAMED_BY.get(request.method)
-    if member is not None:
-        _check_field(exchange, request, "Mcp-Name", members_of(request.params).get(member))
+    if member is not None and decode_value(_field(exchange, request, "Mcp-Name")) != members_of(request.params).get(
+        member
+    ):
+        raise _mismatch(request, "Mcp-Name")
 
 
-def _check_field(exchange: Exchange, request: Request, name: str, wanted: object) -> None:
+def _field(exchange: Exchange, request: Request, name: str) -> str:
     field = exchange.headers.get(name.lower())
     if field is None:
         raise Refusal(400, f"The header {name} is missing", code=HEADER_MISMATCH, request_id=request.id)
-    if field != wanted and decode_value(field) != wanted:
-        raise _mismatch(request, name)
+    return field
+
+
+def check_arguments(exchange: Exchange, call: Request, tools: ToolHeaders) -> None:
+    """Raise ``Refusal`` for a ``tools/call`` whose arguments are not mirrored as the tool's schema demands.
+
+    Known are the tools that the server has listed. Section Server Behavior for Custom Headers.
+    """
+    try:
+        texts = tools.texts(call)
+    except UsageError as error:
+        raise Refusal(400, error.reason, code=HEADER_MISMATCH, request_id=call.id) from None
+    for name, wanted in texts.items():
+        field = exchange.headers.get(name.lower())
+        if field is None and wanted is None:
+            continue
+        if field is None or wanted is None:
+            missing = "header" if field is None else "argument"
+            raise Refusal(400, f"The {missing} of {name} is missing", code=HEADER_MISMATCH, request_id=call.id)
+        text = decode_value(field)
+        if text != wanted and not _same_integer(text, wanted):
+            raise _mismatch(call, name)
+
+
+def _same_integer(text: str | None, wanted: str) -> bool:
+    """Whether two texts are one integer, as ``"42.0"`` and ``"42"`` are."""
+    found = _INTEGER.fullmatch(text or "")
+    return found is not None and _INTEGER.fullmatch(wanted) is not None and int(found[1]) == int(wanted)
 
 
 def _mismatch(request: Request, name: str) -> Refusal:
