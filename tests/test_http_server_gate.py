@@ -23,8 +23,10 @@ from raw_http import (
     talking,
 )
 
-from trioxport import Connection, PermissionDenied, UsageError, serve_transport
+from trioxport import Connection, PermissionDenied, UsageError, open_transport, serve_transport
+from trioxport.demo import serve_demo
 from trioxport.layers import Rate
+from trioxport.peer import open_peer
 from trioxport.transports.http.server import HttpServer, ProtectedResource, Sessions
 
 BOUND: Final = 10.0
@@ -314,3 +316,19 @@ async def test_http_sse_is_served_only_where_it_was_asked_for() -> None:
             assert reply.status == 404
         async with serving(SSE) as served, calling(served.url, modern("hello")) as reply:
             assert (reply.status, served.infos[0].protocol_version) == (200, MODERN)
+
+
+@pytest.mark.parametrize("scheme", ["sse+http", "http"])
+async def test_a_url_is_enough_to_serve_http_sse_and_our_own_client_speaks_it(scheme: str) -> None:
+    steps: list[float] = []
+    sleep = {"name": "sleep", "arguments": {"seconds": 0.02, "steps": 2}}
+    with trio.fail_after(BOUND):
+        async with trio.open_nursery() as nursery:
+            [url] = await nursery.start(serve_transport, serve_demo, "sse+http://127.0.0.1:0/sse")
+            target = url.replace("http", scheme, 1)
+            async with open_transport(target) as connection, open_peer(connection) as peer:
+                agreed = await peer.negotiate(client_info={"name": "test", "version": "1"}, era="legacy")
+                assert agreed.era == "legacy"
+                await peer.request("tools/call", sleep, on_progress=lambda step, *_: steps.append(step))
+                assert steps == [1, 2]
+            nursery.cancel_scope.cancel()

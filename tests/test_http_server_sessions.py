@@ -20,7 +20,8 @@ from raw_http import (
 )
 from trio.testing import wait_all_tasks_blocked
 
-from trioxport import Notification, Request, Response
+from trioxport import Connection, ErrorResponse, Notification, Request, Response
+from trioxport.peer import IncomingRequest, open_peer
 from trioxport.transports.http.server import HttpServer, Sessions
 
 BOUND: Final = 10.0
@@ -215,8 +216,6 @@ async def test_a_session_whose_initialize_fails_is_none() -> None:
 
 
 def _refusal(message: Request) -> Any:
-    from trioxport import ErrorResponse
-
     return ErrorResponse(message.id, -1, "no")
 
 
@@ -266,3 +265,27 @@ async def test_a_handler_that_returns_ends_its_session_and_answers_what_it_left_
                 assert (await reply.json())["error"]["code"] == -32603
                 assert await standalone.event() is None
             assert await client.tell(notification("note")) == 404
+
+
+async def test_what_a_handler_of_a_peer_sends_travels_with_the_request_that_it_works_on() -> None:
+    async def ask_back(asked: IncomingRequest) -> object:
+        await asked.peer.notify("note", {"for": asked.id})
+        return {"roots": await asked.peer.request("roots/list"), "for": asked.id}
+
+    async def open_session(asked: IncomingRequest) -> object:
+        return {"protocolVersion": "2025-11-25"}
+
+    async def handler(connection: Connection) -> None:
+        async with open_peer(connection, requests={"initialize": open_session, "ask back": ask_back}) as peer:
+            await peer.wait_finished()
+
+    with trio.fail_after(BOUND):
+        async with serving(handler=handler) as served:
+            client = await initialized(served.url)
+            async with client.post(request("ask back", 1)) as first, client.post(request("ask back", 2)) as second:
+                for reply, request_id in ((second, 2), (first, 1)):
+                    assert (await reply.event())["params"] == {"for": request_id}
+                    asked = await reply.event()
+                    assert asked["method"] == "roots/list"
+                    assert await client.tell({"jsonrpc": "2.0", "id": asked["id"], "result": []}) == 202
+                    assert (await reply.event())["result"] == {"roots": [], "for": request_id}

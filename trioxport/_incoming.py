@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import attrs
 import trio
 
+from trioxport._outgoing import handled
 from trioxport._rpc import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -159,6 +160,7 @@ class Handlers:
         self._queue_drained.set()
 
     async def _answer(self, request: Request, scope: trio.CancelScope) -> None:
+        handled.set((self._peer.connection, request.id))
         try:
             with scope, _within(request):
                 await self._send(await self._reply(request))

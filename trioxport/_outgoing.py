@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from copy import copy
 from itertools import count
 from typing import Any, Final, TypeAlias, TypeVar
@@ -24,6 +25,16 @@ ProgressCallback: TypeAlias = Callable[[float, float | None, str | None], object
 
 CANCEL_TIMEOUT: Final = 1.0
 """Seconds that telling the other side of a cancellation may take: sending may have to wait for it."""
+
+
+handled: Final[ContextVar[tuple[Connection, RequestId] | None]] = ContextVar("trioxport.handled", default=None)
+"""The incoming request that this task works on: what it sends on the same connection belongs to that."""
+
+
+def _related_on(connection: Connection) -> Mapping[str, Any]:
+    """The metadata of a message that is sent on ``connection``."""
+    request = handled.get()
+    return NOTHING if request is None or request[0] is not connection else {"related_request": request[1]}
 
 
 @attrs.define(eq=False)
@@ -83,7 +94,8 @@ class Calls:
         """The exchange behind :meth:`trioxport.peer.Peer.request`."""
         request_id = next(self._ids)
         asked = {"progressToken": request_id} if on_progress else {}
-        request = Request(request_id, method, _with_meta(params, {**asked, **meta}))
+        related = _related_on(self._connection)
+        request = Request(request_id, method, _with_meta(params, {**asked, **meta}), metadata=related)
         call = _Call(request, math.inf if patience is None else patience, on_progress)
         await self._exchange(call)
         if call.error is not None:
@@ -98,7 +110,9 @@ class Calls:
 
     async def notify(self, method: str, params: Mapping[str, Any] | None) -> None:
         """Send a notification."""
-        await self._telling(self._connection.tx.send(Notification(method, None if params is None else dict(params))))
+        related = _related_on(self._connection)
+        notification = Notification(method, None if params is None else dict(params), metadata=related)
+        await self._telling(self._connection.tx.send(notification))
 
     def take_answer(self, message: Response | ErrorResponse) -> None:
         call = _still_waiting(self._calls, message.id)

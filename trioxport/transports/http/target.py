@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from trioxport._supervisor import Terms
     from trioxport.auth import AuthFlow, Credentials, TLSOptions
+    from trioxport.transports.http.server import HttpServer
 
 _PORTS = {"http": 80, "https": 443}
 _SSE = "sse+"
@@ -132,16 +133,17 @@ class Http:
 
     def under(self, terms: Terms) -> Listener:
         """What serves this endpoint, as an ``HttpServer`` with nothing but the URL does."""
-        from trioxport.transports.http.server import HttpServer
-
-        return HttpServer(self.url).under(terms)
+        return self._server().under(terms)
 
     async def listen(
         self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
     ) -> None:
+        await self._server().listen(accept, allow_plaintext=allow_plaintext, task_status=task_status)
+
+    def _server(self) -> HttpServer:
         from trioxport.transports.http.server import HttpServer
 
-        await HttpServer(self.url).listen(accept, allow_plaintext=allow_plaintext, task_status=task_status)
+        return HttpServer(self.url, sse=urlsplit(self.url).path or "/" if self.binding == "sse" else None)
 
 
 def _split(url: str) -> SplitResult | None:

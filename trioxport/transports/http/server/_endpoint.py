@@ -122,6 +122,8 @@ class Endpoint:
         if self._sse is not None and await self._sse.answers(exchange):
             return
         if not self.gate.is_endpoint(exchange):
+            if self._sse is not None and self._sse.has(exchange):
+                raise Refusal(405, "This method is for the other endpoint", fields=[(b"allow", b"GET, POST")])
             raise Refusal(404, "There is nothing at this path")
         if exchange.method == "POST":
             try:

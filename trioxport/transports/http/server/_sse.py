@@ -15,7 +15,7 @@ from trioxport.messages import ErrorResponse, Request, Response
 from trioxport.transports.http.server._answer import Answer
 from trioxport.transports.http.server._asgi import Exchange, Refusal
 from trioxport.transports.http.server._bodies import body_of, check_initialize, parse
-from trioxport.transports.http.server._checks import accepts, check_content
+from trioxport.transports.http.server._checks import SESSION, accepts, check_content
 from trioxport.transports.http.server._session import Session
 from trioxport.transports.http.server._sessions import SessionRegistry
 from trioxport.transports.http.server._watch import Watch
@@ -53,15 +53,17 @@ class HttpSse:
     async def answers(self, exchange: Exchange) -> bool:
         """Answer a request for one of the endpoints; whether it was for one. Raises ``Refusal``."""
         path = exchange.path.rstrip("/")
-        if path == self._path and exchange.method == "GET":
+        if path == self._path and exchange.method == "GET" and SESSION not in exchange.headers:
             await self._open(exchange)
         elif path == self._path + MESSAGES and exchange.method == "POST":
             await self._post(exchange)
-        elif path in (self._path, self._path + MESSAGES):
-            raise Refusal(405, "This method is for the other endpoint", fields=[(b"allow", b"GET, POST")])
         else:
             return False
         return True
+
+    def has(self, exchange: Exchange) -> bool:
+        """Whether a request is for one of the endpoints, with whatever method."""
+        return exchange.path.rstrip("/") in (self._path, self._path + MESSAGES)
 
     async def _open(self, exchange: Exchange) -> None:
         if not accepts(exchange, "text/event-stream"):
