@@ -197,6 +197,26 @@ async def test_a_client_that_does_not_read_loses_its_connection(jumping_clock: t
         assert served.connections[0].state == "closed"
 
 
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+async def test_a_large_answer_is_whole_though_its_client_takes_its_time(
+    era: str, jumping_clock: trio.abc.Clock
+) -> None:
+    async def answer(connection: Connection) -> None:
+        async for message in connection.rx:
+            if isinstance(message, Request):
+                result = {"protocolVersion": "2025-11-25", "ballast": "x" * (message.method == "hello") * 8_000_000}
+                await connection.tx.send(Response(message.id, result))
+
+    async with serving(handler=answer) as served, talking(served.url) as reply:
+        message, fields = modern("hello"), modern_fields(modern("hello"))
+        if era == "legacy":
+            message, fields = request("hello"), (await initialized(served.url)).fields
+        await reply.send("POST", "/mcp", fields, message)
+        await trio.sleep(5)
+        await reply.head()
+        assert len((await reply.json())["result"]["ballast"]) == 8_000_000
+
+
 async def test_there_are_only_so_many_connections() -> None:
     with trio.fail_after(BOUND):
         async with serving(HttpServer(ANYWHERE, bounds=Bounds(connections=2))) as served:

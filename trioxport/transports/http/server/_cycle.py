@@ -152,7 +152,12 @@ class Cycle:
         if message["type"] == "http.response.start":
             self._head = self._response(message["status"], message.get("headers", ()))
         elif message["type"] == "http.response.body":
-            await self._write(self._encoded(message.get("body", b""), more=message.get("more_body", False)))
+            more = message.get("more_body", False)
+            try:
+                await self._write(self._encoded(message.get("body", b""), more=more))
+            finally:
+                if not more:  # and not before: who sees that the client is done with it may cancel what is written
+                    self._answered.set()
 
     def _response(self, status: int, fields: list[Field]) -> h11.Response:
         head = [*fields, (b"date", _date())]
@@ -178,7 +183,6 @@ class Cycle:
             data += connection.send(h11.Data(data=body)) or b""
         if not more:
             data += connection.send(h11.EndOfMessage()) or b""
-            self._answered.set()
         return data
 
     async def _write(self, data: bytes) -> None:
