@@ -17,6 +17,7 @@ from trioxport import Backoff, Reconnect, Request, Undelivered
 from trioxport.codecs import JSON
 from trioxport.testing import RULES, MakeLink, check_transport
 from trioxport.testing.bench import Bench
+from trioxport.testing.rules.ends import half_closes
 from trioxport.testing.rules.talk import ask
 
 LINKS: Final[dict[str, Callable[..., MakeLink]]] = {
@@ -30,7 +31,8 @@ LINKS: Final[dict[str, Callable[..., MakeLink]]] = {
 }
 NEVER: Final = Reconnect(attempts=0)
 SOON: Final = Reconnect(backoff=Backoff(base=0.01, cap=0.05))
-OF_A_LOSS: Final = {5, 6}
+OF_A_LOSS: Final = {4, 5, 6}
+"""In the fourth, the peer ends the connection and leaves a request unanswered."""
 
 each_transport = pytest.mark.parametrize("transport", LINKS)
 
@@ -45,6 +47,14 @@ async def test_without_attempts(transport: str, rule: int, tmp_path: Path) -> No
 @each_transport
 async def test_with_attempts(transport: str, rule: int, tmp_path: Path) -> None:
     await check_transport(links.reconnecting(LINKS[transport](tmp_path), SOON), rules=[rule])
+
+
+@each_transport
+async def test_a_half_close_with_attempts(transport: str, tmp_path: Path) -> None:
+    """The rest of the fourth rule."""
+    make_link = links.reconnecting(LINKS[transport](tmp_path), SOON)
+    async with make_link() as link:
+        await half_closes(Bench(make_link, link, JSON, (), ()))
 
 
 @each_transport

@@ -24,6 +24,7 @@ from trioxport import (
 from trioxport.layers import Signing
 from trioxport.peer import IncomingRequest, open_peer
 from trioxport.transports.reconnecting import Reconnecting
+from trioxport.transports.reconnecting.asked import REMEMBERED, Asked
 
 HELLO = Request(0, "initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x"}})
 AGREED = {"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": {"name": "y"}}
@@ -65,6 +66,19 @@ class TestHandshake:
                 assert await rx.receive() == NOTE
                 assert await rx.receive() == Response("mine", {"tools": []})
                 far.lose()
+
+    async def test_its_id_is_no_other_requests(self, autojump_clock: MockClock) -> None:
+        shore = Shore()
+        async with reconnecting(shore) as connection, trio.open_nursery() as nursery:
+            (await shake_hands(connection, shore)).lose()
+            await wait_all_tasks_blocked()
+            mine = Request("trioxport/initialize/1", "ping")
+            nursery.start_soon(connection.tx.send, mine)
+            far = await shore.far_end()
+            again = await far.request()
+            assert again.method == "initialize" and again.id != mine.id
+            far.answer(again, AGREED)
+            assert [await far.sent(), await far.sent()] == [READY, mine]
 
     async def test_as_often_as_it_has_to_be_without_any_other_traffic(self, autojump_clock: MockClock) -> None:
         """The answer to it is no progress: a server that dies after each one is given up."""
@@ -226,6 +240,18 @@ class TestSubscriptions:
             far = await shore.far_end()
             assert far.nothing_sent()
 
+    async def test_one_that_the_server_ended_meanwhile_is_not(self, autojump_clock: MockClock) -> None:
+        shore = Shore()
+        async with reconnecting(shore, resend_subscriptions=True) as (tx, rx):
+            far = await shore.far_end()
+            await tx.send(LISTEN)
+            far.say(Notification("notifications/cancelled", {"requestId": LISTEN.id}))
+            far.lose()
+            await wait_all_tasks_blocked()
+            assert isinstance(await rx.receive(), Notification)
+            far = await shore.far_end()
+            assert far.nothing_sent()
+
     async def test_those_that_are_not_sent_again_in_the_end_settle(self, autojump_clock: MockClock) -> None:
         shore = Shore()
         async with reconnecting(shore, resend_subscriptions=True, attempts=0) as (tx, rx):
@@ -289,6 +315,14 @@ class TestRequestsOfThePeer:
             await shore.far_end()
             with trio.move_on_after(60):
                 raise AssertionError(await rx.receive())
+
+    def test_those_of_lost_connections_are_not_remembered_for_ever(self) -> None:
+        asked = Asked()
+        for number in range(1000):
+            asked.received(Request(number, "ping"))
+        assert len(asked.lost()) == 1000
+        stale = [number for number in range(1000) if asked.is_stale(Response(number, None))]
+        assert stale == list(range(1000 - REMEMBERED, 1000))
 
     async def test_the_handlers_of_a_peer_are_cancelled(self, autojump_clock: MockClock) -> None:
         shore = Shore()

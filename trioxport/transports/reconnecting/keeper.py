@@ -95,7 +95,8 @@ class Keeper:
             switch.writing = None
         await self._drain(link)
         failure = await link.supervisor.verdict()
-        if failure is None and not self._policy.after_end:
+        error = failure or ConnectionLost("the peer ended the connection", target=link.supervisor.target)
+        if failure is None and not self._is_loss(error):
             if link.supervisor.peer_is_done:
                 self._scope.peer_done()
             switch.end()
@@ -103,7 +104,13 @@ class Keeper:
         switch.writing = None
         await link.close()
         await link.unused()
-        return failure or ConnectionLost("the peer ended the connection", target=link.supervisor.target)
+        return error
+
+    def _is_loss(self, end: TransportError) -> bool:
+        """Whether an orderly end by the peer counts as a loss: a killed server's end looks like one on a socket."""
+        if self._policy.after_end:
+            return True
+        return not self._switch.half_closed and self._budget.allows(end) and bool(self._switch.unanswered())
 
     async def _drain(self, link: Link) -> None:
         """Put what had arrived into the inbox, so that the application finds it there whenever it reads next.

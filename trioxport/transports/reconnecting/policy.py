@@ -29,7 +29,7 @@ class Reconnect:
             fails. None for no bound.
         send_timeout: Seconds that a ``send`` waits for the connection to come back; 0 to fail at once.
         retry_first: Whether the first connection is tried again too, for ``connect_timeout`` altogether.
-        after_end: Whether an orderly end by the peer counts as a loss.
+        after_end: Whether an orderly end by the peer counts as a loss, also where it leaves no request unanswered.
         replay_initialize: Whether ``initialize`` and ``notifications/initialized`` are sent again on each new
             connection, out of the application's sight.
         resend_subscriptions: Whether ``subscriptions/listen`` requests are sent again, rather than settled.

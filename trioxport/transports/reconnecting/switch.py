@@ -94,15 +94,17 @@ class Switch:
         self.inbox.extend(encoded(note, self.scope) for note in self.asked.lost())
         error = _of_unknown_outcome(failure)
         self.resend = []
-        settled = {_settled_by(entry) for entry in self.inbox}
-        for request in self.scope.in_flight.values():
-            if request.id in self._waiting or request.id in settled:
-                continue
+        for request in self.unanswered():
             if self.policy.resend_subscriptions and request.method == LISTEN:
                 self.resend.append(request)
             else:
                 self.inbox.append(Unanswered(request, error))
         self.changed.tell()
+
+    def unanswered(self) -> list[Request]:
+        """The requests that the connection of the moment has accepted and not answered."""
+        settled = self._waiting | {_settled_by(entry) for entry in self.inbox}
+        return [request for request in self.scope.in_flight.values() if request.id not in settled]
 
     # What the channels do.
 
