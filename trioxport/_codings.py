@@ -87,6 +87,16 @@ def is_available(coding: Coding) -> bool:
     return True
 
 
+def accepts(field: str, coding: Coding) -> bool:
+    """Whether an ``Accept-Encoding`` field names ``coding`` (RFC 9110, section 12.5.3)."""
+    qualities: dict[str, bool] = {}
+    for member in field.split(","):
+        name, _, weight = member.partition(";")
+        _, _, quality = weight.partition("=")
+        qualities[name.strip().lower()] = quality.strip(" 0.") != "" or not weight
+    return qualities.get(coding, qualities.get("*", False))
+
+
 def check_effort(coding: Coding, effort: int | None) -> None:
     """Raise ``UsageError`` for an effort that the coding does not have."""
     least, most, _ = _EFFORTS[coding]

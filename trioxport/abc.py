@@ -19,7 +19,7 @@ from trioxport.messages import Incoming, Message, Request, RequestId
 
 Role: TypeAlias = Literal["client", "server"]
 Era: TypeAlias = Literal["legacy", "modern"]
-Carries: TypeAlias = Literal["text", "bytes", "http"]
+Carries: TypeAlias = Literal["text", "bytes", "http", "events"]
 
 
 class FrameChannels(NamedTuple):
@@ -49,8 +49,8 @@ class ConnectionInfo:
         headers: What the peer sent along when the connection was made.
         tls: The TLS version in use, or None.
         principal: Who the peer is, where it was authenticated.
-        carries: What frame layers may make of a payload: ``"text"`` without line feeds, any ``"bytes"``, or, over
-            ``"http"``, what its headers then say.
+        carries: What frame layers may make of a payload: ``"text"`` without line feeds, any ``"bytes"``, over
+            ``"http"`` what its headers then say, and nothing where the answers of HTTP are ``"events"``.
     """
 
     target: str

@@ -21,8 +21,7 @@ async def main() -> None:
     for target in ("http://127.0.0.1:0/mcp", "tcp://127.0.0.1:0"):
         async with trio.open_nursery() as nursery:
             [address] = await nursery.start(serve_sdk, server, target)
-            layers = [Retry(), Timeout(30)]
-            async with Client(sdk_transport(address, layers=layers)) as client:
+            async with Client(sdk_transport(address, layers=[Retry(), Timeout(30)])) as client:
                 result = await client.call_tool("add", {"a": 1, "b": 2})
                 print(target.partition(":")[0], client.protocol_version, result.structured_content)
             nursery.cancel_scope.cancel()

@@ -53,7 +53,7 @@ class Batching:
     max_size: int = attrs.field(default=64 * 1024, validator=attrs.validators.gt(0))
 
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
-        if scope.info.carries == "http":
+        if scope.info.carries in ("http", "events"):
             return channels
         revision, returned = _Revision(scope), _Returned()
         return FrameChannels(

@@ -9,11 +9,12 @@ from typing import ClassVar, Final, Literal
 import attrs
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._codings import Coding, Unexpanded, check_effort, compress, expand, known, require
+from trioxport._codings import Coding, Unexpanded, accepts, check_effort, compress, expand, known, require
 from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import DecodeError, TransportError, UsageError
 from trioxport.frames import Frame
 from trioxport.framing.envelope import Envelope, open_envelope
+from trioxport.messages import ErrorResponse, Response
 
 ENCODING: Final = "content-encoding"
 ACCEPTED: Final = "accept-encoding"
@@ -29,10 +30,11 @@ class Compression:
     ``DecodeError``, and a request that it answers is settled by that wherever the beginning of the message tells which.
     Compressing takes its time in the caller's task, and other tasks wait.
 
-    Over HTTP a request's body is compressed, with ``Content-Encoding``, once the server has said ``Accept-Encoding``
-    in a response (RFC 9110, section 12.5.3); how answers are compressed, client and server of HTTP settle between
-    themselves. Everywhere else a compressed message says so itself, and the peer has to have this layer too: one that
-    has not cannot read it, and says so. Where a payload has to be text, as over stdio, it is written in Base64.
+    Over HTTP it is ``Content-Encoding`` that says so, and the peer needs no such layer (RFC 9110, section 12.5.3): a
+    client's request is compressed once the server has said ``Accept-Encoding`` in a response, and a server's answer if
+    the client has said it, unless the answer is a stream of events. Everywhere else a compressed message says so
+    itself, and the peer has to have this layer too: one that has not cannot read it, and says so. Where a payload has
+    to be text, as over stdio, it is written in Base64.
 
     A secret and what somebody else chose should not share a message that is both compressed and encrypted: its length
     then tells of the secret.
@@ -41,7 +43,7 @@ class Compression:
         coding: ``"gzip"``, ``"deflate"``, ``"zstd"`` (``trioxport[zstd]``) or ``"br"`` (``trioxport[brotli]``).
         min_size: Bytes below which a message is left as it is.
         effort: The coding's own level: more is smaller and slower. By default 3 for zstd and 4 for the others.
-        unasked: Whether, over HTTP, to compress before the server has said that it accepts the coding.
+        unasked: Whether a client of HTTP compresses before the server has said that it accepts the coding.
 
     Raises:
         UsageError: On opening a connection, if the coding is not installed.
@@ -63,16 +65,6 @@ class Compression:
         )
 
 
-def accepts(field: str, coding: Coding) -> bool:
-    """Whether an ``Accept-Encoding`` field names ``coding`` (RFC 9110, section 12.5.3)."""
-    qualities: dict[str, bool] = {}
-    for member in field.split(","):
-        name, _, weight = member.partition(";")
-        _, _, quality = weight.partition("=")
-        qualities[name.strip().lower()] = quality.strip(" 0.") != "" or not weight
-    return qualities.get(coding, qualities.get("*", False))
-
-
 class _CompressingSend(SendChannel[Frame]):
     def __init__(self, inner: SendChannel[Frame], layer: Compression, scope: Scope) -> None:
         self._inner = inner
@@ -88,11 +80,14 @@ class _CompressingSend(SendChannel[Frame]):
     def _packed(self, frame: Frame) -> Frame:
         if len(frame.payload) < self._layer.min_size:
             return frame
-        if self._scope.info.carries == "http":
+        carries = self._scope.info.carries
+        if carries == "events":
+            return frame
+        if carries == "http":
             return self._packed_for_http(frame)
         coding = self._layer.coding
         body = compress(coding, frame.payload, self._layer.effort)
-        if self._scope.info.carries == "bytes":
+        if carries == "bytes":
             packed = Envelope([coding], body).pack()
         else:
             packed = Envelope([coding, _BASE64], base64.b64encode(body)).pack()
@@ -100,15 +95,18 @@ class _CompressingSend(SendChannel[Frame]):
 
     def _packed_for_http(self, frame: Frame) -> Frame:
         headers = dict(frame.headers or {})
-        if self._scope.role == "server" or ENCODING in headers or not self._is_accepted():
+        if ENCODING in headers or not self._is_accepted(frame):
             return frame
         body = compress(self._layer.coding, frame.payload, self._layer.effort)
         if len(body) >= len(frame.payload):
             return frame
         return attrs.evolve(frame, payload=body, headers={**headers, ENCODING: self._layer.coding})
 
-    def _is_accepted(self) -> bool:
+    def _is_accepted(self, frame: Frame) -> bool:
         accepted = self._scope.info.headers.get(ACCEPTED)
+        if self._scope.role == "server":  # what is no answer is an event
+            is_answer = isinstance(frame.message, Response | ErrorResponse)
+            return is_answer and accepted is not None and accepts(accepted, self._layer.coding)
         return self._layer.unasked if accepted is None else accepts(accepted, self._layer.coding)
 
 

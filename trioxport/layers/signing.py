@@ -99,7 +99,7 @@ class Signing:
     )
 
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
-        if scope.info.carries == "http":
+        if scope.info.carries in ("http", "events"):
             raise UsageError("over HTTP an answer has no place for a signature", hint="Use https://")
         sender: Role = "client" if scope.role == "server" else "server"
         return FrameChannels(

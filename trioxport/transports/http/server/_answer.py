@@ -7,8 +7,10 @@ from typing import Final
 
 import trio
 
+from trioxport._codings import Coding, accepts
 from trioxport.framing.sse import KEEP_ALIVE, encode_event
 from trioxport.transports.http.server._asgi import ClientGone, Exchange, Field
+from trioxport.transports.http.server._coded import plain
 from trioxport.transports.http.server._streams import Event, Reader, Stream
 
 _EVENTS: Final = [
@@ -41,9 +43,16 @@ class Answer:
         self._keep_alive = keep_alive
         self._name = name
 
-    async def whole(self, payload: bytes, status: int = 200) -> None:
-        """Answer in JSON."""
-        await self.exchange.respond(status, payload, *self.fields)
+    async def whole(self, payload: bytes, status: int = 200, coding: Coding | None = None) -> None:
+        """Answer in JSON; in its coding, if the client takes that."""
+        fields = self.fields
+        if coding is not None:
+            fields = [*fields, (b"vary", b"accept-encoding")]
+            if accepts(self.exchange.headers.get("accept-encoding", ""), coding):
+                fields.append((b"content-encoding", coding.encode()))
+            else:
+                payload = plain(payload, coding)
+        await self.exchange.respond(status, payload, *fields)
 
     async def begin(self) -> None:
         """Begin a stream of events."""
@@ -76,7 +85,8 @@ class Answer:
         """Write events; whether they are the last ones, and the response ends with them."""
         name = self._name
         data = b"".join(
-            encode_event(event.data, event_id="" if name is None else name(event.number)) for event in events
+            encode_event(plain(event.data, event.coding), event_id="" if name is None else name(event.number))
+            for event in events
         )
         try:
             await self.exchange.write(data, more=not events[-1].last)

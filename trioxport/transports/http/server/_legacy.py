@@ -122,7 +122,7 @@ class Legacy:
             if session.version is not None or not events:
                 answer.fields.extend(fields)
             if events and events[0].last:
-                await answer.whole(events[0].data)
+                await answer.whole(events[0].data, coding=events[0].coding)
             else:
                 stream.put_back(events or ())
                 await answer.begin()

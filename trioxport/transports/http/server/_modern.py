@@ -14,6 +14,7 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
+from trioxport._codings import Coding
 from trioxport._rpc import (
     HEADER_MISMATCH,
     INTERNAL_ERROR,
@@ -25,7 +26,7 @@ from trioxport._rpc import (
     UNSUPPORTED_VERSION,
     members_of,
 )
-from trioxport.abc import Accept, FrameChannels, Scope
+from trioxport.abc import Accept, ConnectionInfo, FrameChannels, Scope
 from trioxport.codecs.json import JSON
 from trioxport.errors import ConnectionLost, UsageError
 from trioxport.frames import Frame
@@ -33,6 +34,7 @@ from trioxport.messages import ErrorResponse, Notification, Request, Response
 from trioxport.transports.http._headers import ToolHeaders
 from trioxport.transports.http.server._answer import Answer
 from trioxport.transports.http.server._asgi import ClientGone, Exchange
+from trioxport.transports.http.server._coded import coding_of, plain
 from trioxport.transports.http.server._info import tell
 from trioxport.transports.http.server._streams import Reader, Stream, Terms
 from trioxport.transports.http.server._watch import Vigil, Watch
@@ -94,6 +96,7 @@ class ModernRequest:
         self._work = trio.CancelScope()
         self._stream: Stream | None = None
         self._vigil: Vigil | None = None
+        self._info: ConnectionInfo | None = None
         self._gone = False
         self._left = False
         self._streamed = trio.Event()
@@ -134,6 +137,8 @@ class ModernRequest:
         if self._stream is None:
             assert self._vigil is not None
             self._stream = Stream("", self._manners.stream)
+            if self._info is not None:
+                self._info.carries = "events"
             self._vigil.start_soon(self._write_stream, self._stream, self._stream.attach())
         return self._stream
 
@@ -162,11 +167,11 @@ class ModernRequest:
         reason = "The server is stopping" if self.stopping else "The server failed to answer"
         return ErrorResponse(request.id, INTERNAL_ERROR, reason)
 
-    async def _finish(self, payload: bytes, status: int) -> None:
+    async def _finish(self, payload: bytes, status: int, coding: Coding | None = None) -> None:
         if self._stream is None and isinstance(self.request, Request) and self.request.method != LISTEN:
-            await self._answer.whole(payload, status)
+            await self._answer.whole(payload, status, coding)
         else:
-            await self._begin_stream().put(payload, last=lambda: True)
+            await self._begin_stream().put(plain(payload, coding), last=lambda: True)
 
     # The transport.
 
@@ -178,7 +183,8 @@ class ModernRequest:
             self.leave()
 
     def enter(self, scope: Scope) -> FrameChannels:
-        tell(scope.info, self._exchange, "modern", self._version)
+        self._info = scope.info
+        tell(self._info, self._exchange, "modern", self._version)
         return FrameChannels(_Send(self), _Receive(self, scope))
 
     def leave(self) -> None:
@@ -207,11 +213,11 @@ class ModernRequest:
                 self._learn(message)
             status = _STATUS.get(message.code, 200) if isinstance(message, ErrorResponse) else 200
             try:
-                await self._finish(frame.payload, status)
+                await self._finish(frame.payload, status, coding_of(frame))
             except ClientGone as error:
                 raise ConnectionLost("the client left") from error
         else:
-            await self._begin_stream().put(frame.payload)
+            await self._begin_stream().put(plain(frame.payload, coding_of(frame)))
 
     def _learn(self, listed: Response) -> None:
         tools = members_of(listed.result).get("tools")

@@ -15,12 +15,13 @@ import trio
 from trio.abc import ReceiveChannel, SendChannel
 
 from trioxport._rpc import CANCELLED, INTERNAL_ERROR, PROGRESS, members_of, meta_of
-from trioxport.abc import FrameChannels, Scope
+from trioxport.abc import Carries, FrameChannels, Scope
 from trioxport.codecs.json import JSON
 from trioxport.errors import ConnectionLost, UsageError
 from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Message, Notification, Request, RequestId, Response
 from trioxport.transports.http.server._asgi import Exchange, Refusal
+from trioxport.transports.http.server._coded import coding_of, plain
 from trioxport.transports.http.server._info import tell
 from trioxport.transports.http.server._streams import Reader, Stream, Terms
 from trioxport.transports.http.server.events import EventStore
@@ -41,6 +42,7 @@ class Session:
     """
 
     immediate: ClassVar[bool] = True
+    carries: ClassVar[Carries] = "http"
 
     def __init__(
         self, session_id: str, exchange: Exchange, capacity: int, store: EventStore | None, stall: float
@@ -140,12 +142,13 @@ class Session:
             await self._answer(frame, message, scope)
             return
         stream = self._stream_for(message)
+        payload = plain(frame.payload, coding_of(frame))
         try:
-            await stream.put(frame.payload)
+            await stream.put(payload)
         except trio.BrokenResourceError:
             if stream is self.standalone or self._ended:
                 raise
-            await self.standalone.put(frame.payload)
+            await self.standalone.put(payload)
 
     async def _answer(self, frame: Frame, message: Response | ErrorResponse, scope: Scope) -> None:
         stream = None if message.id is None else self._requests.get(message.id)
@@ -158,7 +161,10 @@ class Session:
             await trio.lowlevel.checkpoint()
             scope.discard(ConnectionLost("the client left before its request was answered"))
         else:
-            await stream.put(frame.payload, last=partial(self._settle, stream, message.id))
+            data, coding = frame.payload, coding_of(frame)
+            if self.terms.store is not None:
+                data, coding = plain(data, coding), None
+            await stream.put(data, last=partial(self._settle, stream, message.id), coding=coding)
 
     def _settle(self, stream: PostStream, request_id: RequestId) -> bool:
         """A request is answered; whether it was the last one of its stream."""
@@ -216,7 +222,8 @@ class Session:
     def enter(self, scope: Scope) -> FrameChannels:
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
-        tell(scope.info, exchange, "legacy", self.version)
+        carries = self.carries if self.terms.store is None else "events"
+        tell(scope.info, exchange, "legacy", self.version, carries)
         scope.info.session_id = self.id
         return FrameChannels(_Send(self, scope), _Receive(self._from_client, scope))
 

@@ -5,10 +5,10 @@ Specification 2024-11-05, basic/transports, section HTTP with SSE.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar, Final
 from urllib.parse import parse_qs
 
-from trioxport.abc import Scope
+from trioxport.abc import Carries, Scope
 from trioxport.frames import Frame
 from trioxport.framing.sse import encode_event
 from trioxport.messages import ErrorResponse, Request, Response
@@ -16,6 +16,7 @@ from trioxport.transports.http.server._answer import Answer
 from trioxport.transports.http.server._asgi import Exchange, Refusal
 from trioxport.transports.http.server._bodies import body_of, check_initialize, parse
 from trioxport.transports.http.server._checks import SESSION, accepts, check_content
+from trioxport.transports.http.server._coded import coding_of, plain
 from trioxport.transports.http.server._session import Session
 from trioxport.transports.http.server._sessions import SessionRegistry
 from trioxport.transports.http.server._watch import Watch
@@ -26,10 +27,12 @@ MESSAGES: Final = "/messages"
 class SseSession(Session):
     """A session that has one stream, and ends with it."""
 
+    carries: ClassVar[Carries] = "events"
+
     async def send(self, frame: Frame, scope: Scope) -> None:
         if isinstance(frame.message, Response | ErrorResponse) and frame.message.id == self.opening:
             self.opened(frame.message, scope)
-        await self.standalone.put(frame.payload)
+        await self.standalone.put(plain(frame.payload, coding_of(frame)))
 
 
 class HttpSse:

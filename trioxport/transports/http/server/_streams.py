@@ -14,6 +14,7 @@ from typing import Final
 import attrs
 import trio
 
+from trioxport._codings import Coding
 from trioxport.errors import RequestTimeout
 from trioxport.transports.http.server.events import EventStore
 
@@ -23,11 +24,12 @@ TOGETHER: Final = 64 * 1024
 
 @attrs.frozen
 class Event:
-    """One message on its way; ``number`` is its place in the stream, and ``last`` ends that."""
+    """One message on its way, in a coding or in none; ``number`` is its place in the stream, and ``last`` ends that."""
 
     number: int
     data: bytes
     last: bool = False
+    coding: Coding | None = None
 
 
 @attrs.frozen
@@ -98,7 +100,7 @@ class Stream:
         self._room = trio.lowlevel.ParkingLot()
         self._lock = None if terms.store is None else trio.Lock()
 
-    async def put(self, data: bytes, *, last: Callable[[], bool] = bool) -> None:
+    async def put(self, data: bytes, *, last: Callable[[], bool] = bool, coding: Coding | None = None) -> None:
         """Queue a message; ``last`` is asked then whether the stream ends with it.
 
         Raises ``RequestTimeout`` if there is no room in time, ``trio.BrokenResourceError`` if the stream is over.
@@ -111,12 +113,12 @@ class Stream:
                 raise trio.BrokenResourceError("the stream is over")
             if self._terms.store is not None:
                 await self._terms.store.append(self._terms.session, self.key, self.number + 1, data)
-            self.add(data, last=last())
+            self.add(data, last=last(), coding=coding)
 
-    def add(self, data: bytes, *, last: bool = False) -> None:
+    def add(self, data: bytes, *, last: bool = False, coding: Coding | None = None) -> None:
         """Queue a message whether there is room or not."""
         self.number += 1
-        self.waiting.append(Event(self.number, data, last))
+        self.waiting.append(Event(self.number, data, last, coding))
         self.ended = self.ended or last
         self.arrived.unpark_all()
 
