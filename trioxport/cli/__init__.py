@@ -27,7 +27,7 @@ exit codes:
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # pyright: ignore[reportPrivateUsage] # see below
 """What ``add_subparsers`` returns: argparse has no public name for it."""
 
-TARGETS: Final = "a URL such as stdio:COMMAND, tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH"
+TARGETS: Final = "a URL such as stdio:COMMAND, https://HOST/PATH, wss://HOST/PATH, tcp://HOST:PORT or unix:///PATH"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
