@@ -24,6 +24,7 @@ from trioxport.transports.memory import Memory
 from trioxport.transports.stdio import Stdio
 from trioxport.transports.stream import Tcp, Tls, Unix
 from trioxport.transports.websocket import WebSocket
+from trioxport.transports.websocket._seam import EngineName
 
 CHECK_PEER = Path(__file__).parent / "peers" / "check_peer.py"
 _numbers = itertools.count()
@@ -106,11 +107,11 @@ def tls_link(tmp_path: Path, framing: FramingName = "newline") -> MakeLink:
     return proxied(target)
 
 
-def ws_link(tmp_path: Path) -> MakeLink:
-    return proxied(lambda port: WebSocket(f"ws://127.0.0.1:{port}/mcp"))
+def ws_link(tmp_path: Path, client: EngineName = "trio-websocket", server: EngineName = "trio-websocket") -> MakeLink:
+    return proxied(lambda port: WebSocket(f"ws://127.0.0.1:{port}/mcp", engine=client if port else server))
 
 
-def wss_link(tmp_path: Path) -> MakeLink:
+def wss_link(tmp_path: Path, client: EngineName = "trio-websocket", server: EngineName = "trio-websocket") -> MakeLink:
     authority = trustme.CA()
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
@@ -118,7 +119,9 @@ def wss_link(tmp_path: Path) -> MakeLink:
     authority.issue_cert("127.0.0.1").configure_cert(certified)
 
     def target(port: int) -> Target:
-        return WebSocket(f"wss://127.0.0.1:{port}", tls=trusting if port else certified)
+        if port:
+            return WebSocket(f"wss://127.0.0.1:{port}", tls=trusting, engine=client)
+        return WebSocket("wss://127.0.0.1:0", tls=certified, engine=server)
 
     return proxied(target)
 

@@ -95,7 +95,11 @@ def ws(_folder: Path) -> tuple[Target, Callable[[str], Target]]:
     return WebSocket("ws://127.0.0.1:0"), str
 
 
-SERVERS: Final[tuple[MakeTargets, ...]] = (memory, tcp, unix, tls, ws)
+def native_ws(_folder: Path) -> tuple[Target, Callable[[str], Target]]:
+    return WebSocket("ws://127.0.0.1:0", engine="native"), lambda address: WebSocket(address, engine="native")
+
+
+SERVERS: Final[tuple[MakeTargets, ...]] = (memory, tcp, unix, tls, ws, native_ws)
 over_each_server = pytest.mark.parametrize("make", SERVERS, ids=lambda make: make.__name__)
 
 Use: TypeAlias = Callable[[Cut, Target], Awaitable[None]]

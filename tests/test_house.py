@@ -20,7 +20,19 @@ import trioxport
 ROOT: Final = Path(__file__).parent.parent
 PACKAGE: Final = ROOT / "trioxport"
 MODULES: Final = sorted(PACKAGE.rglob("*.py"))
-LATE: Final = ("httpx", "wsproto", "h11", "cattrs", "hypercorn", "coredis", "h2", "opentelemetry", "mcp", "pydantic")
+LATE: Final = (
+    "httpx",
+    "trio_websocket",
+    "wsproto",
+    "h11",
+    "cattrs",
+    "hypercorn",
+    "coredis",
+    "h2",
+    "opentelemetry",
+    "mcp",
+    "pydantic",
+)
 """What is imported only when a target needs it."""
 
 each_module = pytest.mark.parametrize("module", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())

@@ -43,6 +43,8 @@ from trioxport.framing.websocket import (
 )
 from trioxport.transports.websocket import WebSocket
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 Handler = Callable[[Connection], Awaitable[object]]
 GIB = 1024**3
 HELLO = b'{"jsonrpc":"2.0","id":1,"method":"hello","params":[]}'
@@ -425,10 +427,11 @@ async def test_a_client_can_be_never_asked(autojump_clock: MockClock) -> None:
     assert len(recorder.messages) == 1
 
 
-async def test_only_the_last_of_many_pings_has_to_be_answered() -> None:
+async def test_the_last_of_many_pings_is_answered() -> None:
     async with serving(echo) as address, raw_client(address) as peer:
         await peer.stream.send_all(b"".join(peer.written(PING, b"%d" % number) for number in range(1000)))
-        assert await peer.receive() == Control(PONG, b"999")
+        while await peer.receive() != Control(PONG, b"999"):
+            pass
 
 
 async def test_what_follows_the_request_in_the_same_packet_is_read() -> None:

@@ -35,6 +35,8 @@ from trioxport.auth import Bearer
 from trioxport.framing.websocket import CLOSE, TEXT
 from trioxport.transports.websocket import WebSocket
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 
 async def opened(target: WebSocket | str, **options: Any) -> None:
     async with open_transport(target, **options):

@@ -27,6 +27,8 @@ from trioxport.transports.http import Http
 from trioxport.transports.http.server import HttpServer, ProtectedResource
 from trioxport.transports.websocket import WebSocket
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 URL = "http://127.0.0.1:0/mcp"
 META = "io.modelcontextprotocol/"
 MODERN = {"_meta": {f"{META}protocolVersion": "2026-07-28", f"{META}clientCapabilities": {}}}

@@ -19,8 +19,9 @@ from trioxport.transports._origin import Admission
 from trioxport.transports._pumps import carry
 from trioxport.transports._sockets import connect, peer_of, secure
 from trioxport.transports._tls import TLSStream
-from trioxport.transports.websocket._handshake import Knock, answer, ask
-from trioxport.transports.websocket._wire import Heartbeat, Watch, Wire
+from trioxport.transports.websocket._handshake import Knock, answer
+from trioxport.transports.websocket._seam import Engine, Heartbeat, Link, OpenWebSocket, Wish, engine_of
+from trioxport.transports.websocket._wire import Watch
 from trioxport.transports.websocket.target import PORTS
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def open_as_client(options: WebSocket, scope: Scope) -> AbstractAsyncContextMana
     return carry_over(partial(_reach_with_credentials, options, scope), scope, watch)
 
 
-async def _reach_with_credentials(options: WebSocket, scope: Scope) -> Wire:
+async def _reach_with_credentials(options: WebSocket, scope: Scope) -> OpenWebSocket:
     auth = options.auth
     shown: Mapping[str, str] = {} if auth is None else await auth.headers()
     try:
@@ -53,7 +54,7 @@ async def _reach_with_credentials(options: WebSocket, scope: Scope) -> Wire:
     return await _reach(options, scope, await auth.headers())
 
 
-async def _reach(options: WebSocket, scope: Scope, shown: Mapping[str, str]) -> Wire:
+async def _reach(options: WebSocket, scope: Scope, shown: Mapping[str, str]) -> OpenWebSocket:
     parts = urlsplit(options.url)
     host = parts.hostname or ""
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -66,13 +67,13 @@ async def _reach(options: WebSocket, scope: Scope, shown: Mapping[str, str]) -> 
             stream = TLSStream(socket, _context(options, serving=False), server_hostname=host)
             await secure(stream, str(options))
             scope.info.tls = stream.version
-        opened = await ask(stream, str(options), parts.netloc, path, options.subprotocols, headers)
+        heartbeat = Heartbeat(options.ping_interval, options.ping_timeout)
+        wish = Wish(str(options), parts.netloc, path, options.subprotocols, headers)
+        opened, scope.info.headers = await engine_of(options.engine).ask(Link(stream, socket, scope, heartbeat), wish)
     except BaseException:
         await trio.aclose_forcefully(socket)
         raise
-    scope.info.headers = opened.headers
-    heartbeat = Heartbeat(options.ping_interval, options.ping_timeout)
-    return Wire(stream, socket, scope, client=True, early=opened.early, heartbeat=heartbeat)
+    return opened
 
 
 def _context(options: WebSocket, *, serving: bool) -> ssl.SSLContext:
@@ -86,7 +87,7 @@ def _context(options: WebSocket, *, serving: bool) -> ssl.SSLContext:
 
 @asynccontextmanager
 async def carry_over(
-    opened: Callable[[], Awaitable[Wire]], scope: Scope, watch: Watch
+    opened: Callable[[], Awaitable[OpenWebSocket]], scope: Scope, watch: Watch
 ) -> AsyncGenerator[FrameChannels]:
     """The channels over what ``opened`` returns, which is closed with them; meanwhile ``watch`` looks after it."""
     wire = await opened()
@@ -120,6 +121,7 @@ class Reception:
         self._tls = _context(options, serving=True) if parts.scheme == "wss" else None
         self._heartbeat = Heartbeat(options.ping_interval, options.ping_timeout)
         self._admission = Admission(bound, options.hosts, options.origins)
+        self._engine = engine_of(options.engine)
         self._accept = accept
         self._room = options.max_connections
         self.watch = Watch()
@@ -144,37 +146,37 @@ class Reception:
         await secure(stream, self._target)
         return stream, with_token(await answer(stream))
 
-    async def _welcome(self, socket: trio.SocketStream, scope: Scope) -> Wire:
+    async def _welcome(self, socket: trio.SocketStream, scope: Scope) -> OpenWebSocket:
         try:
             scope.info.peer = peer_of(socket)
             stream, knock = await self._greet(socket)
             if isinstance(stream, TLSStream):
                 scope.info.tls = stream.version
-            await self._admit(knock, scope)
+            await self._check(knock)
+            opened = await agree(self._engine, Link(stream, socket, scope, self._heartbeat), knock)
         except BaseException:
             socket.socket.close()
             raise
-        return Wire(stream, socket, scope, client=False, early=knock.early, heartbeat=self._heartbeat)
+        scope.info.headers = knock.headers
+        return opened
 
-    async def _admit(self, knock: Knock, scope: Scope) -> None:
-        """Open the WebSocket for a client that may have one. Raises ``ConnectError`` after it was turned away."""
+    async def _check(self, knock: Knock) -> None:
+        """Raise ``ConnectError`` after a client was turned away that may have no WebSocket here."""
         refusal = self._admission.refusal(knock.host, knock.headers.get("origin"))
         if refusal is not None:
             await knock.turn_away(403, refusal)
         if knock.path != self._path:
             await knock.turn_away(404, "no WebSocket is served at this path")
-        await agree(knock, scope)
-        scope.info.headers = knock.headers
 
 
-async def agree(knock: Knock, scope: Scope) -> None:
+async def agree(engine: Engine, link: Link, knock: Knock) -> OpenWebSocket:
     """Open the WebSocket with the subprotocol that both sides speak. Raises ``ConnectError`` if there is none."""
     offered = knock.subprotocols
     if offered and SUBPROTOCOL not in offered:
         await knock.turn_away(400, f"the subprotocol spoken here is {SUBPROTOCOL}")
     versions = [offer.removeprefix(VERSION) for offer in offered if offer.startswith(VERSION)]
-    scope.info.protocol_version = versions[0] if versions else None
-    await knock.admit(SUBPROTOCOL if offered else None)
+    link.scope.info.protocol_version = versions[0] if versions else None
+    return await engine.admit(link, knock, SUBPROTOCOL if offered else None)
 
 
 def with_token(knock: Knock) -> Knock:

@@ -72,7 +72,39 @@ async def ask(
         raise ConnectError(reason, target=url, retryable=False) from error
     if isinstance(answer, RejectConnection):
         raise _rejection(answer, url)
-    return Opened(_texts(answer.extra_headers), answer.subprotocol, early)
+    return Opened(texts(answer.extra_headers), answer.subprotocol, early)
+
+
+async def await_agreement(stream: ByteStream, url: str) -> tuple[bytes, bytes]:
+    """The head of a server's answer that agrees, and what was read beyond. Raises a ``TransportError`` for another."""
+    try:
+        head, early = await _read_head(stream, b"")
+        if head.split(b" ", 2)[1:2] == [b"101"]:
+            return head, early
+        connection = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
+        connection.send(Request(host="localhost", target="/"))
+        connection.receive_data(head)
+        [answer] = [event for event in connection.events() if isinstance(event, RejectConnection)]
+    except _BROKEN as error:
+        raise ConnectError("the server closed the connection during the handshake", target=url) from error
+    except (ProtocolError, ValueError) as error:
+        raise misunderstanding(error, url, asked=True) from error
+    raise _rejection(answer, url)
+
+
+def misunderstanding(error: Exception, url: str, *, asked: bool) -> TransportError:
+    """The error of a handshake that a library gave up, ``asked`` if the request went out."""
+    if isinstance(error, TransportError):
+        return error
+    if isinstance(error, _BROKEN):
+        return ConnectError("the server closed the connection during the handshake", target=url)
+    if not asked:
+        return UsageError("the request cannot be written as HTTP", target=url)
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, RemoteProtocolError):
+        cause = cause.__context__  # wsproto's own complaint, before it tried to answer it
+    reason = f"the server does not speak WebSocket here: {cause or error}"
+    return ConnectError(reason, target=url, retryable=False)
 
 
 def _rejection(answer: RejectConnection, url: str) -> TransportError:
@@ -80,7 +112,7 @@ def _rejection(answer: RejectConnection, url: str) -> TransportError:
     from trioxport.transports.http._wire import Head
 
     error = of_status(
-        Head(answer.status_code, _phrase(answer.status_code), _texts(answer.headers)), url, has_session=False
+        Head(answer.status_code, _phrase(answer.status_code), texts(answer.headers)), url, has_session=False
     )
     if isinstance(error, HTTPStatusError) and error.hint is None:
         error.hint = "Check the path, and that a WebSocket is served there"
@@ -105,14 +137,16 @@ class Knock:
         path: What it asks for, without the query.
         headers: The headers of the request, except for ``Host`` and those of the handshake itself.
         subprotocols: Those that it offers.
+        request: The head of its request.
         early: What was read beyond the request.
     """
 
     host: str
     path: str
-    headers: Mapping[str, str]
-    subprotocols: Sequence[str]
-    early: bytes
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    subprotocols: Sequence[str] = attrs.field(repr=False)
+    request: bytes = attrs.field(repr=False)
+    early: bytes = attrs.field(repr=False)
     _connection: wsproto.WSConnection
     _stream: ByteStream
 
@@ -139,18 +173,19 @@ async def answer(stream: ByteStream, early: bytes = b"") -> Knock:
     except ValueError as error:
         await turn_away(stream, 400, str(error))
     connection = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
-    return await _answered(stream, connection, partial(connection.receive_data, head), early)
+    return await _answered(stream, connection, partial(connection.receive_data, head), head, early)
 
 
 async def answer_request(stream: ByteStream, headers: Headers, target: bytes, early: bytes) -> Knock:
     """The same for a request whose head was read by others."""
     connection = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
     feed = partial(connection.initiate_upgrade_connection, headers, target)
-    return await _answered(stream, connection, feed, early)
+    lines = [b"GET %b HTTP/1.1" % target, *(b"%b: %b" % field for field in headers), b"", b""]
+    return await _answered(stream, connection, feed, b"\r\n".join(lines), early)
 
 
 async def _answered(
-    stream: ByteStream, connection: wsproto.WSConnection, feed: Callable[[], object], early: bytes
+    stream: ByteStream, connection: wsproto.WSConnection, feed: Callable[[], object], request: bytes, early: bytes
 ) -> Knock:
     try:
         feed()
@@ -159,7 +194,7 @@ async def _answered(
         hint = error.event_hint if isinstance(error, RemoteProtocolError) else None
         await turn_away(stream, hint.status_code if isinstance(hint, RejectConnection) else 400, str(error))
     path = wish.target.partition("?")[0]
-    return Knock(wish.host, path, _texts(wish.extra_headers), wish.subprotocols, early, connection, stream)
+    return Knock(wish.host, path, texts(wish.extra_headers), wish.subprotocols, request, early, connection, stream)
 
 
 async def turn_away(stream: ByteStream, status: int, reason: str, fields: Fields = ()) -> NoReturn:
@@ -201,7 +236,7 @@ async def _read_head(stream: ByteStream, data: bytes) -> tuple[bytes, bytes]:
     return data[:end], data[end:]
 
 
-def _texts(headers: Headers) -> dict[str, str]:
+def texts(headers: Headers) -> dict[str, str]:
     """Headers by their names in lower case; those that are there more than once in one."""
     found: dict[str, str] = {}
     for name, value in headers:

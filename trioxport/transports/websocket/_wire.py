@@ -12,7 +12,6 @@ import os
 from contextlib import suppress
 from typing import Final
 
-import attrs
 import trio
 
 from trioxport.abc import Scope
@@ -39,6 +38,7 @@ from trioxport.framing.websocket import (
 from trioxport.transports._prompt import PromptSocket
 from trioxport.transports.bytestream import COPIED, ByteStream, explain_plainly, frame_of
 from trioxport.transports.websocket._closing import loss_by, loss_of
+from trioxport.transports.websocket._seam import Heartbeat, OpenWebSocket
 
 KEY: Final = 4
 PROMPT: Final = 16 * 1024
@@ -53,14 +53,6 @@ SECOND_OPINION: Final = 1.0
 """Seconds in which the reader may find out why writing failed."""
 
 _BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
-
-
-@attrs.frozen
-class Heartbeat:
-    """When to ask a silent peer for a sign of life, and how long to wait for one, in seconds."""
-
-    interval: float | None
-    timeout: float
 
 
 class Wire:
@@ -322,16 +314,16 @@ class Watch:
     """Looks after the peers of any number of connections, which come and go, in one task."""
 
     def __init__(self) -> None:
-        self._wires: set[Wire] = set()
+        self._wires: set[OpenWebSocket] = set()
         self._until = math.inf
         self._sooner = trio.Event()
 
-    def add(self, wire: Wire) -> None:
+    def add(self, wire: OpenWebSocket) -> None:
         self._wires.add(wire)
         if wire.next_look() < self._until:
             self._sooner.set()
 
-    def discard(self, wire: Wire) -> None:
+    def discard(self, wire: OpenWebSocket) -> None:
         self._wires.discard(wire)
 
     async def run(self) -> None:

@@ -16,7 +16,8 @@ from trioxport.transports.http.server._cycle import Stream, scope_of
 from trioxport.transports.http.server._gate import Gate
 from trioxport.transports.websocket._connections import agree, carry_over, with_token
 from trioxport.transports.websocket._handshake import Knock, answer_request
-from trioxport.transports.websocket._wire import Heartbeat, Watch, Wire
+from trioxport.transports.websocket._seam import Heartbeat, Link, OpenWebSocket, engine_of
+from trioxport.transports.websocket._wire import Watch
 
 HEARTBEAT: Final = Heartbeat(20.0, 20.0)
 _SECURE: Final = 0x0304
@@ -33,6 +34,7 @@ class WebSockets:
     def __init__(self, gate: Gate, accept: Accept) -> None:
         self._gate = gate
         self._accept = accept
+        self._engine = engine_of("trio-websocket")
         self._open: set[trio.CancelScope] = set()
         self.watch = Watch()
 
@@ -51,7 +53,7 @@ class WebSockets:
             finally:
                 self._open.discard(life)
 
-    async def _welcome(self, stream: Stream, request: h11.Request, early: bytes, scope: Scope) -> Wire:
+    async def _welcome(self, stream: Stream, request: h11.Request, early: bytes, scope: Scope) -> OpenWebSocket:
         over_tls = isinstance(stream, trio.SSLStream)
         secure = cast("trio.SSLStream[trio.SocketStream]", stream) if over_tls else None
         socket = cast("trio.SocketStream", stream) if secure is None else secure.transport_stream
@@ -65,8 +67,7 @@ class WebSockets:
         scope.info.principal = exchange.principal
         scope.info.headers = exchange.shown()
         scope.info.tls = None if secure is None else secure.version()
-        await agree(knock, scope)
-        return Wire(spoken, socket, scope, client=False, early=early, heartbeat=HEARTBEAT)
+        return await agree(self._engine, Link(spoken, socket, scope, HEARTBEAT), knock)
 
     async def _check(self, exchange: Exchange, knock: Knock) -> None:
         """Raise ``ConnectError`` after a client was turned away that the gate does not let in."""
