@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from trioxport import open_transport
 from trioxport.peer import open_peer
-from trioxport.transports.http.server import HttpServer, MemoryEvents, Sessions
+from trioxport.transports.http.server import Bounds, HttpServer, MemoryEvents, Sessions
 
 BOUND: Final = 15.0
 ANYWHERE: Final = "http://127.0.0.1:0/mcp"
@@ -160,6 +160,20 @@ async def test_what_is_kept_is_bounded_in_size_and_in_age(jumping_clock: trio.ab
         assert store.size == 0
 
 
+async def test_a_store_tells_a_gap_from_an_end(jumping_clock: trio.abc.Clock) -> None:
+    store = MemoryEvents(max_size=3 * (MemoryEvents.OVERHEAD + 10), max_age=60)
+    for number in range(1, 6):
+        await store.append("session", "stream", number, b"%010d" % number)
+    assert await store.after("session", "stream", 1) is None
+    assert [number for number, _ in await store.after("session", "stream", 2) or ()] == [3, 4, 5]
+    assert await store.after("session", "stream", 5) == []
+    assert await store.after("session", "stream", 6) is None
+    assert await store.after("other", "stream", 2) is None
+    await trio.sleep(61)
+    assert await store.after("session", "stream", 4) is None
+    assert store.size == 0
+
+
 async def test_a_client_may_be_let_go_and_comes_back(jumping_clock: trio.abc.Clock) -> None:
     async with serving(keeping(hold=20, retry=3)) as served:
         client = await initialized(served.url)
@@ -190,6 +204,25 @@ async def test_a_slow_reader_does_not_hold_up_what_can_be_kept(jumping_clock: tr
             more, last = await heard(client, last)
             messages += more
         assert numbers(messages) == list(range(9000))
+
+
+async def test_what_a_dead_connection_takes_with_it_comes_once_to_whoever_comes_back(
+    jumping_clock: trio.abc.Clock,
+) -> None:
+    """The old connection is found dead only when the new one has got everything from the store already."""
+    config = HttpServer(ANYWHERE, events=MemoryEvents(max_size=2**26), bounds=Bounds(write_timeout=20))
+    async with serving(config) as served:
+        client = await initialized(served.url)
+        async with client.post(request("notify", 1, count=2000, wait=True, ballast="x" * 10_000)) as dead:
+            first = await dead.raw_event()
+            assert first is not None
+            await trio.sleep(5)  # so that what it does not read fills every buffer
+            async with client.get(last_event_id=first.id) as reply:
+                messages = [await reply.event() for _ in range(2000)]
+                await trio.sleep(30)
+                served.go.set()
+                assert (await reply.event())["id"] == 1
+            assert numbers(messages) == list(range(2000))
 
 
 async def test_what_nobody_reads_is_undelivered_in_the_end(jumping_clock: trio.abc.Clock) -> None:

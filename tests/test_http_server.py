@@ -10,7 +10,8 @@ import trio
 from http_served import serving
 from raw_http import JSON_OR_EVENTS, META, MODERN, asking, calling, modern, modern_fields, talking
 
-from trioxport import Connection, Limits, Request, Response
+from trioxport import Connection, Limits, Notification, Request, Response, UsageError
+from trioxport.layers import Tap
 from trioxport.transports.http.server import HttpServer
 
 BOUND: Final = 10.0
@@ -276,15 +277,38 @@ async def test_a_request_that_no_handler_answers_gets_an_error(method: str, capl
     assert ("the handler's own" in caplog.text) == (method == "fail")
 
 
+async def test_what_has_no_place_in_an_answer_is_not_sent(caplog: pytest.LogCaptureFixture) -> None:
+    refused: list[str] = []
+
+    async def handler(connection: Connection) -> None:
+        tx = connection.tx
+        for message in (Request("mine", "roots/list"), Response("other", {}), Response(1, {}), Notification("late")):
+            try:
+                await tx.send(message)
+            except UsageError as error:
+                refused.append(error.reason)
+
+    with trio.fail_after(BOUND):
+        async with serving(handler=handler) as served, calling(served.url, modern("hello", 1)) as reply:
+            assert await reply.json() == {"jsonrpc": "2.0", "id": 1, "result": {}}
+    assert ["requests" in refused[0], "'other'" in refused[1], "already" in refused[2]] == [True] * 3
+    assert caplog.text == ""
+
+
 async def test_what_is_known_of_a_connection() -> None:
+    frames: list[bytes] = []
     fields = {"authorization": "Bearer hidden", "cookie": "hidden", "x-mine": "shown"}
     with trio.fail_after(BOUND):
-        async with serving() as served, calling(served.url, modern("hello"), **fields) as reply:
+        async with (
+            serving(layers=[Tap(frames.append)]) as served,
+            calling(served.url, modern("hello"), **fields) as reply,
+        ):
             assert reply.status == 200
     [info] = served.infos
     assert (info.era, info.protocol_version, info.session_id, info.tls) == ("modern", MODERN, None, None)
     assert info.peer is not None and info.peer.startswith("127.0.0.1:")
     assert info.headers["x-mine"] == "shown"
+    assert "hidden" not in str([dict(info.headers), frames])
     assert "hidden" not in repr(info)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final
 
+import h11
 import pytest
 import trio
 from http_served import serving
@@ -22,7 +24,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from trioxport import Connection, ErrorResponse, Notification, Request, Response
 from trioxport.peer import IncomingRequest, open_peer
-from trioxport.transports.http.server import HttpServer, Sessions
+from trioxport.transports.http.server import Bounds, HttpServer, Sessions
 
 BOUND: Final = 10.0
 ANYWHERE: Final = "http://127.0.0.1:0/mcp"
@@ -140,6 +142,30 @@ async def test_a_newer_stream_takes_the_place_of_the_standalone_one() -> None:
                 async with client.post(request("announce")) as reply:
                     assert reply.status == 200
                 assert (await newer.event())["method"] == "announced"
+
+
+async def test_what_could_not_be_written_to_one_listener_goes_to_the_next(jumping_clock: trio.abc.Clock) -> None:
+    """Without an event store, what the dead connection had taken up is sent again; only what arrived is not."""
+    config = HttpServer(ANYWHERE, bounds=Bounds(write_timeout=5), sessions=Sessions(stall=1000))
+    async with serving(config) as served, trio.open_nursery() as nursery:
+        client = await initialized(served.url)
+
+        async def announce() -> None:
+            for number in range(1500):
+                async with client.post(request("announce", number, number=number, ballast="x" * 10_000)) as reply:
+                    assert reply.status == 200
+
+        async with client.get() as dead:
+            nursery.start_soon(announce)
+            await trio.sleep(100)
+            async with client.get() as listener:
+                numbers = [(await listener.event())["params"]["number"]]
+                while numbers[-1] != 1499:
+                    numbers.append((await listener.event())["params"]["number"])
+            with suppress(h11.RemoteProtocolError):  # where it was cut off
+                while True:
+                    numbers.append((await dead.event())["params"]["number"])
+        assert set(numbers) == set(range(1500))
 
 
 async def test_a_client_that_leaves_has_not_cancelled_anything() -> None:

@@ -432,3 +432,18 @@ async def test_each_wait_of_a_connection_ends_with_the_server() -> None:
         assert trio.current_time() - began < 3
         for stream in streams:
             await stream.aclose()
+
+
+async def test_idle_connections_hold_up_no_end() -> None:
+    with trio.fail_after(BOUND):
+        async with trio.open_nursery() as nursery:
+            server, served = Ending(nursery), Served()
+            await server.start(served.handle, close_timeout=60)
+            async with talking(server.url) as idle, talking(server.url) as used:
+                await used.ask("POST", "/mcp", modern_fields(modern("hello")), modern("hello"))
+                assert await used.json()
+                began = trio.current_time()
+                server.end()
+                await server.over.wait()
+                assert trio.current_time() - began < 1
+                assert await idle.at_end() and await used.at_end()

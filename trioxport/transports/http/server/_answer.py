@@ -9,7 +9,7 @@ import trio
 
 from trioxport._codings import Coding, accepts
 from trioxport.framing.sse import KEEP_ALIVE, encode_event
-from trioxport.transports.http.server._asgi import ClientGone, Exchange, Field
+from trioxport.transports.http.server._asgi import Exchange, Field
 from trioxport.transports.http.server._coded import plain
 from trioxport.transports.http.server._streams import Event, Reader, Stream
 
@@ -76,12 +76,12 @@ class Answer:
         while events is None or events:
             if events is None:
                 await self.exchange.write(KEEP_ALIVE)
-            elif await self._write(stream, events):
+            elif await self._write(stream, reader, events):
                 return
             events = await self.first(stream, reader)
         await self.exchange.write(reader.last_words, more=False)
 
-    async def _write(self, stream: Stream, events: list[Event]) -> bool:
+    async def _write(self, stream: Stream, reader: Reader, events: list[Event]) -> bool:
         """Write events; whether they are the last ones, and the response ends with them."""
         name = self._name
         data = b"".join(
@@ -90,7 +90,7 @@ class Answer:
         )
         try:
             await self.exchange.write(data, more=not events[-1].last)
-        except ClientGone:
-            stream.put_back(events)
+        except BaseException:
+            stream.put_back(events, reader)
             raise
         return events[-1].last

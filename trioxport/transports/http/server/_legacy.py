@@ -60,7 +60,7 @@ class Legacy:
         stream = session.open_stream([request])
         try:
             with self._registry.using(session):
-                await session.deliver([frame])
+                await self._deliver(exchange, session, [frame])
                 name = (b"mcp-session-id", session.id.encode())
                 await self._answer(exchange, session, stream, (name,))
         finally:
@@ -72,16 +72,24 @@ class Legacy:
         requests = [frame.message for frame in frames if isinstance(frame.message, Request)]
         with self._registry.using(session):
             if not requests:
-                await session.deliver(frames)
+                await self._deliver(exchange, session, frames)
                 await exchange.respond(202)
                 return
             stream = session.open_stream(requests)
             try:
-                await session.deliver([self._with_ways(frame, session, stream) for frame in frames])
+                await self._deliver(exchange, session, [self._with_ways(frame, session, stream) for frame in frames])
                 await self._answer(exchange, session, stream)
             except BaseException:
                 session.abandon(stream)
                 raise
+
+    async def _deliver(self, exchange: Exchange, session: Session, frames: Sequence[Frame]) -> None:
+        """Hand messages to the handler, as long as the client waits for that. Raises ``Refusal`` or ``ClientGone``."""
+        if session.has_room(len(frames)):
+            await session.deliver(frames)
+        else:
+            async with self._watch.until_gone(exchange):
+                await session.deliver(frames)
 
     def _with_ways(self, frame: Frame, session: Session, stream: PostStream) -> Frame:
         """A request, with what its handler may do to the stream that it came by."""
@@ -124,7 +132,7 @@ class Legacy:
             if events and events[0].last:
                 await answer.whole(events[0].data, coding=events[0].coding)
             else:
-                stream.put_back(events or ())
+                stream.put_back(events or (), reader)
                 await answer.begin()
                 await answer.follow(stream, reader)
 

@@ -88,18 +88,20 @@ class Runner:
             if shaking.cancelled_caught:
                 return
             stream, tls = secure, _TLS.get(secure.version(), 0)
+        quiet = False
         if self._count > self.bounds.connections:
             with trio.move_on_after(LINGER):
                 await stream.send_all(REFUSED)
         else:
-            await self._serve_requests(stream, _names(wire), tls)
+            quiet = await self._serve_requests(stream, _names(wire), tls)
         with trio.move_on_after(LINGER):
             if stream is not wire:
                 await stream.aclose()  # says goodbye, and closes the wire
-            else:
+            elif not quiet:
                 await _linger(wire)
 
-    async def _serve_requests(self, stream: Stream, names: tuple[Any, Any], tls: int | None) -> None:
+    async def _serve_requests(self, stream: Stream, names: tuple[Any, Any], tls: int | None) -> bool:
+        """Serve one after another; whether it ended because nobody asked for more, with nothing on its way."""
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self.bounds.head)
         with trio.CancelScope() as life:
             while True:
@@ -107,23 +109,24 @@ class Runner:
                     request = await self._next_request(stream, connection, life)
                 except h11.RemoteProtocolError as error:
                     await self._complain(stream, connection, error.error_status_hint)
-                    return
+                    return False
                 if request is None:
-                    return
+                    return connection.our_state is h11.IDLE  # else it was refused
                 if (status := self._objection(request)) is not None:
                     await self._complain(stream, connection, status)
-                    return
+                    return False
                 if self._upgrade is not None and _asks_for_websocket(request):
                     await self._upgrade(stream, request, connection.trailing_data[0])
-                    return
+                    return False
                 cycle = Cycle(stream, connection, request, self.bounds, life, self._is_draining)
                 try:
                     await self._run(cycle, scope_of(request, *names, tls))
                 except ConnectionOver:
-                    return
+                    return False
                 if not cycle.reusable:
-                    return
+                    return False
                 connection.start_next_cycle()
+        return True
 
     def _objection(self, request: h11.Request) -> int | None:
         """The status of a head that h11 takes, and this server does not."""

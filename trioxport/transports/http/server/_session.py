@@ -76,6 +76,11 @@ class Session:
             self.opening = requests[0].id
         return stream
 
+    def has_room(self, count: int) -> bool:
+        """Whether so many messages can be handed to the handler without waiting."""
+        statistics = self._to_handler.statistics()
+        return statistics.max_buffer_size - statistics.current_buffer_used >= count
+
     async def deliver(self, frames: Sequence[Frame]) -> None:
         """Hand messages to the handler, once there is room. Raises ``Refusal`` if it takes no more."""
         for frame in frames:

@@ -147,9 +147,10 @@ class Stream:
         self._room.unpark_all()
         return taken
 
-    def put_back(self, events: Sequence[Event]) -> None:
-        """Take back what could not be written."""
-        self.waiting.extendleft(reversed(events))
+    def put_back(self, events: Sequence[Event], reader: Reader) -> None:
+        """Take back what ``reader`` could not write, unless somebody else gets it from the store already."""
+        if self._terms.store is None or reader is self.reader:
+            self.waiting.extendleft(reversed(events))
 
     def end(self) -> None:
         """Nothing more is put; what waits can still be taken."""
