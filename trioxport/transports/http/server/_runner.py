@@ -132,7 +132,9 @@ class Runner:
         """The status of a head that h11 takes, and this server does not."""
         if request.http_version not in _VERSIONS:
             return 505
-        size = len(request.target) + sum(len(name) + len(value) for name, value in request.headers)
+        size = len(request.target)
+        for name, value in request.headers:
+            size += len(name) + len(value)
         return 431 if size > self.bounds.head else None
 
     def _is_draining(self) -> bool:
@@ -151,8 +153,10 @@ class Runner:
         self, stream: Stream, connection: h11.Connection, life: trio.CancelScope
     ) -> h11.Request | None:
         """The head of the next request; None if there is none."""
-        event = connection.next_event()
-        if event is h11.NEED_DATA and not connection.trailing_data[0]:
+        event: object = h11.NEED_DATA
+        if connection.trailing_data[0]:  # of a request that was sent before the last one was answered
+            event = connection.next_event()
+        else:
             life.deadline = trio.current_time() + (LAST_REQUEST if self.draining else self.bounds.idle_timeout)
             self._waiting.add(life)
             try:
