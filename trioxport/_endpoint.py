@@ -37,7 +37,7 @@ class _InFlight:
     """The requests that were sent and are not settled yet."""
 
     requests: dict[RequestId, Request]
-    cancelled: deque[RequestId] = attrs.Factory(lambda: deque[RequestId](maxlen=REMEMBERED))
+    cancelled: deque[RequestId] | None = None
     sending: int = 0
     none_sending: trio.Event | None = None
 
@@ -54,6 +54,8 @@ class _InFlight:
         request = self.requests.get(request_id) if isinstance(request_id, str | int) else None
         if request is not None and not (by_peer and request.method != "subscriptions/listen"):
             del self.requests[request.id]
+            if self.cancelled is None:  # which is the rule, and an empty deque is large
+                self.cancelled = deque(maxlen=REMEMBERED)
             self.cancelled.append(request.id)
 
     async def all_sent_or_refused(self) -> None:
@@ -172,7 +174,7 @@ class _MessageReceive(ReceiveChannel[Incoming]):
         if isinstance(message, Notification):
             self._in_flight.settle_cancelled(message, by_peer=True)
         elif isinstance(message, _ANSWERS) and not self._settles(message):
-            if message.id in self._in_flight.cancelled:
+            if message.id in (self._in_flight.cancelled or ()):
                 self._supervisor.discarded["late"] += 1  # nobody's fault, so not a word about it
             else:
                 self._supervisor.discard(ProtocolViolation(f"a response to no request in flight, id {message.id!r}"))

@@ -20,14 +20,46 @@ ENDS: Final = ("closed", "failed")
 class Signal:
     """Wakes whoever waits for something to have changed; they look for themselves at what."""
 
+    __slots__ = ("_event",)
+
     def __init__(self) -> None:
-        self._event = trio.Event()
+        self._event: trio.Event | None = None
 
     def tell(self) -> None:
-        event, self._event = self._event, trio.Event()
-        event.set()
+        event, self._event = self._event, None
+        if event is not None:
+            event.set()
 
     async def wait(self) -> None:
+        if self._event is None:
+            self._event = trio.Event()
+        await self._event.wait()
+
+
+class LazyEvent:
+    """A ``trio.Event`` that takes its memory, most of which is for a set of tasks, only while somebody waits for it."""
+
+    __slots__ = ("_event", "_happened")
+
+    def __init__(self) -> None:
+        self._event: trio.Event | None = None
+        self._happened = False
+
+    def is_set(self) -> bool:
+        return self._happened
+
+    def set(self) -> None:
+        self._happened = True
+        event, self._event = self._event, None
+        if event is not None:
+            event.set()
+
+    async def wait(self) -> None:
+        if self._happened:
+            await trio.lowlevel.checkpoint()
+            return
+        if self._event is None:
+            self._event = trio.Event()
         await self._event.wait()
 
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
 from typing import Any, Final, Literal, cast
 
 import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._states import ENDS, Signal, State
+from trioxport._states import ENDS, LazyEvent, Signal, State
 from trioxport.abc import Codec, ConnectionInfo, FrameChannels, Role, Scope, Transport
 from trioxport.errors import (
     ConnectError,
@@ -36,24 +36,31 @@ ABORT_SECONDS: Final = 5.0
 """Seconds that a transport gets to release what it holds when it is left at once; killing a process takes longest."""
 
 
-@asynccontextmanager
-async def open_tasks() -> AsyncGenerator[trio.Nursery]:
-    """A nursery out of which the body's exception comes as the same object, and a child's without a group."""
-    raised: BaseException | None = None
-    crash: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            try:
-                yield nursery
-            except BaseException as error:
-                raised = error
-                nursery.cancel_scope.cancel()
-    except BaseException as error:
-        crash = alone(error)
-    if crash is not None and _prevails(crash, raised):
-        raise crash
-    if raised is not None:
-        raise raised
+class open_tasks:  # noqa: N801 (it is called like a function)
+    """A nursery out of which the body's exception comes as the same object, and a child's without a group.
+
+    A class, since each connection lives in two of them: a generator takes more memory.
+    """
+
+    __slots__ = ("_manager", "_nursery")
+
+    async def __aenter__(self) -> trio.Nursery:
+        self._manager = trio.open_nursery()
+        self._nursery = await self._manager.__aenter__()
+        return self._nursery
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        crash: BaseException | None = None
+        if raised is not None:
+            self._nursery.cancel_scope.cancel()
+        try:
+            await self._manager.__aexit__(None, None, None)
+        except BaseException as error:
+            crash = alone(error)
+        if crash is not None and _prevails(crash, raised):
+            raise crash
 
 
 def _prevails(crash: BaseException, raised: BaseException | None) -> bool:
@@ -130,9 +137,9 @@ class Supervisor:
         self.discarded: Counter[str] = Counter()
         self._channels: FrameChannels | None = None
         self._life = trio.CancelScope(shield=outlives_cancel)
-        self._entered_or_over = trio.Event()
-        self._leave = trio.Event()
-        self._over = trio.Event()
+        self._entered_or_over = LazyEvent()
+        self._leave = LazyEvent()
+        self._over = LazyEvent()
         self._deferred: list[Callable[[], object]] = []
         self._tasks: trio.Nursery | None = None
 

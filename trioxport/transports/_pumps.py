@@ -13,6 +13,7 @@ from typing import Final, Protocol, TypeAlias
 import trio
 from trio.abc import SendChannel
 
+from trioxport._states import LazyEvent
 from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import ConnectionLost, TransportError
 from trioxport.frames import Frame
@@ -157,8 +158,8 @@ class _Pumps:
         self._streaming = False
         self._batch_size = max(1, scope.limits.max_buffered_messages)
         self._unsent: list[Frame] = []
-        self.read_over = trio.Event()
-        self.write_over = trio.Event()
+        self.read_over = LazyEvent()
+        self.write_over = LazyEvent()
 
     def _lose(self, loss: TransportError) -> None:
         self._loss = self._loss or loss

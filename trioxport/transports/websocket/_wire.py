@@ -14,6 +14,7 @@ from typing import Final
 
 import trio
 
+from trioxport._states import LazyEvent
 from trioxport.abc import Scope
 from trioxport.errors import ConnectionLost, TransportError
 from trioxport.frames import Frame
@@ -115,7 +116,7 @@ class Wire:
         self._backlog = b""
         self._close_sent = False
         self._reading = False
-        self._read_over = trio.Event()
+        self._read_over = LazyEvent()
         self._end: CloseReason | Violation | None = None
         self._dead: ConnectionLost | None = None
         self._heard = trio.current_time()
