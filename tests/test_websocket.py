@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
-from trioxport.codecs import MessagePack
+from trioxport.codecs import JSON, MessagePack
 from trioxport.errors import AuthenticationError, DecodeError, PermissionDenied, ProtocolViolation
 from trioxport.framing.websocket import (
     BINARY,
@@ -40,6 +41,7 @@ from trioxport.framing.websocket import (
     CloseReason,
     Control,
     close_payload,
+    frame,
 )
 from trioxport.transports.websocket import WebSocket
 
@@ -184,6 +186,27 @@ async def test_a_cancelled_server_says_that_it_goes_away() -> None:
                 assert await peer.closing() == CloseReason(1001)
                 with pytest.raises(trio.EndOfChannel):
                     await rx.receive()
+
+
+async def test_a_server_that_is_cancelled_in_the_middle_of_a_message_says_nothing_more() -> None:
+    """Whatever followed would be taken for a part of that message."""
+    news = Notification("large", {"ballast": "x" * 16 * 1024**2})
+
+    async def handler(connection: Connection) -> None:
+        await connection.tx.send(news)
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        limits = Limits(max_message_size=32 * 1024**2)
+        [address] = await nursery.start(partial(serve_transport, handler, LOCAL, limits=limits))
+        async with raw_client(address) as peer:
+            await wait_all_tasks_blocked(0.01)
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                came = peer.rest + b"".join([bytes(chunk) async for chunk in peer.stream])
+    whole = b"".join(frame(TEXT, JSON.encode(news)))
+    assert 0 < len(came) < len(whole)
+    assert whole.startswith(came)
 
 
 async def test_a_client_that_is_cancelled_says_so_too() -> None:
@@ -337,6 +360,52 @@ async def test_a_server_that_answers_a_close_frame_by_going_away_is_no_loss_to_w
 
     async with raw_server(handler) as address, open_transport(address):
         pass
+
+
+def break_writing(monkeypatch: pytest.MonkeyPatch, tried: trio.Event) -> None:
+    """From now on nothing can be written; ``tried`` is set when it is tried."""
+
+    async def send_all(_self: object, _data: bytes) -> None:
+        tried.set()
+        await trio.lowlevel.checkpoint()
+        raise trio.BrokenResourceError("the socket broke: Broken pipe")
+
+    monkeypatch.setattr("trioxport.transports._prompt.PromptSocket.send_all", send_all)
+    monkeypatch.setattr("trioxport.transports._prompt.PromptSocket.send_now", lambda _self, _data: 0)
+
+
+async def test_why_the_peer_closed_says_more_than_that_writing_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = trio.Event()
+
+    async def handler(peer: RawPeer) -> None:
+        await peer.accept()
+        await tried.wait()
+        await wait_all_tasks_blocked()
+        await peer.send(CLOSE, close_payload(1013, "too busy"))
+        await peer.receive()
+
+    async with raw_server(handler) as address, open_transport(address) as (tx, rx):
+        break_writing(monkeypatch, tried)
+        await tx.send(Notification("hello"))
+        with pytest.raises(ConnectionLost, match="1013 try again later 'too busy'"):
+            await rx.receive()
+
+
+async def test_that_writing_failed_is_told_if_the_peer_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async def handler(peer: RawPeer) -> None:
+        await peer.accept()
+        await trio.sleep_forever()
+
+    async with raw_server(handler) as address, open_transport(address) as (tx, rx):
+        break_writing(monkeypatch, trio.Event())
+        started = trio.current_time()
+        await tx.send(Request(1, "hello"))
+        assert isinstance(await rx.receive(), Undelivered)
+        with pytest.raises(ConnectionLost, match="Broken pipe"):
+            await rx.receive()
+        assert trio.current_time() - started < 10
 
 
 # Whether the peer is alive.

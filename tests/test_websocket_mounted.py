@@ -9,7 +9,8 @@ import pytest
 import trio
 import trustme
 from raw_websocket import raw_client, raw_connection, request
-from test_websocket import echo
+from test_websocket import Recorder, echo
+from trio.testing import MockClock
 
 from trioxport import (
     AuthenticationError,
@@ -24,7 +25,7 @@ from trioxport import (
 from trioxport.auth import Bearer
 from trioxport.framing.websocket import TEXT, CloseReason
 from trioxport.transports.http import Http
-from trioxport.transports.http.server import HttpServer, ProtectedResource
+from trioxport.transports.http.server import HttpServer, ProtectedResource, Upgrades
 from trioxport.transports.websocket import WebSocket
 
 pytestmark = pytest.mark.usefixtures("each_engine")
@@ -71,6 +72,25 @@ async def test_only_where_it_is_wanted() -> None:
             async with open_transport(address.replace("http", "ws")):
                 pass
         nursery.cancel_scope.cancel()
+
+
+async def test_how_its_clients_are_watched(autojump_clock: MockClock) -> None:
+    recorder = Recorder()
+    async with trio.open_nursery() as nursery:
+        server = HttpServer(URL, websocket=Upgrades(ping_interval=3, ping_timeout=4))
+        [address] = await nursery.start(serve_transport, recorder.handle, server)
+        async with raw_client(address.replace("http", "ws")):
+            started = trio.current_time()
+            await recorder.over.wait()
+            assert trio.current_time() - started == pytest.approx(7, abs=0.1)
+            assert "silent for 7 s" in str(recorder.failure)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("options", [{"ping_interval": 0}, {"ping_timeout": -1}, {"engine": "asyncio"}])
+def test_what_cannot_be_told(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        Upgrades(**options)
 
 
 async def test_both_over_tls() -> None:

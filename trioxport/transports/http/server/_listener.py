@@ -15,7 +15,7 @@ from trioxport.transports._sockets import bound, listen
 from trioxport.transports.http.server._endpoint import GRACE, Endpoint
 from trioxport.transports.http.server._runner import Runner
 from trioxport.transports.http.server._websockets import WebSockets
-from trioxport.transports.http.server.config import HttpServer
+from trioxport.transports.http.server.config import HttpServer, Upgrades
 
 
 class HttpListener:
@@ -43,7 +43,8 @@ class HttpListener:
         if tls is None:
             refuse_plaintext(host, target, allow_plaintext)
         context = tls.server_context() if isinstance(tls, TLSOptions) else tls
-        sockets = WebSockets(self._endpoint.gate, accept) if self._config.websocket else None
+        upgrades = Upgrades() if self._config.websocket is True else self._config.websocket
+        sockets = WebSockets(upgrades, self._endpoint.gate, accept) if upgrades else None
         runner = Runner(self._endpoint, self._config.bounds, context, None if sockets is None else sockets.upgrade)
         listeners = await listen(host, parts.port, target)
         async with trio.open_nursery() as nursery:

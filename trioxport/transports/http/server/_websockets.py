@@ -14,12 +14,12 @@ from trioxport.transports._sockets import peer_of
 from trioxport.transports.http.server._asgi import Exchange, Message, Refusal
 from trioxport.transports.http.server._cycle import Stream, scope_of
 from trioxport.transports.http.server._gate import Gate
+from trioxport.transports.http.server.config import Upgrades
 from trioxport.transports.websocket._connections import agree, carry_over, with_token
 from trioxport.transports.websocket._handshake import Knock, answer_request
 from trioxport.transports.websocket._seam import Heartbeat, Link, OpenWebSocket, engine_of
 from trioxport.transports.websocket._wire import Watch
 
-HEARTBEAT: Final = Heartbeat(20.0, 20.0)
 _SECURE: Final = 0x0304
 
 
@@ -27,14 +27,16 @@ class WebSockets:
     """Takes over the connections whose requests ask for a WebSocket.
 
     Args:
+        options: How they are spoken.
         gate: Who gets in.
         accept: What to do with those who did.
     """
 
-    def __init__(self, gate: Gate, accept: Accept) -> None:
+    def __init__(self, options: Upgrades, gate: Gate, accept: Accept) -> None:
+        self._heartbeat = Heartbeat(options.ping_interval, options.ping_timeout)
         self._gate = gate
         self._accept = accept
-        self._engine = engine_of("trio-websocket")
+        self._engine = engine_of(options.engine)
         self._open: set[trio.CancelScope] = set()
         self.watch = Watch()
 
@@ -67,7 +69,7 @@ class WebSockets:
         scope.info.principal = exchange.principal
         scope.info.headers = exchange.shown()
         scope.info.tls = None if secure is None else secure.version()
-        return await agree(self._engine, Link(spoken, socket, scope, HEARTBEAT), knock)
+        return await agree(self._engine, Link(spoken, socket, scope, self._heartbeat), knock)
 
     async def _check(self, exchange: Exchange, knock: Knock) -> None:
         """Raise ``ConnectError`` after a client was turned away that the gate does not let in."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, get_args
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
@@ -19,8 +19,10 @@ from trioxport.config import redact_url
 from trioxport.errors import UsageError
 from trioxport.transports.http.server.bounds import Bounds
 from trioxport.transports.http.server.events import EventStore
+from trioxport.transports.websocket._seam import EngineName
 
 _positive: Any = attrs.validators.gt(0)
+_positive_or_none: Any = attrs.validators.optional(_positive)
 
 Verify: TypeAlias = Callable[[str], Awaitable[str | None]]
 """Who a bearer token speaks for; None for a token that is not valid (any more). It may raise ``PermissionDenied`` for
@@ -65,6 +67,24 @@ class ProtectedResource:
 
 
 @attrs.frozen
+class Upgrades:
+    """WebSockets at the endpoint of a server. The arguments are those of
+    :class:`~trioxport.transports.websocket.WebSocket`.
+
+    Args:
+        ping_interval: Seconds of silence after which a client is asked for a sign of life; None to ask never.
+        ping_timeout: Seconds that it has to give one; a client that gives none is lost.
+        engine: What speaks the protocol.
+    """
+
+    ping_interval: float | None = attrs.field(default=20.0, validator=_positive_or_none, kw_only=True)
+    ping_timeout: float = attrs.field(default=20.0, validator=_positive, kw_only=True)
+    engine: EngineName = attrs.field(
+        default="trio-websocket", validator=attrs.validators.in_(get_args(EngineName)), kw_only=True
+    )
+
+
+@attrs.frozen
 class HttpServer:
     """An MCP endpoint to serve. Plain ``http`` beyond loopback needs ``allow_plaintext``.
 
@@ -83,8 +103,8 @@ class HttpServer:
         rate: How often a principal, or else an address, may ask: others get 429. None for any number.
         health: The path of a page that says whether the server is well, as ``"/health"``.
         sse: The path of the deprecated HTTP+SSE binding of 2024-11-05, as ``"/sse"``; None does not serve it.
-        websocket: Whether clients may open WebSockets at the endpoint too, under the same conditions. Only where this
-            library runs the server: a surrounding ASGI application has its own.
+        websocket: Whether clients may open WebSockets at the endpoint too, under the same conditions; ``Upgrades`` says
+            more than ``True``. Only where this library runs the server: a surrounding ASGI application has its own.
         keep_alive: Seconds of silence after which an answer becomes a stream, and a stream gets a sign of life.
         bounds: What clients are held to: how slow, how large, how many.
     """
@@ -100,7 +120,7 @@ class HttpServer:
     rate: Rate | None = attrs.field(default=None, kw_only=True)
     health: str | None = attrs.field(default=None, kw_only=True)
     sse: str | None = attrs.field(default=None, kw_only=True)
-    websocket: bool = attrs.field(default=False, kw_only=True)
+    websocket: bool | Upgrades = attrs.field(default=False, kw_only=True)
     keep_alive: float = attrs.field(default=15.0, validator=_positive, kw_only=True)
     bounds: Bounds = attrs.field(factory=Bounds, kw_only=True)
 
