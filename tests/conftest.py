@@ -30,6 +30,8 @@ MEASURING: Final = "COVERAGE_PROCESS_CONFIG"
 
 _real_stderr = pytest.StashKey[int]()
 
+pytest.register_assert_rewrite(*{path.stem for path in Path(__file__).parent.glob("*.py")})  # what the tests share, too
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the standard error from before pytest captures it: it is where a hanging test is reported."""

@@ -255,6 +255,7 @@ async def test_a_slow_reader_and_a_grandchild_that_holds_the_pipe_open(tmp_path:
     witness = Witness(tmp_path / "fifo")
     async with opened(limits=Limits(max_buffered_messages=0)) as connection:
         assert await ask(connection, "fork", {"fifo": witness.path, "deaf": True}) == "forked"
+        await witness.appears()  # it is deaf by now
         await connection.tx.send(Request(2, "flood", {"count": 1000}))
         await connection.tx.send(Request(3, "kill"))
         await reaped(connection)
@@ -265,7 +266,6 @@ async def test_a_slow_reader_and_a_grandchild_that_holds_the_pipe_open(tmp_path:
         with pytest.raises(ConnectionLost, match="SIGKILL"):
             await connection.rx.receive()
     with trio.fail_after(BOUND):
-        await witness.appears()
         await witness.disappears()
 
 
