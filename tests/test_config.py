@@ -67,6 +67,8 @@ def test_a_config_object_is_shown_as_a_url_that_means_it(target: Any) -> None:
         ("tcp://[::1", "no valid URL"),
         ("unix://", "unix:///PATH"),
         ("memory://", "memory://NAME"),
+        ("memory://a/b", "memory://NAME"),
+        ("memory://a?framing=length", "memory://NAME"),
         ("stdio:python 'x", "cannot split the command"),
         ("python server.py", "begins with a scheme and a colon"),
         ("", "begins with a scheme and a colon"),

@@ -7,10 +7,12 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
+from far_end import far_end
 
 from trioxport import (
     Connection,
@@ -96,6 +98,22 @@ async def test_a_request_returns_the_result_of_its_answer() -> None:
     async with talking_to(echo) as peer:
         assert await peer.request("tools/list", {"cursor": "x"}) == {"params": {"cursor": "x"}}
         assert await peer.request("tools/list") == {"params": None}
+
+
+async def test_metadata_stay_on_this_side_and_a_cancellation_goes_the_way_of_its_request() -> None:
+    routing = {"headers": {"X-Trace": "7"}, "related_request": 3}
+    metadata = {"timeout": 5.0, **routing}
+    async with far_end() as (connection, far), open_peer(connection) as peer:
+        await peer.notify("note", metadata=routing)
+        async with open_tasks() as nursery:
+            nursery.start_soon(partial(peer.request, "work", {"a": 1}, metadata=metadata))
+            note, request = await far.sent(), await far.request()
+            nursery.cancel_scope.cancel()
+        cancelled = await far.sent()
+    assert (note, note.metadata) == (Notification("note"), routing)
+    assert (request.method, request.params, request.metadata) == ("work", {"a": 1}, metadata)
+    assert cancelled == Notification("notifications/cancelled", {"requestId": request.id})
+    assert cancelled.metadata == routing
 
 
 async def test_100_requests_at_once_that_are_answered_in_reverse() -> None:

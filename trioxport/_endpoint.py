@@ -9,6 +9,7 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
+from trioxport._rpc import CANCELLED
 from trioxport._supervisor import Supervisor
 from trioxport.abc import FrameChannels, MessageChannels
 from trioxport.errors import ConnectionLost, DecodeError, MessageTooLarge, ProtocolViolation, TransportError, UsageError
@@ -26,7 +27,6 @@ from trioxport.messages import (
     Undelivered,
 )
 
-CANCELLED: Final = "notifications/cancelled"
 _ANSWERS: Final = (Response, ErrorResponse)
 REMEMBERED: Final = 256
 """Cancelled requests whose late answers are expected, and dropped without a word."""

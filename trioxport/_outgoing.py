@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 import attrs
 import trio
 
-from trioxport._rpc import CANCELLED, JSONRPCError, meta_of
+from trioxport._rpc import JSONRPCError, cancellation_of, meta_of
 from trioxport.connection import Connection
 from trioxport.errors import RequestTimeout, TransportError
 from trioxport.messages import NOTHING, ErrorResponse, Notification, Request, RequestId, Response, Undelivered
@@ -90,12 +90,13 @@ class Calls:
         meta: Mapping[str, Any],
         patience: float | None,
         on_progress: ProgressCallback | None,
+        metadata: Mapping[str, Any],
     ) -> Any:
         """The exchange behind :meth:`trioxport.peer.Peer.request`."""
         request_id = next(self._ids)
         asked = {"progressToken": request_id} if on_progress else {}
-        related = _related_on(self._connection)
-        request = Request(request_id, method, _with_meta(params, {**asked, **meta}), metadata=related)
+        noted = {**_related_on(self._connection), **metadata}
+        request = Request(request_id, method, _with_meta(params, {**asked, **meta}), metadata=noted)
         call = _Call(request, math.inf if patience is None else patience, on_progress)
         await self._exchange(call)
         if call.error is not None:
@@ -108,10 +109,10 @@ class Calls:
             )
         return call.result
 
-    async def notify(self, method: str, params: Mapping[str, Any] | None) -> None:
+    async def notify(self, method: str, params: Mapping[str, Any] | None, metadata: Mapping[str, Any]) -> None:
         """Send a notification."""
-        related = _related_on(self._connection)
-        notification = Notification(method, None if params is None else dict(params), metadata=related)
+        noted = {**_related_on(self._connection), **metadata}
+        notification = Notification(method, None if params is None else dict(params), metadata=noted)
         await self._telling(self._connection.tx.send(notification))
 
     def take_answer(self, message: Response | ErrorResponse) -> None:
@@ -171,7 +172,7 @@ class Calls:
             if token is not None:
                 self._by_token.pop(token, None)
             if call.sent and not call.settled and request.method != "initialize":
-                await self._tell_cancelled(request.id)
+                await self._tell_cancelled(request)
 
     async def _telling(self, sending: Awaitable[None]) -> None:
         """Await it, and remember that whoever does so is told of a loss, if it comes to one."""
@@ -182,12 +183,12 @@ class Calls:
                 self.told = error.__cause__
             raise
 
-    async def _tell_cancelled(self, request_id: RequestId) -> None:
+    async def _tell_cancelled(self, request: Request) -> None:
         with trio.CancelScope(deadline=trio.current_time() + CANCEL_TIMEOUT, shield=True):
             try:
-                await self._connection.tx.send(Notification(CANCELLED, {"requestId": request_id}))
+                await self._connection.tx.send(cancellation_of(request))
             except (TransportError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                logger.debug("%s: nobody is there to cancel request %r: %s", self.target, request_id, error)
+                logger.debug("%s: nobody is there to cancel request %r: %s", self.target, request.id, error)
 
 
 def _still_waiting(calls: Mapping[RequestId, _Call], key: RequestId | None) -> _Call | None:

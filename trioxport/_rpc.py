@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from trioxport.messages import NOTHING
+from trioxport.messages import NOTHING, Notification, Request
 
 INVALID_REQUEST: Final = -32600
 METHOD_NOT_FOUND: Final = -32601
@@ -23,6 +23,9 @@ PROGRESS: Final = "notifications/progress"
 
 META: Final = "io.modelcontextprotocol/"
 """The prefix of the ``_meta`` keys that the specification reserves."""
+
+_ROUTING: Final = ("headers", "related_request")
+"""Metadata of a request that hold for its cancellation too."""
 
 
 class JSONRPCError(Exception):
@@ -52,3 +55,12 @@ def members_of(value: object) -> Mapping[str, Any]:
 def meta_of(params: object) -> Mapping[str, Any]:
     """The ``_meta`` of parameters or of a result; empty if there is none of use."""
     return members_of(members_of(params).get("_meta"))
+
+
+def cancellation_of(request: Request, reason: str | None = None) -> Notification:
+    """The notification that cancels ``request``, on the way that it went."""
+    params: dict[str, Any] = {"requestId": request.id}
+    if reason is not None:
+        params["reason"] = reason
+    metadata = {key: request.metadata[key] for key in _ROUTING if key in request.metadata}
+    return Notification(CANCELLED, params, metadata=metadata)

@@ -71,6 +71,7 @@ class Peer:
         *,
         timeout: float | None = DEFAULT_TIMEOUT,  # noqa: ASYNC109 (silence is measured, which fail_after cannot)
         on_progress: ProgressCallback | None = None,
+        metadata: Mapping[str, Any] = NOTHING,
     ) -> Any:
         """Send a request and return the result of its answer.
 
@@ -81,6 +82,8 @@ class Peer:
             timeout: Seconds without a sign of life: an answer, or, with ``on_progress``, a progress notification.
                 None waits for ever. For a cap on the whole, put ``trio.fail_after`` around the call.
             on_progress: A plain function, called with ``(progress, total, message)``. What it raises comes out here.
+            metadata: That of the :class:`~trioxport.Request`: notes for layers and transports, such as the
+                ``"headers"`` of this request.
 
         Raises:
             JSONRPCError: The answer is an error.
@@ -94,14 +97,17 @@ class Peer:
         basic/patterns/progress.
         """
         self._refuse_if_over()
-        return await self._calls.make(method, params, self._meta, timeout, on_progress)
+        return await self._calls.make(method, params, self._meta, timeout, on_progress, metadata)
 
-    async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
+    async def notify(
+        self, method: str, params: Mapping[str, Any] | None = None, *, metadata: Mapping[str, Any] = NOTHING
+    ) -> None:
         """Send a notification: return when it is accepted, which is not when it has arrived.
 
+        ``params`` and ``metadata`` are as for :meth:`request`, but that nothing is added to the parameters.
         Raises ``ConnectionLost`` if the connection is gone, ``UsageError`` or ``MessageTooLarge`` if it cannot be sent.
         """
-        await self._calls.notify(method, params)
+        await self._calls.notify(method, params, metadata)
 
     async def negotiate(
         self,

@@ -12,7 +12,7 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._rpc import CANCELLED, PROGRESS
+from trioxport._rpc import PROGRESS, cancellation_of
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import Outcome, RequestTimeout, TransportError, UsageError
 from trioxport.layers._deadlines import Deadline, Deadlines
@@ -32,8 +32,6 @@ from trioxport.messages import (
 logger: Final = logging.getLogger("trioxport")
 
 _ANSWERS: Final = (Response, ErrorResponse)
-_ROUTING: Final = ("headers", "related_request")
-"""Metadata of a request that hold for its cancellation too."""
 
 
 @attrs.frozen
@@ -173,10 +171,8 @@ class _Watch:
     async def _tell_peer(self) -> None:
         while self._to_cancel:
             request = self._to_cancel[0]
-            params = {"requestId": request.id, "reason": "no answer in time"}
-            metadata = {key: request.metadata[key] for key in _ROUTING if key in request.metadata}
             try:
-                await self._inner.send(Notification(CANCELLED, params, metadata=metadata))
+                await self._inner.send(cancellation_of(request, "no answer in time"))
             except (TransportError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 logger.debug("%s: request %r cannot be cancelled: %s", self._scope.target, request.id, error)
             self._to_cancel.popleft()

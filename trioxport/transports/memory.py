@@ -159,8 +159,8 @@ class Memory:
 
     @classmethod
     def from_url(cls, url: str) -> Self:
-        name = urlsplit(url).netloc
-        if not name:
+        _, name, *others = urlsplit(url)
+        if not name or any(others):
             raise UsageError("a memory target is written memory://NAME", target=redact_url(url))
         return cls(name)
 
