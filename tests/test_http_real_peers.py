@@ -16,17 +16,18 @@ import trio
 
 from trioxport import open_transport
 from trioxport.abc import Era
-from trioxport.peer import open_peer
+from trioxport.peer import Peer, open_peer
 
-BOUND: Final = 25.0
+BOUND: Final = 50.0
+ERAS: Final[tuple[Era, ...]] = ("modern", "legacy")
 CLIENT: Final = {"name": "test", "version": "1"}
-SERVER: Final = Path(__file__).parent / "peers/sdk_http_server.py"
+SERVER: Final = Path(__file__).parent / "peers/sdk_server.py"
 
 
 @asynccontextmanager
 async def sdk_server(arguments: Iterable[str], directory: Path) -> AsyncGenerator[str]:
     """The URL of a server in a process of its own."""
-    command = [sys.executable, str(SERVER), *arguments]
+    command = [sys.executable, str(SERVER), "http", *arguments]
     async with trio.open_nursery() as nursery:
         run = partial(
             trio.run_process,
@@ -44,59 +45,71 @@ async def sdk_server(arguments: Iterable[str], directory: Path) -> AsyncGenerato
         nursery.cancel_scope.cancel()
 
 
+@asynccontextmanager
+async def conversing(url: str, era: Era | None) -> AsyncGenerator[Peer]:
+    """A conversation with the server, of which nothing is discarded."""
+    async with open_transport(url) as connection:
+        async with open_peer(connection) as peer:
+            negotiated = await peer.negotiate(client_info=CLIENT, era=era)
+            assert era in (negotiated.era, None)
+            yield peer
+        assert connection.statistics().discarded == {}
+
+
+async def work(peer: Peer) -> list[float]:
+    """The progress of a tool that takes three steps."""
+    seen: list[float] = []
+    params = {"name": "work", "arguments": {"seconds": 0.1, "steps": 3}}
+    done = await peer.request("tools/call", params, on_progress=lambda step, *_: seen.append(step))
+    assert done["content"][0]["text"] == "done"
+    return seen
+
+
 @pytest.mark.deadline(60)
-@pytest.mark.parametrize("era", ["modern", "legacy"])
 @pytest.mark.parametrize("arguments", [[], ["stateless"], ["json"], ["stateless", "json"]], ids=" ".join)
-async def test_a_conversation(arguments: list[str], era: Era, tmp_path: Path) -> None:
+async def test_a_conversation(arguments: list[str], tmp_path: Path) -> None:
     with trio.fail_after(BOUND):
-        async with sdk_server(arguments, tmp_path) as url, open_transport(url) as connection:
-            async with open_peer(connection) as peer:
-                negotiated = await peer.negotiate(client_info=CLIENT, era=None if era == "modern" else era)
-                assert negotiated.era == era
-                has_session = era == "legacy" and "stateless" not in arguments
-                assert (connection.info.session_id is not None) == has_session
-                assert {tool["name"] for tool in (await peer.request("tools/list"))["tools"]} == {"add", "work"}
-                added = await peer.request("tools/call", {"name": "add", "arguments": {"a": 2, "b": 3}})
-                assert added["content"][0]["text"] == "5"
-                seen: list[float] = []
-                work = {"name": "work", "arguments": {"seconds": 0.1, "steps": 3}}
-                done = await peer.request("tools/call", work, on_progress=lambda step, *_: seen.append(step))
-                assert done["content"][0]["text"] == "done"
-                assert seen == ([] if "json" in arguments else [1, 2, 3])
-            assert connection.statistics().discarded == {}
+        async with sdk_server(arguments, tmp_path) as url:
+            for era in ERAS:
+                async with conversing(url, None if era == "modern" else era) as peer:
+                    assert peer.connection.info.era == era
+                    has_session = era == "legacy" and "stateless" not in arguments
+                    assert (peer.connection.info.session_id is not None) == has_session
+                    tools = (await peer.request("tools/list"))["tools"]
+                    assert {tool["name"] for tool in tools} == {"add", "work", "fail"}
+                    added = await peer.request("tools/call", {"name": "add", "arguments": {"a": 2, "b": 3}})
+                    assert added["content"][0]["text"] == "5"
+                    assert await work(peer) == ([] if "json" in arguments else [1, 2, 3])
 
 
 @pytest.mark.deadline(60)
-@pytest.mark.parametrize("scheme", ["", "sse+"])
-async def test_http_sse(scheme: str, tmp_path: Path) -> None:
+async def test_http_sse(tmp_path: Path) -> None:
     """Asked for, and fallen back to."""
     with trio.fail_after(BOUND):
-        async with (
-            sdk_server(["sse"], tmp_path) as url,
-            open_transport(scheme + url) as connection,
-            open_peer(connection) as peer,
-        ):
-            assert (await peer.negotiate(client_info=CLIENT)).era == "legacy"
-            seen: list[float] = []
-            work = {"name": "work", "arguments": {"seconds": 0.1, "steps": 3}}
-            done = await peer.request("tools/call", work, on_progress=lambda step, *_: seen.append(step))
-            assert (done["content"][0]["text"], seen) == ("done", [1, 2, 3])
-            assert connection.statistics().discarded == {}
+        async with sdk_server(["sse"], tmp_path) as url:
+            for scheme in ("", "sse+"):
+                async with conversing(scheme + url, None) as peer:
+                    assert peer.connection.info.era == "legacy"
+                    assert await work(peer) == [1, 2, 3]
 
 
 @pytest.mark.deadline(60)
-@pytest.mark.parametrize("era", ["modern", "legacy"])
-async def test_a_tool_is_cancelled(era: Era, tmp_path: Path) -> None:
+async def test_a_tool_is_cancelled(tmp_path: Path) -> None:
+    mark = tmp_path / "cancelled"
     with trio.fail_after(BOUND):
-        async with sdk_server([], tmp_path) as url, open_transport(url) as connection, open_peer(connection) as peer:
-            await peer.negotiate(client_info=CLIENT, era=era)
-            begun = trio.Event()
-            work = {"name": "work", "arguments": {"seconds": 60, "steps": 600}}
-            async with trio.open_nursery() as nursery:
-                call = partial(peer.request, "tools/call", work, on_progress=lambda *_: begun.set())
-                nursery.start_soon(call)
-                await begun.wait()
-                nursery.cancel_scope.cancel()
-            while not (tmp_path / "cancelled").exists():  # noqa: ASYNC110 (the server is another process)
-                await trio.sleep(0.01)
-            assert (await peer.request("tools/call", {"name": "add", "arguments": {"a": 2, "b": 3}}))["content"]
+        async with sdk_server([], tmp_path) as url:
+            for era in ERAS:
+                async with conversing(url, era) as peer:
+                    begun = trio.Event()
+                    params = {"name": "work", "arguments": {"seconds": 60, "steps": 600}}
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(
+                            partial(peer.request, "tools/call", params, on_progress=lambda *_, begun=begun: begun.set())
+                        )
+                        await begun.wait()
+                        nursery.cancel_scope.cancel()
+                    while not mark.exists():  # noqa: ASYNC110 (the server is another process)
+                        await trio.sleep(0.01)
+                    mark.unlink()
+                    added = await peer.request("tools/call", {"name": "add", "arguments": {"a": 2, "b": 3}})
+                    assert added["content"]

@@ -1,6 +1,11 @@
-"""A server made with the official Python SDK, on standard streams."""
+"""A server made with the official Python SDK, on standard streams or on the web, where it prints its port.
+
+``sdk_server.py http [stateless] [json]`` serves Streamable HTTP, and ``sdk_server.py http sse`` HTTP+SSE.
+"""
 
 import asyncio
+import socket
+import sys
 from pathlib import Path
 
 from mcp.server.mcpserver import Context, MCPServer
@@ -34,4 +39,19 @@ def fail() -> str:
     raise ValueError("as told")
 
 
-server.run("stdio")
+async def serve_http(options: list[str]) -> None:
+    import uvicorn
+
+    if "sse" in options:
+        app = server.sse_app(sse_path="/mcp")
+    else:
+        app = server.streamable_http_app(stateless_http="stateless" in options, json_response="json" in options)
+    listener = socket.create_server(("127.0.0.1", 0))
+    print(listener.getsockname()[1], flush=True)  # noqa: T201 (this is how the test learns it)
+    await uvicorn.Server(uvicorn.Config(app, log_level="warning")).serve(sockets=[listener])
+
+
+if sys.argv[1:2] == ["http"]:
+    asyncio.run(serve_http(sys.argv[2:]))
+else:
+    server.run("stdio")
