@@ -12,12 +12,13 @@ import os
 import resource
 import subprocess
 import sys
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import trio
 
 from trioxport import Connection, serve_transport
 from trioxport.transports.websocket import WebSocket
+from trioxport.transports.websocket._seam import DEFAULT_ENGINE, EngineName
 
 WARMING_UP: Final = 100
 
@@ -36,7 +37,7 @@ sys.stdin.read()
 """
 
 
-async def measure(count: int) -> dict[str, Any]:
+async def measure(count: int, engine: EngineName) -> dict[str, Any]:
     """Bytes of resident memory that each of ``count`` connections takes on the server."""
     open_now = 0
 
@@ -47,7 +48,7 @@ async def measure(count: int) -> dict[str, Any]:
             pass
 
     async with trio.open_nursery() as nursery:
-        target = WebSocket("ws://0.0.0.0:0/", max_connections=count + WARMING_UP)
+        target = WebSocket("ws://0.0.0.0:0/", max_connections=count + WARMING_UP, engine=engine)
         [address] = await nursery.start(_serve, handler, target)
         port = address.rpartition(":")[2].strip("/")
         await _clients(port, WARMING_UP)  # so that what is imported and allocated once is there
@@ -96,10 +97,11 @@ def _resident() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.idle")
     parser.add_argument("--connections", type=int, default=10_000)
-    count = parser.parse_args().connections
+    parser.add_argument("--engine", choices=get_args(EngineName), default=DEFAULT_ENGINE)
+    arguments = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    found = trio.run(measure, count)
+    found = trio.run(measure, arguments.connections, arguments.engine)
     print(f"{found['connections']} idle connections: {found['bytes_a_connection'] / 1024:.1f} KiB each (≤ 25)")
 
 

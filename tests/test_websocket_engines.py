@@ -10,9 +10,10 @@ import links
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_websocket import LOCAL
+from raw_websocket import raw_client
+from test_websocket import HELLO, LOCAL, Recorder, echo, serving
 
-from trioxport import UsageError
+from trioxport import ConnectionLost, Limits, UsageError
 from trioxport.codecs import MessagePack
 from trioxport.framing.websocket import (
     BINARY,
@@ -27,7 +28,10 @@ from trioxport.framing.websocket import (
 )
 from trioxport.framing.websocket_boundaries import Boundaries
 from trioxport.testing import RULES, check_transport
+from trioxport.transports.http.server import HttpServer, Upgrades
 from trioxport.transports.websocket import WebSocket
+
+HTTP = "http://127.0.0.1:0/mcp"
 
 OTHERS: list[Any] = [("native", "native"), ("native", "trio-websocket"), ("trio-websocket", "native")]
 """Of the client and of the server; the default with itself is among the transports of the contract."""
@@ -49,6 +53,24 @@ def test_there_is_no_other_engine() -> None:
     engine: Any = "asyncio"
     with pytest.raises(UsageError, match=r"'asyncio', .* trio-websocket, native"):
         WebSocket(LOCAL, engine=engine)
+
+
+@pytest.mark.parametrize(
+    ("target", "by_library"),
+    [
+        (WebSocket(LOCAL), True),
+        (HttpServer(HTTP, websocket=True), True),
+        (WebSocket(LOCAL, engine="native"), False),
+        (HttpServer(HTTP, websocket=Upgrades(engine="native")), False),
+    ],
+)
+async def test_which_engine_speaks(target: Any, by_library: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """trio-websocket is the one that says so in a log of its own."""
+    caplog.set_level("DEBUG", "trio-websocket")
+    async with serving(echo, target) as address, raw_client(address.replace("http", "ws")) as peer:
+        await peer.send(TEXT, HELLO)
+        assert await peer.receive() == b'{"jsonrpc":"2.0","id":1,"result":[]}'
+        assert {record.name for record in caplog.records} == ({"trio-websocket"} if by_library else set())
 
 
 # The stream under the library.
@@ -111,3 +133,17 @@ def test_a_message_that_is_far_too_large_is_not_passed_on() -> None:
     boundaries = Boundaries(100, masked=True)
     assert boundaries.feed(first + written(CONTINUATION, bytes(101))[:10]) == first
     assert isinstance(boundaries.end, Violation) and boundaries.end.code == 1009
+
+
+async def test_parts_of_one_byte_are_not_kept_without_end() -> None:
+    recorder = Recorder()
+    parts = written(CONTINUATION, b"x", final=False) * 2000
+    async with (
+        serving(recorder.handle, limits=Limits(max_message_size=10_000)) as address,
+        raw_client(address) as peer,
+    ):
+        await peer.stream.send_all(written(TEXT, b"x", final=False) + parts)
+        assert (await peer.closing()).code == 1009
+        await peer.stream.send_eof()
+        await recorder.over.wait()
+    assert isinstance(recorder.failure, ConnectionLost)

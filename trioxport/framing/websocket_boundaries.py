@@ -19,6 +19,11 @@ from trioxport.framing.websocket import (
     mask,
 )
 
+PARTS: Final = 1000
+"""Parts that a message may come in at no charge; libraries keep each as an object."""
+PART: Final = 64
+"""Bytes that each further part counts as, besides what is in it."""
+
 _FIN: Final = 0x80
 _MASKED: Final = 0x80
 _CONTROL: Final = 0x8
@@ -30,7 +35,8 @@ class Boundaries:
     """Follows the frames that one peer sends.
 
     Args:
-        max_size: Bytes of a message that is within the limits; one of a few times that ends the connection.
+        max_size: Bytes of a message that is within the limits; one of more than four times that ends the connection,
+            and so does one in parts so small that they take more than that to keep.
         masked: Whether frames have to be masked, as those of a client are, or must not be.
 
     Attributes:
@@ -39,7 +45,7 @@ class Boundaries:
         end: What a close frame, or a message that is far too large, makes of the connection.
     """
 
-    __slots__ = ("_final", "_kept", "_masked", "_max_size", "_missing", "complete", "end", "pending")
+    __slots__ = ("_final", "_kept", "_masked", "_max_size", "_missing", "_parts", "complete", "end", "pending")
 
     def __init__(self, max_size: int, *, masked: bool) -> None:
         self._max_size = max_size
@@ -47,6 +53,7 @@ class Boundaries:
         self._kept = b""
         self._missing = 0
         self._final = False
+        self._parts = 0
         self.complete = 0
         self.pending = 0
         self.end: CloseReason | Violation | None = None
@@ -58,7 +65,7 @@ class Boundaries:
             self._kept = b""
         if self._missing > len(data):
             self._missing -= len(data)
-            return data
+            return b"" if self._is_too_large() else data
         position = self._missing
         if position:
             self._missing = 0
@@ -96,15 +103,24 @@ class Boundaries:
             return -1
         self._final = opcode < _CONTROL and first >= _FIN
         if opcode < _CONTROL:
-            self.pending = self.pending + size if opcode == CONTINUATION else size
-            if self.pending > SKIPPED * self._max_size:
-                self.end = Violation(TOO_BIG, f"a message of more than {self._max_size} bytes")
+            if opcode != CONTINUATION:
+                self.pending = self._parts = 0
+            self.pending += size
+            if self._is_too_large():
                 return -1
         if after <= len(data):
             self._end_frame()
             return after
         self._missing = after - len(data)
         return len(data)
+
+    def _is_too_large(self) -> bool:
+        """Count one more part of the message; whether it must not go on."""
+        self._parts += 1
+        if self.pending + PART * max(0, self._parts - PARTS) <= SKIPPED * self._max_size:
+            return False
+        self.end = Violation(TOO_BIG, f"a message of more than {self._max_size} bytes")
+        return True
 
     def _keep(self, data: bytes, position: int) -> int:
         self._kept = data[position:]

@@ -6,13 +6,13 @@ All else (sockets, TLS, credentials, who is let in, how many, what close codes m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, get_args
 
 import attrs
 import trio
 
 from trioxport.abc import Scope
-from trioxport.errors import TransportError
+from trioxport.errors import TransportError, UsageError
 from trioxport.transports._pumps import FrameWire
 from trioxport.transports.bytestream import ByteStream
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trioxport.transports.websocket._handshake import Knock
 
 EngineName: TypeAlias = Literal["trio-websocket", "native"]
+DEFAULT_ENGINE: Final = "trio-websocket"
 
 
 @attrs.frozen
@@ -99,6 +100,12 @@ class Engine(Protocol):
     async def admit(self, link: Link, knock: Knock, subprotocol: str | None) -> OpenWebSocket:
         """Open one for a client that is let in. Raises ``ConnectError`` if it went away."""
         ...
+
+
+def check_engine(name: str) -> None:
+    """Raise ``UsageError`` for the name of no engine."""
+    if name not in get_args(EngineName):
+        raise UsageError(f"the engine is {name!r}, and has to be one of {', '.join(get_args(EngineName))}")
 
 
 def engine_of(name: EngineName) -> Engine:

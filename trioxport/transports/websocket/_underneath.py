@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 import trio
 
@@ -25,13 +25,16 @@ PROMPT: Final = 16 * 1024
 BACKLOG: Final = 64
 """Writes that may wait behind one that is going on."""
 
+Opening: TypeAlias = Callable[[], Awaitable[tuple[bytes, bytes]]]
+"""Reads the peer's part of the opening handshake; returns it, and what was read beyond."""
+
 
 class Underneath(trio.abc.Stream):
     """A stream of one WebSocket from its opening handshake on. Closing it is left to whoever made it.
 
     Args:
         inner: What it is spoken over.
-        opening: Reads the peer's part of the handshake; returns it, and what was read beyond.
+        opening: Reads the peer's part of the opening handshake.
         max_size: Bytes of a message that is within the limits.
         client: Whether this side is the client.
 
@@ -53,7 +56,7 @@ class Underneath(trio.abc.Stream):
     def __init__(
         self,
         inner: ByteStream,
-        opening: Callable[[], Awaitable[tuple[bytes, bytes]]],
+        opening: Opening,
         max_size: int,
         *,
         client: bool,
@@ -70,7 +73,7 @@ class Underneath(trio.abc.Stream):
         self.close_sent = False
         self.torn = False
         self.used = False
-        self._opening: Callable[[], Awaitable[tuple[bytes, bytes]]] | None = opening
+        self._opening: Opening | None = opening
         self._early = b""
         self._client = client
         self._closed = False
