@@ -182,6 +182,13 @@ def test_what_is_no_finite_number_is_not_received_as_messagepack(number: bytes) 
         MessagePack.decode(b"\x83\xa7jsonrpc\xa32.0\xa2id\x01\xa6result\x91" + number)
 
 
+def test_a_type_that_only_messagepack_has_is_refused_beside_what_looks_like_nan() -> None:
+    ballast = b"\x92\xcb\x7f\xf8\0\0\0\0\0\0\xd4\x05\0"
+    with pytest.raises(DecodeError, match="Ext"):
+        MessagePack.decode(b"\x83\xa7jsonrpc\xa32.0\xa2id\x01\xa6result" + ballast)
+    assert MessagePack.identify(b"\x83\xa7jsonrpc\xa32.0\xa2id\x01\xa6result" + ballast) == 1
+
+
 def test_bytes_that_look_like_nan_inside_messagepack_text_are_none() -> None:
     message = Response(1, [b"\xcb\x7f\xf8\0\0\0\0\0\0", "x"])
     assert MessagePack.decode(MessagePack.encode(message)) == message

@@ -61,7 +61,10 @@ def _parse(payload: bytes) -> Any:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DecodeError(f"the message is not MessagePack: {error}") from error
     if _MAYBE_NON_FINITE.search(payload) and isinstance(value, dict):
-        number = non_finite(cast("dict[str, Any]", value))
+        try:
+            number = non_finite(cast("dict[str, Any]", value))
+        except TypeError as error:  # an extension type
+            raise DecodeError(f"the message is none of JSON-RPC: {error}") from error
         if number is not None:
             raise DecodeError(f"JSON-RPC has no {number}")
     return cast("Any", value)
