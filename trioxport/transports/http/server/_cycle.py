@@ -201,8 +201,13 @@ class Cycle:
 def scope_of(request: h11.Request, client: Any, server: Any, tls: int | None) -> dict[str, Any]:
     """The ASGI scope of a request."""
     target, _, query = request.target.partition(b"?")
-    if not target.startswith(b"/"):  # a proxy's form of a target names the host once more
-        target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
+    headers = list(request.headers)
+    if not target.startswith(b"/"):  # the form for proxies, whose host is the one that counts (RFC 9112, section 3.2.2)
+        _, absolute, rest = target.partition(b"://")
+        host, _, path = rest.partition(b"/")
+        if absolute:
+            headers = [(name, host if name == b"host" else value) for name, value in headers]
+        target = b"/" + path
     scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -213,7 +218,7 @@ def scope_of(request: h11.Request, client: Any, server: Any, tls: int | None) ->
         "raw_path": target,
         "query_string": query,
         "root_path": "",
-        "headers": list(request.headers),
+        "headers": headers,
         "client": client,
         "server": server,
     }

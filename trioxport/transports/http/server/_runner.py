@@ -132,6 +132,9 @@ class Runner:
         """The status of a head that h11 takes, and this server does not."""
         if request.http_version not in _VERSIONS:
             return 505
+        fields = dict(request.headers)
+        if b"transfer-encoding" in fields and (b"content-length" in fields or request.http_version == b"1.0"):
+            return 400  # where such a message ends, programs do not agree (RFC 9112, section 6.1)
         size = len(request.target)
         for name, value in request.headers:
             size += len(name) + len(value)
