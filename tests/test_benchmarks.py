@@ -106,3 +106,17 @@ def test_idle_connections_are_measured() -> None:
     command = [sys.executable, "-m", "benchmarks.idle", "--connections", "20"]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
     assert done.stdout.startswith("20 idle connections: ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is read from /proc")
+def test_http_servers_are_measured_under_load() -> None:
+    few = ["--rounds", "1", "--seconds", "0.1", "--connections", "2", "--streams", "20", "--sessions", "5"]
+    command = [sys.executable, "-m", "benchmarks.load", *few]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
+    head, _, *rows, _, streams, sessions = done.stdout.splitlines()
+    assert {"official SDK, uvicorn", "official SDK, trioxport", "trioxport"} <= {
+        cell.strip() for cell in head.split("|")
+    }
+    assert [row.split("|")[1].strip() for row in rows] == ["modern", "legacy"]
+    assert streams.startswith("20 streams, ")
+    assert sessions.startswith("5 idle sessions: ")

@@ -1,0 +1,177 @@
+"""Clients of an HTTP server, many in one process, on plain sockets: the load that ``load.py`` puts on its servers.
+
+    load_client.py requests PORT ERA CONNECTIONS SECONDS
+    load_client.py streams  PORT PID COUNT SECONDS
+    load_client.py sessions PORT PID COUNT
+
+Prints JSON. ``PID`` is the server's, whose resident memory is looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import selectors
+import socket
+import statistics
+import sys
+from time import monotonic, sleep
+from typing import Any
+
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientInfo": {"name": "load", "version": "1"},
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+OPENING = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "load", "version": "1"}}
+ECHO = {"name": "echo", "arguments": {"text": "hello"}}
+LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+SESSION = re.compile(rb"mcp-session-id: *(\S+)", re.IGNORECASE)
+TICK = re.compile(rb'"at": ?([0-9.]+)')
+
+
+def post(message: dict[str, Any], *fields: str) -> bytes:
+    body = json.dumps({"jsonrpc": "2.0", **message}).encode()
+    head = [
+        "POST /mcp HTTP/1.1",
+        "host: 127.0.0.1:80",  # the official SDK wants a port, whichever it is
+        "content-type: application/json",
+        "accept: application/json, text/event-stream",
+        f"content-length: {len(body)}",
+        *fields,
+        "\r\n",
+    ]
+    return "\r\n".join(head).encode() + body
+
+
+def modern(method: str, params: dict[str, Any], *fields: str) -> bytes:
+    message = {"id": 1, "method": method, "params": {**params, "_meta": META}}
+    return post(message, "mcp-protocol-version: 2026-07-28", f"mcp-method: {method}", *fields)
+
+
+def connect(port: int) -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", port))
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return client
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether a response has all arrived, there being nothing behind it."""
+    head, found, body = data.partition(b"\r\n\r\n")
+    if not found:
+        return False
+    length = LENGTH.search(head)
+    return len(body) >= int(length[1]) if length else b" 202 " in head[:16] or body.endswith(b"0\r\n\r\n")
+
+
+def ask(client: socket.socket, data: bytes) -> bytes:
+    client.sendall(data)
+    answer = b""
+    while not is_whole(answer):
+        more = client.recv(65536)
+        assert more, answer
+        answer += more
+    assert answer[9:10] == b"2", answer
+    return answer
+
+
+def in_session(client: socket.socket) -> list[str]:
+    """The headers of a new session."""
+    found = SESSION.search(ask(client, post({"id": 0, "method": "initialize", "params": OPENING})))
+    assert found is not None
+    fields = [f"mcp-session-id: {found[1].decode()}", "mcp-protocol-version: 2025-11-25"]
+    ask(client, post({"method": "notifications/initialized"}, *fields))
+    return fields
+
+
+def requests(port: int, era: str, connections: int, seconds: float) -> dict[str, float]:
+    """Responses a second, each connection with one request on the way at any time."""
+    selector = selectors.DefaultSelector()
+    for _ in range(connections):
+        client = connect(port)
+        if era == "modern":
+            data = modern("tools/call", ECHO, "mcp-name: echo")
+        else:
+            data = post({"id": 1, "method": "tools/call", "params": ECHO}, *in_session(client))
+        assert b"hello" in ask(client, data)
+        selector.register(client, selectors.EVENT_READ, [data, b""])
+    for key in list(selector.get_map().values()):
+        assert isinstance(key.fileobj, socket.socket)
+        key.fileobj.sendall(key.data[0])
+    count, began = 0, monotonic()
+    while (elapsed := monotonic() - began) < seconds:
+        for key, _ in selector.select():
+            assert isinstance(key.fileobj, socket.socket)
+            more = key.fileobj.recv(65536)
+            assert more, key.data[1]
+            key.data[1] += more
+            if is_whole(key.data[1]):
+                assert key.data[1].startswith(b"HTTP/1.1 200"), key.data[1]
+                count += 1
+                key.data[1] = b""
+                key.fileobj.sendall(key.data[0])
+    return {"per_second": count / elapsed}
+
+
+def resident(pid: int) -> int:
+    with open(f"/proc/{pid}/statm", encoding="ascii") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def streams(port: int, pid: int, count: int, seconds: float) -> dict[str, float]:
+    """How late ticks arrive on streams, in milliseconds, and how many bytes of the server's memory a stream takes."""
+    with connect(port) as client:  # so that what is imported and allocated once is there
+        ask(client, modern("tools/call", ECHO, "mcp-name: echo"))
+    before = resident(pid)
+    selector = selectors.DefaultSelector()
+    for _ in range(count):
+        client = connect(port)
+        client.sendall(modern("ticks", {}))
+        selector.register(client, selectors.EVENT_READ)
+    late: list[float] = []
+    began = monotonic()
+    while monotonic() - began < seconds + 2:
+        for key, _ in selector.select(0.1):
+            assert isinstance(key.fileobj, socket.socket)
+            data = key.fileobj.recv(65536)
+            now = monotonic()
+            if now - began > 2:  # they are all open
+                late += [(now - float(at)) * 1000 for at in TICK.findall(data)]
+    after = resident(pid)
+    quantiles = statistics.quantiles(late, n=1000)
+    return {
+        "ticks_a_second": len(late) / seconds,
+        "median": quantiles[499],
+        "p99": quantiles[989],
+        "most": max(late),
+        "bytes_each": (after - before) / count,
+    }
+
+
+def sessions(port: int, pid: int, count: int) -> dict[str, float]:
+    """Bytes of the server's memory that a session takes whose client has no connection open."""
+
+    def opened(number: int) -> None:
+        for _ in range(number):
+            with connect(port) as client:
+                in_session(client)
+        sleep(0.5)
+
+    opened(100)
+    before = resident(pid)
+    opened(count)
+    return {"bytes_each": (resident(pid) - before) / count}
+
+
+if __name__ == "__main__":
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    match sys.argv[1:]:
+        case ["requests", port, era, connections, seconds]:
+            print(json.dumps(requests(int(port), era, int(connections), float(seconds))))
+        case ["streams", port, pid, count, seconds]:
+            print(json.dumps(streams(int(port), int(pid), int(count), float(seconds))))
+        case ["sessions", port, pid, count]:
+            print(json.dumps(sessions(int(port), int(pid), int(count))))

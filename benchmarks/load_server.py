@@ -1,0 +1,54 @@
+"""A server whose handler does next to nothing, on trioxport's HTTP: the other process of ``load.py``.
+
+``tools/call`` echoes a text; ``ticks`` sends a notification with the time each second. It writes its address as a line,
+and ends with its standard input.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from time import monotonic
+
+import trio
+
+from trioxport import Connection, Notification, Request, Response, serve_transport
+from trioxport.transports.http.server import Bounds, HttpServer, Sessions
+
+MOST = 20_000
+INFO = {"capabilities": {"tools": {}}, "serverInfo": {"name": "load", "version": "1"}}
+
+
+async def handle(connection: Connection) -> None:
+    async for message in connection.rx:
+        if isinstance(message, Request):
+            await answer(connection, message)
+
+
+async def answer(connection: Connection, request: Request) -> None:
+    params = request.params
+    assert isinstance(params, dict)
+    if request.method == "tools/call":
+        content = [{"type": "text", "text": params["arguments"]["text"]}]
+        await connection.tx.send(Response(request.id, {"content": content, "resultType": "complete"}))
+    elif request.method == "initialize":
+        await connection.tx.send(Response(request.id, {"protocolVersion": params["protocolVersion"], **INFO}))
+    else:
+        await connection.tx.send(Notification("opened"))
+        await trio.sleep(random.random())
+        while True:
+            await connection.tx.send(Notification("tick", {"at": monotonic()}))
+            await trio.sleep(1)
+
+
+async def main() -> None:
+    config = HttpServer("http://127.0.0.1:0/mcp", sessions=Sessions(most=MOST), bounds=Bounds(connections=MOST))
+    async with trio.open_nursery() as nursery:
+        [address] = await nursery.start(serve_transport, handle, config)
+        print(address, flush=True)
+        await trio.lowlevel.wait_readable(sys.stdin)
+        nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    trio.run(main)
