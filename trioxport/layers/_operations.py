@@ -16,10 +16,9 @@ from trio.abc import ReceiveChannel, SendChannel
 from trioxport._rpc import members_of
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import Outcome, TransportError
-from trioxport.layers._requests import LISTEN, cancelled_id
+from trioxport.layers._requests import ANSWERS, LISTEN, cancelled_id
 from trioxport.messages import ErrorResponse, Incoming, Message, Notification, Request, RequestId, Response, Undelivered
 
-_ANSWERS: Final = (Response, ErrorResponse)
 NOT_THE_SERVERS_FAULT: Final = frozenset({-32700, -32600, -32601, -32602, -32002})
 """Codes that say what was wrong with the request: to whoever sent them, they are no errors."""
 
@@ -141,7 +140,7 @@ class _WatchedSend(SendChannel[Message]):
             await self._send_notification(message)
             return
         await self._inner.send(message)
-        assert isinstance(message, _ANSWERS)
+        assert isinstance(message, ANSWERS)
         operation = None if message.id is None else self._open.theirs.pop(message.id, None)
         if operation is not None:
             operation.end(failure_of(message, served=True), message)
@@ -180,7 +179,7 @@ class _WatchedReceive(ReceiveChannel[Incoming]):
             return self._request(message)
         if type(message) is Notification:
             return self._notification(message)
-        assert isinstance(message, _ANSWERS)
+        assert isinstance(message, ANSWERS)
         operation = None if message.id is None else self._open.ours.pop(message.id, None)
         if operation is None:
             return message

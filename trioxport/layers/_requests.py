@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from trioxport._rpc import CANCELLED, members_of
-from trioxport.messages import Incoming, Notification, Request, RequestId
+from trioxport.messages import ErrorResponse, Incoming, Notification, Request, RequestId, Response
+
+ANSWERS: Final = (Response, ErrorResponse)
+"""For ``isinstance``, where it is in the way of every message: twice as fast as a union made on the spot."""
 
 LISTEN: Final = "subscriptions/listen"
 """The one request that stays open by intent, and that its server may end (2026-07-28, basic/patterns/subscriptions)."""

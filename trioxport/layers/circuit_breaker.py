@@ -9,7 +9,7 @@ from typing import ClassVar, Final, Literal, TypeAlias
 
 import attrs
 import trio
-from trio.abc import ReceiveChannel, SendChannel
+from trio.abc import SendChannel
 
 from trioxport.abc import FrameChannels, MessageChannels, Scope, Transport
 from trioxport.config import Target, describe, to_transport
@@ -26,14 +26,14 @@ from trioxport.errors import (
     VersionMismatch,
 )
 from trioxport.layers._circuit import Circuit, CircuitState, FailureRate
-from trioxport.layers._requests import cancelled_id
+from trioxport.layers._passing import PassingReceive
+from trioxport.layers._requests import ANSWERS, cancelled_id, ended_subscription
 from trioxport.messages import ErrorResponse, Incoming, Message, Request, RequestId, Response, Undelivered
 
 logger: Final = logging.getLogger("trioxport")
 
 Transition: TypeAlias = Callable[[CircuitState, CircuitState], object]
 
-_ANSWERS: Final = (Response, ErrorResponse)
 _NO_FAILURE_OF_THE_TARGET: Final = (
     AuthenticationError,
     CircuitOpen,
@@ -110,7 +110,7 @@ class CircuitBreaker:
     def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:
         passes = _Passes(self, self._circuit, scope.target)
         scope.defer(passes.release_all)
-        return MessageChannels(_GuardedSend(channels.send, passes), _GuardedReceive(channels.receive, passes))
+        return MessageChannels(_GuardedSend(channels.send, passes), PassingReceive(channels.receive, passes.received))
 
     def guard(self, target: Target) -> Transport:
         """``target`` as a transport that is not opened while the breaker is open, and whose failing to open counts.
@@ -173,14 +173,15 @@ class _Passes:
     def __init__(self, breaker: CircuitBreaker, circuit: Circuit, target: str) -> None:
         self.circuit = circuit
         self.target = target
-        self.held: dict[RequestId, int] = {}
+        self.held: dict[RequestId, tuple[Request, int]] = {}
         self._is_failure = breaker.is_failure
         self._last_failure: TransportError | None = None
 
     def fail(self, request_id: RequestId, error: BaseException) -> None:
-        period = self.held.pop(request_id, None)
-        if period is None:
+        held = self.held.pop(request_id, None)
+        if held is None:
             return
+        _, period = held
         if isinstance(error, TransportError) and error is not self._last_failure and self._is_failure(error):
             self._last_failure = error
             self.circuit.fail(period, trio.current_time())
@@ -188,9 +189,24 @@ class _Passes:
             self.circuit.release(period)
 
     def release(self, request_id: RequestId) -> None:
-        period = self.held.pop(request_id, None)
-        if period is not None:
-            self.circuit.release(period)
+        held = self.held.pop(request_id, None)
+        if held is not None:
+            self.circuit.release(held[1])
+
+    def received(self, message: Incoming) -> Incoming:
+        if isinstance(message, ANSWERS):
+            self._settle(message)
+        elif (ended := ended_subscription(message, self.held)) is not None:
+            self.release(ended)
+        return message
+
+    def _settle(self, answer: Response | ErrorResponse) -> None:
+        if answer.id is None:
+            return
+        if isinstance(answer, Undelivered):
+            self.fail(answer.id, answer.cause)
+        elif (held := self.held.pop(answer.id, None)) is not None:
+            self.circuit.succeed(held[1], trio.current_time())
 
     def release_all(self) -> None:
         for request_id in list(self.held):
@@ -220,38 +236,12 @@ class _GuardedSend(SendChannel[Message]):
         if period is None:
             await trio.lowlevel.checkpoint()
             raise _circuit_open(passes.circuit, now, passes.target)
-        passes.held[request.id] = period
+        passes.held[request.id] = (request, period)
         try:
             await self._inner.send(request)
         except BaseException as error:
             passes.fail(request.id, error)
             raise
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-
-class _GuardedReceive(ReceiveChannel[Incoming]):
-    def __init__(self, inner: ReceiveChannel[Incoming], passes: _Passes) -> None:
-        self._inner = inner
-        self._passes = passes
-
-    async def receive(self) -> Incoming:
-        message = await self._inner.receive()
-        if isinstance(message, _ANSWERS):
-            self._settle(message)
-        elif (request_id := cancelled_id(message)) is not None:
-            self._passes.release(request_id)
-        return message
-
-    def _settle(self, answer: Response | ErrorResponse) -> None:
-        passes = self._passes
-        if answer.id is None:
-            return
-        if isinstance(answer, Undelivered):
-            passes.fail(answer.id, answer.cause)
-        elif (period := passes.held.pop(answer.id, None)) is not None:
-            passes.circuit.succeed(period, trio.current_time())
 
     async def aclose(self) -> None:
         await self._inner.aclose()

@@ -7,13 +7,13 @@ import binascii
 from typing import ClassVar, Final, Literal
 
 import attrs
-from trio.abc import ReceiveChannel, SendChannel
 
 from trioxport._codings import Coding, Unexpanded, accepts, check_effort, compress, expand, known, require
 from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import DecodeError, TransportError, UsageError
 from trioxport.frames import Frame
 from trioxport.framing.envelope import Envelope, open_envelope
+from trioxport.layers._passing import PassingReceive, PassingSend
 from trioxport.messages import ErrorResponse, Response
 
 ENCODING: Final = "content-encoding"
@@ -59,25 +59,20 @@ class Compression:
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
         require(self.coding)
         check_effort(self.coding, self.effort)
+        compressor, expander = _Compressor(self, scope), _Expander(scope.limits.max_message_size)
         return FrameChannels(
-            _CompressingSend(channels.send, self, scope),
-            _ExpandingReceive(channels.receive, scope.limits.max_message_size),
+            PassingSend(channels.send, compressor.packed), PassingReceive(channels.receive, expander.unpacked)
         )
 
 
-class _CompressingSend(SendChannel[Frame]):
-    def __init__(self, inner: SendChannel[Frame], layer: Compression, scope: Scope) -> None:
-        self._inner = inner
+class _Compressor:
+    """Compresses the frames that one connection sends."""
+
+    def __init__(self, layer: Compression, scope: Scope) -> None:
         self._layer = layer
         self._scope = scope
 
-    async def send(self, value: Frame) -> None:
-        await self._inner.send(self._packed(value))
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-    def _packed(self, frame: Frame) -> Frame:
+    def packed(self, frame: Frame) -> Frame:
         if len(frame.payload) < self._layer.min_size:
             return frame
         carries = self._scope.info.carries
@@ -110,26 +105,23 @@ class _CompressingSend(SendChannel[Frame]):
         return self._layer.unasked if accepted is None else accepts(accepted, self._layer.coding)
 
 
-class _ExpandingReceive(ReceiveChannel[Frame]):
-    def __init__(self, inner: ReceiveChannel[Frame], max_size: int) -> None:
-        self._inner = inner
-        self._max_size = max_size
+@attrs.frozen
+class _Expander:
+    """Expands the frames that one connection receives."""
 
-    async def receive(self) -> Frame:
-        frame = await self._inner.receive()
+    max_size: int
+
+    def unpacked(self, frame: Frame) -> Frame:
         envelope = open_envelope(frame.payload) if frame.error is None else None
-        return frame if envelope is None else self._unpacked(frame, envelope)
+        return frame if envelope is None else self._expanded(frame, envelope)
 
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-    def _unpacked(self, frame: Frame, envelope: Envelope) -> Frame:
+    def _expanded(self, frame: Frame, envelope: Envelope) -> Frame:
         name, *rest = envelope.fields
         coding = known(name)
         if coding is None:
             return frame
         try:
-            expanded = expand(coding, _bytes_of(envelope.body, rest), self._max_size)
+            expanded = expand(coding, _bytes_of(envelope.body, rest), self.max_size)
         except (DecodeError, UsageError) as error:
             return _refused(
                 frame, DecodeError(f"a message in {coding} cannot be read: {error.reason}", hint=error.hint)

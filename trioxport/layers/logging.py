@@ -6,11 +6,11 @@ import logging
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import attrs
-from trio.abc import ReceiveChannel, SendChannel
 
 from trioxport.abc import MessageChannels, Scope
 from trioxport.codecs.json import JSON
 from trioxport.errors import UsageError
+from trioxport.layers._passing import PassingReceive, PassingSend
 from trioxport.layers._redaction import Redaction, as_paths, redact_text
 from trioxport.messages import ErrorResponse, Incoming, Message, Notification, Request, Undelivered
 
@@ -51,7 +51,9 @@ class Logging:
     def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:
         redaction = Redaction.of(self.redact) if self.payloads else None
         events = _Events(logging.getLogger(self.logger), self.log_level, scope.target, redaction)
-        return MessageChannels(_LoggingSend(channels.send, events), _LoggingReceive(channels.receive, events))
+        return MessageChannels(
+            PassingSend(channels.send, events.sent, events.not_sent), PassingReceive(channels.receive, events.received)
+        )
 
 
 @attrs.frozen
@@ -61,7 +63,18 @@ class _Events:
     target: str
     redaction: Redaction | None
 
-    def log(self, direction: Direction, message: Incoming) -> None:
+    def sent(self, message: Message) -> Message:
+        self._log("sent", message)
+        return message
+
+    def not_sent(self, message: Message, _error: BaseException) -> None:
+        self._log("not sent", message)
+
+    def received(self, message: Incoming) -> Incoming:
+        self._log("received", message)
+        return message
+
+    def _log(self, direction: Direction, message: Incoming) -> None:
         undelivered = isinstance(message, Undelivered)
         level = max(self.log_level, logging.WARNING) if undelivered else self.log_level
         if not self.logger.isEnabledFor(level):
@@ -110,34 +123,3 @@ def describe(message: Incoming) -> tuple[str, str | None, str | int | None]:
             return "error", None, request_id
         case _:
             return "response", None, message.id
-
-
-class _LoggingSend(SendChannel[Message]):
-    def __init__(self, inner: SendChannel[Message], events: _Events) -> None:
-        self._inner = inner
-        self._events = events
-
-    async def send(self, value: Message) -> None:
-        self._events.log("sent", value)
-        try:
-            await self._inner.send(value)
-        except BaseException:
-            self._events.log("not sent", value)
-            raise
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-
-class _LoggingReceive(ReceiveChannel[Incoming]):
-    def __init__(self, inner: ReceiveChannel[Incoming], events: _Events) -> None:
-        self._inner = inner
-        self._events = events
-
-    async def receive(self) -> Incoming:
-        message = await self._inner.receive()
-        self._events.log("received", message)
-        return message
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()

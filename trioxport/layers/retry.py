@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from random import Random
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Literal
 
 import attrs
 import trio
@@ -15,10 +15,8 @@ from trioxport._backoff import Backoff
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import TransportError, UsageError
 from trioxport.layers._attempts import Attempts, is_safe_to_repeat
-from trioxport.layers._requests import cancelled_id, ended_subscription
-from trioxport.messages import ErrorResponse, Incoming, Message, Request, RequestId, Response, Undelivered
-
-_ANSWERS: Final = (Response, ErrorResponse)
+from trioxport.layers._requests import ANSWERS, cancelled_id, ended_subscription
+from trioxport.messages import Incoming, Message, Request, RequestId, Undelivered
 
 
 @attrs.frozen
@@ -279,7 +277,7 @@ class _RetryingReceive(ReceiveChannel[Incoming]):
             message = await (retries.receive(self._inner) if retries.repetitions else self._inner.receive())
             if isinstance(message, Undelivered):
                 message = retries.take(message)
-            elif isinstance(message, _ANSWERS):
+            elif isinstance(message, ANSWERS):
                 if message.id is not None and not retries.settle(message.id):
                     message = None  # an earlier attempt was answered already
             elif message is not None and (ended := ended_subscription(message, retries.sent)) is not None:

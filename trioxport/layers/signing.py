@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from typing import ClassVar, Final, Literal
 
 import attrs
-from trio.abc import ReceiveChannel, SendChannel
 
 from trioxport.abc import FrameChannels, Role, Scope
 from trioxport.errors import MessageTooLarge, ProtocolViolation, UsageError
 from trioxport.frames import Frame
 from trioxport.framing.envelope import Envelope, open_envelope
+from trioxport.layers._passing import PassingReceive, PassingSend
 
 NAME: Final = "hmac-sha256"
 SHORTEST_KEY: Final = 32
@@ -101,10 +101,10 @@ class Signing:
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
         if scope.info.carries in ("http", "events"):
             raise UsageError("over HTTP an answer has no place for a signature", hint="Use https://")
-        sender: Role = "client" if scope.role == "server" else "server"
+        peer: Role = "client" if scope.role == "server" else "server"
+        signer, verifier = _Signer(self.keys, scope), _Verifier(self.keys, self._seen, peer)
         return FrameChannels(
-            _SigningSend(channels.send, self.keys, scope),
-            _VerifyingReceive(channels.receive, self.keys, self._seen, sender),
+            PassingSend(channels.send, signer.signed), PassingReceive(channels.receive, verifier.verified)
         )
 
 
@@ -114,22 +114,17 @@ def _signature(key: bytes, sender: Role, fields: list[str], payload: bytes) -> s
     return base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
 
 
-class _SigningSend(SendChannel[Frame]):
-    def __init__(self, inner: SendChannel[Frame], keys: Mapping[str, bytes], scope: Scope) -> None:
-        self._inner = inner
+class _Signer:
+    """Signs the frames that one connection sends."""
+
+    def __init__(self, keys: Mapping[str, bytes], scope: Scope) -> None:
         self._keys = keys
         self._role: Role = scope.role
         self._max_size = scope.limits.max_message_size
         self._stream = secrets.token_urlsafe(12)
         self._number = 0
 
-    async def send(self, value: Frame) -> None:
-        await self._inner.send(self._signed(value))
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-    def _signed(self, frame: Frame) -> Frame:
+    def signed(self, frame: Frame) -> Frame:
         self._number += 1
         key_id, key = next(iter(self._keys.items()))
         fields = [NAME, key_id, self._stream, str(self._number), str(int(time.time()))]
@@ -143,15 +138,15 @@ class _SigningSend(SendChannel[Frame]):
         return attrs.evolve(frame, payload=payload)
 
 
-class _VerifyingReceive(ReceiveChannel[Frame]):
-    def __init__(self, inner: ReceiveChannel[Frame], keys: Mapping[str, bytes], seen: _Seen, sender: Role) -> None:
-        self._inner = inner
-        self._keys = keys
-        self._seen = seen
-        self._sender: Role = sender
+@attrs.frozen
+class _Verifier:
+    """Verifies the frames that one connection receives."""
 
-    async def receive(self) -> Frame:
-        frame = await self._inner.receive()
+    keys: Mapping[str, bytes]
+    seen: _Seen
+    sender: Role
+
+    def verified(self, frame: Frame) -> Frame:
         if frame.error is not None:
             return frame
         envelope = open_envelope(frame.payload)
@@ -163,20 +158,17 @@ class _VerifyingReceive(ReceiveChannel[Frame]):
             return attrs.evolve(frame, payload=frame.payload if envelope is None else envelope.body, error=error)
         return attrs.evolve(frame, payload=envelope.body)
 
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
     def _verify(self, envelope: Envelope) -> None:
         *fields, signature = envelope.fields
         if len(fields) != 5:
             raise ProtocolViolation("a signature is of another kind")
         _, key_id, stream, number, sent_at = fields
-        key = self._keys.get(key_id)
+        key = self.keys.get(key_id)
         if key is None:
             raise ProtocolViolation(f"a message is signed with a key that is not known here ({key_id[:64]})")
-        expected = _signature(key, self._sender, fields, envelope.body)
+        expected = _signature(key, self.sender, fields, envelope.body)
         if not hmac.compare_digest(signature, expected):
             raise ProtocolViolation("a signature does not fit its message")
         if not (_DIGITS.fullmatch(number) and _DIGITS.fullmatch(sent_at)):
             raise ProtocolViolation("a signature is of another kind")
-        self._seen.accept(stream, int(number), int(sent_at), time.time())
+        self.seen.accept(stream, int(number), int(sent_at), time.time())

@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import attrs
 import msgspec
-from trio.abc import ReceiveChannel, SendChannel
 
 from trioxport.abc import Codec, FrameChannels, Scope
 from trioxport.errors import TransportError
 from trioxport.frames import MIB, Frame
+from trioxport.layers._passing import PassingReceive, PassingSend
 from trioxport.layers._redaction import Redaction, as_paths, redact_text
 from trioxport.layers._rotating import open_rotating
 
@@ -69,7 +69,9 @@ class Tap:
             write = file.write
         shown = None if self.redact is None else _Shown(Redaction.of(self.redact), scope.codec)
         record = _Record(write, scope.target, os.urandom(6).hex(), shown)
-        return FrameChannels(_TapSend(channels.send, record), _TapReceive(channels.receive, record))
+        return FrameChannels(
+            PassingSend(channels.send, record.sent, record.not_sent), PassingReceive(channels.receive, record.received)
+        )
 
 
 @attrs.frozen
@@ -94,7 +96,18 @@ class _Record:
     connection: str
     shown: _Shown | None
 
-    def add(self, direction: Direction, frame: Frame, error: BaseException | None = None) -> None:
+    def sent(self, frame: Frame) -> Frame:
+        self._add("sent", frame)
+        return frame
+
+    def not_sent(self, frame: Frame, error: BaseException) -> None:
+        self._add("sent", frame, error)
+
+    def received(self, frame: Frame) -> Frame:
+        self._add("received", frame)
+        return frame
+
+    def _add(self, direction: Direction, frame: Frame, error: BaseException | None = None) -> None:
         line: dict[str, Any] = {
             "time": time.time(),
             "direction": direction,
@@ -113,34 +126,3 @@ class _Record:
             told = str(error) or type(error).__name__
             line["error"] = told if self.shown is None else redact_text(told)
         self.write(msgspec.json.encode(line) + b"\n")
-
-
-class _TapSend(SendChannel[Frame]):
-    def __init__(self, inner: SendChannel[Frame], record: _Record) -> None:
-        self._inner = inner
-        self._record = record
-
-    async def send(self, value: Frame) -> None:
-        self._record.add("sent", value)
-        try:
-            await self._inner.send(value)
-        except BaseException as error:
-            self._record.add("sent", value, error)
-            raise
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-
-class _TapReceive(ReceiveChannel[Frame]):
-    def __init__(self, inner: ReceiveChannel[Frame], record: _Record) -> None:
-        self._inner = inner
-        self._record = record
-
-    async def receive(self) -> Frame:
-        frame = await self._inner.receive()
-        self._record.add("received", frame)
-        return frame
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()

@@ -16,7 +16,7 @@ from trioxport._rpc import PROGRESS, cancellation_of
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import Outcome, RequestTimeout, TransportError, UsageError
 from trioxport.layers._deadlines import Deadline, Deadlines
-from trioxport.layers._requests import LISTEN, cancelled_id
+from trioxport.layers._requests import ANSWERS, LISTEN, cancelled_id
 from trioxport.messages import (
     NOTHING,
     ErrorResponse,
@@ -30,8 +30,6 @@ from trioxport.messages import (
 )
 
 logger: Final = logging.getLogger("trioxport")
-
-_ANSWERS: Final = (Response, ErrorResponse)
 
 
 @attrs.frozen
@@ -251,7 +249,7 @@ class _TimedReceive(ReceiveChannel[Incoming]):
                         watch.receiving.discard(scope)
             if message is None:
                 message = watch.expire_next()
-            elif isinstance(message, _ANSWERS):
+            elif isinstance(message, ANSWERS):
                 message = self._unless_late(message)
             elif type(message) is Notification:
                 self._note(message)

@@ -11,9 +11,10 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._rpc import CANCELLED, INVALID_PARAMS, META, members_of, meta_of
+from trioxport._rpc import INVALID_PARAMS, META, meta_of
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import ProtocolViolation, TransportError, UsageError
+from trioxport.layers._requests import cancelled_id
 from trioxport.layers._schema import Fault, RevisionSchema, Schema
 from trioxport.messages import (
     NOTHING,
@@ -131,10 +132,9 @@ def _remember(requests: OrderedDict[RequestId, Request], request: Request) -> No
 
 
 def _forget_cancelled(requests: OrderedDict[RequestId, Request], message: Message) -> None:
-    if isinstance(message, Notification) and message.method == CANCELLED:
-        request_id = members_of(message.params).get("requestId")
-        if isinstance(request_id, str | int):
-            requests.pop(request_id, None)
+    request_id = cancelled_id(message)
+    if request_id is not None:
+        requests.pop(request_id, None)
 
 
 class _ValidatingSend(SendChannel[Message]):
