@@ -221,6 +221,32 @@ async def test_a_probe_that_ends_without_a_result_makes_room(how: str, autojump_
     assert breaker.state == "closed"
 
 
+async def test_a_server_that_cancels_a_request_of_its_own_says_nothing_about_ours() -> None:
+    """Its ids may be the same."""
+    breaker = CircuitBreaker(1)
+    async with far_end(breaker) as ((tx, rx), far):
+        await tx.send(Request(1, "ping"))
+        far.say(Notification("notifications/cancelled", {"requestId": 1}))
+        await rx.receive()
+        far.refuse(await far.request(), RequestTimeout("late"))
+        await rx.receive()
+    assert breaker.state == "open"
+
+
+async def test_a_subscription_that_its_server_ends_is_no_probe_any_more(autojump_clock: MockClock) -> None:
+    breaker = CircuitBreaker(1, 30.0)
+    async with far_end(breaker) as ((tx, rx), far):
+        await tx.send(Request(1, "ping"))
+        far.refuse(await far.request(), RequestTimeout("late"))
+        await rx.receive()
+        await trio.sleep(30)
+        await tx.send(Request(2, "subscriptions/listen"))
+        far.say(Notification("notifications/cancelled", {"requestId": 2}))
+        await rx.receive()
+        await tx.send(Request(3, "ping"))
+    assert breaker.state == "half-open"
+
+
 async def test_errors_of_the_application_are_answers() -> None:
     breaker = CircuitBreaker(1)
     async with far_end(breaker) as ((tx, rx), far):
