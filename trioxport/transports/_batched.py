@@ -15,13 +15,15 @@ class BatchedReceive(ReceiveChannel[Frame]):
         self._batches = batches
         self._frames: list[Frame] = []  # the next one last: an empty deque takes ten times as much
         self._fetching = False
-        self._others = trio.lowlevel.ParkingLot()
+        self._others: trio.lowlevel.ParkingLot | None = None
 
     async def receive(self) -> Frame:
         if self._frames:
             await trio.lowlevel.checkpoint()
         while not self._frames:
             if self._fetching:
+                if self._others is None:
+                    self._others = trio.lowlevel.ParkingLot()
                 await self._others.park()
             else:
                 await self._fetch()
@@ -34,7 +36,8 @@ class BatchedReceive(ReceiveChannel[Frame]):
             self._frames = (await self._batches.receive())[::-1]
         finally:
             self._fetching = False
-            self._others.unpark_all()
+            if self._others is not None:
+                self._others.unpark_all()
 
     def close(self) -> None:
         self._frames.clear()

@@ -198,12 +198,12 @@ class _Pumps:
     async def _next(self) -> Frame:
         try:
             return self._outgoing.receive_nowait()
-        except trio.WouldBlock:
+        except trio.WouldBlock:  # waiting in here would keep the exception, and the frames that it came through
             self._outbox.idle = True
-            try:
-                return await self._outgoing.receive()
-            finally:
-                self._outbox.idle = False
+        try:
+            return await self._outgoing.receive()
+        finally:
+            self._outbox.idle = False
 
     async def _gather(self, frame: Frame) -> list[Frame]:
         """``frame`` and what comes behind it, as far as one write should go.

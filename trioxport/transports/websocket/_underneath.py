@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 
 import trio
 
+from trioxport._states import LazyEvent
 from trioxport.framing.websocket import CLOSE, NO_CODE, CloseReason, Violation, close_payload, frame
 from trioxport.framing.websocket_boundaries import Boundaries
 from trioxport.transports._prompt import PromptSocket
@@ -62,7 +63,7 @@ class Underneath(trio.abc.Stream):
         client: bool,
     ) -> None:
         self.inner = PromptSocket(inner) if isinstance(inner, trio.SocketStream) else inner
-        self.agreed = trio.Event()
+        self.agreed = LazyEvent()
         self.boundaries = Boundaries(max_size, masked=not client)
         self.end: CloseReason | Violation | None = None
         self.on_end: Callable[[], object] | None = None

@@ -19,7 +19,7 @@ from trioxport.config import redact_url
 from trioxport.errors import UsageError
 from trioxport.transports.http.server.bounds import Bounds
 from trioxport.transports.http.server.events import EventStore
-from trioxport.transports.websocket._seam import EngineName
+from trioxport.transports.websocket._seam import DEFAULT_ENGINE, EngineName
 
 _positive: Any = attrs.validators.gt(0)
 _positive_or_none: Any = attrs.validators.optional(_positive)
@@ -80,7 +80,7 @@ class Upgrades:
     ping_interval: float | None = attrs.field(default=20.0, validator=_positive_or_none, kw_only=True)
     ping_timeout: float = attrs.field(default=20.0, validator=_positive, kw_only=True)
     engine: EngineName = attrs.field(
-        default="trio-websocket", validator=attrs.validators.in_(get_args(EngineName)), kw_only=True
+        default=DEFAULT_ENGINE, validator=attrs.validators.in_(get_args(EngineName)), kw_only=True
     )
 
 
