@@ -152,6 +152,20 @@ async def test_what_a_client_asked_for_is_answered_after_its_close_frame() -> No
         assert await peer.closing() == CloseReason(1000)
 
 
+async def test_after_its_close_frame_a_side_sends_nothing() -> None:
+    async def handler(connection: Connection) -> None:
+        await connection.tx.aclose()
+        async for _ in connection.rx:
+            pass
+
+    async with serving(handler) as address, raw_client(address) as peer:
+        assert await peer.closing() == CloseReason(1000)
+        await peer.send(PING, b"?")
+        await wait_all_tasks_blocked(0.01)
+        await peer.send(CLOSE, close_payload(1000))
+        assert await peer.stream.receive_some() == b""
+
+
 @pytest.mark.parametrize("how", ["end", "reset", "within a message", "closed within a message"])
 async def test_a_client_that_goes_away_without_a_close_frame_is_a_loss(how: str) -> None:
     recorder = Recorder()
