@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from typing import Final
 
 import trio
 
@@ -13,6 +14,9 @@ from trioxport.errors import ConnectError
 from trioxport.messages import Request, Response
 from trioxport.testing.bench import PATIENCE, Bench, Broken, expect
 from trioxport.testing.rules.talk import ask, note, number_of, on_both_sides
+
+PAUSES: Final = (0.5, 2.0, 8.0)
+"""Seconds that the peer reads nothing, in turn: a slow machine takes longer to fill what is between the two sides."""
 
 
 async def opens(bench: Bench) -> None:
@@ -61,23 +65,31 @@ async def takes_many_senders(bench: Bench) -> None:
 
 async def pushes_back(bench: Bench) -> None:
     async def check(connection: Connection) -> None:
-        await ask(connection, "check/pause", {"seconds": 0.5})
-        accepted = await _send_until_blocked(connection)
+        accepted: list[int] = []
+        for seconds in PAUSES:
+            await ask(connection, "check/pause", {"seconds": seconds})
+            if await _send_until_blocked(connection, accepted, trio.current_time() + seconds):
+                break
+        else:
+            raise Broken(f"no send had to wait although the peer read nothing for {PAUSES[-1]:g} s")
         noted = (await ask(connection, "check/noted"))["noted"]
         expect(noted == accepted, "a cancelled send was accepted, or an accepted message is missing")
 
     await on_both_sides(bench, check)
 
 
-async def _send_until_blocked(connection: Connection, most: int = 4000) -> list[int]:
-    """Send messages of 32 KiB while the peer does not read; the numbers of those that were accepted."""
+async def _send_until_blocked(connection: Connection, accepted: list[int], end: float, most: int = 4000) -> bool:
+    """Send messages of 32 KiB while the peer does not read, which it does from ``end`` on; whether one had to wait."""
     ballast = random.Random(0).randbytes(16 * 1024).hex()  # a layer may compress it, to half of that at best
-    for number in range(most):
+    while trio.current_time() < end:
+        if len(accepted) == most:
+            raise Broken(f"{most} messages of 32 KiB were accepted while the peer read none")
         with trio.move_on_after(0.1) as patience:
-            await note(connection, number, ballast)
+            await note(connection, len(accepted), ballast)
         if patience.cancelled_caught:
-            return list(range(number))
-    raise Broken(f"{most} messages of 32 KiB were accepted while the peer read none")
+            return True
+        accepted.append(len(accepted))
+    return False
 
 
 async def loses_nothing_when_cancelled(bench: Bench) -> None:
