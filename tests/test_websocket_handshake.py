@@ -188,6 +188,12 @@ def test_what_cannot_be(url: str, options: dict[str, Any]) -> None:
     assert "s3cret" not in str(raised.value)
 
 
+async def test_a_request_that_cannot_be_written() -> None:
+    async with serving(echo) as address:
+        with pytest.raises(UsageError, match="cannot be written as HTTP"):
+            await opened(WebSocket(address, subprotocols=["mcp", "h\u00f6rbar"]))
+
+
 async def test_who_is_not_there() -> None:
     with pytest.raises(ServerUnreachable):
         await opened("ws://127.0.0.1:1/")
