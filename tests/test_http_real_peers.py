@@ -47,13 +47,14 @@ async def sdk_server(arguments: Iterable[str], directory: Path) -> AsyncGenerato
 
 @asynccontextmanager
 async def conversing(url: str, era: Era | None) -> AsyncGenerator[Peer]:
-    """A conversation with the server, of which nothing is discarded."""
+    """A conversation with the server, of which nothing is discarded but late answers."""
     async with open_transport(url) as connection:
         async with open_peer(connection) as peer:
             negotiated = await peer.negotiate(client_info=CLIENT, era=era)
             assert era in (negotiated.era, None)
             yield peer
-        assert connection.statistics().discarded == {}
+        # the answer to a cancelled request may be on its way
+        assert set(connection.statistics().discarded) <= {"late"}
 
 
 async def work(peer: Peer) -> list[float]:

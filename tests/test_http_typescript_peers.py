@@ -97,7 +97,8 @@ async def test_a_conversation(mode: str, era: str, has_session: bool, everything
                     work = {"name": "work", "arguments": {"steps": 3}}
                     await peer.request("tools/call", work, on_progress=lambda step, *_, seen=seen: seen.append(step))
                     assert seen == [1, 2, 3]
-                    assert connection.statistics().discarded == {}
+                    # the answer to a cancelled request may be on its way
+                    assert set(connection.statistics().discarded) <= {"late"}
 
 
 @pytest.mark.deadline(60)
