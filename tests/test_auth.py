@@ -276,7 +276,7 @@ async def test_a_provider_that_fails_as_transports_do() -> None:
 
 async def test_a_provider_that_returns_no_token() -> None:
     async def provider() -> str:
-        return None  # type: ignore[return-value]
+        return None  # type: ignore[return-value]  # the mistake under test
 
     with pytest.raises(AuthenticationError, match="a NoneType, which is no token"):
         await Bearer(provider).headers()

@@ -279,7 +279,7 @@ async def test_the_stream_breaks(how: str) -> None:
         async with serving(Old(answer)) as server, open_transport(sse(server)) as (tx, rx):
             for number in (1, 2, 3):
                 await tx.send(Request(number, "tools/call"))
-                await server.until(lambda number=number: len(server.asked) == number + 1)  # type: ignore[misc]
+                await server.until(lambda number=number: len(server.asked) == number + 1)  # type: ignore[misc]  # a lambda with a default
             assert await rx.receive() == result(1)
             ends = [await rx.receive(), await rx.receive()]
             assert {end.id for end in ends if isinstance(end, Undelivered) and end.outcome == "unknown"} == {2, 3}
