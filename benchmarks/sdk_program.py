@@ -29,19 +29,35 @@ async def echo(text: str) -> str:
 async def serve_http() -> None:
     async with trio.open_nursery() as nursery:
         [address] = await nursery.start(serve_sdk, server, "http://127.0.0.1:0/mcp")
-        sys.stdout.write(f"{address}\n")
-        sys.stdout.flush()
+        announce(address)
         await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
         nursery.cancel_scope.cancel()
 
 
+class AnnouncingServer(uvicorn.Server):
+    """Uvicorn bound by host and port, as the SDK's ``run`` and uvicorn's own documentation have it.
+
+    A listening socket made by hand has no protocol number, so that asyncio leaves ``TCP_NODELAY`` off, and each answer
+    waits 40 ms for an acknowledgement.
+    """
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        announce(f"http://127.0.0.1:{self.servers[0].sockets[0].getsockname()[1]}/mcp")
+
+
+def uvicorn_server() -> AnnouncingServer:
+    return AnnouncingServer(uvicorn.Config(server.streamable_http_app(), host="127.0.0.1", port=0, log_level="error"))
+
+
 def serve_http_by_uvicorn() -> None:
-    listening = socket.create_server(("127.0.0.1", 0))
-    sys.stdout.write(f"http://127.0.0.1:{listening.getsockname()[1]}/mcp\n")
-    sys.stdout.flush()
     threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-    config = uvicorn.Config(server.streamable_http_app(), log_level="error")
-    uvicorn.Server(config).run(sockets=[listening])
+    uvicorn_server().run()
+
+
+def announce(address: str) -> None:
+    sys.stdout.write(f"{address}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.sdk_program import uvicorn_server
 from trioxport import layers
 
 ROOT = Path(__file__).parents[1]
@@ -120,3 +123,24 @@ def test_http_servers_are_measured_under_load() -> None:
     assert [row.split("|")[1].strip() for row in rows] == ["modern", "legacy"]
     assert streams.startswith("20 streams, ")
     assert sessions.startswith("5 idle sessions: ")
+
+
+def test_the_sdk_on_uvicorn_answers_without_waiting_for_acknowledgements(capsys: pytest.CaptureFixture[str]) -> None:
+    async def nodelay() -> int:
+        server = uvicorn_server()
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0)
+        reader, writer = await asyncio.open_connection(*server.servers[0].sockets[0].getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await reader.readline()
+        [connection] = server.server_state.connections
+        accepted = connection.transport.get_extra_info("socket")
+        found = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        writer.close()
+        server.should_exit = True
+        await serving
+        return int(found)
+
+    assert asyncio.run(nodelay()) == 1
+    assert capsys.readouterr().out.startswith("http://127.0.0.1:")
