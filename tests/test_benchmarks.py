@@ -129,7 +129,7 @@ def test_the_sdk_on_uvicorn_answers_without_waiting_for_acknowledgements(capsys:
     async def nodelay() -> int:
         server = uvicorn_server()
         serving = asyncio.create_task(server.serve())
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110 (uvicorn has no event for it)
             await asyncio.sleep(0)
         reader, writer = await asyncio.open_connection(*server.servers[0].sockets[0].getsockname())
         writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
