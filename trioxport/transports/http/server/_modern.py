@@ -36,7 +36,7 @@ from trioxport.transports.http.server._answer import Answer
 from trioxport.transports.http.server._asgi import ClientGone, Exchange
 from trioxport.transports.http.server._coded import coding_of, plain
 from trioxport.transports.http.server._info import tell
-from trioxport.transports.http.server._streams import Reader, Stream, Terms
+from trioxport.transports.http.server._streams import Reader, Stream, StreamEnded, Terms
 from trioxport.transports.http.server._watch import Vigil, Watch
 
 PARSE_ERROR: Final = -32700
@@ -204,7 +204,7 @@ class ModernRequest:
                 hint="Answer with an InputRequiredResult, which asks the client for more",
             )
         if self.answered:
-            raise UsageError("the request is answered already, or was none", hint="Send before the answer")
+            raise _answered()
         if isinstance(message, Response | ErrorResponse):
             if message.id != self.request_id:
                 raise UsageError(f"this connection is for the request {self.request_id!r}, not for {message.id!r}")
@@ -217,7 +217,10 @@ class ModernRequest:
             except ClientGone as error:
                 raise ConnectionLost("the client left") from error
         else:
-            await self._begin_stream().put(plain(frame.payload, coding_of(frame)))
+            try:
+                await self._begin_stream().put(plain(frame.payload, coding_of(frame)))
+            except StreamEnded:
+                raise _answered() from None
 
     def _learn(self, listed: Response) -> None:
         tools = members_of(listed.result).get("tools")
@@ -233,6 +236,10 @@ class ModernRequest:
         """The request, once."""
         frame, self._frame = self._frame, None
         return frame
+
+
+def _answered() -> UsageError:
+    return UsageError("the request is answered already, or was none", hint="Send before the answer")
 
 
 class _Send(SendChannel[Frame]):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import ClassVar, Final
 
@@ -23,7 +23,7 @@ from trioxport.messages import ErrorResponse, Message, Notification, Request, Re
 from trioxport.transports.http.server._asgi import Exchange, Refusal
 from trioxport.transports.http.server._coded import coding_of, plain
 from trioxport.transports.http.server._info import tell
-from trioxport.transports.http.server._streams import Reader, Stream, Terms
+from trioxport.transports.http.server._streams import Reader, Stream, StreamEnded, Terms
 from trioxport.transports.http.server.events import EventStore
 
 STANDALONE: Final = "0"
@@ -106,9 +106,7 @@ class Session:
     def abandon(self, stream: PostStream) -> None:
         """The client of a POST is gone. Without an event store nobody can read its stream again."""
         if self.terms.store is None:
-            stream.abandoned = True
-            stream.waiting.clear()
-            stream.end()
+            stream.abandon()
             self.tidy(stream)
 
     def event_id(self, key: str, number: int) -> str:
@@ -141,35 +139,38 @@ class Session:
     # What the handler sends.
 
     async def send(self, frame: Frame, scope: Scope) -> None:
-        """Queue a message on the stream that it belongs to."""
+        """Queue a message on the stream that it belongs to; drop what is about a request whose client left.
+
+        Raises ``StreamEnded`` once the session is over.
+        """
         message = frame.message
         if isinstance(message, Response | ErrorResponse):
-            await self._answer(frame, message, scope)
-            return
-        stream = self._stream_for(message)
-        payload = plain(frame.payload, coding_of(frame))
-        try:
-            await stream.put(payload)
-        except trio.BrokenResourceError:
-            if stream is self.standalone or self._ended:
-                raise
-            await self.standalone.put(payload)
+            queued = await self._answer(frame, message, scope)
+        else:
+            queued = await self._tell(message, plain(frame.payload, coding_of(frame)))
+        if not queued:
+            scope.discard(ConnectionLost("the client left before its request was answered"))
 
-    async def _answer(self, frame: Frame, message: Response | ErrorResponse, scope: Scope) -> None:
+    async def _tell(self, message: Message | None, payload: bytes) -> bool:
+        """Queue what is no answer; False if that is a notification about a request whose client left."""
+        with suppress(StreamEnded):  # the request was answered while its stream had no room
+            if await self._stream_for(message).put(payload):
+                return True
+            if not isinstance(message, Request):
+                return False
+        return await self.standalone.put(payload)
+
+    async def _answer(self, frame: Frame, message: Response | ErrorResponse, scope: Scope) -> bool:
+        """Queue an answer; False if the client of the request left."""
         stream = None if message.id is None else self._requests.get(message.id)
         if stream is None or message.id is None or message.id not in stream.open:
             raise UsageError(f"no request with the id {message.id!r} is in flight")
         if message.id == self.opening:
             self.opened(message, scope)
-        if stream.abandoned:
-            self._settle(stream, message.id)
-            await trio.lowlevel.checkpoint()
-            scope.discard(ConnectionLost("the client left before its request was answered"))
-        else:
-            data, coding = frame.payload, coding_of(frame)
-            if self.terms.store is not None:
-                data, coding = plain(data, coding), None
-            await stream.put(data, last=partial(self._settle, stream, message.id), coding=coding)
+        data, coding = frame.payload, coding_of(frame)
+        if self.terms.store is not None:
+            data, coding = plain(data, coding), None
+        return await stream.put(data, last=partial(self._settle, stream, message.id), coding=coding)
 
     def _settle(self, stream: PostStream, request_id: RequestId) -> bool:
         """A request is answered; whether it was the last one of its stream."""
@@ -199,7 +200,7 @@ class Session:
             token = members_of(message.params).get("progressToken")
             found = (each for each in self._requests.values() if token in each.tokens)
             stream = next(found, None) if isinstance(token, str | int) else None
-        return self.standalone if stream is None or stream.abandoned else stream
+        return self.standalone if stream is None else stream
 
     def no_more(self) -> None:
         """The handler sends no more: every stream ends, and a request without an answer is answered with an error."""
@@ -248,7 +249,6 @@ class PostStream(Stream):
         super().__init__(key, terms)
         self.open = {request.id for request in requests}
         self.cancelled: set[RequestId] = set()
-        self.abandoned = False
         tokens = (meta_of(request.params).get("progressToken") for request in requests)
         self.tokens = {token for token in tokens if isinstance(token, str | int)}
 
@@ -259,7 +259,10 @@ class _Send(SendChannel[Frame]):
         self._scope = scope
 
     async def send(self, value: Frame) -> None:
-        await self._session.send(value, self._scope)
+        try:
+            await self._session.send(value, self._scope)
+        except StreamEnded as error:
+            raise trio.BrokenResourceError("the session is over") from error
 
     async def aclose(self) -> None:
         self._session.no_more()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from trioxport.transports.http.server.config import Sessions
 from trioxport.transports.http.server.events import EventStore
 
 AnySession = TypeVar("AnySession", bound=Session)
+
+logger: Final = logging.getLogger("trioxport")
 
 FORGETTING: Final = 5.0
 """Seconds that an event store gets to forget a session."""
@@ -100,9 +103,16 @@ class SessionRegistry:
         finally:
             self._forget(session)
             session.no_more()
-            if self._store is not None:
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + FORGETTING):
-                    await self._store.forget(session.id)
+            await self._forget_events(session)
+
+    async def _forget_events(self, session: Session) -> None:
+        if self._store is None:
+            return
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + FORGETTING):
+            try:
+                await self._store.forget(session.id)
+            except Exception:
+                logger.exception("the event store could not forget a session")
 
     def _forget(self, session: Session) -> None:
         self._known.pop(session.id, None)

@@ -1,0 +1,161 @@
+"""Clients that leave an HTTP server in the middle of something: it concerns their own request, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import pytest
+import trio
+from http_served import serving
+from raw_http import Conversation, LegacyClient, initialized, modern, modern_fields, request, talking
+from trio.testing import wait_all_tasks_blocked
+
+from trioxport import Connection, Limits, Notification, Request, Response, TransportError, UsageError
+from trioxport.transports.http.server import HttpServer, MemoryEvents
+
+BOUND: Final = 15.0
+ANYWHERE: Final = "http://127.0.0.1:0/mcp"
+BALLAST: Final = 8 * 1024 * 1024
+"""Bytes that no socket holds, so that their writer waits for the client."""
+
+
+class Crowded:
+    """A server that has more to say in answer to ``crowd`` than its client reads.
+
+    Attributes:
+        crowd: The messages to send after the one that nobody reads, the response among them.
+        sending: Set once all of them are being sent.
+        outcomes: What became of each.
+    """
+
+    def __init__(self, *crowd: str) -> None:
+        self.crowd = crowd
+        self.sending = trio.Event()
+        self.outcomes: dict[str, Exception | None] = {}
+        self.connections: list[Connection] = []
+        self.over = 0
+
+    async def handle(self, connection: Connection) -> None:
+        self.connections.append(connection)
+        async with trio.open_nursery() as nursery:
+            async for message in connection.rx:
+                if isinstance(message, Request):
+                    nursery.start_soon(self._answer, connection, message)
+        self.over += 1
+
+    async def _answer(self, connection: Connection, asked: Request) -> None:
+        if asked.method != "crowd":
+            await connection.tx.send(Response(asked.id, {"protocolVersion": "2025-11-25"}))
+            return
+        related = {"related_request": asked.id}
+        for ballast in ("x" * BALLAST, ""):
+            await connection.tx.send(Notification("note", {"ballast": ballast}, metadata=related))
+        async with trio.open_nursery() as nursery:
+            for kind in self.crowd:
+                message = Response(asked.id, {}) if kind == "response" else Notification(kind, {}, metadata=related)
+                nursery.start_soon(self._send, connection, kind, message)
+            await wait_all_tasks_blocked()
+            self.sending.set()
+
+    async def _send(self, connection: Connection, kind: str, message: Response | Notification) -> None:
+        self.outcomes[kind] = None
+        try:
+            await connection.tx.send(message)
+        except TransportError as error:
+            self.outcomes[kind] = error
+
+
+async def leave_in_a_crowd(server: Crowded, client: LegacyClient) -> None:
+    async with client.post(request("crowd", 7)):
+        await server.sending.wait()
+
+
+@pytest.mark.parametrize("crowd", [("response",), ("note", "response"), ("response", "note")])
+async def test_a_response_that_waits_for_room_when_its_client_leaves_ends_no_session(crowd: tuple[str, ...]) -> None:
+    server = Crowded(*crowd)
+    with trio.fail_after(BOUND):
+        async with serving(handler=server.handle, limits=Limits(max_buffered_messages=1)) as served:
+            client = await initialized(served.url)
+            async with client.get() as standalone:
+                await leave_in_a_crowd(server, client)
+                await wait_all_tasks_blocked(0.05)
+                async with client.post(request("hello", 7)) as reply:
+                    assert (await reply.json())["id"] == 7
+                assert standalone.status == 200
+            assert server.over == 0
+        assert server.outcomes == dict.fromkeys(crowd)
+        [connection] = server.connections
+        assert connection.statistics().discarded == {"ConnectionLost": len(crowd)}
+
+
+class Faulty(MemoryEvents):
+    """An event store that breaks, as one behind a network does."""
+
+    broken = False
+
+    async def append(self, session: str, stream: str, number: int, data: bytes) -> None:
+        if self.broken:
+            raise trio.BrokenResourceError("the store's own connection")
+        await super().append(session, stream, number, data)
+
+    async def forget(self, session: str) -> None:
+        raise OSError("the store's own connection")
+
+
+async def test_an_event_store_that_fails_fails_one_message_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    events, failures = Faulty(), list[TransportError]()
+
+    async def handler(connection: Connection) -> None:
+        async for message in connection.rx:
+            if isinstance(message, Request):
+                try:
+                    await connection.tx.send(Response(message.id, {"protocolVersion": "2025-11-25"}))
+                except TransportError as error:
+                    failures.append(error)
+                    events.broken = False
+                    await connection.tx.send(Response(message.id, {}))
+
+    with trio.fail_after(BOUND):
+        async with serving(HttpServer(ANYWHERE, events=events), handler=handler) as served:
+            client = await initialized(served.url)
+            events.broken = True
+            for number in (1, 2):
+                async with client.post(request("hello", number)) as reply:
+                    assert (await reply.event())["id"] == number
+            assert await client.delete() == 204
+            await wait_all_tasks_blocked(0.05)
+            await initialized(served.url)
+    [failure] = failures
+    assert "event store" in str(failure)
+    assert failure.outcome == "not_sent"
+    assert "could not forget a session" in caplog.text
+
+
+async def test_a_notification_that_waits_for_room_until_the_answer_is_out_is_the_handlers_mistake() -> None:
+    server = Crowded("response", "note")
+    with trio.fail_after(BOUND):
+        async with serving(handler=server.handle, limits=Limits(max_buffered_messages=1)) as served:
+            for _ in range(12):  # which of the two gets the room is the scheduler's choice
+                server.sending = trio.Event()
+                async with calling_late(served.url, server.sending) as reply:
+                    said = [await reply.event() for _ in range(2)]  # the one with the ballast is over a limit
+                    rest = await reply.event()
+                if said[-1] == {"jsonrpc": "2.0", "id": 1, "result": {}}:
+                    assert rest is None
+                    assert "answered already" in str(server.outcomes["note"])
+                    assert isinstance(server.outcomes["note"], UsageError)
+                else:
+                    assert rest["id"] == 1
+                    assert server.outcomes == {"response": None, "note": None}
+
+
+@asynccontextmanager
+async def calling_late(url: str, ready: trio.Event) -> AsyncGenerator[Conversation]:
+    """A modern call whose answer is read only once the server is ready."""
+    async with talking(url) as reply:
+        await reply.send("POST", "/mcp", modern_fields(modern("crowd")), modern("crowd"))
+        await ready.wait()
+        await reply.head()
+        yield reply
