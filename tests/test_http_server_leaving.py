@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import trio
 from http_served import serving
-from raw_http import Conversation, LegacyClient, initialized, modern, modern_fields, request, talking
+from raw_http import (
+    JSON_OR_EVENTS,
+    Conversation,
+    LegacyClient,
+    asking,
+    initialized,
+    modern,
+    modern_fields,
+    notification,
+    request,
+    talking,
+)
 from trio.testing import wait_all_tasks_blocked
 
 from trioxport import Connection, Limits, Notification, Request, Response, TransportError, UsageError
@@ -159,3 +171,128 @@ async def calling_late(url: str, ready: trio.Event) -> AsyncGenerator[Conversati
         await ready.wait()
         await reply.head()
         yield reply
+
+
+async def test_a_cancelled_request_whose_client_left_may_still_be_answered() -> None:
+    """The answer and the cancellation cross: that is no mistake of the handler's."""
+    asked = trio.Event()
+    answer = trio.Event()
+
+    async def handler(connection: Connection) -> None:
+        async for message in connection.rx:
+            if isinstance(message, Request):
+                if message.method == "slow":
+                    asked.set()
+                    await answer.wait()
+                await connection.tx.send(Response(message.id, {"protocolVersion": "2025-11-25"}))
+
+    with trio.fail_after(BOUND):
+        async with serving(handler=handler) as served:
+            client = await initialized(served.url)
+            async with talking(served.url) as leaver:
+                await leaver.send("POST", "/mcp", client.fields, request("slow", 3))
+                await asked.wait()
+                assert await client.tell(notification("notifications/cancelled", requestId=3)) == 202
+            await wait_all_tasks_blocked(0.05)
+            answer.set()
+            async with client.post(request("hello", 4)) as reply:
+                assert (reply.status, (await reply.json())["id"]) == (200, 4)
+
+
+@pytest.mark.parametrize("stranger", [True, 1.0, [1], None])
+async def test_what_is_no_id_cancels_nothing(stranger: object) -> None:
+    with trio.fail_after(BOUND):
+        async with serving() as served:
+            client = await initialized(served.url)
+            async with talking(served.url) as leaver:
+                await leaver.send("POST", "/mcp", client.fields, request("wait", 1))
+                await served.until(lambda: len(served.received) == 3)
+                assert await client.tell(notification("notifications/cancelled", requestId=stranger)) == 202
+            await wait_all_tasks_blocked(0.05)
+            async with client.post(request("hello", 1)) as reply:
+                assert (reply.status, (await reply.json())["error"]["code"]) == (400, -32600)
+            served.go.set()
+
+
+# Waits for a handler that takes nothing.
+
+
+class Deaf:
+    """A handler that answers the first request, and then takes nothing until it is told to."""
+
+    def __init__(self) -> None:
+        self.go = trio.Event()
+        self.received: list[Any] = []
+
+    async def handle(self, connection: Connection) -> None:
+        async for message in connection.rx:
+            self.received.append(message)
+            if isinstance(message, Request):
+                await connection.tx.send(Response(message.id, {"protocolVersion": "2025-11-25"}))
+            if len(self.received) == 1:
+                await self.go.wait()
+
+
+IN_VAIN: Final = {
+    "a request": json.dumps(request("hello", 5)).encode(),
+    "a notification": json.dumps(notification("note")).encode(),
+    "no JSON": b"{",
+    "no message": b'{"jsonrpc": "2.0", "id": 1, "result": {}, "error": {}}',
+}
+"""What clients post to a session that has no room."""
+
+
+async def full_session(url: str, room: int) -> LegacyClient:
+    opening = request("initialize", 0, protocolVersion="2025-11-25", capabilities={}, clientInfo={})
+    async with asking(url, "POST", JSON_OR_EVENTS, opening) as reply:
+        client = LegacyClient(url, reply.headers["mcp-session-id"], "2025-11-25")
+        assert await reply.json()
+    for _ in range(room):
+        assert await client.tell(notification("note")) == 202
+    return client
+
+
+@pytest.mark.parametrize("events", [None, MemoryEvents()], ids=["plain", "with events"])
+@pytest.mark.parametrize("kind", sorted(IN_VAIN))
+async def test_a_client_that_leaves_a_full_session_is_let_go(kind: str, events: MemoryEvents | None) -> None:
+    server = Deaf()
+    with trio.fail_after(BOUND):
+        config = HttpServer(ANYWHERE, events=events)
+        async with serving(config, handler=server.handle, limits=Limits(max_buffered_messages=2)) as served:
+            client = await full_session(served.url, 2)
+            await wait_all_tasks_blocked(0.05)
+            tasks = trio.lowlevel.current_statistics().tasks_living
+            for _ in range(3):
+                async with talking(served.url) as leaver:
+                    await leaver.send("POST", "/mcp", client.fields, IN_VAIN[kind])
+                    await wait_all_tasks_blocked(0.05)
+            await wait_all_tasks_blocked(0.05)
+            assert trio.lowlevel.current_statistics().tasks_living == tasks
+            server.go.set()
+            async with client.post(request("hello", 5)) as reply:
+                assert reply.status == 200
+
+
+async def test_a_client_that_leaves_a_full_session_of_http_sse_is_let_go() -> None:
+    server = Deaf()
+    with trio.fail_after(BOUND):
+        config = HttpServer(ANYWHERE, sse="/sse")
+        async with (
+            serving(config, handler=server.handle, limits=Limits(max_buffered_messages=2)) as served,
+            asking(served.url, "GET", {"accept": "text/event-stream"}, path="/sse") as stream,
+        ):
+            endpoint = await stream.raw_event()
+            assert endpoint is not None
+            for number in range(3):
+                message = request("hello", number)
+                async with asking(served.url, "POST", JSON_OR_EVENTS, message, endpoint.data.decode()) as reply:
+                    assert reply.status == 202
+            await wait_all_tasks_blocked(0.05)
+            tasks = trio.lowlevel.current_statistics().tasks_living
+            async with talking(served.url) as leaver:
+                await leaver.send("POST", endpoint.data.decode(), JSON_OR_EVENTS, request("hello", 5))
+                await wait_all_tasks_blocked(0.05)
+            await wait_all_tasks_blocked(0.05)
+            assert trio.lowlevel.current_statistics().tasks_living == tasks
+            server.go.set()
+            assert [(await stream.event())["id"] for _ in range(3)] == [0, 1, 2]

@@ -57,7 +57,7 @@ class Endpoint:
         self._legacy: Legacy | None = None
         self._sse: HttpSse | None = None
         if config.sessions is not None:
-            self._registry = SessionRegistry(config.sessions, config.events, capacity, terms.close_timeout)
+            self._registry = SessionRegistry(config.sessions, self._watch, config.events, capacity, terms.close_timeout)
             self._legacy = Legacy(self._registry, self._watch, config.keep_alive)
             if config.sse is not None:
                 limit = terms.limits.max_message_size

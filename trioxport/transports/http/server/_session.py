@@ -6,6 +6,7 @@ Specification 2025-11-25, basic/transports, section Streamable HTTP.
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -14,7 +15,7 @@ from typing import ClassVar, Final
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._rpc import CANCELLED, INTERNAL_ERROR, PROGRESS, members_of, meta_of
+from trioxport._rpc import CANCELLED, INTERNAL_ERROR, PROGRESS, as_id, members_of, meta_of
 from trioxport.abc import Carries, FrameChannels, Scope
 from trioxport.codecs.json import JSON
 from trioxport.errors import ConnectionLost, UsageError
@@ -28,6 +29,8 @@ from trioxport.transports.http.server.events import EventStore
 
 STANDALONE: Final = "0"
 """The name of the stream that belongs to no request."""
+REMEMBERED: Final = 256
+"""Requests that were cancelled by clients that left, whose answers may still come and are dropped."""
 
 
 class Session:
@@ -39,6 +42,9 @@ class Session:
         capacity: Messages that wait in each direction, on each stream.
         store: Where events are kept, or None.
         stall: Seconds that a message waits for a client that does not read.
+
+    Attributes:
+        pending: The requests that the handler works on, as far as their client did not cancel them.
     """
 
     immediate: ClassVar[bool] = True
@@ -57,7 +63,9 @@ class Session:
         self._exchange: Exchange | None = exchange
         self._to_handler, self._from_client = trio.open_memory_channel[Frame](capacity)
         self.opening: RequestId | None = None
+        self.pending: set[RequestId] = set()
         self._requests: dict[RequestId, PostStream] = {}
+        self._given_up: deque[RequestId] | None = None
         self._posts = 0
         self._ended = False
 
@@ -72,35 +80,70 @@ class Session:
         self._posts += 1
         stream = PostStream(str(self._posts), self.terms, requests)
         self._requests |= dict.fromkeys(stream.open, stream)
-        if not self.opening and requests[0].method == "initialize":
+        if self.opening is None and requests[0].method == "initialize":
             self.opening = requests[0].id
         return stream
 
-    def has_room(self, count: int) -> bool:
-        """Whether so many messages can be handed to the handler without waiting."""
-        statistics = self._to_handler.statistics()
-        return statistics.max_buffer_size - statistics.current_buffer_used >= count
+    def deliver_nowait(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """Hand messages to the handler, and return those for which there is no room.
+
+        Raises ``Refusal`` if the session is over.
+        """
+        for place, frame in enumerate(frames):
+            self._note(frame.message)
+            try:
+                self._to_handler.send_nowait(frame)
+            except trio.WouldBlock:
+                return frames[place:]
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                raise _over() from None
+        return ()
 
     async def deliver(self, frames: Sequence[Frame]) -> None:
-        """Hand messages to the handler, once there is room. Raises ``Refusal`` if it takes no more."""
-        for frame in frames:
-            try:
-                await self._to_handler.send(frame)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                raise Refusal(404, "The session is over") from None
-            if isinstance(frame.message, Notification) and frame.message.method == CANCELLED:
-                self._note_cancelled(frame.message)
+        """Hand messages to the handler as room comes. Raises ``Refusal`` if the session is over.
 
-    def _note_cancelled(self, notification: Notification) -> None:
-        request_id = members_of(notification.params).get("requestId")
-        stream = self._requests.get(request_id) if isinstance(request_id, str | int) else None
-        if stream is not None and isinstance(request_id, str | int):
+        What was not handed over when it is cancelled, or refused, is withdrawn.
+        """
+        try:
+            while frames := self.deliver_nowait(frames):
+                await self._to_handler.send(frames[0])
+                frames = frames[1:]
+        except BaseException as error:
+            self._withdraw(frames)
+            if isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError):
+                raise _over() from None
+            raise
+
+    def _withdraw(self, frames: Sequence[Frame]) -> None:
+        """Forget requests that the handler never got, since it will not answer them."""
+        for frame in frames:
+            if isinstance(frame.message, Request):
+                self.pending.discard(frame.message.id)
+                if (stream := self._requests.get(frame.message.id)) is not None:
+                    self.give_up(stream, frame.message.id)
+
+    def _note(self, message: Message | None) -> None:
+        """Keep account of a message to the handler, before that can answer it."""
+        if isinstance(message, Request):
+            self.pending.add(message.id)
+        elif isinstance(message, Notification) and message.method == CANCELLED:
+            request_id = as_id(members_of(message.params).get("requestId"))
+            if request_id is not None:
+                self._note_cancelled(request_id)
+
+    def _note_cancelled(self, request_id: RequestId) -> None:
+        self.pending.discard(request_id)
+        stream = self._requests.get(request_id)
+        if stream is not None:
             stream.cancelled.add(request_id)
             self.tidy(stream)
 
     def tidy(self, stream: PostStream) -> None:
-        """Forget the requests of a stream that nobody will ask for again."""
+        """Forget the cancelled requests of a stream whose client left: the handler need not answer them."""
         if stream.abandoned and stream.open <= stream.cancelled:
+            if self._given_up is None:  # which is the rule, and an empty deque is large
+                self._given_up = deque(maxlen=REMEMBERED)
+            self._given_up.extend(stream.open)
             self._close(stream)
 
     def abandon(self, stream: PostStream) -> None:
@@ -164,6 +207,9 @@ class Session:
         """Queue an answer; False if the client of the request left."""
         stream = None if message.id is None else self._requests.get(message.id)
         if stream is None or message.id is None or message.id not in stream.open:
+            if message.id in (self._given_up or ()):
+                await trio.lowlevel.checkpoint()
+                return False
             raise UsageError(f"no request with the id {message.id!r} is in flight")
         if message.id == self.opening:
             self.opened(message, scope)
@@ -174,6 +220,7 @@ class Session:
 
     def _settle(self, stream: PostStream, request_id: RequestId) -> bool:
         """A request is answered; whether it was the last one of its stream."""
+        self.pending.discard(request_id)
         stream.open.discard(request_id)
         self._requests.pop(request_id, None)
         return not stream.open
@@ -194,12 +241,11 @@ class Session:
         """The stream of the request that a message relates to, as it says itself, or by its progress token."""
         if not isinstance(message, Request | Notification):
             return self.standalone
-        related = message.metadata.get("related_request")
-        stream = self._requests.get(related) if isinstance(related, str | int) else None
+        related = as_id(message.metadata.get("related_request"))
+        stream = None if related is None else self._requests.get(related)
         if stream is None and message.method == PROGRESS:
-            token = members_of(message.params).get("progressToken")
-            found = (each for each in self._requests.values() if token in each.tokens)
-            stream = next(found, None) if isinstance(token, str | int) else None
+            token = as_id(members_of(message.params).get("progressToken"))
+            stream = next((each for each in self._requests.values() if token in each.tokens), None)
         return self.standalone if stream is None else stream
 
     def no_more(self) -> None:
@@ -242,6 +288,10 @@ class Session:
         return "a session over HTTP"
 
 
+def _over() -> Refusal:
+    return Refusal(404, "The session is over")
+
+
 class PostStream(Stream):
     """The stream of a POST, and what is asked on it."""
 
@@ -249,8 +299,8 @@ class PostStream(Stream):
         super().__init__(key, terms)
         self.open = {request.id for request in requests}
         self.cancelled: set[RequestId] = set()
-        tokens = (meta_of(request.params).get("progressToken") for request in requests)
-        self.tokens = {token for token in tokens if isinstance(token, str | int)}
+        tokens = (as_id(meta_of(request.params).get("progressToken")) for request in requests)
+        self.tokens = {token for token in tokens if token is not None}
 
 
 class _Send(SendChannel[Frame]):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
 import trio
 
 from trioxport.abc import Accept
+from trioxport.frames import Frame
 from trioxport.transports.http.server._asgi import Exchange, Refusal
 from trioxport.transports.http.server._session import Session
+from trioxport.transports.http.server._watch import Watch
 from trioxport.transports.http.server.config import Sessions
 from trioxport.transports.http.server.events import EventStore
 
@@ -29,13 +31,17 @@ class SessionRegistry:
 
     Args:
         config: The bounds on them.
+        watch: What notices that clients leave.
         store: Where events are kept, or None.
         capacity: Messages that wait in each direction.
         close_timeout: Seconds that a handler gets once its session is over.
     """
 
-    def __init__(self, config: Sessions, store: EventStore | None, capacity: int, close_timeout: float) -> None:
+    def __init__(
+        self, config: Sessions, watch: Watch, store: EventStore | None, capacity: int, close_timeout: float
+    ) -> None:
         self.config = config
+        self._watch = watch
         self._store = store
         self._capacity = capacity
         self._close_timeout = close_timeout
@@ -94,6 +100,12 @@ class SessionRegistry:
             if not session.exchanges and session.id in self._known:
                 self._idle[session] = trio.current_time() + self.config.idle_timeout
                 self._idle_changed.set()
+
+    async def deliver(self, exchange: Exchange, session: Session, frames: Sequence[Frame]) -> None:
+        """Hand messages to the handler, as long as the client waits for that. Raises ``Refusal`` or ``ClientGone``."""
+        if waiting := session.deliver_nowait(frames):
+            async with self._watch.until_gone(exchange):
+                await session.deliver(waiting)
 
     async def _carry(self, session: Session) -> None:
         assert self._accept is not None

@@ -30,9 +30,12 @@ class SseSession(Session):
     carries: ClassVar[Carries] = "events"
 
     async def send(self, frame: Frame, scope: Scope) -> None:
-        if isinstance(frame.message, Response | ErrorResponse) and frame.message.id == self.opening:
-            self.opened(frame.message, scope)
+        message = frame.message
+        if isinstance(message, Response | ErrorResponse) and message.id == self.opening:
+            self.opened(message, scope)
         await self.standalone.put(plain(frame.payload, coding_of(frame)))
+        if isinstance(message, Response | ErrorResponse) and message.id is not None:
+            self.pending.discard(message.id)
 
 
 class HttpSse:
@@ -92,5 +95,5 @@ class HttpSse:
         if isinstance(message, Request) and message.method == "initialize":
             check_initialize(message)
             session.opening = message.id
-        await session.deliver([Frame(payload, message, exchange.shown())])
+        await self._registry.deliver(exchange, session, [Frame(payload, message, exchange.shown())])
         await exchange.respond(202)
