@@ -151,12 +151,15 @@ class ModernRequest:
         self._streamed.set()
 
     async def _conclude(self) -> None:
-        """Answer for a handler that did not, and wait until the answer is written. Raises ``ClientGone``."""
+        """Answer for a handler that did not, and wait until the answer is written. Raises ``ClientGone``.
+
+        The handler may have acted, so that the status is not 503, which invites to try again.
+        """
         assert isinstance(self.request, Request)
         if not self.answered:
             self.answered = True
             message = self._last_words(self.request)
-            status = 200 if isinstance(message, Response) else 503 if self.stopping else 500
+            status = 200 if isinstance(message, Response) else 500
             await self._finish(JSON.encode(message), status)
         if self._stream is not None:
             await self._streamed.wait()
@@ -164,7 +167,7 @@ class ModernRequest:
     def _last_words(self, request: Request) -> Response | ErrorResponse:
         if request.method == LISTEN:
             return Response(request.id, {"resultType": "complete", "_meta": {META + "subscriptionId": request.id}})
-        reason = "The server is stopping" if self.stopping else "The server failed to answer"
+        reason = "The server stopped before it answered" if self.stopping else "The server failed to answer"
         return ErrorResponse(request.id, INTERNAL_ERROR, reason)
 
     async def _finish(self, payload: bytes, status: int, coding: Coding | None = None) -> None:

@@ -67,6 +67,7 @@ class Session:
         self._requests: dict[RequestId, PostStream] = {}
         self._given_up: deque[RequestId] | None = None
         self._posts = 0
+        self._finishing = False
         self._ended = False
 
     # What the client sends.
@@ -118,7 +119,7 @@ class Session:
         """Forget requests that the handler never got, since it will not answer them."""
         for frame in frames:
             if isinstance(frame.message, Request):
-                self.pending.discard(frame.message.id)
+                self.settled(frame.message.id)
                 if (stream := self._requests.get(frame.message.id)) is not None:
                     self.give_up(stream, frame.message.id)
 
@@ -132,7 +133,7 @@ class Session:
                 self._note_cancelled(request_id)
 
     def _note_cancelled(self, request_id: RequestId) -> None:
-        self.pending.discard(request_id)
+        self.settled(request_id)
         stream = self._requests.get(request_id)
         if stream is not None:
             stream.cancelled.add(request_id)
@@ -179,6 +180,18 @@ class Session:
         """The client sends no more."""
         self._to_handler.close()
 
+    def finish(self) -> None:
+        """End the session once no request is pending: what a client has to say to those still gets through."""
+        self._finishing = True
+        if not self.pending:
+            self.end()
+
+    def settled(self, request_id: RequestId) -> None:
+        """A request is pending no longer."""
+        self.pending.discard(request_id)
+        if self._finishing and not self.pending:
+            self.end()
+
     # What the handler sends.
 
     async def send(self, frame: Frame, scope: Scope) -> None:
@@ -220,7 +233,7 @@ class Session:
 
     def _settle(self, stream: PostStream, request_id: RequestId) -> bool:
         """A request is answered; whether it was the last one of its stream."""
-        self.pending.discard(request_id)
+        self.settled(request_id)
         stream.open.discard(request_id)
         self._requests.pop(request_id, None)
         return not stream.open

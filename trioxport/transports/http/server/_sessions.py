@@ -13,6 +13,7 @@ import trio
 from trioxport.abc import Accept
 from trioxport.frames import Frame
 from trioxport.transports.http.server._asgi import Exchange, Refusal
+from trioxport.transports.http.server._health import unavailable
 from trioxport.transports.http.server._session import Session
 from trioxport.transports.http.server._watch import Watch
 from trioxport.transports.http.server.config import Sessions
@@ -22,6 +23,8 @@ AnySession = TypeVar("AnySession", bound=Session)
 
 logger: Final = logging.getLogger("trioxport")
 
+FULL_SECONDS: Final = 10
+"""Seconds after which a client may ask for a session again when there was no room for it."""
 FORGETTING: Final = 5.0
 """Seconds that an event store gets to forget a session."""
 
@@ -55,20 +58,23 @@ class SessionRegistry:
     async def run(self, accept: Accept) -> None:
         """Carry the sessions, until :meth:`close`; then until all of them are over."""
         self._accept = accept
+        self._closed = False
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._end_idle)
 
     def close(self) -> None:
-        """End all sessions; their handlers get ``close_timeout``."""
+        """End each session once its requests are answered; all handlers get ``close_timeout``."""
         self._closed = True
+        deadline = trio.current_time() + self._close_timeout
         for session in list(self._known.values()):
-            self.end(session)
+            session.work.deadline = min(session.work.deadline, deadline)
+            session.finish()
         self._idle_changed.set()
 
     def create(self, exchange: Exchange, kind: type[AnySession]) -> AnySession:
         """A new session, whose handler is started. Raises ``Refusal`` if there are too many."""
         if len(self._known) >= self.config.most:
-            raise Refusal(503, "There are too many sessions", fields=[(b"retry-after", b"10")])
+            raise unavailable("There are too many sessions", FULL_SECONDS)
         assert self._nursery is not None
         session = kind(secrets.token_urlsafe(24), exchange, self._capacity, self._store, self.config.stall)
         self._known[session.id] = session

@@ -17,6 +17,7 @@ from trioxport.transports.http.server._asgi import Exchange, Refusal
 from trioxport.transports.http.server._bodies import body_of, check_initialize, parse
 from trioxport.transports.http.server._checks import SESSION, accepts, check_content
 from trioxport.transports.http.server._coded import coding_of, plain
+from trioxport.transports.http.server._health import Health
 from trioxport.transports.http.server._session import Session
 from trioxport.transports.http.server._sessions import SessionRegistry
 from trioxport.transports.http.server._watch import Watch
@@ -35,7 +36,7 @@ class SseSession(Session):
             self.opened(message, scope)
         await self.standalone.put(plain(frame.payload, coding_of(frame)))
         if isinstance(message, Response | ErrorResponse) and message.id is not None:
-            self.pending.discard(message.id)
+            self.settled(message.id)
 
 
 class HttpSse:
@@ -45,14 +46,18 @@ class HttpSse:
         path: Where the stream is opened; messages are posted below it.
         registry: The sessions.
         watch: What notices that clients leave.
+        health: What refuses new requests while the server drains.
         keep_alive: Seconds of silence after which the stream gets a sign of life.
         limit: Bytes of a message.
     """
 
-    def __init__(self, path: str, registry: SessionRegistry, watch: Watch, keep_alive: float, limit: int) -> None:
+    def __init__(
+        self, path: str, registry: SessionRegistry, watch: Watch, health: Health, keep_alive: float, limit: int
+    ) -> None:
         self._path = path.rstrip("/")
         self._registry = registry
         self._watch = watch
+        self._health = health
         self._keep_alive = keep_alive
         self._limit = limit
 
@@ -74,6 +79,7 @@ class HttpSse:
     async def _open(self, exchange: Exchange) -> None:
         if not accepts(exchange, "text/event-stream"):
             raise Refusal(406, "A GET has to accept text/event-stream")
+        self._health.admit()
         session = self._registry.create(exchange, SseSession)
         messages = f"{exchange.full_path.rstrip('/')}{MESSAGES}?session_id={session.id}"
         answer = Answer(exchange, self._keep_alive)
@@ -92,6 +98,8 @@ class HttpSse:
         session = self._registry.find(session_id, exchange.principal, SseSession)
         payload = await body_of(exchange, self._limit)
         message = parse(payload)
+        if isinstance(message, Request):
+            self._health.admit()
         if isinstance(message, Request) and message.method == "initialize":
             check_initialize(message)
             session.opening = message.id
