@@ -55,6 +55,7 @@ class Session:
     ) -> None:
         self.id = session_id
         self.principal = exchange.principal
+        self.client = exchange.client
         self.version: str | None = None
         self.exchanges = 0
         self.work = trio.CancelScope()

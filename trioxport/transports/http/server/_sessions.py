@@ -1,9 +1,10 @@
-"""All sessions of a server: who may have one, who is the owner of which, and when an idle one ends."""
+"""All sessions of a server: who may have one, who is the owner of which, and when an idle one ends or makes room."""
 
 from __future__ import annotations
 
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Final, TypeVar
@@ -23,6 +24,8 @@ AnySession = TypeVar("AnySession", bound=Session)
 
 logger: Final = logging.getLogger("trioxport")
 
+RECENT_SECONDS: Final = 60.0
+"""Seconds of idleness before which a session does not make room for another client's."""
 FULL_SECONDS: Final = 10
 """Seconds after which a client may ask for a session again when there was no room for it."""
 FORGETTING: Final = 5.0
@@ -49,6 +52,7 @@ class SessionRegistry:
         self._capacity = capacity
         self._close_timeout = close_timeout
         self._known: dict[str, Session] = {}
+        self._owned: Counter[tuple[bool, str]] = Counter()
         self._idle: dict[Session, float] = {}
         self._idle_changed = trio.Event()
         self._closed = False
@@ -72,14 +76,38 @@ class SessionRegistry:
         self._idle_changed.set()
 
     def create(self, exchange: Exchange, kind: type[AnySession]) -> AnySession:
-        """A new session, whose handler is started. Raises ``Refusal`` if there are too many."""
-        if len(self._known) >= self.config.most:
-            raise unavailable("There are too many sessions", FULL_SECONDS)
+        """A new session, whose handler is started. Raises ``Refusal`` if there are too many that are not idle."""
         assert self._nursery is not None
+        if len(self._nursery.child_tasks) > 2 * self.config.most:  # handlers of ended sessions are still there
+            raise unavailable("There are too many sessions", FULL_SECONDS)
+        self._make_room(exchange.client)
         session = kind(secrets.token_urlsafe(24), exchange, self._capacity, self._store, self.config.stall)
         self._known[session.id] = session
+        self._owned[session.client] += 1
         self._nursery.start_soon(self._carry, session)
         return session
+
+    def _make_room(self, client: tuple[bool, str]) -> None:
+        """End an idle session where one more would be too many. Raises ``Refusal`` if there is none to end."""
+        if self._owned[client] >= self.config.most_each:
+            idle = self._longest_idle(client)
+        elif len(self._known) >= self.config.most:
+            idle = self._longest_idle(client) or self._longest_idle()
+        else:
+            return
+        if idle is None:
+            raise unavailable("There are too many sessions", FULL_SECONDS)
+        self.end(idle)
+
+    def _longest_idle(self, client: tuple[bool, str] | None = None) -> Session | None:
+        """The client's session that was idle for longest; without a client anyone's, if that was not lately."""
+        since = trio.current_time() - (0 if client is not None else RECENT_SECONDS)
+        for session, ends in self._idle.items():  # the first to become idle comes first
+            if ends - self.config.idle_timeout > since:
+                return None
+            if not session.pending and client in (None, session.client):
+                return session
+        return None
 
     def find(self, session_id: str, principal: str | None, kind: type[AnySession]) -> AnySession:
         """The session, if it is the principal's, and of the binding. Raises ``Refusal``."""
@@ -133,8 +161,11 @@ class SessionRegistry:
                 logger.exception("the event store could not forget a session")
 
     def _forget(self, session: Session) -> None:
-        self._known.pop(session.id, None)
         self._idle.pop(session, None)
+        if self._known.pop(session.id, None) is not None:
+            self._owned[session.client] -= 1
+            if not self._owned[session.client]:
+                del self._owned[session.client]
 
     async def _end_idle(self) -> None:
         """End what was idle for too long; the first to become idle is the first to end."""

@@ -34,7 +34,11 @@ class Sessions:
     """The sessions of the legacy era; times in seconds.
 
     Args:
-        most: How many there may be; beyond it ``initialize`` is answered with 503.
+        most: How many there may be. One more ends the session that was idle for longest, first among those of the same
+            principal or else address, among those of others only if it was idle for a minute. Its client gets 404, and
+            begins a new session. A session is not idle while it has a request to answer or a stream open; where none
+            is, ``initialize`` is answered with 503 and ``Retry-After``.
+        most_each: How many there may be of one principal or else address; one more ends one of its own likewise.
         idle_timeout: How long a session lives while its client has no request open.
         hold: How long the connection of a stream is held before its client is asked to come back for the rest, which
             takes an event store; None for as long as it lasts.
@@ -43,6 +47,7 @@ class Sessions:
     """
 
     most: int = attrs.field(default=1000, validator=_positive, kw_only=True)
+    most_each: int = attrs.field(default=250, validator=_positive, kw_only=True)
     idle_timeout: float = attrs.field(default=1800.0, validator=_positive, kw_only=True)
     hold: float | None = attrs.field(default=None, kw_only=True)
     retry: float = attrs.field(default=1.0, kw_only=True)
