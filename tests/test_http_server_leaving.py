@@ -24,7 +24,7 @@ from raw_http import (
 )
 from trio.testing import wait_all_tasks_blocked
 
-from trioxport import Connection, Limits, Notification, Request, Response, TransportError, UsageError
+from trioxport import Connection, ConnectionLost, Limits, Notification, Request, Response, TransportError, UsageError
 from trioxport.transports.http.server import HttpServer, MemoryEvents
 
 BOUND: Final = 15.0
@@ -296,3 +296,49 @@ async def test_a_client_that_leaves_a_full_session_of_http_sse_is_let_go() -> No
             assert trio.lowlevel.current_statistics().tasks_living == tasks
             server.go.set()
             assert [(await stream.event())["id"] for _ in range(3)] == [0, 1, 2]
+
+
+async def test_a_client_that_leaves_before_it_has_its_session_id_leaves_no_session() -> None:
+    answering = trio.Event()
+    over = trio.Event()
+
+    async def handler(connection: Connection) -> None:
+        async for message in connection.rx:
+            assert isinstance(message, Request)
+            await connection.tx.send(Response(message.id, {"protocolVersion": "2025-11-25", "ballast": "x" * BALLAST}))
+            answering.set()
+        over.set()
+
+    opening = request("initialize", 0, protocolVersion="2025-11-25", capabilities={}, clientInfo={})
+    with trio.fail_after(BOUND):
+        async with serving(handler=handler) as served:
+            async with talking(served.url) as leaver:
+                await leaver.send("POST", "/mcp", JSON_OR_EVENTS, opening)
+                await answering.wait()
+            await over.wait()
+
+
+async def test_what_is_said_to_a_client_that_left_its_stream_of_http_sse_is_dropped_at_once() -> None:
+    outcomes: list[Exception | None] = []
+    over = trio.Event()
+
+    async def handler(connection: Connection) -> None:
+        async for _ in connection.rx:
+            pass
+        for message in (*(Notification("note"),) * 50, Request("server-1", "ping"), Notification("note")):
+            try:
+                await connection.tx.send(message)
+            except TransportError as error:
+                outcomes.append(error)
+            else:
+                outcomes.append(None)
+        assert connection.statistics().discarded == {"ConnectionLost": 51}
+        over.set()
+
+    with trio.fail_after(4):  # and not the five seconds that a handler gets
+        async with serving(HttpServer(ANYWHERE, sse="/sse"), handler=handler, close_timeout=5) as served:
+            async with asking(served.url, "GET", {"accept": "text/event-stream"}, path="/sse") as stream:
+                assert await stream.raw_event() is not None
+            await over.wait()
+    assert outcomes.pop(50).__class__ is ConnectionLost
+    assert outcomes == [None] * 51

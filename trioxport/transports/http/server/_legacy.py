@@ -59,13 +59,15 @@ class Legacy:
         """Answer an ``initialize``: a new session."""
         session = self._registry.create(exchange, Session)
         stream = session.open_stream([request])
+        known = False
         try:
             with self._registry.using(session):
                 await self._registry.deliver(exchange, session, [frame])
                 name = (b"mcp-session-id", session.id.encode())
                 await self._answer(exchange, session, stream, (name,))
+            known = session.version is not None
         finally:
-            if session.version is None:  # refused, or nobody has heard of it
+            if not known:  # it was refused, or its client left before it heard of it
                 self._registry.end(session)
 
     async def post(self, exchange: Exchange, session: Session, frames: Sequence[Frame]) -> None:

@@ -9,6 +9,7 @@ from typing import ClassVar, Final
 from urllib.parse import parse_qs
 
 from trioxport.abc import Carries, Scope
+from trioxport.errors import ConnectionLost
 from trioxport.frames import Frame
 from trioxport.framing.sse import encode_event
 from trioxport.messages import ErrorResponse, Request, Response
@@ -20,6 +21,7 @@ from trioxport.transports.http.server._coded import coding_of, plain
 from trioxport.transports.http.server._health import Health
 from trioxport.transports.http.server._session import Session
 from trioxport.transports.http.server._sessions import SessionRegistry
+from trioxport.transports.http.server._streams import StreamEnded
 from trioxport.transports.http.server._watch import Watch
 
 MESSAGES: Final = "/messages"
@@ -34,9 +36,13 @@ class SseSession(Session):
         message = frame.message
         if isinstance(message, Response | ErrorResponse) and message.id == self.opening:
             self.opened(message, scope)
-        await self.standalone.put(plain(frame.payload, coding_of(frame)))
+        queued = await self.standalone.put(plain(frame.payload, coding_of(frame)))
         if isinstance(message, Response | ErrorResponse) and message.id is not None:
             self.settled(message.id)
+        if not queued:
+            if isinstance(message, Request):
+                raise StreamEnded
+            scope.discard(ConnectionLost("the client left"))
 
 
 class HttpSse:
@@ -90,6 +96,7 @@ class HttpSse:
                     reader = session.standalone.attach()
                     await answer.follow(session.standalone, reader, encode_event(messages.encode(), event="endpoint"))
         finally:
+            session.standalone.abandon()
             self._registry.end(session)
 
     async def _post(self, exchange: Exchange) -> None:
