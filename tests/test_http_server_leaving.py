@@ -342,3 +342,45 @@ async def test_what_is_said_to_a_client_that_left_its_stream_of_http_sse_is_drop
             await over.wait()
     assert outcomes.pop(50).__class__ is ConnectionLost
     assert outcomes == [None] * 51
+
+
+async def test_a_session_that_ends_refuses_what_still_waits_for_room() -> None:
+    server = Deaf()
+    with trio.fail_after(BOUND):
+        async with serving(handler=server.handle, limits=Limits(max_buffered_messages=2)) as served:
+            client = await full_session(served.url, 2)
+            async with talking(served.url) as waiting, talking(served.url) as malformed:
+                await waiting.send("POST", "/mcp", client.fields, request("hello", 5))
+                await malformed.send("POST", "/mcp", client.fields, b"{")
+                await wait_all_tasks_blocked(0.05)
+                assert await client.delete() == 204
+                for reply, status in ((waiting, 404), (malformed, 400)):
+                    await reply.head()
+                    assert reply.status == status
+            server.go.set()
+
+
+async def test_a_request_to_a_client_that_left_its_call_waits_for_its_stream() -> None:
+    go = trio.Event()
+
+    async def handler(connection: Connection) -> None:
+        async for message in connection.rx:
+            if isinstance(message, Request):
+                if message.method == "ask back":
+                    await go.wait()
+                    related = {"related_request": message.id}
+                    await connection.tx.send(Request("server-1", "ping", metadata=related))
+                    await connection.tx.send(Notification("note", metadata=related))
+                await connection.tx.send(Response(message.id, {"protocolVersion": "2025-11-25"}))
+
+    with trio.fail_after(BOUND):
+        async with serving(handler=handler) as served:
+            client = await initialized(served.url)
+            async with talking(served.url) as leaver:
+                await leaver.send("POST", "/mcp", client.fields, request("ask back", 1))
+                await wait_all_tasks_blocked(0.05)
+            await wait_all_tasks_blocked(0.05)
+            go.set()
+            async with client.get() as stream, client.post(request("announce", 2)) as reply:
+                assert (await stream.event())["id"] == "server-1"
+                assert (await reply.json())["id"] == 2
