@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 import trio
@@ -14,7 +15,7 @@ from trioxport import Connection, ErrorResponse, Notification, Request, Response
 from trioxport.abc import ConnectionInfo
 from trioxport.transports.http.server import HttpServer
 
-__all__ = ["Served", "serving"]
+__all__ = ["Ending", "Served", "serving"]
 
 
 @attrs.define
@@ -112,3 +113,33 @@ async def serving(config: HttpServer | str = "http://127.0.0.1:0/mcp", **options
         [served.url] = await nursery.start(partial(serve_transport, handler, config, **options))
         yield served
         nursery.cancel_scope.cancel()
+
+
+class Ending:
+    """A server that can be told to end while the test goes on."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.url = ""
+        self._nursery = nursery
+        self._scope = trio.CancelScope()
+        self.over = trio.Event()
+
+    async def start(
+        self,
+        handler: Callable[[Connection], Awaitable[object]],
+        config: HttpServer | str = "http://127.0.0.1:0/mcp",
+        close_timeout: float = 5.0,
+    ) -> None:
+        async def serve(task_status: trio.TaskStatus[list[str]]) -> None:
+            with self._scope:
+                await serve_transport(handler, config, close_timeout=close_timeout, task_status=task_status)
+            self.over.set()
+
+        [self.url] = await self._nursery.start(serve)
+
+    def end(self) -> None:
+        self._scope.cancel()
+
+    @property
+    def port(self) -> int:
+        return urlsplit(self.url).port or 0

@@ -9,7 +9,7 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._rpc import CANCELLED
+from trioxport._rpc import CANCELLED, as_id
 from trioxport._supervisor import Supervisor
 from trioxport.abc import FrameChannels, MessageChannels
 from trioxport.errors import ConnectionLost, DecodeError, MessageTooLarge, ProtocolViolation, TransportError, UsageError
@@ -50,8 +50,8 @@ class _InFlight:
         """A request that this side cancels, or a subscription that its server ends, is settled by that."""
         if notification.method != CANCELLED or not isinstance(notification.params, dict):
             return
-        request_id = notification.params.get("requestId")
-        request = self.requests.get(request_id) if isinstance(request_id, str | int) else None
+        request_id = as_id(notification.params.get("requestId"))
+        request = None if request_id is None else self.requests.get(request_id)
         if request is not None and not (by_peer and request.method != "subscriptions/listen"):
             del self.requests[request.id]
             if self.cancelled is None:  # which is the rule, and an empty deque is large

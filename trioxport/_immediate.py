@@ -12,6 +12,7 @@ import trio
 
 from trioxport._supervisor import Supervisor, Terms
 from trioxport.abc import FrameChannels, Scope, Transport
+from trioxport.errors import TransportError
 
 
 class Immediate(Transport, Protocol):
@@ -42,6 +43,11 @@ class ImmediateSupervisor(Supervisor):
         self.frames = self._channels = transport.enter(self)
         self._turn("open")
         self._entered_or_over.set()
+
+    async def verdict(self) -> TransportError | None:
+        """The recorded failure, or None. A broken channel ends nothing: it may have failed for one message only."""
+        await trio.lowlevel.checkpoint()
+        return self.failure
 
     def abort(self) -> None:
         self._begin_leaving()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from trioxport.messages import NOTHING, Notification, Request
+from trioxport.messages import NOTHING, Notification, Request, RequestId
 
 INVALID_REQUEST: Final = -32600
 METHOD_NOT_FOUND: Final = -32601
@@ -50,6 +50,11 @@ class JSONRPCError(Exception):
 def members_of(value: object) -> Mapping[str, Any]:
     """The members of a JSON object; none of what should be one and is not."""
     return cast("dict[str, Any]", value) if isinstance(value, dict) else NOTHING
+
+
+def as_id(value: object) -> RequestId | None:
+    """A request id or progress token, of which nothing but strings and integers is one; None for anything else."""
+    return value if isinstance(value, str | int) and not isinstance(value, bool) else None
 
 
 def meta_of(params: object) -> Mapping[str, Any]:

@@ -38,7 +38,7 @@ class McpApplication:
     Args:
         handler: As for :func:`trioxport.serve_transport`, and so are the others.
         config: Where clients reach the endpoint, and what else holds for it; ``tls`` and ``bounds`` are the matter of
-            whoever runs the application.
+            the server that runs the application, and ``drain`` begins when the lifespan is left.
         layers: What wraps the connections' channels.
         limits: Bounds for both directions.
         close_timeout: Seconds that connections get to end.

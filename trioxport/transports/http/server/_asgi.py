@@ -118,6 +118,13 @@ class Exchange:
         self.fields: list[Field] = []
         self.begun = False
 
+    @property
+    def client(self) -> tuple[bool, str]:
+        """For whom bounds hold: the principal, or else the address, and whether it is a principal."""
+        if self.principal is not None:
+            return True, self.principal
+        return False, (self.peer or "").rpartition(":")[0]
+
     def shown(self) -> Mapping[str, str]:
         """The headers without credentials: who the client is, ``principal`` says."""
         if self._shown is None:

@@ -18,6 +18,7 @@ from trioxport.transports.http.server._asgi import ClientGone, Exchange, Receive
 from trioxport.transports.http.server._bodies import body_of, check_initialize, parse, parts_of
 from trioxport.transports.http.server._checks import LAST_EVENT, SESSION, VERSION, accepts, check_post
 from trioxport.transports.http.server._gate import Gate
+from trioxport.transports.http.server._health import Health, unavailable
 from trioxport.transports.http.server._legacy import Legacy
 from trioxport.transports.http.server._modern import Manners, ModernRequest
 from trioxport.transports.http.server._modern_checks import check_arguments, check_modern, is_modern
@@ -43,8 +44,9 @@ class Endpoint:
     def __init__(self, config: HttpServer, terms: Terms) -> None:
         self.config = config
         self.terms = terms
-        self.draining = False
+        self.stopping = False
         self.gate = Gate(config)
+        self.health = Health(config)
         self._watch = Watch()
         capacity = max(1, terms.limits.max_buffered_messages)
         stall = config.bounds.write_timeout
@@ -57,15 +59,16 @@ class Endpoint:
         self._legacy: Legacy | None = None
         self._sse: HttpSse | None = None
         if config.sessions is not None:
-            self._registry = SessionRegistry(config.sessions, config.events, capacity, terms.close_timeout)
+            self._registry = SessionRegistry(config.sessions, self._watch, config.events, capacity, terms.close_timeout)
             self._legacy = Legacy(self._registry, self._watch, config.keep_alive)
             if config.sse is not None:
                 limit = terms.limits.max_message_size
-                self._sse = HttpSse(config.sse, self._registry, self._watch, config.keep_alive, limit)
+                self._sse = HttpSse(config.sse, self._registry, self._watch, self.health, config.keep_alive, limit)
 
     async def run(self, accept: Accept, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Answer requests until cancelled; then end everything in order, for which there is ``close_timeout``."""
+        """Answer requests until cancelled; then drain, and end everything in order within ``close_timeout``."""
         self._accept = accept
+        self.stopping = self.health.draining = False
         try:
             async with trio.open_nursery() as nursery:
                 life = trio.CancelScope(shield=True)
@@ -74,14 +77,21 @@ class Endpoint:
                 try:
                     await trio.sleep_forever()
                 finally:
-                    life.deadline = self.drain() + GRACE
+                    await self.drain()
+                    life.deadline = self.stop() + GRACE
         finally:
             self._accept = None
 
-    def drain(self) -> float:
-        """Take no more requests, and let what is going on end; returns when that has to be over."""
-        if not self.draining:
-            self.draining = True
+    async def drain(self) -> None:
+        """Refuse new requests, and leave alone what was accepted, for ``drain`` seconds. Not to be cancelled."""
+        self.health.draining = True
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + self.config.drain):
+            await trio.sleep_forever()
+
+    def stop(self) -> float:
+        """Let what was accepted end, and return the time when that has to be over."""
+        if not self.stopping:
+            self.stopping = True
             self._changed.unpark_all()
             for request in self._requests:
                 request.stop(self.terms.close_timeout)
@@ -95,7 +105,7 @@ class Endpoint:
                 nursery.start_soon(self._watch.run)
                 if self._registry is not None:
                     await self._registry.run(accept)
-                while self._serving or not self.draining:
+                while self._serving or not self.stopping:
                     await self._changed.park()
                 nursery.cancel_scope.cancel()
 
@@ -111,14 +121,14 @@ class Endpoint:
             return
         finally:
             self._serving -= 1
-            if self.draining:
+            if self.stopping:
                 self._changed.unpark_all()
 
     async def _serve(self, exchange: Exchange) -> None:
-        if await self.gate.answers(exchange):
+        if await self.health.answers(exchange) or await self.gate.answers(exchange):
             return
-        if self.draining or self._accept is None:
-            raise Refusal(503, "The server is stopping", fields=[(b"retry-after", b"1")])
+        if self._accept is None:
+            raise unavailable("The server is stopping", 1)
         if self._sse is not None and await self._sse.answers(exchange):
             return
         if not self.gate.is_endpoint(exchange):
@@ -153,6 +163,8 @@ class Endpoint:
             await self._post_batch(exchange, payload)
             return
         message = parse(payload)
+        if isinstance(message, Request):
+            self.health.admit()
         if self._legacy is None or is_modern(exchange, message):
             await self._post_modern(exchange, payload, message, accept)
             return
@@ -182,8 +194,10 @@ class Endpoint:
         legacy, session = self._in_session(exchange)
         if session.version != REVISION:
             raise _no_batches(payload)
-        fields = exchange.shown()
-        await legacy.post(exchange, session, [Frame(each, parse(each), fields) for each in parts_of(payload)])
+        frames = [Frame(each, parse(each), exchange.shown()) for each in parts_of(payload)]
+        if any(isinstance(frame.message, Request) for frame in frames):
+            self.health.admit()
+        await legacy.post(exchange, session, frames)
 
     # Legacy.
 

@@ -38,9 +38,6 @@ class Gate:
     async def answers(self, exchange: Exchange) -> bool:
         """Whether the gate itself has answered. Raises ``Refusal`` for whom it does not let in."""
         self._check_host(exchange)
-        if self._config.health is not None and exchange.path == self._config.health:
-            await exchange.respond(200, b'{"status":"ok"}', (b"cache-control", b"no-store"))
-            return True
         self._check_origin(exchange)
         if exchange.method == "OPTIONS" and self._config.cors and "origin" in exchange.headers:
             await exchange.respond(204, b"", *_preflight(exchange))

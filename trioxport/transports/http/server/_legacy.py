@@ -52,19 +52,22 @@ class Legacy:
         """Tell a session of what its client sent and was refused: it may be an answer that the handler waits for."""
         with suppress(Refusal):
             session = self.find(exchange.headers.get(SESSION, ""), exchange.principal)
-            await session.deliver([Frame(excerpt, error=error)])
+            with self._registry.using(session):
+                await self._registry.deliver(exchange, session, [Frame(excerpt, error=error)])
 
     async def open(self, exchange: Exchange, frame: Frame, request: Request) -> None:
         """Answer an ``initialize``: a new session."""
         session = self._registry.create(exchange, Session)
         stream = session.open_stream([request])
+        known = False
         try:
             with self._registry.using(session):
-                await self._deliver(exchange, session, [frame])
+                await self._registry.deliver(exchange, session, [frame])
                 name = (b"mcp-session-id", session.id.encode())
                 await self._answer(exchange, session, stream, (name,))
+            known = session.version is not None
         finally:
-            if session.version is None:  # refused, or nobody has heard of it
+            if not known:  # it was refused, or its client left before it heard of it
                 self._registry.end(session)
 
     async def post(self, exchange: Exchange, session: Session, frames: Sequence[Frame]) -> None:
@@ -72,24 +75,18 @@ class Legacy:
         requests = [frame.message for frame in frames if isinstance(frame.message, Request)]
         with self._registry.using(session):
             if not requests:
-                await self._deliver(exchange, session, frames)
+                await self._registry.deliver(exchange, session, frames)
                 await exchange.respond(202)
                 return
             stream = session.open_stream(requests)
             try:
-                await self._deliver(exchange, session, [self._with_ways(frame, session, stream) for frame in frames])
+                await self._registry.deliver(
+                    exchange, session, [self._with_ways(frame, session, stream) for frame in frames]
+                )
                 await self._answer(exchange, session, stream)
             except BaseException:
                 session.abandon(stream)
                 raise
-
-    async def _deliver(self, exchange: Exchange, session: Session, frames: Sequence[Frame]) -> None:
-        """Hand messages to the handler, as long as the client waits for that. Raises ``Refusal`` or ``ClientGone``."""
-        if session.has_room(len(frames)):
-            await session.deliver(frames)
-        else:
-            async with self._watch.until_gone(exchange):
-                await session.deliver(frames)
 
     def _with_ways(self, frame: Frame, session: Session, stream: PostStream) -> Frame:
         """A request, with what its handler may do to the stream that it came by."""

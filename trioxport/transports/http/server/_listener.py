@@ -44,37 +44,42 @@ class HttpListener:
             refuse_plaintext(host, target, allow_plaintext)
         context = tls.server_context() if isinstance(tls, TLSOptions) else tls
         upgrades = Upgrades() if self._config.websocket is True else self._config.websocket
-        sockets = WebSockets(upgrades, self._endpoint.gate, accept) if upgrades else None
+        sockets = WebSockets(upgrades, self._endpoint.gate, self._endpoint.health, accept) if upgrades else None
         runner = Runner(self._endpoint, self._config.bounds, context, None if sockets is None else sockets.upgrade)
         listeners = await listen(host, parts.port, target)
         async with trio.open_nursery() as nursery:
             await nursery.start(self._endpoint.run, accept)
             life = trio.CancelScope(shield=True)
             accepting = trio.CancelScope()
-            nursery.start_soon(self._serve, runner, listeners, life, accepting)
-            if sockets is not None:
-                nursery.start_soon(sockets.watch.run)
+            nursery.start_soon(self._serve, runner, sockets, listeners, life, accepting)
             task_status.started([self._address(listener) for listener in listeners])
             try:
                 await trio.sleep_forever()
             finally:
+                runner.keeps_alive = False
+                await self._endpoint.drain()
                 accepting.cancel()
                 runner.drain()
                 if sockets is not None:
                     sockets.drain()
-                life.deadline = self._endpoint.drain() + GRACE
+                life.deadline = self._endpoint.stop() + GRACE
 
     async def _serve(
         self,
         runner: Runner,
+        sockets: WebSockets | None,
         listeners: list[trio.SocketListener],
         life: trio.CancelScope,
         accepting: trio.CancelScope,
     ) -> None:
         with life:
-            async with trio.open_nursery() as clients:
-                with accepting:
-                    await trio.serve_listeners(runner.serve, listeners, handler_nursery=clients)
+            async with trio.open_nursery() as watching:
+                if sockets is not None:
+                    watching.start_soon(sockets.watch.run)
+                async with trio.open_nursery() as clients:
+                    with accepting:
+                        await trio.serve_listeners(runner.serve, listeners, handler_nursery=clients)
+                watching.cancel_scope.cancel()
 
     def _address(self, listener: trio.SocketListener) -> str:
         parts = urlsplit(self._config.url)

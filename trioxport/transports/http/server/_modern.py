@@ -36,7 +36,7 @@ from trioxport.transports.http.server._answer import Answer
 from trioxport.transports.http.server._asgi import ClientGone, Exchange
 from trioxport.transports.http.server._coded import coding_of, plain
 from trioxport.transports.http.server._info import tell
-from trioxport.transports.http.server._streams import Reader, Stream, Terms
+from trioxport.transports.http.server._streams import Reader, Stream, StreamEnded, Terms
 from trioxport.transports.http.server._watch import Vigil, Watch
 
 PARSE_ERROR: Final = -32700
@@ -151,12 +151,15 @@ class ModernRequest:
         self._streamed.set()
 
     async def _conclude(self) -> None:
-        """Answer for a handler that did not, and wait until the answer is written. Raises ``ClientGone``."""
+        """Answer for a handler that did not, and wait until the answer is written. Raises ``ClientGone``.
+
+        The handler may have acted, so that the status is not 503, which invites to try again.
+        """
         assert isinstance(self.request, Request)
         if not self.answered:
             self.answered = True
             message = self._last_words(self.request)
-            status = 200 if isinstance(message, Response) else 503 if self.stopping else 500
+            status = 200 if isinstance(message, Response) else 500
             await self._finish(JSON.encode(message), status)
         if self._stream is not None:
             await self._streamed.wait()
@@ -164,7 +167,7 @@ class ModernRequest:
     def _last_words(self, request: Request) -> Response | ErrorResponse:
         if request.method == LISTEN:
             return Response(request.id, {"resultType": "complete", "_meta": {META + "subscriptionId": request.id}})
-        reason = "The server is stopping" if self.stopping else "The server failed to answer"
+        reason = "The server stopped before it answered" if self.stopping else "The server failed to answer"
         return ErrorResponse(request.id, INTERNAL_ERROR, reason)
 
     async def _finish(self, payload: bytes, status: int, coding: Coding | None = None) -> None:
@@ -204,7 +207,7 @@ class ModernRequest:
                 hint="Answer with an InputRequiredResult, which asks the client for more",
             )
         if self.answered:
-            raise UsageError("the request is answered already, or was none", hint="Send before the answer")
+            raise _answered()
         if isinstance(message, Response | ErrorResponse):
             if message.id != self.request_id:
                 raise UsageError(f"this connection is for the request {self.request_id!r}, not for {message.id!r}")
@@ -217,7 +220,10 @@ class ModernRequest:
             except ClientGone as error:
                 raise ConnectionLost("the client left") from error
         else:
-            await self._begin_stream().put(plain(frame.payload, coding_of(frame)))
+            try:
+                await self._begin_stream().put(plain(frame.payload, coding_of(frame)))
+            except StreamEnded:
+                raise _answered() from None
 
     def _learn(self, listed: Response) -> None:
         tools = members_of(listed.result).get("tools")
@@ -233,6 +239,10 @@ class ModernRequest:
         """The request, once."""
         frame, self._frame = self._frame, None
         return frame
+
+
+def _answered() -> UsageError:
+    return UsageError("the request is answered already, or was none", hint="Send before the answer")
 
 
 class _Send(SendChannel[Frame]):

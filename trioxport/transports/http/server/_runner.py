@@ -46,6 +46,9 @@ class Runner:
         bounds: What clients are held to.
         context: For TLS, or None.
         upgrade: Takes requests for a WebSocket over; None answers them as if they were not.
+
+    Attributes:
+        keeps_alive: Whether connections are kept for another request; else each answer is told to be the last one.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Runner:
     ) -> None:
         self.app = app
         self.bounds = bounds
+        self.keeps_alive = True
         self.draining = False
         self._context = context
         self._upgrade = upgrade
@@ -61,6 +65,7 @@ class Runner:
 
     def drain(self) -> None:
         """Let each connection end with the request that it is at, or at once if it is at none."""
+        self.keeps_alive = False
         self.draining = True
         for scope in self._waiting:
             scope.deadline = min(scope.deadline, trio.current_time() + LAST_REQUEST)
@@ -118,7 +123,7 @@ class Runner:
                 if self._upgrade is not None and _asks_for_websocket(request):
                     await self._upgrade(stream, request, connection.trailing_data[0])
                     return False
-                cycle = Cycle(stream, connection, request, self.bounds, life, self._is_draining)
+                cycle = Cycle(stream, connection, request, self.bounds, life, self._is_closing)
                 try:
                     await self._run(cycle, scope_of(request, *names, tls))
                 except ConnectionOver:
@@ -140,8 +145,8 @@ class Runner:
             size += len(name) + len(value)
         return 431 if size > self.bounds.head else None
 
-    def _is_draining(self) -> bool:
-        return self.draining
+    def _is_closing(self) -> bool:
+        return not self.keeps_alive
 
     async def _run(self, cycle: Cycle, scope: dict[str, Any]) -> None:
         try:

@@ -6,15 +6,16 @@ Specification 2025-11-25, basic/transports, section Streamable HTTP.
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import ClassVar, Final
 
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._rpc import CANCELLED, INTERNAL_ERROR, PROGRESS, members_of, meta_of
+from trioxport._rpc import CANCELLED, INTERNAL_ERROR, PROGRESS, as_id, members_of, meta_of
 from trioxport.abc import Carries, FrameChannels, Scope
 from trioxport.codecs.json import JSON
 from trioxport.errors import ConnectionLost, UsageError
@@ -23,11 +24,13 @@ from trioxport.messages import ErrorResponse, Message, Notification, Request, Re
 from trioxport.transports.http.server._asgi import Exchange, Refusal
 from trioxport.transports.http.server._coded import coding_of, plain
 from trioxport.transports.http.server._info import tell
-from trioxport.transports.http.server._streams import Reader, Stream, Terms
+from trioxport.transports.http.server._streams import Reader, Stream, StreamEnded, Terms
 from trioxport.transports.http.server.events import EventStore
 
 STANDALONE: Final = "0"
 """The name of the stream that belongs to no request."""
+REMEMBERED: Final = 256
+"""Requests that were cancelled by clients that left, whose answers may still come and are dropped."""
 
 
 class Session:
@@ -39,6 +42,9 @@ class Session:
         capacity: Messages that wait in each direction, on each stream.
         store: Where events are kept, or None.
         stall: Seconds that a message waits for a client that does not read.
+
+    Attributes:
+        pending: The requests that the handler works on, as far as their client did not cancel them.
     """
 
     immediate: ClassVar[bool] = True
@@ -49,6 +55,7 @@ class Session:
     ) -> None:
         self.id = session_id
         self.principal = exchange.principal
+        self.client = exchange.client
         self.version: str | None = None
         self.exchanges = 0
         self.work = trio.CancelScope()
@@ -57,8 +64,11 @@ class Session:
         self._exchange: Exchange | None = exchange
         self._to_handler, self._from_client = trio.open_memory_channel[Frame](capacity)
         self.opening: RequestId | None = None
+        self.pending: set[RequestId] = set()
         self._requests: dict[RequestId, PostStream] = {}
+        self._given_up: deque[RequestId] | None = None
         self._posts = 0
+        self._finishing = False
         self._ended = False
 
     # What the client sends.
@@ -72,43 +82,76 @@ class Session:
         self._posts += 1
         stream = PostStream(str(self._posts), self.terms, requests)
         self._requests |= dict.fromkeys(stream.open, stream)
-        if not self.opening and requests[0].method == "initialize":
+        if self.opening is None and requests[0].method == "initialize":
             self.opening = requests[0].id
         return stream
 
-    def has_room(self, count: int) -> bool:
-        """Whether so many messages can be handed to the handler without waiting."""
-        statistics = self._to_handler.statistics()
-        return statistics.max_buffer_size - statistics.current_buffer_used >= count
+    def deliver_nowait(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """Hand messages to the handler, and return those for which there is no room.
+
+        Raises ``Refusal`` if the session is over.
+        """
+        for place, frame in enumerate(frames):
+            self._note(frame.message)
+            try:
+                self._to_handler.send_nowait(frame)
+            except trio.WouldBlock:
+                return frames[place:]
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                raise _over() from None
+        return ()
 
     async def deliver(self, frames: Sequence[Frame]) -> None:
-        """Hand messages to the handler, once there is room. Raises ``Refusal`` if it takes no more."""
-        for frame in frames:
-            try:
-                await self._to_handler.send(frame)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                raise Refusal(404, "The session is over") from None
-            if isinstance(frame.message, Notification) and frame.message.method == CANCELLED:
-                self._note_cancelled(frame.message)
+        """Hand messages to the handler as room comes. Raises ``Refusal`` if the session is over.
 
-    def _note_cancelled(self, notification: Notification) -> None:
-        request_id = members_of(notification.params).get("requestId")
-        stream = self._requests.get(request_id) if isinstance(request_id, str | int) else None
-        if stream is not None and isinstance(request_id, str | int):
+        What was not handed over when it is cancelled, or refused, is withdrawn.
+        """
+        try:
+            while frames := self.deliver_nowait(frames):
+                await self._to_handler.send(frames[0])
+                frames = frames[1:]
+        except BaseException as error:
+            self._withdraw(frames)
+            if isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError):
+                raise _over() from None
+            raise
+
+    def _withdraw(self, frames: Sequence[Frame]) -> None:
+        """Forget requests that the handler never got, since it will not answer them."""
+        for frame in frames:
+            if isinstance(frame.message, Request):
+                self.settled(frame.message.id)
+                if (stream := self._requests.get(frame.message.id)) is not None:
+                    self.give_up(stream, frame.message.id)
+
+    def _note(self, message: Message | None) -> None:
+        """Keep account of a message to the handler, before that can answer it."""
+        if isinstance(message, Request):
+            self.pending.add(message.id)
+        elif isinstance(message, Notification) and message.method == CANCELLED:
+            request_id = as_id(members_of(message.params).get("requestId"))
+            if request_id is not None:
+                self._note_cancelled(request_id)
+
+    def _note_cancelled(self, request_id: RequestId) -> None:
+        self.settled(request_id)
+        stream = self._requests.get(request_id)
+        if stream is not None:
             stream.cancelled.add(request_id)
             self.tidy(stream)
 
     def tidy(self, stream: PostStream) -> None:
-        """Forget the requests of a stream that nobody will ask for again."""
+        """Forget the cancelled requests of a stream whose client left: the handler need not answer them."""
         if stream.abandoned and stream.open <= stream.cancelled:
+            if self._given_up is None:  # which is the rule, and an empty deque is large
+                self._given_up = deque(maxlen=REMEMBERED)
+            self._given_up.extend(stream.open)
             self._close(stream)
 
     def abandon(self, stream: PostStream) -> None:
         """The client of a POST is gone. Without an event store nobody can read its stream again."""
         if self.terms.store is None:
-            stream.abandoned = True
-            stream.waiting.clear()
-            stream.end()
+            stream.abandon()
             self.tidy(stream)
 
     def event_id(self, key: str, number: int) -> str:
@@ -138,41 +181,60 @@ class Session:
         """The client sends no more."""
         self._to_handler.close()
 
+    def finish(self) -> None:
+        """End the session once no request is pending: what a client has to say to those still gets through."""
+        self._finishing = True
+        if not self.pending:
+            self.end()
+
+    def settled(self, request_id: RequestId) -> None:
+        """A request is pending no longer."""
+        self.pending.discard(request_id)
+        if self._finishing and not self.pending:
+            self.end()
+
     # What the handler sends.
 
     async def send(self, frame: Frame, scope: Scope) -> None:
-        """Queue a message on the stream that it belongs to."""
+        """Queue a message on the stream that it belongs to; drop what is about a request whose client left.
+
+        Raises ``StreamEnded`` once the session is over.
+        """
         message = frame.message
         if isinstance(message, Response | ErrorResponse):
-            await self._answer(frame, message, scope)
-            return
-        stream = self._stream_for(message)
-        payload = plain(frame.payload, coding_of(frame))
-        try:
-            await stream.put(payload)
-        except trio.BrokenResourceError:
-            if stream is self.standalone or self._ended:
-                raise
-            await self.standalone.put(payload)
+            queued = await self._answer(frame, message, scope)
+        else:
+            queued = await self._tell(message, plain(frame.payload, coding_of(frame)))
+        if not queued:
+            scope.discard(ConnectionLost("the client left before its request was answered"))
 
-    async def _answer(self, frame: Frame, message: Response | ErrorResponse, scope: Scope) -> None:
+    async def _tell(self, message: Message | None, payload: bytes) -> bool:
+        """Queue what is no answer; False if that is a notification about a request whose client left."""
+        with suppress(StreamEnded):  # the request was answered while its stream had no room
+            if await self._stream_for(message).put(payload):
+                return True
+            if not isinstance(message, Request):
+                return False
+        return await self.standalone.put(payload)
+
+    async def _answer(self, frame: Frame, message: Response | ErrorResponse, scope: Scope) -> bool:
+        """Queue an answer; False if the client of the request left."""
         stream = None if message.id is None else self._requests.get(message.id)
         if stream is None or message.id is None or message.id not in stream.open:
+            if message.id in (self._given_up or ()):
+                await trio.lowlevel.checkpoint()
+                return False
             raise UsageError(f"no request with the id {message.id!r} is in flight")
         if message.id == self.opening:
             self.opened(message, scope)
-        if stream.abandoned:
-            self._settle(stream, message.id)
-            await trio.lowlevel.checkpoint()
-            scope.discard(ConnectionLost("the client left before its request was answered"))
-        else:
-            data, coding = frame.payload, coding_of(frame)
-            if self.terms.store is not None:
-                data, coding = plain(data, coding), None
-            await stream.put(data, last=partial(self._settle, stream, message.id), coding=coding)
+        data, coding = frame.payload, coding_of(frame)
+        if self.terms.store is not None:
+            data, coding = plain(data, coding), None
+        return await stream.put(data, last=partial(self._settle, stream, message.id), coding=coding)
 
     def _settle(self, stream: PostStream, request_id: RequestId) -> bool:
         """A request is answered; whether it was the last one of its stream."""
+        self.settled(request_id)
         stream.open.discard(request_id)
         self._requests.pop(request_id, None)
         return not stream.open
@@ -193,13 +255,12 @@ class Session:
         """The stream of the request that a message relates to, as it says itself, or by its progress token."""
         if not isinstance(message, Request | Notification):
             return self.standalone
-        related = message.metadata.get("related_request")
-        stream = self._requests.get(related) if isinstance(related, str | int) else None
+        related = as_id(message.metadata.get("related_request"))
+        stream = None if related is None else self._requests.get(related)
         if stream is None and message.method == PROGRESS:
-            token = members_of(message.params).get("progressToken")
-            found = (each for each in self._requests.values() if token in each.tokens)
-            stream = next(found, None) if isinstance(token, str | int) else None
-        return self.standalone if stream is None or stream.abandoned else stream
+            token = as_id(members_of(message.params).get("progressToken"))
+            stream = next((each for each in self._requests.values() if token in each.tokens), None)
+        return self.standalone if stream is None else stream
 
     def no_more(self) -> None:
         """The handler sends no more: every stream ends, and a request without an answer is answered with an error."""
@@ -241,6 +302,10 @@ class Session:
         return "a session over HTTP"
 
 
+def _over() -> Refusal:
+    return Refusal(404, "The session is over")
+
+
 class PostStream(Stream):
     """The stream of a POST, and what is asked on it."""
 
@@ -248,9 +313,8 @@ class PostStream(Stream):
         super().__init__(key, terms)
         self.open = {request.id for request in requests}
         self.cancelled: set[RequestId] = set()
-        self.abandoned = False
-        tokens = (meta_of(request.params).get("progressToken") for request in requests)
-        self.tokens = {token for token in tokens if isinstance(token, str | int)}
+        tokens = (as_id(meta_of(request.params).get("progressToken")) for request in requests)
+        self.tokens = {token for token in tokens if token is not None}
 
 
 class _Send(SendChannel[Frame]):
@@ -259,7 +323,10 @@ class _Send(SendChannel[Frame]):
         self._scope = scope
 
     async def send(self, value: Frame) -> None:
-        await self._session.send(value, self._scope)
+        try:
+            await self._session.send(value, self._scope)
+        except StreamEnded as error:
+            raise trio.BrokenResourceError("the session is over") from error
 
     async def aclose(self) -> None:
         self._session.no_more()

@@ -9,6 +9,7 @@ from typing import ClassVar, Final
 from urllib.parse import parse_qs
 
 from trioxport.abc import Carries, Scope
+from trioxport.errors import ConnectionLost
 from trioxport.frames import Frame
 from trioxport.framing.sse import encode_event
 from trioxport.messages import ErrorResponse, Request, Response
@@ -17,8 +18,10 @@ from trioxport.transports.http.server._asgi import Exchange, Refusal
 from trioxport.transports.http.server._bodies import body_of, check_initialize, parse
 from trioxport.transports.http.server._checks import SESSION, accepts, check_content
 from trioxport.transports.http.server._coded import coding_of, plain
+from trioxport.transports.http.server._health import Health
 from trioxport.transports.http.server._session import Session
 from trioxport.transports.http.server._sessions import SessionRegistry
+from trioxport.transports.http.server._streams import StreamEnded
 from trioxport.transports.http.server._watch import Watch
 
 MESSAGES: Final = "/messages"
@@ -30,9 +33,16 @@ class SseSession(Session):
     carries: ClassVar[Carries] = "events"
 
     async def send(self, frame: Frame, scope: Scope) -> None:
-        if isinstance(frame.message, Response | ErrorResponse) and frame.message.id == self.opening:
-            self.opened(frame.message, scope)
-        await self.standalone.put(plain(frame.payload, coding_of(frame)))
+        message = frame.message
+        if isinstance(message, Response | ErrorResponse) and message.id == self.opening:
+            self.opened(message, scope)
+        queued = await self.standalone.put(plain(frame.payload, coding_of(frame)))
+        if isinstance(message, Response | ErrorResponse) and message.id is not None:
+            self.settled(message.id)
+        if not queued:
+            if isinstance(message, Request):
+                raise StreamEnded
+            scope.discard(ConnectionLost("the client left"))
 
 
 class HttpSse:
@@ -42,14 +52,18 @@ class HttpSse:
         path: Where the stream is opened; messages are posted below it.
         registry: The sessions.
         watch: What notices that clients leave.
+        health: What refuses new requests while the server drains.
         keep_alive: Seconds of silence after which the stream gets a sign of life.
         limit: Bytes of a message.
     """
 
-    def __init__(self, path: str, registry: SessionRegistry, watch: Watch, keep_alive: float, limit: int) -> None:
+    def __init__(
+        self, path: str, registry: SessionRegistry, watch: Watch, health: Health, keep_alive: float, limit: int
+    ) -> None:
         self._path = path.rstrip("/")
         self._registry = registry
         self._watch = watch
+        self._health = health
         self._keep_alive = keep_alive
         self._limit = limit
 
@@ -71,6 +85,7 @@ class HttpSse:
     async def _open(self, exchange: Exchange) -> None:
         if not accepts(exchange, "text/event-stream"):
             raise Refusal(406, "A GET has to accept text/event-stream")
+        self._health.admit()
         session = self._registry.create(exchange, SseSession)
         messages = f"{exchange.full_path.rstrip('/')}{MESSAGES}?session_id={session.id}"
         answer = Answer(exchange, self._keep_alive)
@@ -81,6 +96,7 @@ class HttpSse:
                     reader = session.standalone.attach()
                     await answer.follow(session.standalone, reader, encode_event(messages.encode(), event="endpoint"))
         finally:
+            session.standalone.abandon()
             self._registry.end(session)
 
     async def _post(self, exchange: Exchange) -> None:
@@ -89,8 +105,10 @@ class HttpSse:
         session = self._registry.find(session_id, exchange.principal, SseSession)
         payload = await body_of(exchange, self._limit)
         message = parse(payload)
+        if isinstance(message, Request):
+            self._health.admit()
         if isinstance(message, Request) and message.method == "initialize":
             check_initialize(message)
             session.opening = message.id
-        await session.deliver([Frame(payload, message, exchange.shown())])
+        await self._registry.deliver(exchange, session, [Frame(payload, message, exchange.shown())])
         await exchange.respond(202)

@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from trioxport._codings import Coding
-from trioxport.errors import RequestTimeout
+from trioxport.errors import RequestTimeout, TransportError
 from trioxport.transports.http.server.events import EventStore
 
 TOGETHER: Final = 64 * 1024
@@ -49,6 +49,10 @@ class Terms:
     store: EventStore | None
     capacity: int
     stall: float
+
+
+class StreamEnded(Exception):
+    """A stream takes no more messages. The connection may go on, so this is no ``trio.BrokenResourceError``."""
 
 
 class Reader:
@@ -87,6 +91,9 @@ class Stream:
         key: Its name within the session.
         terms: What holds for it.
         finished: Whether all of it is in the event store.
+
+    Attributes:
+        abandoned: Whether its client left, and cannot come back for the rest.
     """
 
     def __init__(self, key: str, terms: Terms, *, finished: bool = False) -> None:
@@ -94,26 +101,46 @@ class Stream:
         self.waiting: deque[Event] = deque()
         self.arrived = trio.lowlevel.ParkingLot()
         self.ended = finished
+        self.abandoned = False
         self.reader: Reader | None = None
         self.number = 0
         self._terms = terms
         self._room = trio.lowlevel.ParkingLot()
         self._lock = None if terms.store is None else trio.Lock()
 
-    async def put(self, data: bytes, *, last: Callable[[], bool] = bool, coding: Coding | None = None) -> None:
-        """Queue a message; ``last`` is asked then whether the stream ends with it.
+    async def put(self, data: bytes, *, last: Callable[[], bool] = bool, coding: Coding | None = None) -> bool:
+        """Queue a message, and return whether it was queued: an abandoned stream drops it.
 
-        Raises ``RequestTimeout`` if there is no room in time, ``trio.BrokenResourceError`` if the stream is over.
+        ``last`` is called once the message is queued or dropped, and says whether the stream ends with it.
+
+        Raises:
+            RequestTimeout: There was no room in time.
+            StreamEnded: The stream ended before.
+            TransportError: The event store did not keep the message.
+
         Cancelled, it is not queued.
         """
         await trio.lowlevel.checkpoint()
         async with self._lock or nullcontext():
             await self._make_room()
+            if self.abandoned:
+                last()
+                return False
             if self.ended:
-                raise trio.BrokenResourceError("the stream is over")
-            if self._terms.store is not None:
-                await self._terms.store.append(self._terms.session, self.key, self.number + 1, data)
+                raise StreamEnded
+            await self._keep(data)
             self.add(data, last=last(), coding=coding)
+            return True
+
+    async def _keep(self, data: bytes) -> None:
+        if self._terms.store is None:
+            return
+        try:
+            await self._terms.store.append(self._terms.session, self.key, self.number + 1, data)
+        except Exception as error:
+            raise TransportError(
+                "the event store did not keep a message", outcome="not_sent", retryable=True
+            ) from error
 
     def add(self, data: bytes, *, last: bool = False, coding: Coding | None = None) -> None:
         """Queue a message whether there is room or not."""
@@ -157,6 +184,12 @@ class Stream:
         self.ended = True
         self._room.unpark_all()
         self.arrived.unpark_all()
+
+    def abandon(self) -> None:
+        """End the stream because its client left for good: what waits, and what is still put, is dropped."""
+        self.abandoned = True
+        self.waiting.clear()
+        self.end()
 
     def attach(self) -> Reader:
         """A reader for what waits and what comes."""

@@ -14,6 +14,7 @@ from trioxport.transports._sockets import peer_of
 from trioxport.transports.http.server._asgi import Exchange, Message, Refusal
 from trioxport.transports.http.server._cycle import Stream, scope_of
 from trioxport.transports.http.server._gate import Gate
+from trioxport.transports.http.server._health import Health
 from trioxport.transports.http.server.config import Upgrades
 from trioxport.transports.websocket._connections import agree, carry_over, with_token
 from trioxport.transports.websocket._handshake import Knock, answer_request
@@ -29,12 +30,14 @@ class WebSockets:
     Args:
         options: How they are spoken.
         gate: Who gets in.
+        health: What refuses new connections while the server drains.
         accept: What to do with those who did.
     """
 
-    def __init__(self, options: Upgrades, gate: Gate, accept: Accept) -> None:
+    def __init__(self, options: Upgrades, gate: Gate, health: Health, accept: Accept) -> None:
         self._heartbeat = Heartbeat(options.ping_interval, options.ping_timeout)
         self._gate = gate
+        self._health = health
         self._accept = accept
         self._engine = engine_of(options.engine)
         self._open: set[trio.CancelScope] = set()
@@ -74,9 +77,11 @@ class WebSockets:
     async def _check(self, exchange: Exchange, knock: Knock) -> None:
         """Raise ``ConnectError`` after a client was turned away that the gate does not let in."""
         try:
+            await self._health.answers(exchange)
             await self._gate.answers(exchange)
             if not self._gate.is_endpoint(exchange):
                 raise Refusal(404, "There is nothing at this path")
+            self._health.admit()
         except Refusal as refusal:
             await knock.turn_away(refusal.status, refusal.error.message, refusal.fields)
 

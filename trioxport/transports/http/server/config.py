@@ -34,7 +34,11 @@ class Sessions:
     """The sessions of the legacy era; times in seconds.
 
     Args:
-        most: How many there may be; beyond it ``initialize`` is answered with 503.
+        most: How many there may be. One more ends the session that was idle for longest, first among those of the same
+            principal or else address, among those of others only if it was idle for a minute. Its client gets 404, and
+            begins a new session. A session is not idle while it has a request to answer or a stream open; where none
+            is, ``initialize`` is answered with 503 and ``Retry-After``.
+        most_each: How many there may be of one principal or else address; one more ends one of its own likewise.
         idle_timeout: How long a session lives while its client has no request open.
         hold: How long the connection of a stream is held before its client is asked to come back for the rest, which
             takes an event store; None for as long as it lasts.
@@ -43,6 +47,7 @@ class Sessions:
     """
 
     most: int = attrs.field(default=1000, validator=_positive, kw_only=True)
+    most_each: int = attrs.field(default=250, validator=_positive, kw_only=True)
     idle_timeout: float = attrs.field(default=1800.0, validator=_positive, kw_only=True)
     hold: float | None = attrs.field(default=None, kw_only=True)
     retry: float = attrs.field(default=1.0, kw_only=True)
@@ -101,7 +106,11 @@ class HttpServer:
         events: Keeps what legacy clients may ask for again after their connection broke. None: they may not.
         verify: Who may ask; None for anybody.
         rate: How often a principal, or else an address, may ask: others get 429. None for any number.
-        health: The path of a page that says whether the server is well, as ``"/health"``.
+        health: The path of a page for liveness probes, as ``"/livez"``: 200 for as long as the server answers at all.
+        ready: The path of a page for readiness probes, as ``"/readyz"``: 503 once the server is being stopped.
+        drain: Seconds for which a server that is cancelled goes on listening, so that load balancers notice: what it
+            accepted goes on, new requests get 503 with ``Retry-After``, and answers carry ``Connection: close``. Then
+            handlers get ``close_timeout``.
         sse: The path of the deprecated HTTP+SSE binding of 2024-11-05, as ``"/sse"``; None does not serve it.
         websocket: Whether clients may open WebSockets at the endpoint too, under the same conditions; ``Upgrades`` says
             more than ``True``. Only where this library runs the server: a surrounding ASGI application has its own.
@@ -119,6 +128,8 @@ class HttpServer:
     verify: ProtectedResource | None = attrs.field(default=None, repr=False, kw_only=True)
     rate: Rate | None = attrs.field(default=None, kw_only=True)
     health: str | None = attrs.field(default=None, kw_only=True)
+    ready: str | None = attrs.field(default=None, kw_only=True)
+    drain: float = attrs.field(default=0.0, validator=attrs.validators.ge(0), kw_only=True)
     sse: str | None = attrs.field(default=None, kw_only=True)
     websocket: bool | Upgrades = attrs.field(default=False, kw_only=True)
     keep_alive: float = attrs.field(default=15.0, validator=_positive, kw_only=True)
