@@ -103,7 +103,7 @@ class Endpoint:
         exchange = Exchange(scope, receive, send)
         self._serving += 1
         try:
-            await self._serve(exchange)
+            await self._serve(exchange, scope)
         except Refusal as refusal:
             if not exchange.begun:
                 await exchange.refuse(refusal)
@@ -114,7 +114,12 @@ class Endpoint:
             if self.draining:
                 self._changed.unpark_all()
 
-    async def _serve(self, exchange: Exchange) -> None:
+    async def _serve(self, exchange: Exchange, scope: Scope) -> None:
+        fallback = self.config.fallback
+        if fallback is not None and not self._has(exchange):
+            self.gate.check_host(exchange)
+            await exchange.delegate(fallback, scope, self.terms.limits.max_message_size)
+            return
         if await self.gate.answers(exchange):
             return
         if self.draining or self._accept is None:
@@ -139,6 +144,9 @@ class Endpoint:
             await legacy.delete(exchange, session)
         else:
             raise self._not_allowed()
+
+    def _has(self, exchange: Exchange) -> bool:
+        return self.gate.has(exchange) or (self._sse is not None and self._sse.has(exchange))
 
     def _not_allowed(self) -> Refusal:
         allowed = b"POST" if self._legacy is None else b"GET, POST, DELETE"

@@ -37,7 +37,7 @@ class Gate:
 
     async def answers(self, exchange: Exchange) -> bool:
         """Whether the gate itself has answered. Raises ``Refusal`` for whom it does not let in."""
-        self._check_host(exchange)
+        self.check_host(exchange)
         if self._config.health is not None and exchange.path == self._config.health:
             await exchange.respond(200, b'{"status":"ok"}', (b"cache-control", b"no-store"))
             return True
@@ -61,7 +61,16 @@ class Gate:
             exchange.full_path.rstrip("/"),
         )
 
-    def _check_host(self, exchange: Exchange) -> None:
+    def has(self, exchange: Exchange) -> bool:
+        """Whether a request is for the endpoint, or for a page of the gate's."""
+        return (
+            self.is_endpoint(exchange)
+            or exchange.path == self._config.health
+            or (self._door is not None and self._door.has(exchange))
+        )
+
+    def check_host(self, exchange: Exchange) -> None:
+        """Raise ``Refusal`` if a request is for a host that this server is not."""
         host = exchange.headers.get("host", "").lower()
         if self._hosts is None or host in self._hosts or _without_port(host) in self._hosts:
             return
