@@ -156,10 +156,12 @@ def _of_mcp_server(server: MCPServer) -> Hosting:
 
 
 def _of_fastmcp(server: FastMCPServer) -> Hosting:
-    lowlevel = server._mcp_server
+    # FastMCP has no public names for these either.
+    lowlevel = server._mcp_server  # pyright: ignore[reportPrivateUsage]
+    custom_routes = server._get_additional_http_routes  # pyright: ignore[reportPrivateUsage]
     auth = server.auth
     if auth is None:
-        return Hosting(lowlevel, routes=lambda path: server._get_additional_http_routes())
+        return Hosting(lowlevel, routes=lambda path: custom_routes())
     backend = BearerAuthBackend(auth)
 
     def protected(path: str) -> ProtectedResource:
@@ -169,7 +171,7 @@ def _of_fastmcp(server: FastMCPServer) -> Hosting:
         )
 
     def routes(path: str) -> Sequence[BaseRoute]:
-        return [*auth.get_routes(mcp_path=path), *server._get_additional_http_routes()]
+        return [*auth.get_routes(mcp_path=path), *custom_routes()]
 
     return Hosting(lowlevel, protected, backend, routes)
 

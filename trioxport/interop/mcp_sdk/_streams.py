@@ -9,13 +9,12 @@ from typing import Any, Self, TypeAlias
 
 import anyio
 import trio
-from mcp.shared.exceptions import MCPError
 from mcp.shared.message import MessageMetadata, SessionMessage
 from trio.abc import ReceiveChannel, SendChannel
 
 from trioxport._rpc import CANCELLED, members_of
 from trioxport.errors import ConnectionLost, TransportError
-from trioxport.interop.mcp_sdk._convert import code_of, data_of, from_sdk, to_sdk
+from trioxport.interop.mcp_sdk._convert import from_sdk, mcp_error, to_sdk
 from trioxport.messages import (
     NOTHING,
     ErrorResponse,
@@ -25,6 +24,7 @@ from trioxport.messages import (
     Request,
     RequestId,
     Response,
+    Undelivered,
 )
 
 Inbound: TypeAlias = Callable[[Incoming], MessageMetadata]
@@ -86,6 +86,9 @@ class SDKReadStream:
         rx: Where messages arrive.
         inbound: What gives the SDK's metadata of each.
         unanswered: On a server, the requests that the orderly end waits for.
+
+    Attributes:
+        loss: The latest loss of the connection that was read.
     """
 
     last_context: contextvars.Context | None = None
@@ -96,11 +99,12 @@ class SDKReadStream:
         self._rx = rx
         self._inbound = inbound
         self._unanswered = unanswered
-        self._lost = False
+        self._ended = False
+        self.loss: ConnectionLost | None = None
 
     async def receive(self) -> SessionMessage | Exception:
         """The next item. Raises ``anyio.EndOfStream`` and ``anyio.ClosedResourceError``."""
-        if self._lost:
+        if self._ended:
             raise anyio.EndOfStream
         try:
             message = await self._rx.receive()
@@ -111,8 +115,11 @@ class SDKReadStream:
         except trio.ClosedResourceError:
             raise anyio.ClosedResourceError from None
         except TransportError as error:
-            self._lost = True
+            self._ended = True
+            self._note_loss(error)
             return error
+        if isinstance(message, Undelivered):
+            self._note_loss(message.cause)
         try:
             item = SessionMessage(to_sdk(message), self._inbound(message))
         except TransportError as error:
@@ -120,6 +127,10 @@ class SDKReadStream:
         if self._unanswered is not None:
             self._unanswered.note_received(message)
         return item
+
+    def _note_loss(self, error: TransportError) -> None:
+        if isinstance(error, ConnectionLost):
+            self.loss = error
 
     async def aclose(self) -> None:
         await self._rx.aclose()
@@ -145,8 +156,8 @@ class SDKReadStream:
 class SDKWriteStream:
     """Where the SDK writes.
 
-    A connection that is gone is ``anyio.BrokenResourceError``; a message that cannot be sent is an ``MCPError``, which
-    the SDK raises to whoever made the request, or answers a request with.
+    What cannot be sent is an ``MCPError``, which the SDK raises to its caller, or answers a request with. A
+    notification or response on a connection that is gone is ``anyio.BrokenResourceError``.
     """
 
     def __init__(
@@ -163,10 +174,10 @@ class SDKWriteStream:
             await self._tx.send(message)
         except trio.ClosedResourceError:
             raise anyio.ClosedResourceError from None
-        except ConnectionLost as error:
-            raise anyio.BrokenResourceError from error
         except TransportError as error:
-            raise MCPError(code_of(error), str(error), data_of(error)) from error
+            if isinstance(error, ConnectionLost) and not isinstance(message, Request):
+                raise anyio.BrokenResourceError from error
+            raise mcp_error(error) from error
         finally:
             if self._unanswered is not None:
                 self._unanswered.note_sent(message)
