@@ -28,8 +28,8 @@ class Wish(BaseModel):
     colour: str
 
 
-def build_server() -> MCPServer:
-    server = MCPServer("programs", instructions="Try everything", version="1.0")
+def build_server(**settings: Any) -> MCPServer:
+    server = MCPServer("programs", instructions="Try everything", version="1.0", **settings)
     notes = {"todo": "buy milk", "journal": "day one"}
     cancelled: list[str] = []
 

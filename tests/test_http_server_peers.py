@@ -15,6 +15,9 @@ import pytest
 import sdk_programs
 import trio
 from http_served import serving
+from mcp.server.auth.provider import AccessToken
+from mcp.server.auth.settings import AuthSettings
+from pydantic import AnyHttpUrl
 
 from trioxport.demo import serve_demo
 from trioxport.interop.mcp_sdk import serve_sdk
@@ -36,10 +39,10 @@ async def run(command: Sequence[str | Path], environment: Mapping[str, str] = os
 
 
 @asynccontextmanager
-async def serving_sdk() -> AsyncGenerator[str]:
+async def serving_sdk(**settings: Any) -> AsyncGenerator[str]:
     """The URL of a server made with the official Python SDK, on this package's HTTP."""
     async with trio.open_nursery() as nursery:
-        serve = partial(serve_sdk, sdk_programs.build_server(), close_timeout=0.5)
+        serve = partial(serve_sdk, sdk_programs.build_server(**settings), close_timeout=0.5)
         [url] = await nursery.start(serve, "http://127.0.0.1:0/mcp")
         yield url
         nursery.cancel_scope.cancel()
@@ -84,6 +87,26 @@ async def test_the_typescript_sdk(mode: str, version: str, everything_server: li
         "cancelled": ["one"],
         **({"after": 404} if legacy else {}),
     }
+
+
+class Tokens:
+    async def verify_token(self, token: str) -> AccessToken | None:
+        return AccessToken(token=token, client_id="ts", scopes=[]) if token == "good" else None
+
+
+@pytest.mark.deadline(60)
+@pytest.mark.parametrize("mode", ["first", "legacy", "modern"])
+async def test_the_typescript_sdk_with_a_token_for_the_servers_own_check(
+    mode: str, everything_server: list[str]
+) -> None:
+    auth = AuthSettings(issuer_url=AnyHttpUrl("https://issuer.example.com"), resource_server_url=None)
+    program: list[str | Path] = [everything_server[0], PEERS / "ts_http_client.mjs"]
+    with trio.fail_after(BOUND):
+        async with serving_sdk(token_verifier=Tokens(), auth=auth) as url:
+            assert (await run([*program, url, mode, "good"]))["note"] == "buy milk"
+            refused = await trio.run_process([*program, url, mode], capture_stderr=True, check=False)
+    assert refused.returncode != 0
+    assert b"Unauthorized" in refused.stderr or b"401" in refused.stderr
 
 
 @pytest.mark.deadline(60)

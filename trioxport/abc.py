@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 import attrs
 import trio
@@ -16,6 +16,9 @@ from trio.abc import ReceiveChannel, SendChannel
 from trioxport.errors import TransportError
 from trioxport.frames import Frame, Limits
 from trioxport.messages import Incoming, Message, Request, RequestId
+
+if TYPE_CHECKING:
+    from trioxport.auth import VerifiedToken
 
 Role: TypeAlias = Literal["client", "server"]
 Era: TypeAlias = Literal["legacy", "modern"]
@@ -49,6 +52,7 @@ class ConnectionInfo:
         headers: What the peer sent along when the connection was made.
         tls: The TLS version in use, or None.
         principal: Who the peer is, where it was authenticated.
+        token: What the check of the peer's bearer token established; None where nothing but a principal is known.
         carries: What frame layers may make of a payload: ``"text"`` without line feeds, any ``"bytes"``, over
             ``"http"`` what its headers then say, and nothing where the answers of HTTP are ``"events"``.
     """
@@ -61,6 +65,7 @@ class ConnectionInfo:
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
     tls: str | None = None
     principal: str | None = None
+    token: VerifiedToken | None = None
     carries: Carries = "text"
 
 

@@ -1,11 +1,13 @@
-// The official TypeScript SDK's client: `ts_http_client.mjs URL MODE` uses the server of sdk_programs.py and prints what
-// it sees. Modes: `first` is SDK 1; `legacy`, `auto` and `modern` are SDK 2, by how it finds the era.
+// The official TypeScript SDK's client: `ts_http_client.mjs URL MODE [TOKEN]` uses the server of sdk_programs.py and
+// prints what it sees. Modes: `first` is SDK 1; `legacy`, `auto` and `modern` are SDK 2, by how it finds the era.
 import * as second from "@modelcontextprotocol/client";
 import { Client as Client1 } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport as Transport1 } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { ElicitRequestSchema } from "@modelcontextprotocol/sdk/types.js";
 
-const [url, mode] = process.argv.slice(2);
+const [url, mode, token] = process.argv.slice(2);
+const authorized = token ? { authorization: `Bearer ${token}` } : {};
+const options = { requestInit: { headers: authorized } };
 const name = { name: "ts", version: "1" };
 const capabilities = { elicitation: { form: {} } };
 const negotiation = { legacy: "legacy", auto: "auto", modern: { pin: "2026-07-28" } };
@@ -14,11 +16,11 @@ const answer = async () => ({ action: "accept", content: { colour: "blue" } });
 let client, transport;
 if (mode === "first") {
   client = new Client1(name, { capabilities });
-  transport = new Transport1(new URL(url));
+  transport = new Transport1(new URL(url), options);
   client.setRequestHandler(ElicitRequestSchema, answer);
 } else {
   client = new second.Client(name, { capabilities, versionNegotiation: { mode: negotiation[mode] } });
-  transport = new second.StreamableHTTPClientTransport(new URL(url));
+  transport = new second.StreamableHTTPClientTransport(new URL(url), options);
   client.setRequestHandler("elicitation/create", answer);
 }
 const call = (tool, args = {}, options) => {
@@ -53,7 +55,7 @@ const seen = {
   cancelled: await cancelled(),
 };
 if (seen.session) {
-  const headers = { "mcp-session-id": transport.sessionId, accept: "text/event-stream" };
+  const headers = { "mcp-session-id": transport.sessionId, accept: "text/event-stream", ...authorized };
   await transport.terminateSession();
   seen.after = (await fetch(url, { headers })).status;
 }

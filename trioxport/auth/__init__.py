@@ -8,5 +8,16 @@ from trioxport.auth.credentials import ApiKey, AuthFlow, Credentials
 from trioxport.auth.secret import Secret
 from trioxport.auth.tls import TLSOptions
 from trioxport.auth.tokens import Bearer, Token, TokenProvider
+from trioxport.auth.verification import VerifiedToken
 
-__all__ = ["ApiKey", "AuthFlow", "Bearer", "Credentials", "Secret", "TLSOptions", "Token", "TokenProvider"]
+__all__ = [
+    "ApiKey",
+    "AuthFlow",
+    "Bearer",
+    "Credentials",
+    "Secret",
+    "TLSOptions",
+    "Token",
+    "TokenProvider",
+    "VerifiedToken",
+]

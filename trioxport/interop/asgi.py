@@ -11,7 +11,7 @@ A program that serves nothing else gives ``mcp`` itself to its server, for insta
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 from trioxport._supervisor import Terms, alone, open_tasks
@@ -42,6 +42,10 @@ class McpApplication:
         layers: What wraps the connections' channels.
         limits: Bounds for both directions.
         close_timeout: Seconds that connections get to end.
+        within: Makes a context manager that is entered around all connections, with the lifespan.
+
+    Raises:
+        TypeError: ``handler`` is no function.
     """
 
     def __init__(
@@ -52,10 +56,17 @@ class McpApplication:
         layers: Sequence[Layer] = (),
         limits: Limits = DEFAULT_LIMITS,
         close_timeout: float = CLOSE_TIMEOUT,
+        within: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
     ) -> None:
+        if not callable(handler):
+            raise TypeError(
+                f"{handler!r} is no handler: pass an async function of one connection. A server of the official SDK or "
+                "of FastMCP becomes an application by trioxport.interop.mcp_sdk.sdk_application(server, config)"
+            )
         terms = Terms("server", str(config), JSON, limits, CONNECT_TIMEOUT, close_timeout, allow_plaintext=True)
         self._endpoint = Endpoint(config, terms)
         self._accept = accepting(handler, terms, layers)
+        self._within = within
         self._running = False
 
     @asynccontextmanager
@@ -68,7 +79,7 @@ class McpApplication:
             raise UsageError("this application is running already")
         self._running = True
         try:
-            async with open_tasks() as tasks:
+            async with self._within(), open_tasks() as tasks:
                 await tasks.start(self._endpoint.run, self._accept)
                 yield
                 tasks.cancel_scope.cancel()

@@ -15,6 +15,6 @@ except ModuleNotFoundError as error:
     ) from error
 
 from trioxport.interop.mcp_sdk._client import sdk_transport
-from trioxport.interop.mcp_sdk._server import serve_sdk
+from trioxport.interop.mcp_sdk._server import sdk_application, serve_sdk
 
-__all__ = ["sdk_transport", "serve_sdk"]
+__all__ = ["sdk_application", "sdk_transport", "serve_sdk"]

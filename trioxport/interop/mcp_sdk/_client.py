@@ -6,9 +6,13 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Concatenate, Final, ParamSpec, TypeAlias
 
+import mcp_types as types
+from mcp.shared.exceptions import MCPError
 from mcp.shared.message import ClientMessageMetadata, MessageMetadata
 
+from trioxport._supervisor import alone
 from trioxport.config import Target
+from trioxport.interop.mcp_sdk._convert import mcp_error
 from trioxport.interop.mcp_sdk._streams import SDKReadStream, SDKWriteStream
 from trioxport.messages import NOTHING, Incoming
 from trioxport.opening import open_transport
@@ -36,12 +40,23 @@ async def sdk_transport(target: Target, **options: Any) -> AsyncGenerator[Stream
     """A transport for the SDK's ``Client`` or ``ClientSession``: ``Client(sdk_transport("wss://example.com/mcp"))``.
 
     Takes what :func:`trioxport.open_transport` takes, and raises what it raises. What cannot be delivered is an
-    ``MCPError`` to whoever asked: its code is the one that the SDK's own transports use, its ``data`` says the error,
-    the ``outcome`` and whether a retry may help. Per-message headers of the SDK reach the wire; those of the protocol
+    ``MCPError`` to the caller: its code is the one that the SDK's own transports use, its ``data`` says the error, the
+    ``outcome``, whether a retry may help, and the ``exit_code`` of a process. A ``Client`` that is left because the
+    connection was lost raises that ``MCPError`` too, in place of an exception group around "Connection closed".
+    Per-message headers of the SDK reach the wire; those of the protocol
     are written by the transport. Leaving sends what was accepted, within ``close_timeout``.
     """
     async with open_transport(target, **options) as (tx, rx):
-        yield SDKReadStream(rx, _nothing_known), SDKWriteStream(tx, _to_wire)
+        read = SDKReadStream(rx, _nothing_known)
+        try:
+            yield read, SDKWriteStream(tx, _to_wire)
+        except (MCPError, BaseExceptionGroup) as raised:
+            closed = alone(raised)
+            if read.loss is None or not isinstance(closed, MCPError) or closed.error.code != types.CONNECTION_CLOSED:
+                raise
+            if closed.error.data is not None:
+                raise closed from read.loss
+            raise mcp_error(read.loss) from read.loss
 
 
 def _nothing_known(message: Incoming) -> MessageMetadata:

@@ -12,6 +12,7 @@ from mcp.shared.message import ServerMessageMetadata
 from starlette.requests import Request as HTTPRequest
 
 from trioxport.connection import Connection
+from trioxport.interop.mcp_sdk._hosting import SDKToken
 from trioxport.messages import Incoming, Notification, Request
 
 
@@ -58,7 +59,20 @@ def introduce(connection: Connection) -> None:
 
 
 def _user(connection: Connection) -> AuthenticatedUser | None:
-    principal = connection.info.principal
+    principal, token = connection.info.principal, connection.info.token
     if principal is None:
         return None
-    return AuthenticatedUser(AccessToken(token="", client_id=principal, subject=principal, scopes=[]))
+    if isinstance(token, SDKToken):
+        return AuthenticatedUser(token.access_token)
+    if token is None:
+        return AuthenticatedUser(AccessToken(token="", client_id=principal, subject=principal, scopes=[]))
+    return AuthenticatedUser(
+        AccessToken(
+            token="",
+            client_id=token.client_id or principal,
+            subject=principal,
+            scopes=list(token.scopes),
+            expires_at=None if token.expires_at is None else int(token.expires_at),
+            claims=dict(token.claims),
+        )
+    )

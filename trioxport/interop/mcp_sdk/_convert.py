@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, assert_never
 
 import mcp_types as types
+from mcp.shared.exceptions import MCPError
 from pydantic import ValidationError
 
 from trioxport.errors import (
@@ -85,7 +86,15 @@ def code_of(error: TransportError) -> int:
 
 def data_of(error: TransportError) -> dict[str, Any]:
     """What else trioxport knows of a failure, as the ``data`` of a JSON-RPC error."""
-    return {"error": type(error).__name__, "outcome": error.outcome, "retryable": error.retryable}
+    data: dict[str, Any] = {"error": type(error).__name__, "outcome": error.outcome, "retryable": error.retryable}
+    if isinstance(error, ConnectionLost) and error.exit_code is not None:
+        data["exit_code"] = error.exit_code
+    return data
+
+
+def mcp_error(error: TransportError) -> MCPError:
+    """The exception by which the SDK's users know such a failure."""
+    return MCPError(code_of(error), str(error), data_of(error))
 
 
 def from_sdk(message: types.JSONRPCMessage, metadata: Mapping[str, Any] = NOTHING) -> Message:

@@ -1,25 +1,30 @@
-"""A server of the SDK on a target."""
+"""A server of the SDK, or of FastMCP, on a target."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 import trio
-from mcp.server import MCPServer, Server
+from mcp.server import Server
 from mcp.server.runner import serve_dual_era_loop
 from mcp.shared.message import MessageMetadata, ServerMessageMetadata
 
 from trioxport.config import Target
 from trioxport.connection import Connection
+from trioxport.interop.asgi import McpApplication
 from trioxport.interop.mcp_sdk._context import introduce, metadata_of
 from trioxport.interop.mcp_sdk._exchange import serve_exchange
-from trioxport.interop.mcp_sdk._streams import SDKReadStream, SDKWriteStream
+from trioxport.interop.mcp_sdk._hosting import AnyServer, Hosting
+from trioxport.interop.mcp_sdk._streams import SDKReadStream, SDKWriteStream, UnansweredRequests
 from trioxport.opening import serve_transport
+from trioxport.transports.http.server import HttpServer
 
 
 async def serve_sdk(
-    server: Server[Any] | MCPServer,
+    server: AnyServer,
     target: Target,
     *,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
@@ -28,31 +33,67 @@ async def serve_sdk(
     """Serve the SDK's ``server`` on ``target`` until cancelled, in the era that each client opens with.
 
     Takes what :func:`trioxport.serve_transport` takes, and raises what it raises. The server's lifespan is entered
-    once, around everything that is served.
+    once, around everything that is served. When serving is cancelled, or a client sends no more, calls that are
+    running may finish within ``close_timeout``.
+
+    Args:
+        server: An ``MCPServer``, a low-level ``Server``, or a ``FastMCP`` server. Over HTTP its own authentication
+            (``auth``, ``token_verifier``, an authorization server's routes) and its custom routes hold.
+        target: Where to serve it.
+
+    Raises:
+        UsageError: The server checks tokens, and the target has no place for them; or ``HttpServer`` and the server
+            both say who may ask.
+        TypeError: ``server`` is no server.
     """
-    lowlevel = _lowlevel(server)
-    async with lowlevel.lifespan(lowlevel) as lifespan:
-
-        async def handle(connection: Connection) -> None:
-            introduce(connection)
-            if connection.info.era == "modern":
-                await serve_exchange(lowlevel, connection, lifespan)
-                return
-            await serve_dual_era_loop(
-                lowlevel,
-                SDKReadStream(connection.rx, partial(metadata_of, connection)),
-                SDKWriteStream(connection.tx, _sent),
-                lifespan_state=lifespan,
-                session_id=connection.info.session_id,
-            )
-
-        await serve_transport(handle, target, task_status=task_status, **options)
+    hosting = Hosting.of(server)
+    host = _Host(hosting.server)
+    on_target = hosting.on(target)
+    async with host.running():
+        await serve_transport(host.handle, on_target, task_status=task_status, **options)
 
 
-def _lowlevel(server: Server[Any] | MCPServer) -> Server[Any]:
-    if isinstance(server, MCPServer):
-        return server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # the SDK has no public name for it yet
-    return server
+def sdk_application(server: AnyServer, config: HttpServer, **options: Any) -> McpApplication:
+    """The SDK's ``server`` as an ASGI application, to run or to mount in one that runs on Trio.
+
+    The server's authentication and custom routes hold as with :func:`serve_sdk`; its lifespan is entered with the
+    application's. ``options`` are those of :class:`~trioxport.interop.asgi.McpApplication`.
+
+    Raises:
+        UsageError: ``HttpServer`` and the server both say who may ask, or answer further paths.
+        TypeError: ``server`` is no server.
+    """
+    hosting = Hosting.of(server)
+    host = _Host(hosting.server)
+    return McpApplication(host.handle, hosting.on_http(config), within=host.running, **options)
+
+
+class _Host:
+    """Runs one server over connections, in either era."""
+
+    def __init__(self, server: Server[Any]) -> None:
+        self._server = server
+        self._lifespan: Any = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Keep the server's lifespan entered for the time of a block."""
+        async with self._server.lifespan(self._server) as self._lifespan:
+            yield
+
+    async def handle(self, connection: Connection) -> None:
+        introduce(connection)
+        if connection.info.era == "modern":
+            await serve_exchange(self._server, connection, self._lifespan)
+            return
+        unanswered = UnansweredRequests(connection.scope.close_timeout)
+        await serve_dual_era_loop(
+            self._server,
+            SDKReadStream(connection.rx, partial(metadata_of, connection), unanswered),
+            SDKWriteStream(connection.tx, _sent, unanswered),
+            lifespan_state=self._lifespan,
+            session_id=connection.info.session_id,
+        )
 
 
 def _sent(metadata: MessageMetadata) -> dict[str, Any]:

@@ -9,13 +9,23 @@ from typing import Any, Self, TypeAlias
 
 import anyio
 import trio
-from mcp.shared.exceptions import MCPError
 from mcp.shared.message import MessageMetadata, SessionMessage
 from trio.abc import ReceiveChannel, SendChannel
 
+from trioxport._rpc import CANCELLED, members_of
 from trioxport.errors import ConnectionLost, TransportError
-from trioxport.interop.mcp_sdk._convert import code_of, data_of, from_sdk, to_sdk
-from trioxport.messages import NOTHING, Incoming, Message
+from trioxport.interop.mcp_sdk._convert import from_sdk, mcp_error, to_sdk
+from trioxport.messages import (
+    NOTHING,
+    ErrorResponse,
+    Incoming,
+    Message,
+    Notification,
+    Request,
+    RequestId,
+    Response,
+    Undelivered,
+)
 
 Inbound: TypeAlias = Callable[[Incoming], MessageMetadata]
 """The SDK's metadata of a message that was received."""
@@ -24,37 +34,103 @@ Outbound: TypeAlias = Callable[[MessageMetadata], Mapping[str, Any]]
 """The metadata here of a message that the SDK sends."""
 
 
+class UnansweredRequests:
+    """The requests of a client that the SDK has not answered yet.
+
+    The SDK cancels its handlers as soon as it reads the end of a stream, so the end waits for the answers. It does not
+    wait for subscriptions, which have none before they end.
+
+    Args:
+        patience: Seconds that the end waits at the most.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._ids: set[RequestId] = set()
+        self._patience = patience
+        self._deadline: float | None = None
+        self._changed = trio.lowlevel.ParkingLot()
+
+    def note_received(self, message: Incoming) -> None:
+        """Remember a request, or forget one that its client cancels."""
+        if isinstance(message, Request) and message.method != "subscriptions/listen":
+            self._ids.add(message.id)
+        elif isinstance(message, Notification) and message.method == CANCELLED:
+            self._forget(members_of(message.params).get("requestId"))
+
+    def note_sent(self, message: Message) -> None:
+        """Forget a request that was answered."""
+        if isinstance(message, Response | ErrorResponse):
+            self._forget(message.id)
+
+    def _forget(self, request_id: object) -> None:
+        if isinstance(request_id, str | int):
+            self._ids.discard(request_id)
+            self._changed.unpark_all()
+
+    async def settled(self) -> None:
+        """Wait until all are answered, or for as long as that may take from the first call on."""
+        if self._deadline is None:
+            self._deadline = trio.current_time() + self._patience
+        with trio.move_on_at(self._deadline):
+            while self._ids:
+                await self._changed.park()
+
+
 class SDKReadStream:
     """What was received, as the SDK reads it.
 
     A failure that is no message is an item of its own, as the SDK has it; a lost connection is such an item and then
     the end. A cancelled ``receive`` loses nothing.
+
+    Args:
+        rx: Where messages arrive.
+        inbound: What gives the SDK's metadata of each.
+        unanswered: On a server, the requests that the orderly end waits for.
+
+    Attributes:
+        loss: The latest loss of the connection that was read.
     """
 
     last_context: contextvars.Context | None = None
 
-    def __init__(self, rx: ReceiveChannel[Incoming], inbound: Inbound) -> None:
+    def __init__(
+        self, rx: ReceiveChannel[Incoming], inbound: Inbound, unanswered: UnansweredRequests | None = None
+    ) -> None:
         self._rx = rx
         self._inbound = inbound
-        self._lost = False
+        self._unanswered = unanswered
+        self._ended = False
+        self.loss: ConnectionLost | None = None
 
     async def receive(self) -> SessionMessage | Exception:
         """The next item. Raises ``anyio.EndOfStream`` and ``anyio.ClosedResourceError``."""
-        if self._lost:
+        if self._ended:
             raise anyio.EndOfStream
         try:
             message = await self._rx.receive()
         except trio.EndOfChannel:
+            if self._unanswered is not None:
+                await self._unanswered.settled()
             raise anyio.EndOfStream from None
         except trio.ClosedResourceError:
             raise anyio.ClosedResourceError from None
         except TransportError as error:
-            self._lost = True
+            self._ended = True
+            self._note_loss(error)
             return error
+        if isinstance(message, Undelivered):
+            self._note_loss(message.cause)
         try:
-            return SessionMessage(to_sdk(message), self._inbound(message))
+            item = SessionMessage(to_sdk(message), self._inbound(message))
         except TransportError as error:
             return error
+        if self._unanswered is not None:
+            self._unanswered.note_received(message)
+        return item
+
+    def _note_loss(self, error: TransportError) -> None:
+        if isinstance(error, ConnectionLost):
+            self.loss = error
 
     async def aclose(self) -> None:
         await self._rx.aclose()
@@ -80,24 +156,31 @@ class SDKReadStream:
 class SDKWriteStream:
     """Where the SDK writes.
 
-    A connection that is gone is ``anyio.BrokenResourceError``; a message that cannot be sent is an ``MCPError``, which
-    the SDK raises to whoever made the request, or answers a request with.
+    What cannot be sent is an ``MCPError``, which the SDK raises to its caller, or answers a request with. A
+    notification or response on a connection that is gone is ``anyio.BrokenResourceError``.
     """
 
-    def __init__(self, tx: SendChannel[Message], outbound: Outbound) -> None:
+    def __init__(
+        self, tx: SendChannel[Message], outbound: Outbound, unanswered: UnansweredRequests | None = None
+    ) -> None:
         self._tx = tx
         self._outbound = outbound
+        self._unanswered = unanswered
 
     async def send(self, item: SessionMessage, /) -> None:
         metadata = NOTHING if item.metadata is None else self._outbound(item.metadata)
+        message = from_sdk(item.message, metadata)
         try:
-            await self._tx.send(from_sdk(item.message, metadata))
+            await self._tx.send(message)
         except trio.ClosedResourceError:
             raise anyio.ClosedResourceError from None
-        except ConnectionLost as error:
-            raise anyio.BrokenResourceError from error
         except TransportError as error:
-            raise MCPError(code_of(error), str(error), data_of(error)) from error
+            if isinstance(error, ConnectionLost) and not isinstance(message, Request):
+                raise anyio.BrokenResourceError from error
+            raise mcp_error(error) from error
+        finally:
+            if self._unanswered is not None:
+                self._unanswered.note_sent(message)
 
     async def aclose(self) -> None:
         await self._tx.aclose()

@@ -133,14 +133,15 @@ class Http:
 
     def under(self, terms: Terms) -> Listener:
         """What serves this endpoint, as an ``HttpServer`` with nothing but the URL does."""
-        return self._server().under(terms)
+        return self.server().under(terms)
 
     async def listen(
         self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
     ) -> None:
-        await self._server().listen(accept, allow_plaintext=allow_plaintext, task_status=task_status)
+        await self.server().listen(accept, allow_plaintext=allow_plaintext, task_status=task_status)
 
-    def _server(self) -> HttpServer:
+    def server(self) -> HttpServer:
+        """The configuration by which this endpoint is served."""
         from trioxport.transports.http.server import HttpServer
 
         return HttpServer(self.url, sse=urlsplit(self.url).path or "/" if self.binding == "sse" else None)

@@ -100,7 +100,7 @@ class Opener:
         """What the application knows of its peer is about another one from now on."""
         info = self._scope.info
         info.target = describe(target)
-        info.peer = info.session_id = info.tls = info.principal = None
+        info.peer = info.session_id = info.tls = info.principal = info.token = None
         info.headers = {}
         info.carries = "text"
 

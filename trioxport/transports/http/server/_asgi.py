@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 import trio
 
 from trioxport._rpc import INVALID_REQUEST
+from trioxport.auth import VerifiedToken
 from trioxport.codecs.json import JSON
 from trioxport.errors import MessageTooLarge, TransportError
 from trioxport.framing.base import EXCERPT
@@ -80,6 +81,7 @@ class Exchange:
         secure: Whether the connection is encrypted.
         tls: The version of TLS, where that is known.
         principal: Who the client is, once it was authenticated.
+        token: What is known of its bearer token.
         fields: What goes with every response, whatever it is.
         begun: Whether the head of the response was written.
     """
@@ -99,6 +101,7 @@ class Exchange:
         "query",
         "secure",
         "tls",
+        "token",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,7 +110,7 @@ class Exchange:
         self._shown: Mapping[str, str] | None = None
         self.method: str = scope["method"]
         self.full_path: str = scope["path"]
-        self.path = self.full_path.removeprefix(scope.get("root_path", ""))
+        self.path: str = self.full_path.removeprefix(scope.get("root_path", ""))
         self.query: bytes = scope.get("query_string", b"")
         self.headers = _by_name(scope["headers"])
         client = scope.get("client")
@@ -115,6 +118,7 @@ class Exchange:
         self.secure = scope.get("scheme") == "https"
         self.tls = _TLS.get(scope.get("extensions", {}).get("tls", {}).get("tls_version"))
         self.principal: str | None = None
+        self.token: VerifiedToken | None = None
         self.fields: list[Field] = []
         self.begun = False
 
@@ -133,8 +137,7 @@ class Exchange:
 
     async def body(self, limit: int) -> bytes:
         """The body. Raises ``Refusal`` as soon as it is clear that it has more than ``limit`` bytes."""
-        length = self.headers.get("content-length", "")
-        if length.isdecimal() and int(length[:18]) > limit:
+        if self._announces_more_than(limit):
             seen = b"" if "expect" in self.headers else (await self._receive()).get("body", b"")
             raise _too_large(limit, seen)
         parts: list[bytes] = []
@@ -149,6 +152,30 @@ class Exchange:
                 raise _too_large(limit, parts[0])
             more = message.get("more_body", False)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _announces_more_than(self, limit: int) -> bool:
+        length = self.headers.get("content-length", "")
+        return length.isdecimal() and int(length[:18]) > limit
+
+    async def delegate(self, application: Application, scope: Scope, limit: int) -> None:
+        """Have ``application`` answer. Raises ``Refusal`` if the body has more than ``limit`` bytes."""
+        if self._announces_more_than(limit):
+            raise _too_large(limit, b"")
+        size = 0
+
+        async def receive() -> Message:
+            nonlocal size
+            message = await self._receive()
+            size += len(message.get("body", b""))
+            if size > limit:
+                raise _too_large(limit, b"")
+            return message
+
+        async def send(message: Message) -> None:
+            self.begun = True
+            await self._send(message)
+
+        await application(scope, receive, send)
 
     async def gone(self) -> None:
         """Wait, once the body was read, until the client leaves."""

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from trioxport.auth import VerifiedToken
 from trioxport.errors import PermissionDenied
 from trioxport.transports.http.server._asgi import Exchange, Refusal
 from trioxport.transports.http.server.config import ProtectedResource
@@ -30,11 +31,15 @@ class Door:
     def __init__(self, resource: ProtectedResource, path: str) -> None:
         self._resource = resource
         self._path = path
-        self._metadata_path = WELL_KNOWN + path.rstrip("/")
+        self._metadata_path = WELL_KNOWN + (urlsplit(resource.resource).path if resource.resource else path).rstrip("/")
+
+    def has(self, exchange: Exchange) -> bool:
+        """Whether a request is for the metadata."""
+        return exchange.path == self._metadata_path
 
     async def answers(self, exchange: Exchange) -> bool:
         """Answer a request for the metadata, which anybody may see; whether it was one."""
-        if exchange.path != self._metadata_path or exchange.method != "GET":
+        if not self.has(exchange) or exchange.method != "GET":
             return False
         resource = self._resource
         metadata = {
@@ -53,11 +58,15 @@ class Door:
         if token is None:
             raise self._refusal(exchange, 401, "A bearer token is needed")
         try:
-            exchange.principal = await self._resource.verify(token[1])
+            verified = await self._resource.verify(token[1])
         except PermissionDenied:
             raise self._refusal(exchange, 403, "The token is not good for this", "insufficient_scope") from None
-        if exchange.principal is None:
+        if verified is None:
             raise self._refusal(exchange, 401, "The token is not valid", "invalid_token")
+        if isinstance(verified, VerifiedToken):
+            exchange.principal, exchange.token = verified.principal, verified
+        else:
+            exchange.principal = verified
 
     def _refusal(self, exchange: Exchange, status: int, reason: str, error: str | None = None) -> Refusal:
         challenge = [f'resource_metadata="{self._url(exchange, self._metadata_path)}"']

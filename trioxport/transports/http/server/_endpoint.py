@@ -113,7 +113,7 @@ class Endpoint:
         exchange = Exchange(scope, receive, send)
         self._serving += 1
         try:
-            await self._serve(exchange)
+            await self._serve(exchange, scope)
         except Refusal as refusal:
             if not exchange.begun:
                 await exchange.refuse(refusal)
@@ -124,8 +124,15 @@ class Endpoint:
             if self.stopping:
                 self._changed.unpark_all()
 
-    async def _serve(self, exchange: Exchange) -> None:
-        if await self.health.answers(exchange) or await self.gate.answers(exchange):
+    async def _serve(self, exchange: Exchange, scope: Scope) -> None:
+        if await self.health.answers(exchange):
+            return
+        fallback = self.config.fallback
+        if fallback is not None and not self._has(exchange):
+            self.gate.check_host(exchange)
+            await exchange.delegate(fallback, scope, self.terms.limits.max_message_size)
+            return
+        if await self.gate.answers(exchange):
             return
         if self._accept is None:
             raise unavailable("The server is stopping", 1)
@@ -149,6 +156,9 @@ class Endpoint:
             await legacy.delete(exchange, session)
         else:
             raise self._not_allowed()
+
+    def _has(self, exchange: Exchange) -> bool:
+        return self.gate.has(exchange) or (self._sse is not None and self._sse.has(exchange))
 
     def _not_allowed(self) -> Refusal:
         allowed = b"POST" if self._legacy is None else b"GET, POST, DELETE"

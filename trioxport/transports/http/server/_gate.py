@@ -37,7 +37,7 @@ class Gate:
 
     async def answers(self, exchange: Exchange) -> bool:
         """Whether the gate itself has answered. Raises ``Refusal`` for whom it does not let in."""
-        self._check_host(exchange)
+        self.check_host(exchange)
         self._check_origin(exchange)
         if exchange.method == "OPTIONS" and self._config.cors and "origin" in exchange.headers:
             await exchange.respond(204, b"", *_preflight(exchange))
@@ -58,7 +58,12 @@ class Gate:
             exchange.full_path.rstrip("/"),
         )
 
-    def _check_host(self, exchange: Exchange) -> None:
+    def has(self, exchange: Exchange) -> bool:
+        """Whether a request is for the endpoint, or for the metadata that tells where to get a token."""
+        return self.is_endpoint(exchange) or (self._door is not None and self._door.has(exchange))
+
+    def check_host(self, exchange: Exchange) -> None:
+        """Raise ``Refusal`` if a request is for a host that this server is not."""
         host = exchange.headers.get("host", "").lower()
         if self._hosts is None or host in self._hosts or _without_port(host) in self._hosts:
             return

@@ -14,4 +14,5 @@ def tell(info: ConnectionInfo, exchange: Exchange, era: Era, version: str | None
     info.protocol_version = version
     info.headers = exchange.shown()
     info.principal = exchange.principal
+    info.token = exchange.token
     info.tls = exchange.tls

@@ -70,6 +70,7 @@ class WebSockets:
         exchange.headers.update({name: knock.headers[name] for name in ("authorization",) if name in knock.headers})
         await self._check(exchange, knock)
         scope.info.principal = exchange.principal
+        scope.info.token = exchange.token
         scope.info.headers = exchange.shown()
         scope.info.tls = None if secure is None else secure.version()
         return await agree(self._engine, Link(spoken, socket, scope, self._heartbeat), knock)

@@ -13,10 +13,11 @@ import trio
 from trioxport._bucket import Rate
 from trioxport._supervisor import Terms
 from trioxport.abc import Accept, Listener
-from trioxport.auth import TLSOptions
+from trioxport.auth import TLSOptions, VerifiedToken
 from trioxport.codecs.json import JSON
 from trioxport.config import redact_url
 from trioxport.errors import UsageError
+from trioxport.transports.http.server._asgi import Application
 from trioxport.transports.http.server.bounds import Bounds
 from trioxport.transports.http.server.events import EventStore
 from trioxport.transports.websocket._seam import DEFAULT_ENGINE, EngineName
@@ -24,9 +25,9 @@ from trioxport.transports.websocket._seam import DEFAULT_ENGINE, EngineName
 _positive: Any = attrs.validators.gt(0)
 _positive_or_none: Any = attrs.validators.optional(_positive)
 
-Verify: TypeAlias = Callable[[str], Awaitable[str | None]]
-"""Who a bearer token speaks for; None for a token that is not valid (any more). It may raise ``PermissionDenied`` for
-one that is, and may not do this."""
+Verify: TypeAlias = Callable[[str], Awaitable[str | VerifiedToken | None]]
+"""The principal that a bearer token speaks for, or all that is known of the token; None for a token that is not valid
+(any more). It may raise ``PermissionDenied`` for one that is, and may not do this."""
 
 
 @attrs.frozen
@@ -114,6 +115,8 @@ class HttpServer:
         sse: The path of the deprecated HTTP+SSE binding of 2024-11-05, as ``"/sse"``; None does not serve it.
         websocket: Whether clients may open WebSockets at the endpoint too, under the same conditions; ``Upgrades`` says
             more than ``True``. Only where this library runs the server: a surrounding ASGI application has its own.
+        fallback: An ASGI application that answers requests for all other paths, such as a Starlette application. It
+            gets them after the check of Host; origins, tokens and rates are its own matter.
         keep_alive: Seconds of silence after which an answer becomes a stream, and a stream gets a sign of life.
         bounds: What clients are held to: how slow, how large, how many.
     """
@@ -132,6 +135,7 @@ class HttpServer:
     drain: float = attrs.field(default=0.0, validator=attrs.validators.ge(0), kw_only=True)
     sse: str | None = attrs.field(default=None, kw_only=True)
     websocket: bool | Upgrades = attrs.field(default=False, kw_only=True)
+    fallback: Application | None = attrs.field(default=None, repr=False, kw_only=True)
     keep_alive: float = attrs.field(default=15.0, validator=_positive, kw_only=True)
     bounds: Bounds = attrs.field(factory=Bounds, kw_only=True)
 
