@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Final, Protocol, TypeAlias
+from typing import ClassVar, Final, Protocol, TypeAlias
 
 import trio
 from trio.abc import SendChannel
 
 from trioxport._states import LazyEvent
 from trioxport.abc import FrameChannels, Scope
-from trioxport.errors import ConnectionLost, TransportError
+from trioxport.errors import ConnectionLost, MessageTooLarge, TransportError
 from trioxport.frames import Frame
 from trioxport.transports._batched import BatchedReceive
 
-COALESCED: Final = 64 * 1024
-"""Bytes that one write gathers from waiting frames."""
+COALESCE_BYTES: Final = 64 * 1024
+"""Bytes that one write to a byte stream gathers from waiting frames."""
 AWAITED: Final = 64
 """Frames that a write waits for while they keep coming."""
 DELAY: Final = 0.001
@@ -29,11 +29,42 @@ PATIENCE: Final = 2
 """Turns of the scheduler without a frame after which no more of them are expected."""
 
 
+class Credits:
+    """The messages that the peer still takes: a frame is written once there is a credit for it."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._changed = trio.lowlevel.ParkingLot()
+
+    def add(self, count: int) -> None:
+        self._count += count
+        self._changed.unpark_all()
+
+    async def take(self) -> None:
+        """Use a credit, once there is one."""
+        while not self._count:
+            await self._changed.park()
+        self._count -= 1
+
+
 class FrameWire(Protocol):
-    """Something that carries frames both ways, each way used by one task. Broken, it raises what Trio's streams do."""
+    """Something that carries frames both ways, each way used by one task. Broken, it raises what Trio's streams do.
+
+    Attributes:
+        coalesce_bytes: Bytes that one write gathers from waiting frames; 0 writes each frame alone.
+        credits: The frames that the peer takes, where it says so.
+        pending: Bytes of a frame that is incomplete; at the end anything but 0 is a loss.
+    """
+
+    coalesce_bytes: ClassVar[int]
+
+    @property
+    def credits(self) -> Credits | None: ...
+    @property
+    def pending(self) -> int: ...
 
     async def send_frames(self, frames: list[Frame]) -> None:
-        """Write ``frames``, best with one call to the system."""
+        """Write ``frames``, best with one call to the system. Raises ``MessageTooLarge`` if it wrote none of them."""
         ...
 
     def send_now(self, frame: Frame) -> bool:
@@ -46,11 +77,6 @@ class FrameWire(Protocol):
 
     async def receive_frames(self) -> list[Frame] | None:
         """What has arrived, one frame or more, or none if that was no whole one; None at the end."""
-        ...
-
-    @property
-    def pending(self) -> int:
-        """Bytes of a frame that is incomplete; at the end anything but 0 is a loss."""
         ...
 
 
@@ -120,6 +146,8 @@ class _Pumps:
 
     __slots__ = (
         "_batch_size",
+        "_coalesce_bytes",
+        "_credits",
         "_explain",
         "_in_write",
         "_incoming",
@@ -146,6 +174,8 @@ class _Pumps:
         incoming: trio.MemorySendChannel[list[Frame]],
     ) -> None:
         self._wire = wire
+        self._coalesce_bytes = wire.coalesce_bytes
+        self._credits = wire.credits
         self._scope = scope
         self._explain = explain
         self._outbox = outbox
@@ -176,7 +206,7 @@ class _Pumps:
                     self._lose(await self._explain(error) or ConnectionLost("the peer takes no more messages"))
                     self._reading.deadline = trio.current_time() + self._scope.close_timeout
                 except trio.Cancelled:
-                    if self._in_write or self._outgoing.statistics().current_buffer_used:
+                    if self._in_write or self._unsent or self._outgoing.statistics().current_buffer_used:
                         self._lose(
                             ConnectionLost(
                                 "closed before everything that was sent could be written",
@@ -190,7 +220,15 @@ class _Pumps:
     async def _write_frames(self) -> None:
         with suppress(trio.EndOfChannel):
             while True:
-                await self._wire.send_frames(await self._gather(await self._next()))
+                frame = await self._next()
+                if self._credits is not None:
+                    await self._take_credit(self._credits, frame)
+                frames = await self._gather(frame)
+                try:
+                    await self._wire.send_frames(frames)
+                except MessageTooLarge as error:
+                    error.outcome = "not_sent"
+                    await self._deliver([Frame(b"", each.message, error=error) for each in frames])
                 self._in_write = False
         with suppress(trio.BrokenResourceError):  # whether that is a loss, the reader knows
             await self._wire.send_eof()
@@ -205,6 +243,13 @@ class _Pumps:
         finally:
             self._outbox.idle = False
 
+    async def _take_credit(self, available: Credits, frame: Frame) -> None:
+        try:
+            await available.take()
+        except trio.Cancelled:
+            self._unsent.append(frame)
+            raise
+
     async def _gather(self, frame: Frame) -> list[Frame]:
         """``frame`` and what comes behind it, as far as one write should go.
 
@@ -216,7 +261,7 @@ class _Pumps:
         size = len(frame.payload)
         patience = PATIENCE if self._streaming else 0
         latest = trio.current_time() + DELAY
-        while size < COALESCED:
+        while size < self._coalesce_bytes:
             try:
                 frame = self._outgoing.receive_nowait()
             except trio.EndOfChannel:

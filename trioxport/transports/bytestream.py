@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import ConnectionLost, MessageTooLarge, TransportError, UsageError
 from trioxport.frames import Frame
 from trioxport.framing import Framing, Oversized
-from trioxport.transports._pumps import Explain, carry
+from trioxport.transports._pumps import COALESCE_BYTES, Explain, carry
 
 COPIED: Final = 1024 * 1024
 """Bytes of a frame from which on a copy of it costs more than a second write for what delimits it."""
@@ -55,6 +55,9 @@ def carry_frames(
 
 class _FramedStream:
     """Frames on a stream, as a framing delimits them."""
+
+    coalesce_bytes: ClassVar[int] = COALESCE_BYTES
+    credits = None
 
     def __init__(self, stream: ByteStream, framing: Framing, max_size: int) -> None:
         self._stream = stream

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
@@ -25,6 +25,7 @@ from trioxport.framing.websocket import (
     CloseReason,
     Violation,
 )
+from trioxport.transports._pumps import COALESCE_BYTES
 from trioxport.transports.bytestream import explain_plainly, frame_of
 from trioxport.transports.websocket._closing import loss_by, loss_of
 from trioxport.transports.websocket._seam import Link
@@ -53,6 +54,9 @@ class LibraryWire:
         opening: Reads the peer's part of the handshake.
         client: Whether this side is the client.
     """
+
+    coalesce_bytes: ClassVar[int] = COALESCE_BYTES
+    credits = None
 
     def __init__(self, link: Link, opening: Callable[[], Awaitable[tuple[bytes, bytes]]], *, client: bool) -> None:
         self.socket = link.socket

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from contextlib import suppress
-from typing import Final
+from typing import ClassVar, Final
 
 import trio
 
@@ -37,6 +37,7 @@ from trioxport.framing.websocket import (
     opcode_of,
 )
 from trioxport.transports._prompt import PromptSocket
+from trioxport.transports._pumps import COALESCE_BYTES
 from trioxport.transports.bytestream import COPIED, ByteStream, explain_plainly, frame_of
 from trioxport.transports.websocket._closing import loss_by, loss_of
 from trioxport.transports.websocket._seam import Heartbeat, OpenWebSocket
@@ -67,6 +68,9 @@ class Wire:
         early: What was read beyond the opening handshake.
         heartbeat: How the peer is watched.
     """
+
+    coalesce_bytes: ClassVar[int] = COALESCE_BYTES
+    credits = None
 
     __slots__ = (
         "_attending",
