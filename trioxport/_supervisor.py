@@ -92,9 +92,13 @@ def _leaves(error: BaseException) -> list[BaseException]:
     return [error]
 
 
+def _ignore(reason: str) -> None:
+    pass
+
+
 @attrs.frozen
 class Terms:
-    """What holds for one connection; times in seconds."""
+    """What holds for one connection; times in seconds. ``note_refusal`` counts what a server refuses, by its reason."""
 
     role: Role
     target: str
@@ -103,6 +107,7 @@ class Terms:
     connect_timeout: float
     close_timeout: float
     allow_plaintext: bool
+    note_refusal: Callable[[str], None] = _ignore
 
 
 class Supervisor:

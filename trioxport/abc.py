@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 import trio
@@ -212,6 +212,15 @@ class FrameLayer(Protocol):
     level: ClassVar[Literal["frame"]]
 
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels: ...
+
+
+@runtime_checkable
+class RefusalObserver(Protocol):
+    """A layer that counts what a server refuses: requests and connections that never reach a handler, or its layers."""
+
+    def note_refusal(self, reason: str) -> None:
+        """Count a refusal: the HTTP status and its phrase, or the name of the error."""
+        ...
 
 
 Layer: TypeAlias = MessageLayer | FrameLayer

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final, TypeGuard, cast
 
+import attrs
 import trio
 
 from trioxport._endpoint import message_channels
@@ -20,6 +21,7 @@ from trioxport.abc import (
     Listener,
     MessageChannels,
     MessageLayer,
+    RefusalObserver,
     Transport,
 )
 from trioxport.codecs.json import JSON
@@ -124,13 +126,39 @@ async def serve_transport(
     Raises:
         UsageError: The target cannot be served, or its address is in use.
     """
-    terms = Terms("server", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext)
+    refused = refusal_counter(layers)
+    terms = Terms("server", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext, refused)
     listener = to_listener(target)
     under: Callable[[Terms], Listener] | None = getattr(listener, "under", None)
     if under is not None:
         listener = under(terms)
     accept = accepting(handler, terms, layers, raising=getattr(listener, "single_connection", False))
-    await listener.listen(accept, allow_plaintext=allow_plaintext, task_status=task_status)
+    try:
+        await listener.listen(accept, allow_plaintext=allow_plaintext, task_status=_Announcing(task_status))
+    finally:
+        logger.info("%s: stopped serving", terms.target)
+
+
+@attrs.frozen
+class _Announcing(trio.TaskStatus[list[str]]):
+    """Logs the addresses that a listener reports."""
+
+    _inner: trio.TaskStatus[list[str]]
+
+    def started(self, value: list[str]) -> None:
+        logger.info("serving %s", ", ".join(value))
+        self._inner.started(value)
+
+
+def refusal_counter(layers: Sequence[Layer]) -> Callable[[str], None]:
+    """A function that tells the layers which count refusals of one."""
+    observers = [layer for layer in layers if isinstance(layer, RefusalObserver)]
+
+    def count(reason: str) -> None:
+        for observer in observers:
+            observer.note_refusal(reason)
+
+    return count
 
 
 def accepting(
@@ -149,7 +177,10 @@ def accepting(
         except Exception as error:
             if raising:
                 raise
-            _log_failure(alone(error))
+            failure = alone(error)
+            if isinstance(failure, ConnectError):
+                terms.note_refusal(type(failure).__name__)
+            _log_failure(failure)
 
     return accept
 

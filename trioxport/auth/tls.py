@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
 import ssl
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Final, NoReturn
 
 import attrs
@@ -12,6 +17,9 @@ from trioxport.auth.secret import Secret, secret
 from trioxport.errors import UsageError
 
 logger: Final = logging.getLogger("trioxport")
+
+RENEWAL_CHECK_SECONDS: Final = 1.0
+"""Seconds between two looks at whether the files of a server's certificate were renewed, at least."""
 
 
 @attrs.frozen
@@ -77,6 +85,71 @@ class TLSOptions:
         except OSError as error:
             raise UsageError(f"cannot use the certificate files: {error}") from error
         return context
+
+
+@contextmanager
+def about_target(target: str) -> Generator[None]:
+    """Name the target in a ``UsageError`` about its certificates."""
+    try:
+        yield
+    except UsageError as error:
+        error.target = target
+        raise
+
+
+def server_contexts(tls: TLSOptions | ssl.SSLContext) -> Callable[[], ssl.SSLContext]:
+    """A function that gives the context for each connection of a server. Raises ``UsageError`` as ``server_context``.
+
+    Files that were renewed are read again, looked for at most once a second. A new pair that cannot be used is logged,
+    and the old one kept. A context of the caller's is used as it is.
+    """
+    if isinstance(tls, ssl.SSLContext):
+        return lambda: tls
+    if tls.context is not None:
+        return tls.server_context
+    return _RenewedContext(tls).current
+
+
+class _RenewedContext:
+    """The context of a server, made anew when its files change."""
+
+    def __init__(self, options: TLSOptions) -> None:
+        self._options = options
+        self._stamps = self._read_stamps()
+        self._context = options.server_context()
+        self._looked = -math.inf
+
+    def current(self) -> ssl.SSLContext:
+        now = time.monotonic()
+        if now - self._looked >= RENEWAL_CHECK_SECONDS:
+            self._looked = now
+            self._renew()
+        return self._context
+
+    def _renew(self) -> None:
+        stamps = self._read_stamps()
+        if stamps == self._stamps:
+            return
+        self._stamps = stamps
+        try:
+            self._context = self._options.server_context()
+        except UsageError as error:
+            logger.warning("the renewed certificate is not used, the old one still is: %s", error)
+        else:
+            logger.info("the certificate %s was renewed", self._options.cert)
+
+    def _read_stamps(self) -> tuple[tuple[int, int, int] | None, ...]:
+        """Marks of the files, which differ once one of them was replaced or written."""
+        files = (self._options.cert, self._options.key, self._options.ca)
+        return tuple(None if file is None else _stamp(file) for file in files)
+
+
+def _stamp(file: str) -> tuple[int, int, int] | None:
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _ask() -> NoReturn:

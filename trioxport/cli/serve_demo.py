@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 from collections.abc import AsyncIterator
 
 import trio
 
-from trioxport import serve_transport
+from trioxport import Target, serve_transport
 from trioxport._supervisor import open_tasks
 from trioxport.cli._output import write
 from trioxport.demo import serve_demo
@@ -29,8 +30,22 @@ async def serve_until_signal(options: argparse.Namespace) -> int:
 async def _serve(
     options: argparse.Namespace, scope: trio.CancelScope, *, task_status: trio.TaskStatus[list[str]]
 ) -> None:
-    await serve_transport(serve_demo, options.target, allow_plaintext=options.allow_plaintext, task_status=task_status)
+    await serve_transport(
+        serve_demo, _with_access_log(options.target), allow_plaintext=options.allow_plaintext, task_status=task_status
+    )
     scope.cancel()
+
+
+def _with_access_log(target: str) -> Target:
+    """The target with its requests logged, where it is served over HTTP."""
+    if target.partition(":")[0] not in ("http", "https"):
+        return target
+    from trioxport.transports.http.server import HttpServer
+
+    access = logging.getLogger("trioxport.access")
+    access.addHandler(logging.StreamHandler())
+    access.setLevel(logging.INFO)
+    return HttpServer(target, access_log=True)
 
 
 async def _stop_at(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:

@@ -20,7 +20,7 @@ from trioxport.codecs.json import JSON
 from trioxport.connection import Connection
 from trioxport.errors import UsageError
 from trioxport.frames import Limits
-from trioxport.opening import CLOSE_TIMEOUT, CONNECT_TIMEOUT, DEFAULT_LIMITS, accepting
+from trioxport.opening import CLOSE_TIMEOUT, CONNECT_TIMEOUT, DEFAULT_LIMITS, accepting, refusal_counter
 from trioxport.transports.http.server import HttpServer
 from trioxport.transports.http.server._asgi import Receive, Scope, Send
 from trioxport.transports.http.server._endpoint import Endpoint
@@ -63,7 +63,9 @@ class McpApplication:
                 f"{handler!r} is no handler: pass an async function of one connection. A server of the official SDK or "
                 "of FastMCP becomes an application by trioxport.interop.mcp_sdk.sdk_application(server, config)"
             )
-        terms = Terms("server", str(config), JSON, limits, CONNECT_TIMEOUT, close_timeout, allow_plaintext=True)
+        terms = Terms(
+            "server", str(config), JSON, limits, CONNECT_TIMEOUT, close_timeout, True, refusal_counter(layers)
+        )
         self._endpoint = Endpoint(config, terms)
         self._accept = accepting(handler, terms, layers)
         self._within = within

@@ -63,6 +63,8 @@ class MetricsSnapshot:
         received: What the other side sent, by method; ``"_OTHER"`` from the 129th method on.
         all_sent: The sum of ``sent``.
         all_received: The sum of ``received``.
+        refusals: How often a server refused a request or a connection before it reached a handler, by reason: an HTTP
+            status, as ``"401 Unauthorized"``, or the name of an error, as ``"TLSError"``.
     """
 
     connections: int
@@ -70,6 +72,7 @@ class MetricsSnapshot:
     received: Mapping[str, OperationSummary]
     all_sent: OperationSummary
     all_received: OperationSummary
+    refusals: Mapping[str, int]
 
 
 @attrs.frozen(eq=False)
@@ -101,7 +104,15 @@ class Metrics:
             {method: tally.summary() for method, tally in totals.received.items()},
             _sum(totals.sent),
             _sum(totals.received),
+            dict(totals.refusals),
         )
+
+    def note_refusal(self, reason: str) -> None:
+        """Count something that a server refused."""
+        refusals = self._totals.refusals
+        if reason not in refusals and len(refusals) >= MAX_ERRORS:
+            reason = OTHER
+        refusals[reason] = refusals.get(reason, 0) + 1
 
 
 @attrs.define
@@ -130,6 +141,7 @@ class _Totals:
     connections: int = 0
     sent: dict[str, _Tally] = attrs.Factory(dict[str, _Tally])
     received: dict[str, _Tally] = attrs.Factory(dict[str, _Tally])
+    refusals: dict[str, int] = attrs.Factory(dict[str, int])
 
 
 def _sum(tallies: Mapping[str, _Tally]) -> OperationSummary:

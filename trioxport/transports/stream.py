@@ -20,7 +20,7 @@ import trio
 
 from trioxport.abc import Accept, FrameChannels, Scope, Transport
 from trioxport.auth.secret import Secret, secret
-from trioxport.auth.tls import TLSOptions
+from trioxport.auth.tls import TLSOptions, about_target, server_contexts
 from trioxport.config import options_of, redact_url
 from trioxport.errors import ServerUnreachable, UsageError
 from trioxport.framing import FRAMINGS, FramingName
@@ -120,7 +120,8 @@ class Tls:
 
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
-        context = self._context(serving=False)
+        with about_target(str(self)):
+            context = self._tls().client_context()
         wire = await connect(self.host, self.port, str(self))
         stream = TLSStream(wire, context, server_hostname=self.host)
         async with _over_tls(stream, wire, self.framing, scope) as channels:
@@ -129,22 +130,18 @@ class Tls:
     async def listen(
         self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
     ) -> None:
-        context = self._context(serving=True)
+        with about_target(str(self)):
+            contexts = server_contexts(self._tls())
 
         def bind(wire: trio.SocketStream) -> Transport:
-            return lambda scope: _over_tls(TLSStream(wire, context), wire, self.framing, scope)
+            return lambda scope: _over_tls(TLSStream(wire, contexts()), wire, self.framing, scope)
 
         listeners = await listen(self.host, self.port, str(self))
         task_status.started([_url("tls", *bound(listener), self.framing) for listener in listeners])
         await serve_streams(listeners, bind, accept)
 
-    def _context(self, *, serving: bool) -> ssl.SSLContext:
-        try:
-            options = TLSOptions(self.ca, self.cert, self.key, password=self.password, context=self.ssl_context)
-            return options.server_context() if serving else options.client_context()
-        except UsageError as error:
-            error.target = str(self)
-            raise
+    def _tls(self) -> TLSOptions:
+        return TLSOptions(self.ca, self.cert, self.key, password=self.password, context=self.ssl_context)
 
 
 @attrs.frozen

@@ -13,8 +13,8 @@ import attrs
 import trio
 
 from trioxport.abc import Accept, FrameChannels, Scope
-from trioxport.auth import TLSOptions
-from trioxport.errors import AuthenticationError, TransportError, UsageError
+from trioxport.auth.tls import TLSOptions, about_target, server_contexts
+from trioxport.errors import AuthenticationError, TransportError
 from trioxport.transports._origin import Admission
 from trioxport.transports._pumps import carry
 from trioxport.transports._sockets import connect, peer_of, secure
@@ -64,7 +64,7 @@ async def _reach(options: WebSocket, scope: Scope, shown: Mapping[str, str]) -> 
         scope.info.peer = peer_of(socket)
         stream: trio.SocketStream | TLSStream = socket
         if parts.scheme == "wss":
-            stream = TLSStream(socket, _context(options, serving=False), server_hostname=host)
+            stream = TLSStream(socket, _client_context(options), server_hostname=host)
             await secure(stream, str(options))
             scope.info.tls = stream.version
         heartbeat = Heartbeat(options.ping_interval, options.ping_timeout)
@@ -76,13 +76,18 @@ async def _reach(options: WebSocket, scope: Scope, shown: Mapping[str, str]) -> 
     return opened
 
 
-def _context(options: WebSocket, *, serving: bool) -> ssl.SSLContext:
-    tls = options.tls if isinstance(options.tls, TLSOptions) else TLSOptions(context=options.tls)
-    try:
-        return tls.server_context() if serving else tls.client_context("http/1.1")
-    except UsageError as error:
-        error.target = str(options)
-        raise
+def _client_context(options: WebSocket) -> ssl.SSLContext:
+    with about_target(str(options)):
+        return _tls_options(options).client_context("http/1.1")
+
+
+def _server_contexts(options: WebSocket) -> Callable[[], ssl.SSLContext]:
+    with about_target(str(options)):
+        return server_contexts(_tls_options(options))
+
+
+def _tls_options(options: WebSocket) -> TLSOptions:
+    return options.tls if isinstance(options.tls, TLSOptions) else TLSOptions(context=options.tls)
 
 
 @asynccontextmanager
@@ -118,7 +123,7 @@ class Reception:
         parts = urlsplit(options.url)
         self._target = str(options)
         self._path = parts.path or "/"
-        self._tls = _context(options, serving=True) if parts.scheme == "wss" else None
+        self._tls = _server_contexts(options) if parts.scheme == "wss" else None
         self._heartbeat = Heartbeat(options.ping_interval, options.ping_timeout)
         self._admission = Admission(bound, options.hosts, options.origins)
         self._engine = engine_of(options.engine)
@@ -142,7 +147,7 @@ class Reception:
     async def _greet(self, socket: trio.SocketStream) -> tuple[trio.SocketStream | TLSStream, Knock]:
         if self._tls is None:
             return socket, with_token(await answer(socket))
-        stream = TLSStream(socket, self._tls)
+        stream = TLSStream(socket, self._tls())
         await secure(stream, self._target)
         return stream, with_token(await answer(stream))
 

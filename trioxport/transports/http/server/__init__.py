@@ -3,5 +3,15 @@
 from trioxport.transports.http.server.bounds import Bounds
 from trioxport.transports.http.server.config import HttpServer, ProtectedResource, Sessions, Upgrades
 from trioxport.transports.http.server.events import EventStore, MemoryEvents
+from trioxport.transports.http.server.proxies import TrustedProxies
 
-__all__ = ["Bounds", "EventStore", "HttpServer", "MemoryEvents", "ProtectedResource", "Sessions", "Upgrades"]
+__all__ = [
+    "Bounds",
+    "EventStore",
+    "HttpServer",
+    "MemoryEvents",
+    "ProtectedResource",
+    "Sessions",
+    "TrustedProxies",
+    "Upgrades",
+]

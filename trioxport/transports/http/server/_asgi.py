@@ -46,6 +46,7 @@ class Refusal(Exception):
         fields: More headers.
         cause: What is wrong with the message that was refused, if it is that.
         excerpt: The beginning of that message.
+        detail: What the operator is told besides, and the client is not.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Refusal(Exception):
         fields: Iterable[Field] = (),
         cause: TransportError | None = None,
         excerpt: bytes = b"",
+        detail: str = "",
     ) -> None:
         super().__init__(reason)
         self.status = status
@@ -66,6 +68,7 @@ class Refusal(Exception):
         self.fields = tuple(fields)
         self.cause = cause
         self.excerpt = excerpt
+        self.detail = detail
 
 
 class Exchange:
@@ -84,6 +87,9 @@ class Exchange:
         token: What is known of its bearer token.
         fields: What goes with every response, whatever it is.
         begun: Whether the head of the response was written.
+        status: The status of the response; 0 before its head was written.
+        sent: Bytes of the response's body that were written.
+        mcp_method: The method of the message in a POST, once it was read.
     """
 
     __slots__ = (
@@ -94,12 +100,15 @@ class Exchange:
         "fields",
         "full_path",
         "headers",
+        "mcp_method",
         "method",
         "path",
         "peer",
         "principal",
         "query",
         "secure",
+        "sent",
+        "status",
         "tls",
         "token",
     )
@@ -121,13 +130,22 @@ class Exchange:
         self.token: VerifiedToken | None = None
         self.fields: list[Field] = []
         self.begun = False
+        self.status = 0
+        self.sent = 0
+        self.mcp_method: str | None = None
 
     @property
     def client(self) -> tuple[bool, str]:
         """For whom bounds hold: the principal, or else the address, and whether it is a principal."""
         if self.principal is not None:
             return True, self.principal
-        return False, (self.peer or "").rpartition(":")[0]
+        return False, self.address
+
+    @property
+    def address(self) -> str:
+        """The client's address without its port."""
+        peer = self.peer or ""
+        return peer.rpartition(":")[0] if peer.count(":") == 1 or "]:" in peer else peer
 
     def shown(self) -> Mapping[str, str]:
         """The headers without credentials: who the client is, ``principal`` says."""
@@ -135,8 +153,11 @@ class Exchange:
             self._shown = {name: value for name, value in self.headers.items() if name not in SECRET}
         return self._shown
 
-    async def body(self, limit: int) -> bytes:
-        """The body. Raises ``Refusal`` as soon as it is clear that it has more than ``limit`` bytes."""
+    async def body(self, limit: int, count: Callable[[int], None]) -> bytes:
+        """The body. Raises ``Refusal`` as soon as it is clear that it has more than ``limit`` bytes.
+
+        ``count`` is called with the bytes of each part that arrives, and may raise.
+        """
         if self._announces_more_than(limit):
             seen = b"" if "expect" in self.headers else (await self._receive()).get("body", b"")
             raise _too_large(limit, seen)
@@ -148,6 +169,7 @@ class Exchange:
                 raise ClientGone
             parts.append(message.get("body", b""))
             size += len(parts[-1])
+            count(len(parts[-1]))
             if size > limit:
                 raise _too_large(limit, parts[0])
             more = message.get("more_body", False)
@@ -172,7 +194,7 @@ class Exchange:
             return message
 
         async def send(message: Message) -> None:
-            self.begun = True
+            self._note(message)
             await self._send(message)
 
         await application(scope, receive, send)
@@ -194,14 +216,20 @@ class Exchange:
 
     async def begin(self, status: int, fields: list[Field]) -> None:
         """Write the head of a response."""
-        self.begun = True
         await self._written({"type": "http.response.start", "status": status, "headers": fields})
 
     async def write(self, data: bytes, *, more: bool = True) -> None:
         """Write some of the body, or what ends it."""
         await self._written({"type": "http.response.body", "body": data, "more_body": more})
 
+    def _note(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.begun = True
+            self.status = message["status"]
+        self.sent += len(message.get("body", b""))
+
     async def _written(self, message: Message) -> None:
+        self._note(message)
         try:
             await self._send(message)
         except _GONE as error:

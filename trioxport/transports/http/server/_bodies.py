@@ -12,6 +12,7 @@ from trioxport.errors import DecodeError, MessageTooLarge, ProtocolViolation, Tr
 from trioxport.framing.base import EXCERPT
 from trioxport.messages import Message, Request
 from trioxport.transports.http.server._asgi import Exchange, Refusal
+from trioxport.transports.http.server._body_budget import BodyBudget
 from trioxport.transports.http.server._checks import coding_of
 
 PARSE_ERROR: Final = -32700
@@ -27,9 +28,10 @@ def parse(payload: bytes) -> Message:
         raise _refusal(error, INVALID_REQUEST, payload) from None
 
 
-async def body_of(exchange: Exchange, limit: int) -> bytes:
+async def body_of(exchange: Exchange, limit: int, budget: BodyBudget) -> bytes:
     """The body without its content coding, of at most ``limit`` bytes. Raises ``Refusal``."""
-    body = await exchange.body(limit)
+    with budget.account() as count:
+        body = await exchange.body(limit, count)
     name = known(coding_of(exchange))
     if name is None:
         return body

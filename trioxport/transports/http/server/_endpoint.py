@@ -14,8 +14,10 @@ from trioxport.errors import ProtocolViolation
 from trioxport.frames import Frame
 from trioxport.framing.base import EXCERPT
 from trioxport.messages import Message, Notification, Request
+from trioxport.transports.http.server._access_log import Refusals, log_access
 from trioxport.transports.http.server._asgi import ClientGone, Exchange, Receive, Refusal, Scope, Send
 from trioxport.transports.http.server._bodies import body_of, check_initialize, parse, parts_of
+from trioxport.transports.http.server._body_budget import BodyBudget
 from trioxport.transports.http.server._checks import LAST_EVENT, SESSION, VERSION, accepts, check_post
 from trioxport.transports.http.server._gate import Gate
 from trioxport.transports.http.server._health import Health, unavailable
@@ -46,6 +48,8 @@ class Endpoint:
         self.terms = terms
         self.stopping = False
         self.gate = Gate(config)
+        self.refusals = Refusals(str(config), terms.note_refusal)
+        self._bodies = BodyBudget(config.bounds.unfinished_bodies)
         self.health = Health(config)
         self._watch = Watch()
         capacity = max(1, terms.limits.max_buffered_messages)
@@ -63,7 +67,9 @@ class Endpoint:
             self._legacy = Legacy(self._registry, self._watch, config.keep_alive)
             if config.sse is not None:
                 limit = terms.limits.max_message_size
-                self._sse = HttpSse(config.sse, self._registry, self._watch, self.health, config.keep_alive, limit)
+                self._sse = HttpSse(
+                    config.sse, self._registry, self._watch, self.health, config.keep_alive, limit, self._bodies
+                )
 
     async def run(self, accept: Accept, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer requests until cancelled; then drain, and end everything in order within ``close_timeout``."""
@@ -111,16 +117,21 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)
+        started = trio.current_time()
         self._serving += 1
         try:
+            self.gate.identify(exchange)
             await self._serve(exchange, scope)
         except Refusal as refusal:
+            self.refusals.note(refusal.status, exchange.peer, refusal.detail or refusal.error.message)
             if not exchange.begun:
                 await exchange.refuse(refusal)
         except ClientGone:
             return
         finally:
             self._serving -= 1
+            if self.config.access_log:
+                log_access(exchange, started)
             if self.stopping:
                 self._changed.unpark_all()
 
@@ -168,11 +179,12 @@ class Endpoint:
 
     async def _post(self, exchange: Exchange, accept: Accept) -> None:
         check_post(exchange)
-        payload = await body_of(exchange, self.terms.limits.max_message_size)
+        payload = await body_of(exchange, self.terms.limits.max_message_size, self._bodies)
         if is_batch(payload):
             await self._post_batch(exchange, payload)
             return
         message = parse(payload)
+        exchange.mcp_method = message.method if isinstance(message, Request | Notification) else None
         if isinstance(message, Request):
             self.health.admit()
         if self._legacy is None or is_modern(exchange, message):

@@ -45,10 +45,28 @@ class Gate:
         if self._door is not None:
             if await self._door.answers(exchange):
                 return True
-            await self._door.admit(exchange)
+            await self._admit(exchange, self._door)
         if self._rates is not None:
             self._rates.take(exchange)
         return False
+
+    async def _admit(self, exchange: Exchange, door: Door) -> None:
+        """Check the token. Guesses are counted against the address: looking at one can cost a request elsewhere."""
+        if self._rates is not None:
+            self._rates.check_address(exchange)
+        try:
+            await door.admit(exchange)
+        except Refusal:
+            if self._rates is not None:
+                self._rates.charge_address(exchange)
+            raise
+
+    def identify(self, exchange: Exchange) -> None:
+        """Find the client behind trusted proxies."""
+        proxies = self._config.trusted_proxies
+        if proxies is not None:
+            exchange.peer, scheme = proxies.client(exchange.peer, exchange.headers)
+            exchange.secure = exchange.secure if scheme is None else scheme == "https"
 
     def is_endpoint(self, exchange: Exchange) -> bool:
         """Whether a request is for the MCP endpoint."""
@@ -67,7 +85,8 @@ class Gate:
         host = exchange.headers.get("host", "").lower()
         if self._hosts is None or host in self._hosts or _without_port(host) in self._hosts:
             return
-        raise Refusal(421, "This server is not known under the name in the Host header")
+        detail = f"the Host is {host!r}; add it to hosts= if clients may use it"
+        raise Refusal(421, "This server is not known under the name in the Host header", detail=detail)
 
     def _check_origin(self, exchange: Exchange) -> None:
         origin = exchange.headers.get("origin")
@@ -75,7 +94,8 @@ class Gate:
             return
         own = f"{'https' if exchange.secure else 'http'}://{exchange.headers.get('host', '')}"
         if origin.lower() != own.lower() and origin not in self._origins and "*" not in self._origins:
-            raise Refusal(403, "Pages of this Origin may not ask here")
+            detail = f"the Origin is {origin!r}; add it to origins= if its pages may ask"
+            raise Refusal(403, "Pages of this Origin may not ask here", detail=detail)
         if self._config.cors:
             exchange.fields += [
                 (b"access-control-allow-origin", origin.encode("latin-1")),

@@ -8,7 +8,7 @@ import trio
 
 from trioxport._supervisor import Terms
 from trioxport.abc import Accept
-from trioxport.auth import TLSOptions
+from trioxport.auth.tls import server_contexts
 from trioxport.errors import UsageError
 from trioxport.transports._accepting import refuse_plaintext
 from trioxport.transports._sockets import bound, listen
@@ -42,10 +42,12 @@ class HttpListener:
             raise UsageError("a server has to know its port", target=target, hint="0 takes a free one")
         if tls is None:
             refuse_plaintext(host, target, allow_plaintext)
-        context = tls.server_context() if isinstance(tls, TLSOptions) else tls
+        context = None if tls is None else server_contexts(tls)
+        endpoint = self._endpoint
         upgrades = Upgrades() if self._config.websocket is True else self._config.websocket
-        sockets = WebSockets(upgrades, self._endpoint.gate, self._endpoint.health, accept) if upgrades else None
-        runner = Runner(self._endpoint, self._config.bounds, context, None if sockets is None else sockets.upgrade)
+        sockets = WebSockets(upgrades, endpoint.gate, endpoint.health, endpoint.refusals, accept) if upgrades else None
+        upgrade = None if sockets is None else sockets.upgrade
+        runner = Runner(self._endpoint, self._config.bounds, self._endpoint.refusals, context, upgrade)
         listeners = await listen(host, parts.port, target)
         async with trio.open_nursery() as nursery:
             await nursery.start(self._endpoint.run, accept)

@@ -11,8 +11,10 @@ import trio
 from trioxport._bucket import Rate, TokenBucket
 from trioxport.transports.http.server._asgi import Exchange, Refusal
 
-MOST: Final = 10_000
+MAX_CLIENTS: Final = 10_000
 """Clients of which it is remembered how often they asked; beyond it the one that did not for longest is forgotten."""
+TOLERANCE: Final = 1e-6
+"""The part of a token that may be missing: a rounding error."""
 
 
 class Rates:
@@ -27,14 +29,29 @@ class Rates:
         self._buckets: OrderedDict[tuple[bool, str], TokenBucket] = OrderedDict()
 
     def take(self, exchange: Exchange) -> None:
-        """Count a request. Raises ``Refusal`` if it is one too many."""
-        if exchange.principal is not None:
-            client = True, exchange.principal
-        else:
-            client = False, (exchange.peer or "").rpartition(":")[0]
+        """Count a request of the principal, or else of the address. Raises ``Refusal`` if it is one too many."""
+        if wait := self._bucket(*exchange.client).take(trio.current_time()):
+            raise _too_many(wait)
+
+    def check_address(self, exchange: Exchange) -> None:
+        """Raise ``Refusal`` if the address has no request left: then its token is not looked at."""
+        bucket = self._buckets.get((False, exchange.address))
+        now = trio.current_time()
+        if bucket is not None and (missing := 1 - bucket.tokens(now)) > TOLERANCE:
+            raise _too_many(missing * self._rate.interval)
+
+    def charge_address(self, exchange: Exchange) -> None:
+        """Count a request without a good token."""
+        self._bucket(False, exchange.address).take(trio.current_time())
+
+    def _bucket(self, is_principal: bool, name: str) -> TokenBucket:
+        client = is_principal, name
         bucket = self._buckets.setdefault(client, TokenBucket(self._rate))
         self._buckets.move_to_end(client)
-        if len(self._buckets) > MOST:
+        if len(self._buckets) > MAX_CLIENTS:
             self._buckets.popitem(last=False)
-        if wait := bucket.take(trio.current_time()):
-            raise Refusal(429, "Too many requests", fields=[(b"retry-after", b"%d" % math.ceil(wait))])
+        return bucket
+
+
+def _too_many(wait: float) -> Refusal:
+    return Refusal(429, "Too many requests", fields=[(b"retry-after", b"%d" % math.ceil(wait))])

@@ -16,6 +16,8 @@ from typing import Any, Final, TypeAlias
 import h11
 import trio
 
+from trioxport.transports._sockets import bracketed
+from trioxport.transports.http.server._access_log import Refusals
 from trioxport.transports.http.server._asgi import Application
 from trioxport.transports.http.server._cycle import READ, ConnectionOver, Cycle, Stream, scope_of
 from trioxport.transports.http.server.bounds import Bounds
@@ -44,7 +46,8 @@ class Runner:
     Args:
         app: What answers.
         bounds: What clients are held to.
-        context: For TLS, or None.
+        refusals: What counts connections and requests that do not reach ``app``.
+        context: Gives the context for each connection over TLS; None for plain ones.
         upgrade: Takes requests for a WebSocket over; None answers them as if they were not.
 
     Attributes:
@@ -52,12 +55,18 @@ class Runner:
     """
 
     def __init__(
-        self, app: Application, bounds: Bounds, context: ssl.SSLContext | None = None, upgrade: Upgrade | None = None
+        self,
+        app: Application,
+        bounds: Bounds,
+        refusals: Refusals,
+        context: Callable[[], ssl.SSLContext] | None = None,
+        upgrade: Upgrade | None = None,
     ) -> None:
         self.app = app
         self.bounds = bounds
         self.keeps_alive = True
         self.draining = False
+        self._refusals = refusals
         self._context = context
         self._upgrade = upgrade
         self._waiting: set[trio.CancelScope] = set()
@@ -87,14 +96,13 @@ class Runner:
         stream: Stream = wire
         tls = None
         if self._context is not None:
-            secure = trio.SSLStream(wire, self._context, server_side=True, https_compatible=True)
-            with trio.move_on_after(self.bounds.head_timeout) as shaking:
-                await secure.do_handshake()
-            if shaking.cancelled_caught:
+            secure = trio.SSLStream(wire, self._context(), server_side=True, https_compatible=True)
+            if not await self._shake_hands(wire, secure):
                 return
             stream, tls = secure, _TLS.get(secure.version(), 0)
         quiet = False
         if self._count > self.bounds.connections:
+            self._refusals.note(503, _peer(wire), f"there are {self.bounds.connections} connections already")
             with trio.move_on_after(LINGER):
                 await stream.send_all(REFUSED)
         else:
@@ -104,6 +112,19 @@ class Runner:
                 await stream.aclose()  # says goodbye, and closes the wire
             elif not quiet:
                 await _linger(wire)
+
+    async def _shake_hands(self, wire: trio.SocketStream, secure: trio.SSLStream[trio.SocketStream]) -> bool:
+        """Do the TLS handshake; whether it succeeded."""
+        reason = "it took too long"
+        with trio.move_on_after(self.bounds.head_timeout):
+            try:
+                await secure.do_handshake()
+            except trio.BrokenResourceError as error:
+                reason = str(error.__cause__ or error)
+            else:
+                return True
+        self._refusals.note_tls_failure(_peer(wire), reason)
+        return False
 
     async def _serve_requests(self, stream: Stream, names: tuple[Any, Any], tls: int | None) -> bool:
         """Serve one after another; whether it ended because nobody asked for more, with nothing on its way."""
@@ -189,6 +210,7 @@ class Runner:
         """Answer what is no request, and is not answered by the application."""
         if connection.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
+        self._refusals.note(status, None, "the request is no HTTP that is taken here, or did not arrive in time")
         response = h11.Response(status_code=status, headers=[("connection", "close"), ("content-length", "0")])
         data = (connection.send(response) or b"") + (connection.send(h11.EndOfMessage()) or b"")
         with trio.move_on_after(LINGER):
@@ -205,6 +227,11 @@ def _names(wire: trio.SocketStream) -> tuple[Any, Any]:
         return wire.socket.getpeername()[:2], wire.socket.getsockname()[:2]
     except OSError:
         return None, None
+
+
+def _peer(wire: trio.SocketStream) -> str | None:
+    client, _ = _names(wire)
+    return client and f"{bracketed(client[0])}:{client[1]}"
 
 
 def _detect_dead_peers(wire: trio.SocketStream) -> None:

@@ -16,6 +16,7 @@ from trioxport.messages import ErrorResponse, Request, Response
 from trioxport.transports.http.server._answer import Answer
 from trioxport.transports.http.server._asgi import Exchange, Refusal
 from trioxport.transports.http.server._bodies import body_of, check_initialize, parse
+from trioxport.transports.http.server._body_budget import BodyBudget
 from trioxport.transports.http.server._checks import SESSION, accepts, check_content
 from trioxport.transports.http.server._coded import coding_of, plain
 from trioxport.transports.http.server._health import Health
@@ -55,10 +56,18 @@ class HttpSse:
         health: What refuses new requests while the server drains.
         keep_alive: Seconds of silence after which the stream gets a sign of life.
         limit: Bytes of a message.
+        bodies: The bound on unfinished bodies.
     """
 
     def __init__(
-        self, path: str, registry: SessionRegistry, watch: Watch, health: Health, keep_alive: float, limit: int
+        self,
+        path: str,
+        registry: SessionRegistry,
+        watch: Watch,
+        health: Health,
+        keep_alive: float,
+        limit: int,
+        bodies: BodyBudget,
     ) -> None:
         self._path = path.rstrip("/")
         self._registry = registry
@@ -66,6 +75,7 @@ class HttpSse:
         self._health = health
         self._keep_alive = keep_alive
         self._limit = limit
+        self._bodies = bodies
 
     async def answers(self, exchange: Exchange) -> bool:
         """Answer a request for one of the endpoints; whether it was for one. Raises ``Refusal``."""
@@ -103,7 +113,7 @@ class HttpSse:
         check_content(exchange)
         session_id = parse_qs(exchange.query.decode("latin-1")).get("session_id", [""])[0]
         session = self._registry.find(session_id, exchange.principal, SseSession)
-        payload = await body_of(exchange, self._limit)
+        payload = await body_of(exchange, self._limit, self._bodies)
         message = parse(payload)
         if isinstance(message, Request):
             self._health.admit()

@@ -11,6 +11,7 @@ import trio
 
 from trioxport.abc import Accept, Scope
 from trioxport.transports._sockets import peer_of
+from trioxport.transports.http.server._access_log import Refusals
 from trioxport.transports.http.server._asgi import Exchange, Message, Refusal
 from trioxport.transports.http.server._cycle import Stream, scope_of
 from trioxport.transports.http.server._gate import Gate
@@ -31,13 +32,15 @@ class WebSockets:
         options: How they are spoken.
         gate: Who gets in.
         health: What refuses new connections while the server drains.
+        refusals: What counts those that are refused.
         accept: What to do with those who did.
     """
 
-    def __init__(self, options: Upgrades, gate: Gate, health: Health, accept: Accept) -> None:
+    def __init__(self, options: Upgrades, gate: Gate, health: Health, refusals: Refusals, accept: Accept) -> None:
         self._heartbeat = Heartbeat(options.ping_interval, options.ping_timeout)
         self._gate = gate
         self._health = health
+        self._refusals = refusals
         self._accept = accept
         self._engine = engine_of(options.engine)
         self._open: set[trio.CancelScope] = set()
@@ -67,6 +70,8 @@ class WebSockets:
         knock = with_token(await answer_request(spoken, list(request.headers), request.target, early))
         exchange = Exchange(scope_of(request, None, None, None if secure is None else _SECURE), _nothing, _no_answer)
         exchange.peer = scope.info.peer
+        self._gate.identify(exchange)
+        scope.info.peer = exchange.peer
         exchange.headers.update({name: knock.headers[name] for name in ("authorization",) if name in knock.headers})
         await self._check(exchange, knock)
         scope.info.principal = exchange.principal
@@ -84,6 +89,7 @@ class WebSockets:
                 raise Refusal(404, "There is nothing at this path")
             self._health.admit()
         except Refusal as refusal:
+            self._refusals.note(refusal.status, exchange.peer, refusal.detail or refusal.error.message)
             await knock.turn_away(refusal.status, refusal.error.message, refusal.fields)
 
 

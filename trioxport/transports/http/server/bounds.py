@@ -16,6 +16,8 @@ class Bounds:
         idle_timeout: Seconds that a connection may wait for its next request.
         write_timeout: Seconds that a client may take to make room for what is written to it.
         connections: How many there may be; one more is answered with 503.
+        unfinished_bodies: Bytes of request bodies that may have arrived in part, on all connections together; a request
+            that needs more is answered with 503.
     """
 
     head: int = 16 * 1024
@@ -24,3 +26,4 @@ class Bounds:
     idle_timeout: float = 75.0
     write_timeout: float = 30.0
     connections: int = 4096
+    unfinished_bodies: int = 256 * 1024 * 1024

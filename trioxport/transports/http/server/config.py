@@ -20,6 +20,7 @@ from trioxport.errors import UsageError
 from trioxport.transports.http.server._asgi import Application
 from trioxport.transports.http.server.bounds import Bounds
 from trioxport.transports.http.server.events import EventStore
+from trioxport.transports.http.server.proxies import TrustedProxies
 from trioxport.transports.websocket._seam import DEFAULT_ENGINE, EngineName
 
 _positive: Any = attrs.validators.gt(0)
@@ -90,6 +91,10 @@ class Upgrades:
     )
 
 
+def _trusted(given: TrustedProxies | Sequence[str] | None) -> TrustedProxies | None:
+    return given if given is None or isinstance(given, TrustedProxies) else TrustedProxies(given)
+
+
 @attrs.frozen
 class HttpServer:
     """An MCP endpoint to serve. Plain ``http`` beyond loopback needs ``allow_plaintext``.
@@ -117,6 +122,9 @@ class HttpServer:
             more than ``True``. Only where this library runs the server: a surrounding ASGI application has its own.
         fallback: An ASGI application that answers requests for all other paths, such as a Starlette application. It
             gets them after the check of Host; origins, tokens and rates are its own matter.
+        trusted_proxies: Reverse proxies, by address or network, whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` say
+            who the client is: for rates, ``connection.info.peer`` and logs. :class:`TrustedProxies` for RFC 7239.
+        access_log: Whether each request is logged on ``trioxport.access``.
         keep_alive: Seconds of silence after which an answer becomes a stream, and a stream gets a sign of life.
         bounds: What clients are held to: how slow, how large, how many.
     """
@@ -136,6 +144,8 @@ class HttpServer:
     sse: str | None = attrs.field(default=None, kw_only=True)
     websocket: bool | Upgrades = attrs.field(default=False, kw_only=True)
     fallback: Application | None = attrs.field(default=None, repr=False, kw_only=True)
+    trusted_proxies: TrustedProxies | None = attrs.field(default=None, converter=_trusted, kw_only=True)
+    access_log: bool = attrs.field(default=False, kw_only=True)
     keep_alive: float = attrs.field(default=15.0, validator=_positive, kw_only=True)
     bounds: Bounds = attrs.field(factory=Bounds, kw_only=True)
 
