@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from itertools import pairwise
 from random import Random
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import attrs
 import pytest
@@ -64,6 +64,11 @@ def unreachable(retry_after: float | None = None) -> TransportError:
     return ServerUnreachable("nobody there", retry_after=retry_after)
 
 
+def first_id(message: Message) -> Any:
+    """The application's id of a request that a layer may have sent again."""
+    return message.metadata.get("first_id", getattr(message, "id", None))
+
+
 @attrs.frozen
 class Refusing:
     """A layer that refuses what its script says, by the id and the number of the attempt."""
@@ -83,7 +88,7 @@ class _Refusing(SendChannel[Message]):
 
     async def send(self, value: Message) -> None:
         await trio.lowlevel.checkpoint()
-        error = self._errors.get((getattr(value, "id", None), value.metadata.get("attempt", 1)))
+        error = self._errors.get((first_id(value), value.metadata.get("attempt", 1)))
         if error is not None:
             raise error
         await self._inner.send(value)
@@ -181,8 +186,8 @@ def test_attempts_are_made_when_they_should_and_end_as_they_should(
     async def play(far: FarEnd, started: float) -> None:
         while True:
             request = await far.request()
-            times[request.id].append(trio.current_time() - started)
-            step = plan[int(request.id)][1][request.metadata.get("attempt", 1) - 1]
+            times[first_id(request)].append(trio.current_time() - started)
+            step = plan[int(first_id(request))][1][request.metadata.get("attempt", 1) - 1]
             if step.how == "answered":
                 far.answer(request)
             else:
@@ -257,7 +262,7 @@ def test_which_methods_only_read(method: str, reads: bool) -> None:
     assert not is_safe_to_repeat(Undelivered.of(request, UsageError("wrong")))
 
 
-async def test_a_message_sent_again_keeps_its_id_and_says_which_attempt_it_is(autojump_clock: MockClock) -> None:
+async def test_a_request_sent_again_has_a_new_id_and_says_which_attempt_it_is(autojump_clock: MockClock) -> None:
     async with far_end(retry()) as ((tx, rx), far), trio.open_nursery() as nursery:
         await tx.send(Request("a", "tools/call", {"x": 1}, metadata={"headers": {"k": "v"}}))
         first = await far.request()
@@ -265,8 +270,9 @@ async def test_a_message_sent_again_keeps_its_id_and_says_which_attempt_it_is(au
         far.refuse(first, unreachable())
         nursery.start_soon(rx.receive)
         second = await far.request()
-        assert second == first
+        assert second == attrs.evolve(first, id=second.id) and second.id != "a"
         assert second.metadata["attempt"] == 2 and second.metadata["headers"] == {"k": "v"}
+        assert second.metadata["first_id"] == "a"
         far.answer(second)
 
 
@@ -379,19 +385,23 @@ class TestCancelling:
                 await rx.receive()
 
 
-async def test_an_earlier_attempt_that_is_answered_after_all_ends_the_later_one(autojump_clock: MockClock) -> None:
-    async with far_end(retry(), room=0) as ((tx, rx), far), trio.open_nursery() as nursery:
-        nursery.start_soon(tx.send, Request(1, "ping"))
+@pytest.mark.parametrize("pause", [0.5, 5.0], ids=["before it is sent", "while it waits for room"])
+async def test_the_answer_to_an_earlier_attempt_is_not_that_of_the_later_one(
+    pause: float, autojump_clock: MockClock
+) -> None:
+    async with far_end(retry(), room=0) as (connection, far), trio.open_nursery() as nursery:
+        nursery.start_soon(connection.tx.send, Request(1, "ping"))
         far.refuse(await far.request(), RequestTimeout("late"))
-        with trio.move_on_after(5):
-            await rx.receive()  # meanwhile the second attempt waits for room
+        with trio.move_on_after(pause):
+            await connection.rx.receive()
         far.say(Response(1, "after all"))
-        assert await rx.receive() == Response(1, "after all")
-        await wait_all_tasks_blocked()
-        assert far.nothing_sent()
-        far.lose()
-        with pytest.raises(ConnectionLost):
-            await rx.receive()
+        nursery.start_soon(far_answers, far)
+        assert await connection.rx.receive() == Response(1, "the second")
+        assert connection.statistics().discarded == {"ProtocolViolation": 1}
+
+
+async def far_answers(far: FarEnd) -> None:
+    far.answer(await far.request(), "the second")
 
 
 class TestEnds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import Context, copy_context
 from copy import copy
 from random import Random
 from typing import Any, Protocol
@@ -15,7 +16,8 @@ from trioxport.messages import Message, Request, Undelivered
 _READ_ONLY = frozenset({"ping", "server/discover", "completion/complete"})
 _READING = ("/list", "/read", "/get")
 _ATTEMPTS = "trioxport.attempts"
-"""The key under which a message that is sent again carries its attempts; what comes back undelivered still has it."""
+"""The key under which a message that is sent again carries its attempts: what comes back undelivered still has them,
+also where it has no id to know it by."""
 
 
 def is_read_only(message: Message) -> bool:
@@ -51,11 +53,13 @@ class Attempts:
     Args:
         message: The message, as the application sent it.
         started: When that was.
+        context: The context that it was sent in.
         causes: Why the attempts failed, one for each that did.
     """
 
     message: Message
     started: float
+    context: Context = attrs.Factory(copy_context)
     causes: list[TransportError] = attrs.Factory(list[TransportError])
     _may_have_arrived: bool = False
 
@@ -72,7 +76,9 @@ class Attempts:
 
     def again(self) -> Message:
         """The message for the next attempt, whose number is in its metadata."""
-        metadata: dict[str, Any] = {**self.message.metadata, "attempt": len(self.causes) + 1, _ATTEMPTS: self}
+        metadata: dict[str, Any] = {**self.message.metadata, "attempt": len(self.causes) + 1}
+        if not isinstance(self.message, Request):
+            metadata[_ATTEMPTS] = self
         return attrs.evolve(self.message, metadata=metadata)
 
     @classmethod

@@ -24,7 +24,6 @@ from trioxport.messages import (
     Notification,
     Params,
     Request,
-    RequestId,
     Response,
     Undelivered,
 )
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
 _W3C: Final = frozenset({"traceparent", "tracestate", "baggage"})
-REMEMBERED: Final = 256
-"""Requests that came back undelivered whose callers' context is kept, in case a layer sends them again."""
 
 
 @attrs.frozen
@@ -55,7 +52,8 @@ class Tracing:
     has a :class:`~trioxport.layers.tracing.Within` in ``metadata["within"]``; :mod:`trioxport.peer` runs its handlers
     in that context.
 
-    Below ``Retry`` each attempt has a span of its own, with ``trioxport.attempt`` and with the parent of the first one.
+    Below ``Retry`` each attempt has a span of its own, with ``trioxport.attempt`` and with the parent of the first one:
+    a layer that sends again does so in the context that the first attempt was sent in.
     A message whose ``_meta`` has a ``traceparent`` already continues that trace.
 
     Args:
@@ -138,20 +136,19 @@ class _Spans:
         network = names.network_of(scope)
         self._to_them: dict[str, AttributeValue] = {**network, **names.server_of(scope)}
         self._from_them: dict[str, AttributeValue] = {**network, **names.client_of(scope)}
-        self._parents: dict[RequestId, Context] = {}
 
     def sending(self, message: Request | Notification) -> tuple[Request | Notification, Operation | None]:
         if not self._notifications and type(message) is Notification:
             return message, None
         meta = meta_of(message.params)
         attempt = None if message.metadata is NOTHING else message.metadata.get("attempt")
-        parent = self._extracted(meta) or self._parent_before(message, attempt) or self._current()
+        parent = self._extracted(meta) or self._current()
         name, attributes = self._described(message, meta, self._to_them)
         if attempt is not None:
             attributes[names.ATTEMPT] = attempt
         span = self._start(name, parent, self._client_kind, attributes)
         carrying = _carrying(message, meta, self._injected(span, parent))
-        return carrying, _SentSpan(message, span, self, parent) if span.is_recording() else None
+        return carrying, _SentSpan(message, span, self) if span.is_recording() else None
 
     def received(self, message: Request | Notification) -> tuple[Request | Notification, Operation | None]:
         if not self._notifications and type(message) is Notification:
@@ -170,22 +167,11 @@ class _Spans:
     def lost(self, error: TransportError) -> None:
         """Each request tells of it itself."""
 
-    def remember(self, request_id: RequestId, parent: Context) -> None:
-        """Keep the caller's context of a request that was not delivered: it may be sent again, by another task."""
-        self._parents[request_id] = parent
-        if len(self._parents) > REMEMBERED:
-            del self._parents[next(iter(self._parents))]
-
     def learned(self, answer: Response) -> dict[str, AttributeValue]:
         """What is known of the connection only once ``initialize`` is answered."""
         version = members_of(answer.result).get("protocolVersion")
         found = {names.SESSION: self._info.session_id, names.PROTOCOL_VERSION: version}
         return {name: value for name, value in found.items() if isinstance(value, str)}
-
-    def _parent_before(self, message: Request | Notification, attempt: int | None) -> Context | None:
-        if attempt is None or not isinstance(message, Request):
-            return None
-        return self._parents.pop(message.id, None)
 
     def _injected(self, span: Span, parent: Context) -> dict[str, str]:
         """What carries the context of ``span``."""
@@ -262,19 +248,16 @@ class _Span:
 class _SentSpan(_Span):
     """The operation of something sent."""
 
-    __slots__ = ("_parent", "_spans")
+    __slots__ = ("_spans",)
 
-    def __init__(self, message: Request | Notification, span: Span, spans: _Spans, parent: Context) -> None:
+    def __init__(self, message: Request | Notification, span: Span, spans: _Spans) -> None:
         super().__init__(message.method, span)
         self.original = message if type(message) is Request else None
         self._spans = spans
-        self._parent = parent
 
     def end(self, failure: Failure | None, answer: Incoming | None) -> None:
-        if isinstance(answer, Undelivered) and answer.id is not None:
-            self._spans.remember(answer.id, self._parent)
-            if "attempt" in answer.metadata:  # a layer below this one tried as often
-                self._span.set_attribute(names.ATTEMPT, answer.metadata["attempt"])
+        if isinstance(answer, Undelivered) and "attempt" in answer.metadata:  # a layer below this one tried as often
+            self._span.set_attribute(names.ATTEMPT, answer.metadata["attempt"])
         elif self.method == "initialize" and isinstance(answer, Response):
             self._span.set_attributes(self._spans.learned(answer))
         super().end(failure, answer)

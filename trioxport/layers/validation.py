@@ -11,10 +11,9 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._rpc import INVALID_PARAMS, META, meta_of
+from trioxport._rpc import INVALID_PARAMS, META, cancelled_id, meta_of
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import ProtocolViolation, TransportError, UsageError
-from trioxport.layers._requests import cancelled_id
 from trioxport.layers._schema import Fault, RevisionSchema, Schema
 from trioxport.messages import (
     NOTHING,
