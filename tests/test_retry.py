@@ -338,6 +338,24 @@ async def test_what_is_no_request_is_sent_again_a_limited_number_of_times(
     assert isinstance(told, Undelivered) and told.id is None and told.original is message
 
 
+async def test_each_of_two_counts_its_own_attempts_to_send_a_notification(autojump_clock: MockClock) -> None:
+    note = Notification("notifications/roots/list_changed")
+    async with far_end(retry(3), retry(2)) as ((tx, rx), far), trio.open_nursery() as nursery:
+        await tx.send(note)
+        sent: list[Message] = []
+
+        async def refuse() -> None:
+            while True:
+                sent.append(await far.sent())
+                far.refuse(sent[-1], unreachable())
+
+        nursery.start_soon(refuse)
+        told = await rx.receive()
+        nursery.cancel_scope.cancel()
+    assert sent == [note] * 6
+    assert isinstance(told, Undelivered) and told.original is note and told.metadata["attempt"] == 3
+
+
 class TestCancelling:
     async def test_a_request_that_waits_settles_by_it_and_nobody_is_told(self, autojump_clock: MockClock) -> None:
         async with far_end(retry()) as ((tx, rx), far):

@@ -34,7 +34,7 @@ from trioxport import (
 )
 from trioxport.abc import FrameChannels, Layer, MessageChannels, Scope
 from trioxport.frames import Frame
-from trioxport.layers import Retry, Tracing
+from trioxport.layers import CircuitBreaker, Retry, Tracing
 from trioxport.peer import IncomingRequest, JSONRPCError, open_peer
 from trioxport.testing import Faults, check_layer
 from trioxport.transports.memory import MemorySwitch
@@ -504,6 +504,19 @@ async def test_each_attempt_has_a_span_with_the_same_parent(autojump_clock: trio
         await connection.tx.send(Request(1, "work"))
         await connection.rx.receive()
     assert {fact["parent"] for fact in recorder.facts} == {outer.one("work")["span"]}
+
+
+async def test_an_attempt_after_a_refused_one_has_the_same_parent(autojump_clock: trio.testing.MockClock) -> None:
+    recorder = Recorder()
+    layers: list[Layer] = [Retry(4), Tracing(recorder.provider), CircuitBreaker(1, 5.0)]
+    tracer = recorder.provider.get_tracer("application")
+    async with open_transport(refusing, layers=layers) as connection:
+        with tracer.start_as_current_span("agent"):
+            await connection.tx.send(Request(1, "work"))
+        await connection.rx.receive()
+    attempts = [fact for fact in recorder.facts if fact["name"] == "work"]
+    assert "CircuitOpen" in {fact["attributes"]["error.type"] for fact in attempts}
+    assert {fact["parent"] for fact in attempts} == {recorder.one("agent")["span"]}
 
 
 async def test_above_retry_a_span_tells_how_often_was_tried(autojump_clock: trio.testing.MockClock) -> None:

@@ -53,12 +53,14 @@ class Attempts:
     Args:
         message: The message, as the application sent it.
         started: When that was.
+        owner: What makes them: there may be several layers that do.
         context: The context that it was sent in.
         causes: Why the attempts failed, one for each that did.
     """
 
     message: Message
     started: float
+    owner: object
     context: Context = attrs.Factory(copy_context)
     causes: list[TransportError] = attrs.Factory(list[TransportError])
     _may_have_arrived: bool = False
@@ -82,10 +84,10 @@ class Attempts:
         return attrs.evolve(self.message, metadata=metadata)
 
     @classmethod
-    def of(cls, message: Message) -> Attempts | None:
-        """The attempts of which ``message`` is the latest, unless it is the first."""
+    def of(cls, message: Message, owner: object) -> Attempts | None:
+        """The attempts of ``owner`` of which ``message`` is the latest, unless it is the first."""
         found = message.metadata.get(_ATTEMPTS)
-        return found if isinstance(found, Attempts) else None
+        return found if isinstance(found, Attempts) and found.owner is owner else None
 
     def outcome(self) -> Outcome:
         """Whether any of the attempts can have arrived."""

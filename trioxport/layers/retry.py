@@ -105,10 +105,13 @@ class _Retries:
         self._inner = inner
         self._receiving: set[trio.CancelScope] = set()
 
+    def first_attempt(self, message: Message) -> Attempts:
+        return Attempts(message, trio.current_time(), self)
+
     def attempts_of(self, message: Message) -> Attempts | None:
         """The attempts to send ``message`` up to now; None if it is a request that is settled, or sent once more."""
         if not isinstance(message, Request):
-            return Attempts.of(message) or Attempts(message, trio.current_time())
+            return Attempts.of(message, self) or self.first_attempt(message)
         request_id = self.reissues.first_id(message.id)
         return None if request_id is None else self.sent.get(request_id)
 
@@ -282,7 +285,7 @@ class _RetryingSend(SendChannel[Message]):
         retries = self._retries
         if request.id in retries.sent:
             raise UsageError(f"a request with the id {request.id!r} is in flight already", hint="Give each its own id")
-        retries.sent[request.id] = Attempts(request, trio.current_time())
+        retries.sent[request.id] = retries.first_attempt(request)
         try:
             await self._send(request)
         except BaseException:
