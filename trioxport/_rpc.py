@@ -5,7 +5,7 @@ Specification 2026-07-28, basic/index, section Error Codes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
 from trioxport.messages import NOTHING, Incoming, Notification, Request, RequestId
@@ -55,6 +55,11 @@ class JSONRPCError(Exception):
 def members_of(value: object) -> Mapping[str, Any]:
     """The members of a JSON object; none of what should be one and is not."""
     return cast("dict[str, Any]", value) if isinstance(value, dict) else NOTHING
+
+
+def items_of(value: object) -> Sequence[Any]:
+    """The items of a JSON array; none of what should be one and is not."""
+    return cast("Sequence[Any]", value) if isinstance(value, list) else ()
 
 
 def meta_of(params: object) -> Mapping[str, Any]:
