@@ -48,7 +48,8 @@ class Tracing:
     ``error.type``, and ``trioxport.outcome`` where that is known. A notification has no answer: its span is as long as
     sending it takes, or shows only when it was received.
 
-    What is sent carries the context of its span in ``params._meta``, also if the span is not sampled. What is received
+    What is sent carries the context of its span in ``params._meta``, also if the span is not sampled. A server takes
+    the context of what it receives from there, or, if there is none, from the message's HTTP headers. What is received
     has a :class:`~trioxport.layers.tracing.Within` in ``metadata["within"]``; :mod:`trioxport.peer` runs its handlers
     in that context.
 
@@ -133,6 +134,7 @@ class _Spans:
         self._baggage = baggage.get_all
         self._notifications = layer.notifications
         self._info = scope.info
+        self._serving = scope.role == "server"
         network = names.network_of(scope)
         self._to_them: dict[str, AttributeValue] = {**network, **names.server_of(scope)}
         self._from_them: dict[str, AttributeValue] = {**network, **names.client_of(scope)}
@@ -154,7 +156,7 @@ class _Spans:
         if not self._notifications and type(message) is Notification:
             return message, None
         meta = meta_of(message.params)
-        parent = self._extracted(meta)
+        parent = self._extracted(meta) or self._extracted(self._headers(message))
         links = None if parent is None else self._ambient()
         name, attributes = self._described(message, meta, self._from_them)
         span = self._start(name, parent, self._server_kind, attributes, links)
@@ -185,11 +187,18 @@ class _Spans:
         self._propagator.inject(carried, context)  # pyright: ignore[reportArgumentType] # its default setter takes it
         return carried
 
-    def _extracted(self, meta: Mapping[str, Any]) -> Context | None:
+    def _headers(self, message: Request | Notification) -> Mapping[str, Any]:
+        """The HTTP headers that a client sent a message with: what is between the two may know those only."""
+        if not self._serving or message.metadata is NOTHING:
+            return NOTHING
+        headers: Mapping[str, Any] | None = message.metadata.get("headers")
+        return headers or NOTHING
+
+    def _extracted(self, carrier: Mapping[str, Any]) -> Context | None:
         """The context that came with a message. What is no text is no context: the peer may write anything."""
-        if meta is NOTHING:
+        if carrier is NOTHING:
             return None
-        carried = {field: value for field in self._fields if isinstance(value := meta.get(field), str)}
+        carried = {field: value for field in self._fields if isinstance(value := carrier.get(field), str)}
         return self._propagator.extract(carried) if carried else None
 
     def _ambient(self) -> list[Link] | None:
