@@ -10,10 +10,13 @@ from typing import Any, ClassVar, Literal
 
 import attrs
 import pytest
+import scripted_http
 import trio
 from far_end import FarEnd, far_end
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from raw_http import modern
+from scripted_http import Reply
 from trio.abc import SendChannel
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -600,3 +603,30 @@ def test_two_of_the_same_seed_pause_alike_and_one_of_another_does_not() -> None:
 
     assert pauses(1) == pauses(1) != pauses(2)
     assert all(before != after for before, after in pairwise(pauses(1)))
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_an_http_server_that_asks_for_a_pause_gets_it_as_the_least(status: int) -> None:
+    times: list[float] = []
+
+    async def script(reply: Reply) -> None:
+        times.append(trio.current_time())
+        if len(times) == 1:
+            await reply.status(status, b"busy", retry_after="1")
+        else:
+            await reply.result()
+
+    layers = [Retry(backoff=Backoff(base=0.001, cap=0.001))]
+    async with scripted_http.serving(script) as server, open_transport(server.url, layers=layers) as (tx, rx):
+        await tx.send(Request(1, "tools/call", modern("x")["params"]))
+        assert await rx.receive() == Response(1, {})
+    assert times[1] - times[0] >= 1
+
+
+async def test_a_pause_that_ends_after_the_deadline_is_not_waited_for(autojump_clock: MockClock) -> None:
+    async with far_end(retry(deadline=10.0)) as ((tx, rx), far):
+        await tx.send(Request(1, "tools/call"))
+        far.refuse(await far.request(), RateLimited("slow", retry_after=11.0))
+        told = await rx.receive()
+    assert isinstance(told, Undelivered) and told.cause.retry_after == 11.0
+    assert trio.current_time() < 1
