@@ -1,4 +1,4 @@
-"""Requests that are issued again, each time under a new id, and what the peer's messages say about them.
+"""Requests that are issued again, each time under a new id, and the peer's messages about them.
 
 A lost request is issued again as a new request with a new id (specification 2026-07-28, changelog, major change 9), and
 an id is used once as long as there is no answer (basic/index, section Requests). The application knows its own id only.

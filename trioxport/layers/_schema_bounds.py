@@ -1,4 +1,4 @@
-"""Bounds of a JSON schema that somebody else has written: what it refers to, and how much work it may ask for.
+"""Bounds of a JSON schema that comes from a peer: what it refers to, and how much work it may ask for.
 
 A short schema can ask for work without end, by subschemas that refer to each other several times each. So the
 subschemas that a validator may have to visit are counted before it is used, as if every reference was replaced by what
@@ -99,7 +99,7 @@ class _Count:
         self._known: dict[tuple[int, float], int | None] = {}
 
     def visits(self, schema: object, depth: float, nesting: int = 0) -> int:
-        """How many there are for a value of that depth, or one more than may be."""
+        """The number of them for a value of that depth, or one more than may be."""
         members = members_of(schema)
         if depth < 0 or (members is NOTHING and not isinstance(schema, bool)):
             return 0

@@ -1,4 +1,4 @@
-"""The schemas that a server gives its tools: what is wrong with the arguments of a call, or with its structured result.
+"""The schemas that a server gives its tools, for the arguments of calls and for their structured results.
 
 Specification 2026-07-28, server/tools, sections Tool and Output Schema.
 """
@@ -33,7 +33,7 @@ MAX_LISTED_BYTES: Final = 16 * 1024 * 1024
 """Of one server: beyond these, a tool's schema cannot be used, and further tools are not checked."""
 
 MAX_PRINCIPALS: Final = 64
-"""Targets and principals whose tools are remembered; of others, those that were called longest ago are forgotten."""
+"""Targets and principals whose tools are remembered: those that were used last."""
 
 MAX_BACKTRACKS: Final = 100_000
 """Steps back that a pattern may take on one text."""
@@ -79,13 +79,13 @@ class ToolSchemas:
             self._learn(members_of(tool))
 
     def fault_of_call(self, request: Request) -> Fault | None:
-        """What is wrong with the arguments of a ``tools/call``."""
+        """The fault of the arguments of a ``tools/call``, if there is one."""
         name = _name(request)
         fault = _fault(self._inputs, name, members_of(request.params).get("arguments", {}))
         return _within("params.arguments", fault)
 
     def fault_of_result(self, request: Request, result: object) -> Fault | None:
-        """What is wrong with the structured content of the result of a ``tools/call``, if that is its last."""
+        """The fault of the structured content that a ``tools/call`` has as its last result, if there is one."""
         members, name = members_of(result), _name(request)
         if name not in self._outputs or members.get("isError") is True or not _is_last(request, members):
             return None
@@ -133,7 +133,7 @@ class Tools:
         self._ours = ToolSchemas()
 
     def fault(self, message: Message, asked: Request | None, *, ours: bool) -> Fault | None:
-        """What is wrong with a call, or with the answer to one.
+        """The fault of a call, or of the answer to one, by the tool's schemas.
 
         Args:
             message: The call or the answer.

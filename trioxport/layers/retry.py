@@ -146,7 +146,7 @@ class _Retries:
         return self._forget(request_id)
 
     def received(self, message: Incoming) -> Incoming | None:
-        """What the application is to know of a message; None for nothing."""
+        """The message as the application is to know it; None for nothing."""
         if isinstance(message, Undelivered):
             return self.take(message)
         known = self.reissues.incoming(message) if self.reissues else message

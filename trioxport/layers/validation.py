@@ -123,7 +123,7 @@ class _Checks:
         return None if schema is None else schema.fault_of_call(message)
 
     def fault_by_tool(self, message: Message, asked: Request | None, *, received: bool) -> Fault | None:
-        """What is wrong with a message by the schemas of the tool that it is about."""
+        """The fault of a message by the schemas of the tool that it is about."""
         if self._tools is None:
             return None
         return self._tools.fault(message, asked, ours=received is isinstance(message, Request))

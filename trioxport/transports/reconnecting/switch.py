@@ -111,7 +111,7 @@ class Switch:
     # What the channels do.
 
     def received(self, frame: Frame, link: Link) -> Frame | None:
-        """What arrived on a link, as the application knows it; only an error says nothing about its peer."""
+        """A frame that arrived on a link, by the application's ids; only an error says nothing about the peer."""
         if frame.error is None:
             link.heard = True
             message = message_of(frame, self.scope)
@@ -140,7 +140,7 @@ class Switch:
         return Frame(b"", original, error=frame.error or DecodeError("the answer cannot be read"))
 
     def sending(self, frame: Frame) -> Frame:
-        """What is about to be sent, as the peer knows it."""
+        """A frame that is about to be sent, by the ids that the peer knows."""
         message = frame.message
         if isinstance(message, Request | Notification) and message.method in self._watched:
             self.handshake.sending(frame)
@@ -152,7 +152,7 @@ class Switch:
         return frame if outgoing is message else encoded(outgoing, self.scope, frame.headers)
 
     def sent(self, message: Message | None) -> None:
-        """Look at what was accepted, and is no request."""
+        """Note a message that was accepted, and is no request."""
         self.asked.sent(message)
         if self.reissues and message is not None and (cancelled := cancelled_id(message)) is not None:
             self.reissues.settle(cancelled)
