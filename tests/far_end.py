@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -48,8 +48,8 @@ class FarEnd:
         assert isinstance(message, Request)
         return message
 
-    def say(self, message: Message) -> None:
-        self._incoming.send_nowait(Frame(JSON.encode(message)))
+    def say(self, message: Message, headers: Mapping[str, str] | None = None) -> None:
+        self._incoming.send_nowait(Frame(JSON.encode(message), headers=headers))
 
     def say_raw(self, payload: bytes) -> None:
         self._incoming.send_nowait(Frame(payload))

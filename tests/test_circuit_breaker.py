@@ -247,11 +247,30 @@ async def test_a_subscription_that_its_server_ends_is_no_probe_any_more(autojump
     assert breaker.state == "half-open"
 
 
-async def test_errors_of_the_application_are_answers() -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(ErrorResponse(1, code, "no") for code in (-32700, -32600, -32601, -32602, -32603, -32002, 5)),
+        Response(1, {"content": [], "isError": True}),
+    ],
+    ids=lambda answer: str(getattr(answer, "code", "tool error")),
+)
+async def test_errors_of_the_application_are_answers(answer: ErrorResponse | Response) -> None:
+    breaker = CircuitBreaker(1, failure_rate=FailureRate(0.1, minimum=1))
+    async with far_end(breaker) as ((tx, rx), far):
+        await tx.send(Request(1, "tools/call"))
+        await far.request()
+        far.say(answer)
+        await rx.receive()
+        assert breaker.state == "closed"
+
+
+@pytest.mark.parametrize("error", [RateLimited("busy", retry_after=5), HTTPStatusError("no", status=404)])
+async def test_refusals_of_a_server_that_works_do_not_count(error: TransportError) -> None:
     breaker = CircuitBreaker(1)
     async with far_end(breaker) as ((tx, rx), far):
         await tx.send(Request(1, "tools/call"))
-        far.say(ErrorResponse((await far.request()).id, -32603, "it failed"))
+        far.refuse(await far.request(), error)
         await rx.receive()
         assert breaker.state == "closed"
 

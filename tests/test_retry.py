@@ -6,14 +6,17 @@ import math
 from collections.abc import Mapping
 from itertools import pairwise
 from random import Random
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import attrs
 import pytest
+import scripted_http
 import trio
 from far_end import FarEnd, far_end
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from raw_http import modern
+from scripted_http import Reply
 from trio.abc import SendChannel
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -64,6 +67,11 @@ def unreachable(retry_after: float | None = None) -> TransportError:
     return ServerUnreachable("nobody there", retry_after=retry_after)
 
 
+def first_id(message: Message) -> Any:
+    """The application's id of a request that a layer may have sent again."""
+    return message.metadata.get("first_id", getattr(message, "id", None))
+
+
 @attrs.frozen
 class Refusing:
     """A layer that refuses what its script says, by the id and the number of the attempt."""
@@ -83,7 +91,7 @@ class _Refusing(SendChannel[Message]):
 
     async def send(self, value: Message) -> None:
         await trio.lowlevel.checkpoint()
-        error = self._errors.get((getattr(value, "id", None), value.metadata.get("attempt", 1)))
+        error = self._errors.get((first_id(value), value.metadata.get("attempt", 1)))
         if error is not None:
             raise error
         await self._inner.send(value)
@@ -181,8 +189,8 @@ def test_attempts_are_made_when_they_should_and_end_as_they_should(
     async def play(far: FarEnd, started: float) -> None:
         while True:
             request = await far.request()
-            times[request.id].append(trio.current_time() - started)
-            step = plan[int(request.id)][1][request.metadata.get("attempt", 1) - 1]
+            times[first_id(request)].append(trio.current_time() - started)
+            step = plan[int(first_id(request))][1][request.metadata.get("attempt", 1) - 1]
             if step.how == "answered":
                 far.answer(request)
             else:
@@ -257,7 +265,7 @@ def test_which_methods_only_read(method: str, reads: bool) -> None:
     assert not is_safe_to_repeat(Undelivered.of(request, UsageError("wrong")))
 
 
-async def test_a_message_sent_again_keeps_its_id_and_says_which_attempt_it_is(autojump_clock: MockClock) -> None:
+async def test_a_request_sent_again_has_a_new_id_and_says_which_attempt_it_is(autojump_clock: MockClock) -> None:
     async with far_end(retry()) as ((tx, rx), far), trio.open_nursery() as nursery:
         await tx.send(Request("a", "tools/call", {"x": 1}, metadata={"headers": {"k": "v"}}))
         first = await far.request()
@@ -265,8 +273,9 @@ async def test_a_message_sent_again_keeps_its_id_and_says_which_attempt_it_is(au
         far.refuse(first, unreachable())
         nursery.start_soon(rx.receive)
         second = await far.request()
-        assert second == first
+        assert second == attrs.evolve(first, id=second.id) and second.id != "a"
         assert second.metadata["attempt"] == 2 and second.metadata["headers"] == {"k": "v"}
+        assert second.metadata["first_id"] == "a"
         far.answer(second)
 
 
@@ -332,6 +341,24 @@ async def test_what_is_no_request_is_sent_again_a_limited_number_of_times(
     assert isinstance(told, Undelivered) and told.id is None and told.original is message
 
 
+async def test_each_of_two_counts_its_own_attempts_to_send_a_notification(autojump_clock: MockClock) -> None:
+    note = Notification("notifications/roots/list_changed")
+    async with far_end(retry(3), retry(2)) as ((tx, rx), far), trio.open_nursery() as nursery:
+        await tx.send(note)
+        sent: list[Message] = []
+
+        async def refuse() -> None:
+            while True:
+                sent.append(await far.sent())
+                far.refuse(sent[-1], unreachable())
+
+        nursery.start_soon(refuse)
+        told = await rx.receive()
+        nursery.cancel_scope.cancel()
+    assert sent == [note] * 6
+    assert isinstance(told, Undelivered) and told.original is note and told.metadata["attempt"] == 3
+
+
 class TestCancelling:
     async def test_a_request_that_waits_settles_by_it_and_nobody_is_told(self, autojump_clock: MockClock) -> None:
         async with far_end(retry()) as ((tx, rx), far):
@@ -379,19 +406,23 @@ class TestCancelling:
                 await rx.receive()
 
 
-async def test_an_earlier_attempt_that_is_answered_after_all_ends_the_later_one(autojump_clock: MockClock) -> None:
-    async with far_end(retry(), room=0) as ((tx, rx), far), trio.open_nursery() as nursery:
-        nursery.start_soon(tx.send, Request(1, "ping"))
+@pytest.mark.parametrize("pause", [0.5, 5.0], ids=["before it is sent", "while it waits for room"])
+async def test_the_answer_to_an_earlier_attempt_is_not_that_of_the_later_one(
+    pause: float, autojump_clock: MockClock
+) -> None:
+    async with far_end(retry(), room=0) as (connection, far), trio.open_nursery() as nursery:
+        nursery.start_soon(connection.tx.send, Request(1, "ping"))
         far.refuse(await far.request(), RequestTimeout("late"))
-        with trio.move_on_after(5):
-            await rx.receive()  # meanwhile the second attempt waits for room
+        with trio.move_on_after(pause):
+            await connection.rx.receive()
         far.say(Response(1, "after all"))
-        assert await rx.receive() == Response(1, "after all")
-        await wait_all_tasks_blocked()
-        assert far.nothing_sent()
-        far.lose()
-        with pytest.raises(ConnectionLost):
-            await rx.receive()
+        nursery.start_soon(far_answers, far)
+        assert await connection.rx.receive() == Response(1, "the second")
+        assert connection.statistics().discarded == {"ProtocolViolation": 1}
+
+
+async def far_answers(far: FarEnd) -> None:
+    far.answer(await far.request(), "the second")
 
 
 class TestEnds:
@@ -572,3 +603,30 @@ def test_two_of_the_same_seed_pause_alike_and_one_of_another_does_not() -> None:
 
     assert pauses(1) == pauses(1) != pauses(2)
     assert all(before != after for before, after in pairwise(pauses(1)))
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_an_http_server_that_asks_for_a_pause_gets_it_as_the_least(status: int) -> None:
+    times: list[float] = []
+
+    async def script(reply: Reply) -> None:
+        times.append(trio.current_time())
+        if len(times) == 1:
+            await reply.status(status, b"busy", retry_after="1")
+        else:
+            await reply.result()
+
+    layers = [Retry(backoff=Backoff(base=0.001, cap=0.001))]
+    async with scripted_http.serving(script) as server, open_transport(server.url, layers=layers) as (tx, rx):
+        await tx.send(Request(1, "tools/call", modern("x")["params"]))
+        assert await rx.receive() == Response(1, {})
+    assert times[1] - times[0] >= 1
+
+
+async def test_a_pause_that_ends_after_the_deadline_is_not_waited_for(autojump_clock: MockClock) -> None:
+    async with far_end(retry(deadline=10.0)) as ((tx, rx), far):
+        await tx.send(Request(1, "tools/call"))
+        far.refuse(await far.request(), RateLimited("slow", retry_after=11.0))
+        told = await rx.receive()
+    assert isinstance(told, Undelivered) and told.cause.retry_after == 11.0
+    assert trio.current_time() < 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import attrs
 import pytest
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from opentelemetry import baggage, context
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, DEFAULT_ON
 from spans import Recorder
-from trio.abc import ReceiveChannel, SendChannel
+from trio.abc import ReceiveChannel
 
 from trioxport import (
     Connection,
@@ -34,7 +34,7 @@ from trioxport import (
 )
 from trioxport.abc import FrameChannels, Layer, MessageChannels, Scope
 from trioxport.frames import Frame
-from trioxport.layers import Retry, Tracing
+from trioxport.layers import CircuitBreaker, Retry, Tracing
 from trioxport.peer import IncomingRequest, JSONRPCError, open_peer
 from trioxport.testing import Faults, check_layer
 from trioxport.transports.memory import MemorySwitch
@@ -471,35 +471,6 @@ class TestNotifications:
         assert [fact["name"] for fact in sides.client.facts + sides.server.facts] == ["work", "work"]
 
 
-@attrs.frozen
-class SendAgain:
-    """A layer that sends a request again when it comes back undelivered, from another task."""
-
-    level: ClassVar[Literal["message"]] = "message"
-
-    def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:
-        return MessageChannels(channels.send, _Again(channels.receive, channels.send, scope))
-
-
-@attrs.frozen(eq=False)
-class _Again(ReceiveChannel[Incoming]):
-    inner: ReceiveChannel[Incoming]
-    tx: SendChannel[Message]
-    scope: Scope
-
-    async def receive(self) -> Incoming:
-        while True:
-            message = await self.inner.receive()
-            if not isinstance(message, Undelivered) or message.original.metadata.get("attempt") == 3:
-                return message
-            attempt = message.original.metadata.get("attempt", 1) + 1
-            again = attrs.evolve(message.original, metadata={"attempt": attempt})
-            self.scope.start_soon(self.tx.send, again)
-
-    async def aclose(self) -> None:
-        await self.inner.aclose()
-
-
 @asynccontextmanager
 async def refusing(scope: Scope) -> AsyncGenerator[FrameChannels]:
     to_wire, sent = trio.open_memory_channel[Frame](8)
@@ -514,10 +485,10 @@ async def refusing(scope: Scope) -> AsyncGenerator[FrameChannels]:
     yield FrameChannels(to_wire, received)
 
 
-async def test_each_attempt_has_a_span_with_the_same_parent() -> None:
+async def test_each_attempt_has_a_span_with_the_same_parent(autojump_clock: trio.testing.MockClock) -> None:
     recorder = Recorder()
     outer = Recorder()
-    layers: list[Layer] = [Tracing(outer.provider), SendAgain(), Tracing(recorder.provider)]
+    layers: list[Layer] = [Tracing(outer.provider), Retry(3), Tracing(recorder.provider)]
     tracer = recorder.provider.get_tracer("application")
     async with open_transport(refusing, layers=layers[1:]) as connection:
         with tracer.start_as_current_span("agent"):
@@ -533,6 +504,19 @@ async def test_each_attempt_has_a_span_with_the_same_parent() -> None:
         await connection.tx.send(Request(1, "work"))
         await connection.rx.receive()
     assert {fact["parent"] for fact in recorder.facts} == {outer.one("work")["span"]}
+
+
+async def test_an_attempt_after_a_refused_one_has_the_same_parent(autojump_clock: trio.testing.MockClock) -> None:
+    recorder = Recorder()
+    layers: list[Layer] = [Retry(4), Tracing(recorder.provider), CircuitBreaker(1, 5.0)]
+    tracer = recorder.provider.get_tracer("application")
+    async with open_transport(refusing, layers=layers) as connection:
+        with tracer.start_as_current_span("agent"):
+            await connection.tx.send(Request(1, "work"))
+        await connection.rx.receive()
+    attempts = [fact for fact in recorder.facts if fact["name"] == "work"]
+    assert "CircuitOpen" in {fact["attributes"]["error.type"] for fact in attempts}
+    assert {fact["parent"] for fact in attempts} == {recorder.one("agent")["span"]}
 
 
 async def test_above_retry_a_span_tells_how_often_was_tried(autojump_clock: trio.testing.MockClock) -> None:

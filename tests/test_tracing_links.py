@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from far_end import far_end
+from http_served import serving
 from links import memory_link, tcp_link, tls_link, unix_link, ws_link, wss_link
+from opentelemetry import baggage
 from spans import Recorder
 
-from trioxport import Connection, Target, open_transport, serve_transport
+from trioxport import Connection, Notification, Target, open_transport, serve_transport
 from trioxport.abc import Era
 from trioxport.layers import Tracing
 from trioxport.peer import IncomingRequest, Peer, open_peer
@@ -214,3 +217,57 @@ async def test_the_client_of_the_official_sdk_is_continued() -> None:
     [served] = [fact for fact in json.loads(told.prompts[0].name) if fact["name"] == "tools/list"]
     agent = client.one("agent")
     assert (served["trace"], served["parent"]) == (agent["trace"], agent["span"])
+
+
+PARENT, OTHER = "0123456789abcdef", "fedcba9876543210"
+
+
+def traceparent(span: str) -> str:
+    return f"00-{'ab' * 16}-{span}-01"
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+@pytest.mark.parametrize(
+    ("meta", "parent"),
+    [({}, PARENT), ({"traceparent": traceparent(OTHER)}, OTHER), ({"traceparent": 5}, PARENT)],
+    ids=["headers only", "_meta too", "no text in _meta"],
+)
+async def test_a_server_takes_the_context_of_http_headers_unless_the_message_has_one(
+    meta: dict[str, Any], parent: str, era: Era
+) -> None:
+    recorder, seen = Recorder(), list[Mapping[str, object]]()
+
+    async def answer(request: IncomingRequest) -> dict[str, Any]:
+        seen.append(baggage.get_all())
+        return {}
+
+    async def initialize(request: IncomingRequest) -> dict[str, Any]:
+        return {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "s", "version": "1"}}
+
+    async def discover(request: IncomingRequest) -> dict[str, Any]:
+        return {"supportedVersions": ["2026-07-28"], "capabilities": {}}
+
+    async def handle(connection: Connection) -> None:
+        handlers = {"work": answer, "initialize": initialize, "server/discover": discover}
+        async with open_peer(connection, requests=handlers) as peer:
+            await peer.wait_finished()
+
+    headers = {"traceparent": traceparent(PARENT), "baggage": "tenant=acme"}
+    async with (
+        serving(handler=handle, layers=[Tracing(recorder.provider)]) as served,
+        open_transport(served.url) as connection,
+        open_peer(connection) as peer,
+    ):
+        await peer.negotiate(client_info={"name": "tests", "version": "1"}, era=era)
+        await peer.request("work", {"_meta": meta}, metadata={"headers": headers})
+    assert recorder.one("work")["parent"] == parent
+    assert seen == [{"tenant": "acme"} if parent == PARENT else {}]
+
+
+async def test_a_client_takes_no_context_of_headers() -> None:
+    """A server's headers are about its answer as a whole."""
+    recorder = Recorder()
+    async with far_end(Tracing(recorder.provider)) as ((_, rx), far):
+        far.say(Notification("note"), {"traceparent": traceparent(PARENT)})
+        await rx.receive()
+    assert recorder.one("note")["parent"] is None

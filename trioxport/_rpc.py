@@ -5,10 +5,10 @@ Specification 2026-07-28, basic/index, section Error Codes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
-from trioxport.messages import NOTHING, Notification, Request, RequestId
+from trioxport.messages import NOTHING, Incoming, Notification, Request, RequestId
 
 INVALID_REQUEST: Final = -32600
 METHOD_NOT_FOUND: Final = -32601
@@ -20,9 +20,14 @@ UNSUPPORTED_VERSION: Final = -32022
 
 CANCELLED: Final = "notifications/cancelled"
 PROGRESS: Final = "notifications/progress"
+LISTEN: Final = "subscriptions/listen"
+"""The one request that stays open by intent, and that its server may end (2026-07-28, basic/patterns/subscriptions)."""
 
 META: Final = "io.modelcontextprotocol/"
 """The prefix of the ``_meta`` keys that the specification reserves."""
+
+SUBSCRIPTION: Final = META + "subscriptionId"
+"""The key under which a subscription's notifications and its answer have the id of its request."""
 
 _ROUTING: Final = ("headers", "related_request")
 """Metadata of a request that hold for its cancellation too."""
@@ -57,9 +62,21 @@ def as_id(value: object) -> RequestId | None:
     return value if isinstance(value, str | int) and not isinstance(value, bool) else None
 
 
+def items_of(value: object) -> Sequence[Any]:
+    """The items of a JSON array; none of what should be one and is not."""
+    return cast("Sequence[Any]", value) if isinstance(value, list) else ()
+
+
 def meta_of(params: object) -> Mapping[str, Any]:
     """The ``_meta`` of parameters or of a result; empty if there is none of use."""
     return members_of(members_of(params).get("_meta"))
+
+
+def cancelled_id(message: Incoming) -> RequestId | None:
+    """The id of the request that a ``notifications/cancelled`` ends; None if the message is none."""
+    if type(message) is not Notification or message.method != CANCELLED:
+        return None
+    return as_id(members_of(message.params).get("requestId"))
 
 
 def cancellation_of(request: Request, reason: str | None = None) -> Notification:

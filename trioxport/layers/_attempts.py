@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import Context, copy_context
 from copy import copy
 from random import Random
 from typing import Any, Protocol
@@ -15,7 +16,8 @@ from trioxport.messages import Message, Request, Undelivered
 _READ_ONLY = frozenset({"ping", "server/discover", "completion/complete"})
 _READING = ("/list", "/read", "/get")
 _ATTEMPTS = "trioxport.attempts"
-"""The key under which a message that is sent again carries its attempts; what comes back undelivered still has it."""
+"""The key under which a message that is sent again carries its attempts: what comes back undelivered still has them,
+also where it has no id to know it by."""
 
 
 def is_read_only(message: Message) -> bool:
@@ -51,11 +53,15 @@ class Attempts:
     Args:
         message: The message, as the application sent it.
         started: When that was.
+        owner: What makes them: there may be several layers that do.
+        context: The context that it was sent in.
         causes: Why the attempts failed, one for each that did.
     """
 
     message: Message
     started: float
+    owner: object
+    context: Context = attrs.Factory(copy_context)
     causes: list[TransportError] = attrs.Factory(list[TransportError])
     _may_have_arrived: bool = False
 
@@ -72,14 +78,16 @@ class Attempts:
 
     def again(self) -> Message:
         """The message for the next attempt, whose number is in its metadata."""
-        metadata: dict[str, Any] = {**self.message.metadata, "attempt": len(self.causes) + 1, _ATTEMPTS: self}
+        metadata: dict[str, Any] = {**self.message.metadata, "attempt": len(self.causes) + 1}
+        if not isinstance(self.message, Request):
+            metadata[_ATTEMPTS] = self
         return attrs.evolve(self.message, metadata=metadata)
 
     @classmethod
-    def of(cls, message: Message) -> Attempts | None:
-        """The attempts of which ``message`` is the latest, unless it is the first."""
+    def of(cls, message: Message, owner: object) -> Attempts | None:
+        """The attempts of ``owner`` of which ``message`` is the latest, unless it is the first."""
         found = message.metadata.get(_ATTEMPTS)
-        return found if isinstance(found, Attempts) else None
+        return found if isinstance(found, Attempts) and found.owner is owner else None
 
     def outcome(self) -> Outcome:
         """Whether any of the attempts can have arrived."""

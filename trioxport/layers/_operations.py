@@ -13,10 +13,10 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._rpc import members_of
+from trioxport._rpc import LISTEN, cancelled_id, members_of
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import Outcome, TransportError
-from trioxport.layers._requests import ANSWERS, LISTEN, cancelled_id
+from trioxport.layers._requests import ANSWERS
 from trioxport.messages import ErrorResponse, Incoming, Message, Notification, Request, RequestId, Response, Undelivered
 
 NOT_THE_SERVERS_FAULT: Final = frozenset({-32700, -32600, -32601, -32602, -32002})

@@ -25,7 +25,7 @@ Schema: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
 """A ``schema.json`` of the specification: its file, or what is in it."""
 
 _TOP: Final = "the message itself"
-_HIDDEN: Final = "it"
+MASK: Final = "it"
 """What stands for a value in an error: values may be secret."""
 
 
@@ -90,7 +90,7 @@ class RevisionSchema:
             envelope["id"] = message.id
         if message.params is not None:
             envelope["params"] = message.params
-        return _fault([validator], envelope)
+        return fault_of([validator], envelope)
 
     def fault_of_result(self, request: Request, result: object) -> Fault | None:
         """What is wrong with the result of a request; one that asked for a task may be answered by that."""
@@ -100,11 +100,11 @@ class RevisionSchema:
         validators = [validator]
         if self._task is not None and "task" in members_of(request.params):
             validators.append(self._task)
-        found = _fault(validators, result)
+        found = fault_of(validators, result)
         return None if found is None else attrs.evolve(found, path=f"result.{found.path}".rstrip("."))
 
 
-def _fault(validators: list[Validator], instance: object) -> Fault | None:
+def fault_of(validators: list[Validator], instance: object) -> Fault | None:
     """Why none of the validators holds; that of the first."""
     try:
         if any(validator.is_valid(instance) for validator in validators):
@@ -147,6 +147,6 @@ def _compiled(schema: Mapping[str, Any]) -> ValidatorMap:
     except ImportError as error:
         raise UsageError("jsonschema-rs is not installed", hint="Install trioxport[validation]") from error
     try:
-        return jsonschema_rs.validator_map_for(dict(schema), mask=_HIDDEN, offline=True)
+        return jsonschema_rs.validator_map_for(dict(schema), mask=MASK, offline=True)
     except (ValueError, jsonschema_rs.ReferencingError) as error:
         raise UsageError(f"the schema cannot be compiled: {error}") from error

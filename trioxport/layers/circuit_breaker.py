@@ -11,6 +11,7 @@ import attrs
 import trio
 from trio.abc import SendChannel
 
+from trioxport._rpc import cancelled_id
 from trioxport.abc import FrameChannels, MessageChannels, Scope, Transport
 from trioxport.config import Target, describe, to_transport
 from trioxport.errors import (
@@ -27,7 +28,7 @@ from trioxport.errors import (
 )
 from trioxport.layers._circuit import Circuit, CircuitState, FailureRate
 from trioxport.layers._passing import PassingReceive
-from trioxport.layers._requests import ANSWERS, cancelled_id, ended_subscription
+from trioxport.layers._requests import ANSWERS, ended_subscription
 from trioxport.messages import ErrorResponse, Incoming, Message, Request, RequestId, Response, Undelivered
 
 logger: Final = logging.getLogger("trioxport")
@@ -196,7 +197,7 @@ class _Passes:
     def received(self, message: Incoming) -> Incoming:
         if isinstance(message, ANSWERS):
             self._settle(message)
-        elif (ended := ended_subscription(message, self.held)) is not None:
+        elif (ended := ended_subscription(message, self._request)) is not None:
             self.release(ended)
         return message
 
@@ -207,6 +208,10 @@ class _Passes:
             self.fail(answer.id, answer.cause)
         elif (held := self.held.pop(answer.id, None)) is not None:
             self.circuit.succeed(held[1], trio.current_time())
+
+    def _request(self, request_id: RequestId) -> Request | None:
+        held = self.held.get(request_id)
+        return None if held is None else held[0]
 
     def release_all(self) -> None:
         for request_id in list(self.held):

@@ -12,10 +12,12 @@ import trio
 from trio.abc import ReceiveChannel, SendChannel
 
 from trioxport._backoff import Backoff
+from trioxport._reissues import Reissues
+from trioxport._rpc import cancelled_id
 from trioxport.abc import MessageChannels, Scope
-from trioxport.errors import TransportError, UsageError
+from trioxport.errors import ProtocolViolation, TransportError, UsageError
 from trioxport.layers._attempts import Attempts, is_safe_to_repeat
-from trioxport.layers._requests import ANSWERS, cancelled_id, ended_subscription
+from trioxport.layers._requests import ANSWERS, ended_subscription
 from trioxport.messages import Incoming, Message, Request, RequestId, Undelivered
 
 
@@ -30,8 +32,12 @@ class Retry:
     The pauses grow, are random, and respect ``retry_after``. Meanwhile the connection carries other messages. When no
     attempt is left, ``receive`` gives the ``Undelivered`` of the last one: its ``metadata["attempt"]`` is how many
     there were, ``metadata["causes"]`` why each failed, its ``cause`` has a note about each; its ``outcome`` is
-    ``"unknown"`` if any of them may have arrived. A message that is sent again keeps its id, and has the number of the
-    attempt, from 2, as ``metadata["attempt"]`` for the layers further down.
+    ``"unknown"`` if any of them may have arrived.
+
+    Each attempt of a request after the first has an id of its own on the wire, and a progress token if the request has
+    one; the application only sees its own. An answer to an attempt that was given up is dropped and counted. For the
+    layers further down, a message that is sent again has the number of the attempt, from 2, as ``metadata["attempt"]``,
+    and a request has the application's id as ``metadata["first_id"]``. It is sent in the context of the first attempt.
 
     A ``send`` that is refused from further down, as by an open circuit breaker or a rate limit, waits in ``send``
     itself until it is accepted or the last attempt's error is raised. One that finds the connection dead (a
@@ -47,6 +53,8 @@ class Retry:
         backoff: The pauses.
         when: Whether an ``Undelivered`` is to be repeated, instead of what is said above.
         random: Where the randomness of the pauses comes from.
+
+    Specification 2026-07-28, changelog, major change 9, and basic/index, section Requests.
     """
 
     level: ClassVar[Literal["message"]] = "message"
@@ -64,9 +72,16 @@ class Retry:
 
 @attrs.define(eq=False)
 class _Repetition:
-    """A message that waits to be sent again, or is just being sent."""
+    """A message that waits to be sent again, or is just being sent.
+
+    Args:
+        attempts: Those before.
+        message: It, as it is to be sent.
+        due: When that is.
+    """
 
     attempts: Attempts
+    message: Message
     due: float
     sending: bool = False
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
@@ -82,17 +97,32 @@ class _Retries:
     def __init__(self, policy: Retry, inner: SendChannel[Message], scope: Scope) -> None:
         self.policy = policy
         self.scope = scope
-        self.sent: dict[RequestId, tuple[Request, float]] = {}
+        self.reissues = Reissues(scope.discard)
+        self.sent: dict[RequestId, Attempts] = {}
         self.repetitions: set[_Repetition] = set()
         self.settled: deque[Undelivered] = deque()
         self.send_closed = trio.Event()
         self._inner = inner
         self._receiving: set[trio.CancelScope] = set()
 
-    def attempts_of(self, message: Message) -> Attempts:
-        """The attempts to send ``message`` up to now."""
-        first = self.sent.get(message.id) if isinstance(message, Request) else None
-        return Attempts.of(message) or Attempts(*(first or (message, trio.current_time())))
+    def first_attempt(self, message: Message) -> Attempts:
+        return Attempts(message, trio.current_time(), self)
+
+    def attempts_of(self, message: Message) -> Attempts | None:
+        """The attempts to send ``message`` up to now; None if it is a request that is settled, or sent once more."""
+        if not isinstance(message, Request):
+            return Attempts.of(message, self) or self.first_attempt(message)
+        request_id = self.reissues.first_id(message.id)
+        return None if request_id is None else self.sent.get(request_id)
+
+    def is_settled(self, message: Message) -> bool:
+        """Whether a request that ``send`` still holds is settled: by its cancellation, or by what was received."""
+        return isinstance(message, Request) and message.id not in self.sent
+
+    def again(self, attempts: Attempts) -> Message:
+        """The message for the next attempt: a request under a new id."""
+        message = attempts.again()
+        return self.reissues.issue(message) if isinstance(message, Request) else message
 
     def refused(self, attempts: Attempts, error: TransportError) -> float | None:
         """Note that a ``send`` raised ``error``; when to try again, or None."""
@@ -107,27 +137,40 @@ class _Retries:
             self.settled.remove(undelivered)
         waited = any(not repetition.sending for repetition in self._stop(request_id))
         if waited:
-            self.sent.pop(request_id, None)
+            self._forget(request_id)
         return waited or bool(told)
 
     def settle(self, request_id: RequestId) -> bool:
         """The request is answered, or given up; False if it was before."""
         self._stop(request_id)
-        return self.sent.pop(request_id, None) is not None
+        return self._forget(request_id)
+
+    def received(self, message: Incoming) -> Incoming | None:
+        """The message as the application is to know it; None for nothing."""
+        if isinstance(message, Undelivered):
+            return self.take(message)
+        known = self.reissues.incoming(message) if self.reissues else message
+        if isinstance(known, ANSWERS):
+            if known.id is not None and not self.settle(known.id):
+                self.scope.discard(ProtocolViolation(f"an answer to no request in flight, id {known.id!r}"))
+                return None
+        elif known is not None and (ended := ended_subscription(known, self._request)) is not None:
+            self.settle(ended)
+        return known
 
     def take(self, undelivered: Undelivered) -> Undelivered | None:
         """What the application is to know of an ``Undelivered``: nothing, if its message is sent again."""
-        original = undelivered.original
-        if isinstance(original, Request):
-            self._stop(original.id)
-            if original.id not in self.sent:
-                return None
-        attempts = self.attempts_of(original)
+        attempts = self.attempts_of(undelivered.original)
+        if attempts is None:
+            return None
+        message = attempts.message
+        if isinstance(message, Request):
+            self._stop(message.id)
         due = attempts.fail(undelivered, trio.current_time(), self.policy)
         if due is not None and self._can_send() and self._repeat_at(due, attempts):
             return None
-        if isinstance(original, Request):
-            del self.sent[original.id]
+        if isinstance(message, Request):
+            self._forget(message.id)
         return attempts.undelivered() if len(attempts.causes) > 1 else undelivered
 
     async def receive(self, inner: ReceiveChannel[Incoming]) -> Incoming | None:
@@ -156,14 +199,22 @@ class _Retries:
             repetition.scope.cancel()
         return stopped
 
+    def _forget(self, request_id: RequestId) -> bool:
+        self.reissues.settle(request_id)
+        return self.sent.pop(request_id, None) is not None
+
+    def _request(self, request_id: RequestId) -> Message | None:
+        attempts = self.sent.get(request_id)
+        return None if attempts is None else attempts.message
+
     def _can_send(self) -> bool:
         return bool(self.repetitions) or not self.send_closed.is_set()
 
     def _repeat_at(self, due: float, attempts: Attempts) -> bool:
         """Have a message sent again; whether that can be done."""
-        repetition = _Repetition(attempts, due)
+        repetition = _Repetition(attempts, self.again(attempts), due)
         try:
-            self.scope.start_soon(self._repeat, repetition)
+            attempts.context.run(self.scope.start_soon, self._repeat, repetition)
         except RuntimeError:  # the connection is over, and only what it had received is left
             return False
         self.repetitions.add(repetition)
@@ -180,15 +231,18 @@ class _Retries:
 
     async def _send_again(self, repetition: _Repetition) -> bool:
         """Send a message until it is accepted, or no attempt is left; whether it is accepted."""
-        attempts = repetition.attempts
         due: float | None = repetition.due
         while due is not None:
             await trio.sleep_until(due)
             repetition.sending = True
             try:
-                await self._inner.send(attempts.again())
+                await self._inner.send(repetition.message)
             except TransportError as error:
-                due = self.refused(attempts, error)
+                if repetition not in self.repetitions:
+                    return False
+                due = self.refused(repetition.attempts, error)
+                if due is not None:
+                    repetition.message = self.again(repetition.attempts)
             except (trio.ClosedResourceError, trio.BrokenResourceError):
                 return False
             else:
@@ -201,7 +255,7 @@ class _Retries:
         self.repetitions.discard(repetition)
         message = repetition.attempts.message
         if isinstance(message, Request):
-            self.sent.pop(message.id, None)
+            self._forget(message.id)
         self.settled.append(repetition.attempts.undelivered())
         for scope in self._receiving:
             scope.cancel()
@@ -223,35 +277,40 @@ class _RetryingSend(SendChannel[Message]):
             return await self._send(value)
         if retries.cancel(request_id):
             return await trio.lowlevel.checkpoint()
-        await self._send(value)
+        await self._send(retries.reissues.outgoing(value))
         retries.settle(request_id)
         return None
 
     async def _send_request(self, request: Request) -> None:
-        sent = self._retries.sent
-        if request.id in sent:
+        retries = self._retries
+        if request.id in retries.sent:
             raise UsageError(f"a request with the id {request.id!r} is in flight already", hint="Give each its own id")
-        sent[request.id] = (request, trio.current_time())
+        retries.sent[request.id] = retries.first_attempt(request)
         try:
             await self._send(request)
         except BaseException:
-            sent.pop(request.id, None)
+            retries.settle(request.id)
             raise
 
     async def _send(self, message: Message) -> None:
         """Send it, if need be again and again, as long as there are attempts left."""
+        retries = self._retries
         attempts: Attempts | None = None
         while True:
             try:
-                return await self._inner.send(message if attempts is None else attempts.again())
+                return await self._inner.send(message if attempts is None else retries.again(attempts))
             except TransportError as error:
-                attempts = attempts or self._retries.attempts_of(message)
-                due = self._retries.refused(attempts, error)
+                attempts = attempts or retries.attempts_of(message)
+                if attempts is None:
+                    return None
+                due = retries.refused(attempts, error)
                 if due is None:
                     raise attempts.error() from error.__cause__
             with trio.move_on_at(due):
-                await self._retries.send_closed.wait()
+                await retries.send_closed.wait()
                 raise trio.ClosedResourceError
+            if retries.is_settled(message):
+                return None
 
     async def aclose(self) -> None:
         retries = self._retries
@@ -275,15 +334,9 @@ class _RetryingReceive(ReceiveChannel[Incoming]):
                 if retries.settled:
                     return retries.settled.popleft()
             message = await (retries.receive(self._inner) if retries.repetitions else self._inner.receive())
-            if isinstance(message, Undelivered):
-                message = retries.take(message)
-            elif isinstance(message, ANSWERS):
-                if message.id is not None and not retries.settle(message.id):
-                    message = None  # an earlier attempt was answered already
-            elif message is not None and (ended := ended_subscription(message, retries.sent)) is not None:
-                retries.settle(ended)
-            if message is not None:
-                return message
+            known = None if message is None else retries.received(message)
+            if known is not None:
+                return known
 
     async def aclose(self) -> None:
         self._retries.settled.clear()

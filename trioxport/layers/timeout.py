@@ -12,11 +12,11 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._rpc import PROGRESS, cancellation_of
+from trioxport._rpc import LISTEN, PROGRESS, cancellation_of, cancelled_id
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import Outcome, RequestTimeout, TransportError, UsageError
 from trioxport.layers._deadlines import Deadline, Deadlines
-from trioxport.layers._requests import ANSWERS, LISTEN, cancelled_id
+from trioxport.layers._requests import ANSWERS
 from trioxport.messages import (
     NOTHING,
     ErrorResponse,

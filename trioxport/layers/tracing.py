@@ -24,7 +24,6 @@ from trioxport.messages import (
     Notification,
     Params,
     Request,
-    RequestId,
     Response,
     Undelivered,
 )
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
 _W3C: Final = frozenset({"traceparent", "tracestate", "baggage"})
-REMEMBERED: Final = 256
-"""Requests that came back undelivered whose callers' context is kept, in case a layer sends them again."""
 
 
 @attrs.frozen
@@ -51,11 +48,13 @@ class Tracing:
     ``error.type``, and ``trioxport.outcome`` where that is known. A notification has no answer: its span is as long as
     sending it takes, or shows only when it was received.
 
-    What is sent carries the context of its span in ``params._meta``, also if the span is not sampled. What is received
+    What is sent carries the context of its span in ``params._meta``, also if the span is not sampled. A server takes
+    the context of what it receives from there, or, if there is none, from the message's HTTP headers. What is received
     has a :class:`~trioxport.layers.tracing.Within` in ``metadata["within"]``; :mod:`trioxport.peer` runs its handlers
     in that context.
 
-    Below ``Retry`` each attempt has a span of its own, with ``trioxport.attempt`` and with the parent of the first one.
+    Below ``Retry`` each attempt has a span of its own, with ``trioxport.attempt`` and with the parent of the first one:
+    a layer that sends again does so in the context that the first attempt was sent in.
     A message whose ``_meta`` has a ``traceparent`` already continues that trace.
 
     Args:
@@ -135,29 +134,29 @@ class _Spans:
         self._baggage = baggage.get_all
         self._notifications = layer.notifications
         self._info = scope.info
+        self._serving = scope.role == "server"
         network = names.network_of(scope)
         self._to_them: dict[str, AttributeValue] = {**network, **names.server_of(scope)}
         self._from_them: dict[str, AttributeValue] = {**network, **names.client_of(scope)}
-        self._parents: dict[RequestId, Context] = {}
 
     def sending(self, message: Request | Notification) -> tuple[Request | Notification, Operation | None]:
         if not self._notifications and type(message) is Notification:
             return message, None
         meta = meta_of(message.params)
         attempt = None if message.metadata is NOTHING else message.metadata.get("attempt")
-        parent = self._extracted(meta) or self._parent_before(message, attempt) or self._current()
+        parent = self._extracted(meta) or self._current()
         name, attributes = self._described(message, meta, self._to_them)
         if attempt is not None:
             attributes[names.ATTEMPT] = attempt
         span = self._start(name, parent, self._client_kind, attributes)
         carrying = _carrying(message, meta, self._injected(span, parent))
-        return carrying, _SentSpan(message, span, self, parent) if span.is_recording() else None
+        return carrying, _SentSpan(message, span, self) if span.is_recording() else None
 
     def received(self, message: Request | Notification) -> tuple[Request | Notification, Operation | None]:
         if not self._notifications and type(message) is Notification:
             return message, None
         meta = meta_of(message.params)
-        parent = self._extracted(meta)
+        parent = self._extracted(meta) or self._extracted(self._headers(message))
         links = None if parent is None else self._ambient()
         name, attributes = self._described(message, meta, self._from_them)
         span = self._start(name, parent, self._server_kind, attributes, links)
@@ -170,22 +169,11 @@ class _Spans:
     def lost(self, error: TransportError) -> None:
         """Each request tells of it itself."""
 
-    def remember(self, request_id: RequestId, parent: Context) -> None:
-        """Keep the caller's context of a request that was not delivered: it may be sent again, by another task."""
-        self._parents[request_id] = parent
-        if len(self._parents) > REMEMBERED:
-            del self._parents[next(iter(self._parents))]
-
     def learned(self, answer: Response) -> dict[str, AttributeValue]:
         """What is known of the connection only once ``initialize`` is answered."""
         version = members_of(answer.result).get("protocolVersion")
         found = {names.SESSION: self._info.session_id, names.PROTOCOL_VERSION: version}
         return {name: value for name, value in found.items() if isinstance(value, str)}
-
-    def _parent_before(self, message: Request | Notification, attempt: int | None) -> Context | None:
-        if attempt is None or not isinstance(message, Request):
-            return None
-        return self._parents.pop(message.id, None)
 
     def _injected(self, span: Span, parent: Context) -> dict[str, str]:
         """What carries the context of ``span``."""
@@ -199,11 +187,18 @@ class _Spans:
         self._propagator.inject(carried, context)  # pyright: ignore[reportArgumentType] # its default setter takes it
         return carried
 
-    def _extracted(self, meta: Mapping[str, Any]) -> Context | None:
+    def _headers(self, message: Request | Notification) -> Mapping[str, Any]:
+        """The HTTP headers that a client sent a message with: what is between the two may know those only."""
+        if not self._serving or message.metadata is NOTHING:
+            return NOTHING
+        headers: Mapping[str, Any] | None = message.metadata.get("headers")
+        return headers or NOTHING
+
+    def _extracted(self, carrier: Mapping[str, Any]) -> Context | None:
         """The context that came with a message. What is no text is no context: the peer may write anything."""
-        if meta is NOTHING:
+        if carrier is NOTHING:
             return None
-        carried = {field: value for field in self._fields if isinstance(value := meta.get(field), str)}
+        carried = {field: value for field in self._fields if isinstance(value := carrier.get(field), str)}
         return self._propagator.extract(carried) if carried else None
 
     def _ambient(self) -> list[Link] | None:
@@ -262,19 +257,16 @@ class _Span:
 class _SentSpan(_Span):
     """The operation of something sent."""
 
-    __slots__ = ("_parent", "_spans")
+    __slots__ = ("_spans",)
 
-    def __init__(self, message: Request | Notification, span: Span, spans: _Spans, parent: Context) -> None:
+    def __init__(self, message: Request | Notification, span: Span, spans: _Spans) -> None:
         super().__init__(message.method, span)
         self.original = message if type(message) is Request else None
         self._spans = spans
-        self._parent = parent
 
     def end(self, failure: Failure | None, answer: Incoming | None) -> None:
-        if isinstance(answer, Undelivered) and answer.id is not None:
-            self._spans.remember(answer.id, self._parent)
-            if "attempt" in answer.metadata:  # a layer below this one tried as often
-                self._span.set_attribute(names.ATTEMPT, answer.metadata["attempt"])
+        if isinstance(answer, Undelivered) and "attempt" in answer.metadata:  # a layer below this one tried as often
+            self._span.set_attribute(names.ATTEMPT, answer.metadata["attempt"])
         elif self.method == "initialize" and isinstance(answer, Response):
             self._span.set_attributes(self._spans.learned(answer))
         super().end(failure, answer)

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import ClassVar, Final, Literal
+from importlib.util import find_spec
+from typing import Any, ClassVar, Final, Literal
 
 import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._rpc import INVALID_PARAMS, META, meta_of
+from trioxport._rpc import INVALID_PARAMS, META, cancelled_id, meta_of
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import ProtocolViolation, TransportError, UsageError
-from trioxport.layers._requests import cancelled_id
 from trioxport.layers._schema import Fault, RevisionSchema, Schema
+from trioxport.layers._tool_schemas import Served, Tools, ToolSchemas, is_modern
 from trioxport.messages import (
     NOTHING,
     ErrorResponse,
@@ -32,6 +33,15 @@ REMEMBERED: Final = 4096
 """Requests in each direction whose answers are still to be checked; those of the oldest beyond pass unchecked."""
 
 
+def _has_the_extra() -> bool:
+    return find_spec("jsonschema_rs") is not None
+
+
+def _needs_the_extra(_layer: Validation, _field: attrs.Attribute[bool], tools: bool) -> None:
+    if tools and not _has_the_extra():
+        raise UsageError("jsonschema-rs is not installed", hint="Install trioxport[validation], or say tools=False")
+
+
 def _compiled(schemas: Mapping[str, Schema]) -> dict[str, RevisionSchema]:
     return {revision: RevisionSchema(schema) for revision, schema in schemas.items()}
 
@@ -44,12 +54,20 @@ class Validation:
     objects, an error has an integer code and a message. With the schema of a revision, so are the parameters and the
     result of every method that it defines; methods of extensions pass.
 
+    What tools are called with is checked by the ``inputSchema`` of each, and their structured results by its
+    ``outputSchema``, once a ``tools/list`` was answered, until a ``notifications/tools/list_changed``: on the same
+    connection, or, by a server in the modern era, on any connection of the same principal. A schema is JSON Schema
+    2020-12 unless its ``$schema`` says draft 4, 6, 7 or 2019-09. It may refer to its own parts only, as
+    ``#/$defs/...``; its size, its patterns and the work that it asks for are bounded. Calls of a tool whose schema
+    cannot be used are refused.
+
     ===================== =====================================================================
     invalid               what becomes of it
     ===================== =====================================================================
     sent                  ``send`` raises ``UsageError``
     response received     an ``Undelivered`` by a ``ProtocolViolation``, of an unknown outcome
     request received      is answered here by the error -32602; the application does not see it
+    arguments received    are answered here by a result that is an error, for the model that chose them
     notification received is discarded and counted
     ===================== =====================================================================
 
@@ -60,9 +78,12 @@ class Validation:
             ``validation``. The revision of a message is the one in its ``_meta``, else the connection's, as
             ``connection.info`` has it, else, while that is not known, the only one in ``schemas``. With a revision that
             is not in ``schemas`` the shape alone is checked. Schemas are compiled here, once.
+        tools: Whether calls are checked by the schemas of the tools. By default, if the extra is installed.
 
     Raises:
         UsageError: A schema cannot be used, or the extra is not installed.
+
+    Specification 2026-07-28, server/tools, and basic/index, section JSON Schema Usage.
     """
 
     level: ClassVar[Literal["message"]] = "message"
@@ -70,9 +91,11 @@ class Validation:
     schemas: Mapping[str, RevisionSchema] = attrs.field(
         default=NOTHING, converter=_compiled, repr=lambda schemas: str(list(schemas))
     )
+    tools: bool = attrs.field(factory=_has_the_extra, validator=_needs_the_extra, kw_only=True)
+    _served: Served = attrs.field(factory=OrderedDict[Any, ToolSchemas], init=False, repr=False)
 
     def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:
-        checks = _Checks(self.schemas, scope)
+        checks = _Checks(self.schemas, scope, Tools(self._served, scope) if self.tools else None)
         return MessageChannels(
             _ValidatingSend(channels.send, checks), _ValidatingReceive(channels.receive, channels.send, checks, scope)
         )
@@ -81,9 +104,10 @@ class Validation:
 class _Checks:
     """What one connection's messages are checked by, and the requests that are not answered yet."""
 
-    def __init__(self, schemas: Mapping[str, RevisionSchema], scope: Scope) -> None:
+    def __init__(self, schemas: Mapping[str, RevisionSchema], scope: Scope, tools: Tools | None) -> None:
         self._schemas = schemas
         self._scope = scope
+        self._tools = tools
         self.sent: OrderedDict[RequestId, Request] = OrderedDict()
         self.received: OrderedDict[RequestId, Request] = OrderedDict()
 
@@ -97,6 +121,17 @@ class _Checks:
             return None if schema is None or asked is None else schema.fault_of_result(asked, message.result)
         schema = self._schema(message)
         return None if schema is None else schema.fault_of_call(message)
+
+    def fault_by_tool(self, message: Message, asked: Request | None, *, received: bool) -> Fault | None:
+        """The fault of a message by the schemas of the tool that it is about."""
+        if self._tools is None:
+            return None
+        return self._tools.fault(message, asked, ours=received is isinstance(message, Request))
+
+    def passed(self, message: Message, asked: Request | None, *, received: bool) -> None:
+        """Learn from a valid message about the tools."""
+        if self._tools is not None:
+            self._tools.note(message, asked, ours=received is isinstance(message, Request))
 
     def _schema(self, message: Request | Notification) -> RevisionSchema | None:
         revision = meta_of(message.params).get(META + "protocolVersion") or self._scope.info.protocol_version
@@ -119,6 +154,15 @@ def _fault_of_shape(message: Message) -> Fault | None:
             if not isinstance(message.result, Mapping):
                 return Fault("result", "shape", "it is not an object")
     return None
+
+
+def _refusal(request: Request, fault: Fault) -> Response:
+    """The answer to arguments that break the tool's schema, as the tool would give it: a model may do better then.
+
+    Specification 2026-07-28, server/tools, section Error Handling.
+    """
+    result = {"content": [{"type": "text", "text": f"The arguments are not valid: {fault}"}], "isError": True}
+    return Response(request.id, {"resultType": "complete", **result} if is_modern(request) else result)
 
 
 def _is_text(value: object) -> bool:
@@ -147,7 +191,7 @@ class _ValidatingSend(SendChannel[Message]):
         asked = None
         if isinstance(value, Response | ErrorResponse) and value.id is not None:
             asked = checks.received.get(value.id)
-        fault = checks.fault(value, asked)
+        fault = checks.fault(value, asked) or checks.fault_by_tool(value, asked, received=False)
         if fault is not None:
             raise UsageError(f"the message is not valid: {fault}")
         if isinstance(value, Request):
@@ -160,6 +204,7 @@ class _ValidatingSend(SendChannel[Message]):
             raise
         if asked is not None:
             checks.received.pop(asked.id, None)
+        checks.passed(value, asked, received=False)
         _forget_cancelled(checks.sent, value)
 
     async def aclose(self) -> None:
@@ -174,7 +219,7 @@ class _ValidatingReceive(ReceiveChannel[Incoming]):
         self._answers = answers
         self._checks = checks
         self._scope = scope
-        self._refusals: deque[ErrorResponse] = deque()
+        self._refusals: deque[Response | ErrorResponse] = deque()
 
     async def receive(self) -> Incoming:
         while True:
@@ -196,12 +241,19 @@ class _ValidatingReceive(ReceiveChannel[Incoming]):
             if isinstance(message, Undelivered):
                 return message
         fault = checks.fault(message, asked)
-        if fault is None:
-            if isinstance(message, Request):
-                _remember(checks.received, message)
-            _forget_cancelled(checks.received, message)
-            return message
-        return self._settle(message, asked, fault)
+        if fault is not None:
+            return self._settle(message, asked, fault)
+        fault = checks.fault_by_tool(message, asked, received=True)
+        if fault is not None:
+            if not isinstance(message, Request):
+                return self._settle(message, asked, fault)
+            self._refusals.append(_refusal(message, fault))
+            return None
+        if isinstance(message, Request):
+            _remember(checks.received, message)
+        checks.passed(message, asked, received=True)
+        _forget_cancelled(checks.received, message)
+        return message
 
     def _settle(self, message: Message, asked: Request | None, fault: Fault) -> Undelivered | None:
         error = ProtocolViolation(f"what the peer sent is not valid: {fault}", target=self._scope.target)
@@ -213,7 +265,7 @@ class _ValidatingReceive(ReceiveChannel[Incoming]):
             self._scope.discard(error)
         return None if asked is None else Undelivered.of(asked, error)
 
-    async def _refuse(self, answer: ErrorResponse) -> None:
+    async def _refuse(self, answer: Response | ErrorResponse) -> None:
         """Answer an invalid request, before the next message is taken: so there are never many to be answered."""
         try:
             with suppress(TransportError, trio.BrokenResourceError, trio.ClosedResourceError):

@@ -12,7 +12,7 @@ import attrs
 import trio
 from trio.abc import SendChannel
 
-from trioxport._rpc import CANCELLED, META, PROGRESS, members_of, meta_of
+from trioxport._rpc import CANCELLED, PROGRESS, SUBSCRIPTION, members_of, meta_of
 from trioxport.abc import Accept, FrameChannels, Scope
 from trioxport.codecs.json import JSON
 from trioxport.errors import ConnectError, ConnectionLost, TransportError
@@ -21,7 +21,6 @@ from trioxport.layers._redaction import Redaction
 from trioxport.messages import ErrorResponse, Message, Notification, Request, RequestId, Response
 from trioxport.testing._recorded import Line, alike, decoded, equal, order, read
 
-SUBSCRIPTION: Final = META + "subscriptionId"
 _SHOWN: Final = 200
 """Characters of a message in an error."""
 

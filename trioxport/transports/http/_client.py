@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from trioxport._rpc import CANCELLED, members_of
+from trioxport._rpc import CANCELLED, LISTEN, members_of
 from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import ConnectError, ConnectionLost, RequestTimeout, TransportError, UsageError
 from trioxport.frames import Frame
@@ -27,7 +27,6 @@ from trioxport.transports.http._wire import Wire
 
 logger: Final = logging.getLogger("trioxport")
 
-LISTEN: Final = "subscriptions/listen"
 LEAVING_SHARE: Final = 0.5
 """The part of ``close_timeout`` that requests in flight get; the rest is for ending the session."""
 

@@ -33,12 +33,12 @@ class LastingSend(SendChannel[Frame]):
                     deadline = trio.current_time() + switch.policy.send_timeout
                 await switch.wait_to_send(message, deadline)
                 continue
-            switch.sending(value)
+            frame = switch.sending(value)
             link.senders += 1
             try:
-                await link.send(value)
+                await link.send(frame)
                 if type(message) is not Request:
-                    switch.asked.sent(message)
+                    switch.sent(message)
                 return None
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 if switch.half_closed or isinstance(error, TransportError):
@@ -91,8 +91,9 @@ class LastingReceive(ReceiveChannel[Frame]):
                 link.receivers -= 1
                 if link.failing:
                     link.released.tell()
-            switch.note(frame, link)
-            return frame
+            known = switch.received(frame, link)
+            if known is not None:
+                return known
 
     async def aclose(self) -> None:
         switch = self._switch

@@ -5,11 +5,12 @@ Specification 2025-11-25, basic/lifecycle, section Initialization.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import attrs
 
+from trioxport._reissues import new_request_id
 from trioxport._rpc import members_of
 from trioxport._supervisor import logger
 from trioxport.abc import Scope
@@ -23,8 +24,8 @@ INITIALIZED: Final = "notifications/initialized"
 HANDSHAKE: Final = frozenset((INITIALIZE, INITIALIZED))
 
 
-def encoded(message: Message, scope: Scope) -> Frame:
-    return Frame(scope.codec.encode(message), message, message.metadata.get("headers"))
+def encoded(message: Message, scope: Scope, headers: Mapping[str, str] | None = None) -> Frame:
+    return Frame(scope.codec.encode(message), message, headers or message.metadata.get("headers"))
 
 
 def message_of(frame: Frame, scope: Scope) -> Message | None:
@@ -50,7 +51,6 @@ class Handshake:
         self._request: Request | None = None
         self._version: Any = None
         self._initialized: Notification | None = None
-        self._replays = 0
 
     # Noting it.
 
@@ -89,7 +89,7 @@ class Handshake:
         self.pending = None
         if self._request is None:
             return
-        request = attrs.evolve(self._request, id=self._free_id())
+        request = attrs.evolve(self._request, id=new_request_id())
         await link.say(encoded(request, self._scope))
         while True:
             frame = await link.hear()
@@ -100,13 +100,6 @@ class Handshake:
         self._check(answer)
         if self._initialized is not None:
             await link.say(encoded(self._initialized, self._scope))
-
-    def _free_id(self) -> str:
-        while True:
-            self._replays += 1
-            free = f"trioxport/initialize/{self._replays}"
-            if free not in self._scope.in_flight:
-                return free
 
     def _check(self, answer: Message | None) -> None:
         if isinstance(answer, ErrorResponse):

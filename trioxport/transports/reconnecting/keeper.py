@@ -129,8 +129,9 @@ class Keeper:
                     frame = await link.receive()
                 except (trio.EndOfChannel, trio.ClosedResourceError):
                     return
-                switch.note(frame, link)
-                switch.keep(frame)
+                known = switch.received(frame, link)
+                if known is not None:
+                    switch.keep(known)
             if waiting.cancelled_caught:
                 return
 

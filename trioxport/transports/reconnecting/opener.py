@@ -82,7 +82,7 @@ class Opener:
         await switch.handshake.replay(link, switch.keep)
         for request in switch.resend:
             if self._scope.in_flight.get(request.id) is request:
-                await link.say(encoded(request, self._scope))
+                await link.say(encoded(switch.reissues.issue(request), self._scope))
 
     def _terms(self, target: Transport, seconds: float) -> Terms:
         scope = self._scope

@@ -32,7 +32,8 @@ class Reconnect:
         after_end: Whether an orderly end by the peer counts as a loss, also where it leaves no request unanswered.
         replay_initialize: Whether ``initialize`` and ``notifications/initialized`` are sent again on each new
             connection, out of the application's sight.
-        resend_subscriptions: Whether ``subscriptions/listen`` requests are sent again, rather than settled.
+        resend_subscriptions: Whether ``subscriptions/listen`` requests are sent again, each under a new id,
+            which the application does not see, rather than settled.
         random: Where the jitter comes from.
     """
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import trio
 
+from trioxport._reissues import Reissues
+from trioxport._rpc import LISTEN, cancelled_id
 from trioxport._states import Signal
 from trioxport.abc import Scope
-from trioxport.errors import ConnectionLost, TransportError
+from trioxport.errors import ConnectionLost, DecodeError, TransportError
 from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Message, Notification, Request, RequestId, Response
 from trioxport.transports.reconnecting.asked import Asked
 from trioxport.transports.reconnecting.handshake import HANDSHAKE, Handshake, encoded, message_of
 from trioxport.transports.reconnecting.link import Link
 from trioxport.transports.reconnecting.policy import Reconnect
-
-LISTEN: Final = "subscriptions/listen"
 
 
 class Unanswered(NamedTuple):
@@ -36,6 +36,7 @@ class Switch:
         changed: Told whenever one of these, or the inbox, has changed for those who wait.
         failure: Why there is no connection.
         resend: The subscriptions to send again on the next connection.
+        reissues: Those that were sent again.
         reopening: Around the waiting for the next connection, which a half-close ends.
     """
 
@@ -50,6 +51,7 @@ class Switch:
         self.changed = Signal()
         self.failure: TransportError | None = None
         self.resend: list[Request] = []
+        self.reissues = Reissues(scope.discard)
         self.reopening = trio.CancelScope()
         self.half_closed = False
         self.deaf = False
@@ -108,22 +110,52 @@ class Switch:
 
     # What the channels do.
 
-    def note(self, frame: Frame, link: Link) -> None:
-        """Look at what arrived on a link; only an error says nothing about its peer."""
-        if frame.error is not None:
-            return
-        link.heard = True
-        message = message_of(frame, self.scope)
-        if isinstance(message, Request | Notification):
-            self.asked.received(message)
-        elif self.handshake.pending is not None:
-            self.handshake.received(message)
+    def received(self, frame: Frame, link: Link) -> Frame | None:
+        """A frame that arrived on a link, by the application's ids; only an error says nothing about the peer."""
+        if frame.error is None:
+            link.heard = True
+            message = message_of(frame, self.scope)
+            if isinstance(message, Request | Notification):
+                self.asked.received(message)
+            elif self.handshake.pending is not None:
+                self.handshake.received(message)
+        return self._known(frame) if self.reissues else frame
 
-    def sending(self, frame: Frame) -> None:
-        """Look at what is about to be sent."""
+    def _known(self, frame: Frame) -> Frame | None:
+        """A frame by the application's ids; None if it is about a subscription as it was sent before."""
+        message = frame.message
+        if frame.error is not None or message is None:
+            return self._returned(frame)
+        known = self.reissues.incoming(message)
+        return frame if known is message else None if known is None else encoded(known, self.scope, frame.headers)
+
+    def _returned(self, frame: Frame) -> Frame:
+        """A frame without a usable message: what it settles may be a subscription that was sent again."""
+        message = frame.message
+        in_flight = message.id if isinstance(message, Request) else self.scope.codec.identify(frame.payload)
+        original = None if in_flight is None else self.reissues.original(in_flight)
+        if original is None:
+            return frame
+        self.reissues.settle(original.id)
+        return Frame(b"", original, error=frame.error or DecodeError("the answer cannot be read"))
+
+    def sending(self, frame: Frame) -> Frame:
+        """A frame that is about to be sent, by the ids that the peer knows."""
         message = frame.message
         if isinstance(message, Request | Notification) and message.method in self._watched:
             self.handshake.sending(frame)
+        if not self.reissues or message is None:
+            return frame
+        if isinstance(message, Request):
+            self.reissues.settle(message.id)  # one of the same id before it is over
+        outgoing = self.reissues.outgoing(message)
+        return frame if outgoing is message else encoded(outgoing, self.scope, frame.headers)
+
+    def sent(self, message: Message | None) -> None:
+        """Note a message that was accepted, and is no request."""
+        self.asked.sent(message)
+        if self.reissues and message is not None and (cancelled := cancelled_id(message)) is not None:
+            self.reissues.settle(cancelled)
 
     async def wait_to_send(self, message: Message | None, deadline: float) -> None:
         """Wait until that may have become possible. Raises ``ConnectionLost`` after the deadline."""

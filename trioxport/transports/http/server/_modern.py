@@ -40,7 +40,6 @@ from trioxport.transports.http.server._streams import Reader, Stream, StreamEnde
 from trioxport.transports.http.server._watch import Vigil, Watch
 
 PARSE_ERROR: Final = -32700
-LISTEN: Final = "subscriptions/listen"
 
 _STATUS: Final = {
     METHOD_NOT_FOUND: 404,

@@ -1,0 +1,1 @@
+"""The storms for minutes instead of seconds: ``python -m tests.soak --minutes 10 --seed 1``."""
