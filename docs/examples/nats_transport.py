@@ -1,7 +1,7 @@
 """A binding for a broker, complete: MCP over NATS, client and server, with flow control and signs of life."""
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
 import attrs
@@ -57,7 +57,7 @@ class Nats:
             async with self._carry(NatsWire(nats, client), scope) as channels:
                 yield channels
 
-    def _carry(self, wire: "NatsWire", scope: Scope):
+    def _carry(self, wire: "NatsWire", scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
         return carry_messages(wire, scope, grant=wire.grant, silence=self.silence)
 
 

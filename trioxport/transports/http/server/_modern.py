@@ -20,6 +20,7 @@ from trioxport._rpc import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
     INVALID_REQUEST,
+    LISTEN,
     META,
     METHOD_NOT_FOUND,
     MISSING_CLIENT_CAPABILITY,
