@@ -51,38 +51,51 @@ class open_tasks:  # noqa: N801 (it is called like a function)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, raised: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        crash: BaseException | None = None
+    ) -> bool:
         if raised is not None:
             self._nursery.cancel_scope.cancel()
+            if isinstance(alone(raised), trio.Cancelled):  # of which only the nursery can tell whether it ends here
+                return await self._leave(kind, raised, traceback)
         try:
-            await self._manager.__aexit__(None, None, None)
+            await self._leave(None, None, None)
+        except BaseException as crash:
+            if raised is None or not isinstance(crash, Exception | trio.Cancelled):
+                raise
+        return False
+
+    async def _leave(
+        self, kind: type[BaseException] | None, raised: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        """Leave the nursery. Raises its exception without a group."""
+        try:
+            return bool(await self._manager.__aexit__(kind, raised, traceback))
         except BaseException as error:
             crash = alone(error)
-        if crash is not None and _prevails(crash, raised):
-            raise crash
-
-
-def _prevails(crash: BaseException, raised: BaseException | None) -> bool:
-    """Whether what the nursery raised goes on, rather than what its body did.
-
-    The body's own exception does, unless something like a KeyboardInterrupt is at stake. A body that was cancelled has
-    none of its own: the cancellation may come from the crash.
-    """
-    if raised is None:
-        return True
-    if isinstance(crash, trio.Cancelled):
-        return False
-    return isinstance(raised, trio.Cancelled) or not isinstance(crash, Exception)
+        raise crash
 
 
 def alone(error: BaseException) -> BaseException:
-    """The one exception in nested groups: a KeyboardInterrupt if there is one, else the only leaf, else the group."""
-    leaves = list(_leaves(error))
+    """The one exception in nested groups, or the group of those that are no cancellation.
+
+    The first that ends the program, such as a KeyboardInterrupt, prevails. A cancellation is returned if there is
+    nothing else.
+    """
+    leaves = _leaves(error)
     for leaf in leaves:
-        if isinstance(leaf, KeyboardInterrupt):
+        if not isinstance(leaf, Exception | trio.Cancelled):
             return leaf
-    return leaves[0] if len(leaves) == 1 else error
+    failures = [leaf for leaf in leaves if isinstance(leaf, Exception)]
+    if len(failures) < 2:
+        return (failures or leaves)[0]
+    return cast("BaseExceptionGroup[BaseException]", error).subgroup(Exception) or error
+
+
+def failure_in(error: BaseException) -> Exception:
+    """The failure that an exception or a group is; raises ``error`` if it is a cancellation, or ends the program."""
+    failure = alone(error)
+    if not isinstance(failure, Exception):
+        raise error
+    return failure
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
@@ -229,9 +242,9 @@ class Supervisor:
                 self._life.deadline = trio.current_time() + self.terms.connect_timeout
                 await self._carry()
                 cut_short = False
-        except Exception as error:
+        except BaseException as error:
+            self._record(failure_in(error))
             cut_short = False
-            self._record(error)
         finally:
             if cut_short:
                 self._record_cut()
@@ -269,14 +282,11 @@ class Supervisor:
         self._limit_life()
         try:
             await trio.lowlevel.checkpoint_if_cancelled()  # then the transport hears of that before its channels end
-            try:
-                with trio.move_on_at(self._life.deadline):
-                    await tx.aclose()
-            except Exception as error:
-                self._record(error)
+            with trio.move_on_at(self._life.deadline):
+                await self._contain(tx.aclose, ())
             self._begin_leaving()
             await self._over.wait()
-            await rx.aclose()
+            await self._contain(rx.aclose, ())
         except trio.Cancelled:
             self.abort()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + ABORT_SECONDS):
@@ -306,8 +316,8 @@ class Supervisor:
     async def _contain(self, async_fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
         try:
             await async_fn(*args)
-        except Exception as error:
-            self._record(error)
+        except BaseException as error:
+            self._record(failure_in(error))
             self._begin_leaving()
 
     @property
@@ -330,12 +340,11 @@ class Supervisor:
     def _limit_life(self) -> None:
         self._life.deadline = min(self._life.deadline, trio.current_time() + self.terms.close_timeout)
 
-    def _record(self, error: Exception) -> None:
-        cause = alone(error)
+    def _record(self, failure: Exception) -> None:
         if self._channels is None:
-            self.lost(as_connect_error(cause))
+            self.lost(as_connect_error(failure))
         else:
-            self.lost(as_loss(cause))
+            self.lost(as_loss(failure))
 
     def _record_cut(self) -> None:
         """Leaving was cut short: by the connect timeout, by the close timeout, or by a cancellation."""

@@ -10,7 +10,7 @@ import trio
 
 from trioxport._endpoint import message_channels
 from trioxport._immediate import Immediate, ImmediateSupervisor
-from trioxport._supervisor import Supervisor, Terms, alone, logger, open_tasks
+from trioxport._supervisor import Supervisor, Terms, failure_in, logger, open_tasks
 from trioxport.abc import (
     Accept,
     Codec,
@@ -146,15 +146,15 @@ def accepting(
             else:
                 async with _open(transport, terms, layers) as connection:
                     await handler(connection)
-        except Exception as error:
+        except BaseException as error:
             if raising:
                 raise
-            _log_failure(alone(error))
+            _log_failure(failure_in(error))
 
     return accept
 
 
-def _log_failure(error: BaseException) -> None:
+def _log_failure(error: Exception) -> None:
     """One connection of many went wrong: that ends there, and is told."""
     if isinstance(error, ConnectError | ConnectionLost):
         logger.info("a client's connection failed: %s", error)
