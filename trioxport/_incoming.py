@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import attrs
 import trio
 
+from trioxport._causes import failure_in
 from trioxport._outgoing import handled
 from trioxport._rpc import (
     INTERNAL_ERROR,
@@ -20,7 +21,6 @@ from trioxport._rpc import (
     JSONRPCError,
     meta_of,
 )
-from trioxport._supervisor import failure_in
 from trioxport.errors import MessageTooLarge, TransportError, UsageError
 from trioxport.messages import NOTHING, ErrorResponse, Notification, Request, RequestId, Response
 

@@ -12,22 +12,22 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
+from trioxport._causes import alone, as_connect_error, as_loss, failure_in
+from trioxport._ending import EndingReceive, EndingSend, ending
 from trioxport._states import ENDS, LazyEvent, Signal, State
 from trioxport.abc import Codec, ConnectionInfo, FrameChannels, Role, Scope, Transport
 from trioxport.errors import (
-    ConnectError,
     ConnectionLost,
     ConnectTimeout,
-    ServerUnreachable,
     TransportError,
 )
-from trioxport.frames import Limits
+from trioxport.frames import Frame, Limits, never_sent
 from trioxport.messages import Request, RequestId
 
 logger: Final = logging.getLogger("trioxport")
@@ -72,37 +72,6 @@ class open_tasks:  # noqa: N801 (it is called like a function)
         except BaseException as error:
             crash = alone(error)
         raise crash
-
-
-def alone(error: BaseException) -> BaseException:
-    """The one exception in nested groups, or the group of those that are no cancellation.
-
-    The first that ends the program, such as a KeyboardInterrupt, prevails. A cancellation is returned if there is
-    nothing else.
-    """
-    leaves = _leaves(error)
-    for leaf in leaves:
-        if not isinstance(leaf, Exception | trio.Cancelled):
-            return leaf
-    failures = [leaf for leaf in leaves if isinstance(leaf, Exception)]
-    if len(failures) < 2:
-        return (failures or leaves)[0]
-    return cast("BaseExceptionGroup[BaseException]", error).subgroup(Exception) or error
-
-
-def failure_in(error: BaseException) -> Exception:
-    """The failure that an exception or a group is; raises ``error`` if it is a cancellation, or ends the program."""
-    failure = alone(error)
-    if not isinstance(failure, Exception):
-        raise error
-    return failure
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        return [leaf for inner in group.exceptions for leaf in _leaves(inner)]
-    return [error]
 
 
 @attrs.frozen
@@ -153,6 +122,7 @@ class Supervisor:
         self._entered_or_over = LazyEvent()
         self._leave = LazyEvent()
         self._over = LazyEvent()
+        self._left: list[Frame] = []
         self._deferred: list[Callable[[], object]] = []
         self._tasks: trio.Nursery | None = None
 
@@ -249,7 +219,8 @@ class Supervisor:
             if cut_short:
                 self._record_cut()
             self._end()
-            if self._channels is not None:  # a send may wait for a pump that is gone
+            if self._channels is not None:  # somebody may wait for a pump that is gone
+                self._end_channels(self._channels)
                 await _close_by_force(self._channels.send)
             if cut_short or self._channels is None:
                 self._run_deferred()
@@ -305,7 +276,7 @@ class Supervisor:
     async def _carry(self) -> None:
         async with open_tasks() as self._tasks:
             async with self.transport(self) as channels:
-                self._channels = channels
+                self._channels = channels = ending(channels, self._never_sent)
                 self._life.deadline = math.inf
                 self._turn("open")
                 self._entered_or_over.set()
@@ -360,6 +331,17 @@ class Supervisor:
         self._entered_or_over.set()
         self._over.set()
 
+    def _end_channels(self, channels: FrameChannels) -> None:
+        if isinstance(channels.send, EndingSend):
+            self._left = channels.send.end()
+        if isinstance(channels.receive, EndingReceive):
+            channels.receive.end()
+
+    async def _never_sent(self) -> list[Frame]:
+        """What the transport had accepted and never took, once it failed and is over; waits for the verdict."""
+        failure = await self.verdict()
+        return [] if failure is None else [never_sent(frame, failure) for frame in self._left]
+
     def _run_deferred(self) -> None:
         while self._deferred:
             self._deferred.pop()()
@@ -374,28 +356,3 @@ async def _close_by_force(*channels: SendChannel[Any] | ReceiveChannel[Any]) -> 
                 await channel.aclose()
             except trio.Cancelled:
                 continue
-
-
-def as_connect_error(error: BaseException) -> TransportError:
-    """The error of a connection that did not come about."""
-    if isinstance(error, TransportError):
-        return error
-    failure: ConnectError
-    if isinstance(error, OSError):
-        failure = ServerUnreachable(f"cannot connect: {error.strerror or error}")
-    else:
-        failure = ConnectError(f"the transport failed to open: {error!r}", retryable=False)
-    failure.__cause__ = error
-    return failure
-
-
-def as_loss(error: BaseException) -> TransportError:
-    """The error of a connection that was open."""
-    if isinstance(error, TransportError):
-        return error
-    if isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError | OSError):
-        failure = ConnectionLost("the connection broke")
-    else:
-        failure = ConnectionLost(f"the transport failed: {error!r}", retryable=False)
-    failure.__cause__ = error
-    return failure

@@ -8,9 +8,10 @@ from typing import Final, TypeGuard, cast
 
 import trio
 
+from trioxport._causes import failure_in
 from trioxport._endpoint import message_channels
 from trioxport._immediate import Immediate, ImmediateSupervisor
-from trioxport._supervisor import Supervisor, Terms, failure_in, logger, open_tasks
+from trioxport._supervisor import Supervisor, Terms, logger, open_tasks
 from trioxport.abc import (
     Accept,
     Codec,

@@ -40,7 +40,7 @@ async def converse(wire: Wire, scope: Scope, conduct: Conduct) -> AsyncGenerator
     incoming, batches = trio.open_memory_channel[list[Frame]](min(1, scope.limits.max_buffered_messages))
     from_wire = BatchedReceive(batches)
     outbox = Outbox(to_wire, max(1, scope.limits.max_buffered_messages))
-    with to_wire, batches, incoming:
+    with to_wire, incoming:
         async with trio.open_nursery() as nursery:
             client = _Client(wire, scope, conduct, outbox, incoming, nursery)
             await client.open()
