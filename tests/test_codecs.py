@@ -201,6 +201,11 @@ def _deep(levels: int) -> Any:
     return value
 
 
+class Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError("cannot be shown")
+
+
 @pytest.mark.parametrize("codec", [JSON, MessagePack], ids=repr)
 @pytest.mark.parametrize(
     "message",
@@ -212,10 +217,24 @@ def _deep(levels: int) -> Any:
         Request(None, "x"),  # type: ignore[arg-type]  # wrong on purpose
         Request(True, "x"),
         Response(1.5, "x"),  # type: ignore[arg-type]  # wrong on purpose
+        Request(Unshowable(), "x"),  # type: ignore[arg-type]  # wrong on purpose
+        ErrorResponse(True, 1, "x"),
         Undelivered.of(Request(1, "x"), UsageError("why")),
         "not a message",
     ],
-    ids=["object", "key", "deep", "reserved", "no id", "bool id", "float id", "Undelivered", "str"],
+    ids=[
+        "object",
+        "key",
+        "deep",
+        "reserved",
+        "no id",
+        "bool id",
+        "float id",
+        "id without repr",
+        "bool id of an error",
+        "Undelivered",
+        "str",
+    ],
 )
 def test_what_has_no_encoding_is_a_usage_error(codec: Any, message: Any) -> None:
     with pytest.raises(UsageError) as caught:
@@ -286,6 +305,9 @@ def test_what_is_no_messagepack_is_a_decode_error(payload: bytes) -> None:
         ('{"jsonrpc":"2.0"}', "none of the members"),
         ('{"jsonrpc":"2.0","id":1}', "none of the members"),
         ('{"jsonrpc":"2.0","id":1,"result":1,"error":{"code":1,"message":""}}', "both a result and an error"),
+        ('{"jsonrpc":"2.0","id":1,"method":"x","result":1}', "both a method and a result or an error"),
+        ('{"jsonrpc":"2.0","method":"x","error":{"code":1,"message":""}}', "both a method and a result or an error"),
+        ('{"jsonrpc":"2.0","id":1,"method":"x","result":null}', "both a method and a result or an error"),
         ('{"jsonrpc":"2.0","id":null,"method":"x"}', "id is neither"),
         ('{"jsonrpc":"2.0","id":1.5,"method":"x"}', "id is neither"),
         ('{"jsonrpc":"2.0","id":1.0,"result":1}', "id is neither"),

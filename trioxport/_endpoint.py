@@ -9,7 +9,7 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._rpc import CANCELLED
+from trioxport._rpc import CANCELLED, as_id, members_of
 from trioxport._supervisor import Supervisor
 from trioxport.abc import FrameChannels, MessageChannels
 from trioxport.errors import ConnectionLost, DecodeError, MessageTooLarge, ProtocolViolation, TransportError, UsageError
@@ -48,10 +48,10 @@ class _InFlight:
 
     def settle_cancelled(self, notification: Notification, *, by_peer: bool = False) -> None:
         """A request that this side cancels, or a subscription that its server ends, is settled by that."""
-        if notification.method != CANCELLED or not isinstance(notification.params, dict):
+        if notification.method != CANCELLED:
             return
-        request_id = notification.params.get("requestId")
-        request = self.requests.get(request_id) if isinstance(request_id, str | int) else None
+        request_id = as_id(members_of(notification.params).get("requestId"))
+        request = None if request_id is None else self.requests.get(request_id)
         if request is not None and not (by_peer and request.method != "subscriptions/listen"):
             del self.requests[request.id]
             if self.cancelled is None:  # which is the rule, and an empty deque is large

@@ -19,6 +19,7 @@ from trioxport._rpc import (
     METHOD_NOT_FOUND,
     PROGRESS,
     JSONRPCError,
+    as_id,
     meta_of,
 )
 from trioxport.errors import MessageTooLarge, TransportError, UsageError
@@ -58,7 +59,7 @@ class IncomingRequest:
 
         Raises ``ConnectionLost`` like ``Peer.notify``. Specification 2026-07-28, basic/patterns/progress.
         """
-        token = meta_of(self.params).get("progressToken")
+        token = as_id(meta_of(self.params).get("progressToken"))
         if token is None:
             return
         params: dict[str, Any] = {"progressToken": token, "progress": progress}

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 import attrs
 import trio
 
-from trioxport._rpc import JSONRPCError, cancellation_of, meta_of
+from trioxport._rpc import JSONRPCError, as_id, cancellation_of, meta_of
 from trioxport.connection import Connection
 from trioxport.errors import RequestTimeout, TransportError
 from trioxport.messages import NOTHING, ErrorResponse, Notification, Request, RequestId, Response, Undelivered
@@ -212,11 +212,6 @@ def fresh(error: Error) -> Error:
     another = copy(error)
     another.__cause__ = error.__cause__
     return another
-
-
-def as_id(value: object) -> RequestId | None:
-    """A request id or progress token, of which nothing but strings and integers is one."""
-    return value if isinstance(value, str | int) and not isinstance(value, bool) else None
 
 
 def _number(value: object) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from trioxport.messages import NOTHING, Notification, Request
+from trioxport.messages import NOTHING, Notification, Request, RequestId
 
 INVALID_REQUEST: Final = -32600
 METHOD_NOT_FOUND: Final = -32601
@@ -55,6 +55,11 @@ def members_of(value: object) -> Mapping[str, Any]:
 def meta_of(params: object) -> Mapping[str, Any]:
     """The ``_meta`` of parameters or of a result; empty if there is none of use."""
     return members_of(members_of(params).get("_meta"))
+
+
+def as_id(value: object) -> RequestId | None:
+    """A request id or progress token, of which nothing but strings and integers is one: True is not 1."""
+    return value if isinstance(value, str | int) and not isinstance(value, bool) else None
 
 
 def cancellation_of(request: Request, reason: str | None = None) -> Notification:

@@ -24,6 +24,7 @@ from trioxport.messages import (
 VERSION: Final = "2.0"
 _ID_TYPES: Final = (int, str)
 RESERVED: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
+_ANSWERS: Final = frozenset({"result", "error"})
 
 
 def to_wire(message: Message) -> dict[str, Any]:
@@ -49,8 +50,9 @@ def to_wire(message: Message) -> dict[str, Any]:
             envelope = {"jsonrpc": VERSION, "id": request_id, "error": error}
         case _:
             raise UsageError(f"only messages can be sent, not {type(message).__name__}")
-    if type(envelope.get("id", 0)) not in _ID_TYPES and not isinstance(message, ErrorResponse):
-        raise UsageError(f"an id is a string or an integer, not {envelope['id']!r}")
+    request_id = envelope.get("id", 0)
+    if type(request_id) not in _ID_TYPES and not (request_id is None and isinstance(message, ErrorResponse)):
+        raise UsageError(f"an id is a string or an integer, not of the type {type(request_id).__name__}")
     if message.extra:
         if not RESERVED.isdisjoint(message.extra):
             raise UsageError(f"extra members may not be named {sorted(RESERVED & message.extra.keys())}")
@@ -108,6 +110,8 @@ def non_finite(envelope: dict[str, Any]) -> float | None:
 
 
 def _call(members: dict[str, Any]) -> Request | Notification:
+    if not _ANSWERS.isdisjoint(members):
+        raise ProtocolViolation("a message has both a method and a result or an error")
     method = members.pop("method")
     if type(method) is not str:
         raise ProtocolViolation("the member method is not a string")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from trioxport._rpc import CANCELLED, members_of
+from trioxport._rpc import CANCELLED, as_id, members_of
 from trioxport.messages import ErrorResponse, Incoming, Notification, Request, RequestId, Response
 
 ANSWERS: Final = (Response, ErrorResponse)
@@ -19,8 +19,7 @@ def cancelled_id(message: Incoming) -> RequestId | None:
     """The id of the request that a ``notifications/cancelled`` ends; None if the message is none."""
     if type(message) is not Notification or message.method != CANCELLED:
         return None
-    request_id = members_of(message.params).get("requestId")
-    return request_id if isinstance(request_id, str | int) else None
+    return as_id(members_of(message.params).get("requestId"))
 
 
 def ended_subscription(message: Incoming, sent: Mapping[RequestId, tuple[Request, float]]) -> RequestId | None:

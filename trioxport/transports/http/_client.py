@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from trioxport._rpc import CANCELLED, members_of
+from trioxport._rpc import CANCELLED, as_id, members_of
 from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import ConnectError, ConnectionLost, RequestTimeout, TransportError, UsageError
 from trioxport.frames import Frame
@@ -195,7 +195,7 @@ class _Client:
     def _cancelled_by(self, message: object) -> Exchange | None:
         if not isinstance(message, Notification) or message.method != CANCELLED:
             return None
-        request_id = members_of(message.params).get("requestId")
+        request_id = as_id(members_of(message.params).get("requestId"))
         waiting = (one for one in self._exchanges if one.request.id == request_id and not one.answered)
         return next(waiting, None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from trioxport._rpc import CANCELLED, members_of
+from trioxport._rpc import CANCELLED, as_id, members_of
 from trioxport.messages import ErrorResponse, Message, Notification, Request, RequestId, Response
 
 REMEMBERED: Final = 256
@@ -22,8 +22,8 @@ class Asked:
         if isinstance(message, Request):
             self._open[message.id] = None
         elif message.method == CANCELLED and self._open:
-            cancelled = members_of(message.params).get("requestId")
-            if isinstance(cancelled, str | int):
+            cancelled = as_id(members_of(message.params).get("requestId"))
+            if cancelled is not None:
                 self._open.pop(cancelled, None)
 
     def lost(self) -> list[Notification]:

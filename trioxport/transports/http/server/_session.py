@@ -14,7 +14,7 @@ from typing import ClassVar, Final
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._rpc import CANCELLED, INTERNAL_ERROR, PROGRESS, members_of, meta_of
+from trioxport._rpc import CANCELLED, INTERNAL_ERROR, PROGRESS, as_id, members_of, meta_of
 from trioxport.abc import Carries, FrameChannels, Scope
 from trioxport.codecs.json import JSON
 from trioxport.errors import ConnectionLost, UsageError
@@ -92,9 +92,9 @@ class Session:
                 self._note_cancelled(frame.message)
 
     def _note_cancelled(self, notification: Notification) -> None:
-        request_id = members_of(notification.params).get("requestId")
-        stream = self._requests.get(request_id) if isinstance(request_id, str | int) else None
-        if stream is not None and isinstance(request_id, str | int):
+        request_id = as_id(members_of(notification.params).get("requestId"))
+        stream = None if request_id is None else self._requests.get(request_id)
+        if stream is not None and request_id is not None:
             stream.cancelled.add(request_id)
             self.tidy(stream)
 
@@ -193,12 +193,11 @@ class Session:
         """The stream of the request that a message relates to, as it says itself, or by its progress token."""
         if not isinstance(message, Request | Notification):
             return self.standalone
-        related = message.metadata.get("related_request")
-        stream = self._requests.get(related) if isinstance(related, str | int) else None
+        related = as_id(message.metadata.get("related_request"))
+        stream = None if related is None else self._requests.get(related)
         if stream is None and message.method == PROGRESS:
-            token = members_of(message.params).get("progressToken")
-            found = (each for each in self._requests.values() if token in each.tokens)
-            stream = next(found, None) if isinstance(token, str | int) else None
+            token = as_id(members_of(message.params).get("progressToken"))
+            stream = next((each for each in self._requests.values() if token in each.tokens), None)
         return self.standalone if stream is None or stream.abandoned else stream
 
     def no_more(self) -> None:
@@ -249,8 +248,8 @@ class PostStream(Stream):
         self.open = {request.id for request in requests}
         self.cancelled: set[RequestId] = set()
         self.abandoned = False
-        tokens = (meta_of(request.params).get("progressToken") for request in requests)
-        self.tokens = {token for token in tokens if isinstance(token, str | int)}
+        tokens = (as_id(meta_of(request.params).get("progressToken")) for request in requests)
+        self.tokens = {token for token in tokens if token is not None}
 
 
 class _Send(SendChannel[Frame]):
