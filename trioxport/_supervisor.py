@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import attrs
 import trio
@@ -90,6 +90,9 @@ class Terms:
 class Supervisor:
     """Enters a transport, knows how it fares, and leaves it. It is the transport's and the layers' ``Scope``.
 
+    Attributes:
+        answers_unreadable: Whether requests that cannot be read are answered above the transport.
+
     Args:
         transport: What to enter.
         terms: What holds for the connection.
@@ -99,6 +102,8 @@ class Supervisor:
         within: The scope of the connection that this one is a part of, or None: a transport made of transports has
             one supervisor for each.
     """
+
+    answers_unreadable: ClassVar[bool] = True
 
     def __init__(
         self, transport: Transport, terms: Terms, *, outlives_cancel: bool, within: Scope | None = None
@@ -199,6 +204,11 @@ class Supervisor:
         self._deferred.append(callback)
 
     # What the opener and the connection see.
+
+    @property
+    def runs_tasks(self) -> bool:
+        """Whether ``start_soon`` can be called."""
+        return self._tasks is not None
 
     @property
     def state(self) -> State:
