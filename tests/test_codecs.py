@@ -26,6 +26,7 @@ from trioxport import (
 )
 from trioxport.codecs import JSON, MessagePack
 from trioxport.framing import NEWLINE, Oversized
+from trioxport.framing.base import EXCERPT
 
 seeded = settings(derandomize=True, max_examples=60, deadline=None)
 
@@ -201,6 +202,11 @@ def _deep(levels: int) -> Any:
     return value
 
 
+class Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError("cannot be shown")
+
+
 @pytest.mark.parametrize("codec", [JSON, MessagePack], ids=repr)
 @pytest.mark.parametrize(
     "message",
@@ -212,10 +218,24 @@ def _deep(levels: int) -> Any:
         Request(None, "x"),  # type: ignore[arg-type]  # wrong on purpose
         Request(True, "x"),
         Response(1.5, "x"),  # type: ignore[arg-type]  # wrong on purpose
+        Request(Unshowable(), "x"),  # type: ignore[arg-type]  # wrong on purpose
+        ErrorResponse(True, 1, "x"),
         Undelivered.of(Request(1, "x"), UsageError("why")),
         "not a message",
     ],
-    ids=["object", "key", "deep", "reserved", "no id", "bool id", "float id", "Undelivered", "str"],
+    ids=[
+        "object",
+        "key",
+        "deep",
+        "reserved",
+        "no id",
+        "bool id",
+        "float id",
+        "id without repr",
+        "bool id of an error",
+        "Undelivered",
+        "str",
+    ],
 )
 def test_what_has_no_encoding_is_a_usage_error(codec: Any, message: Any) -> None:
     with pytest.raises(UsageError) as caught:
@@ -286,6 +306,9 @@ def test_what_is_no_messagepack_is_a_decode_error(payload: bytes) -> None:
         ('{"jsonrpc":"2.0"}', "none of the members"),
         ('{"jsonrpc":"2.0","id":1}', "none of the members"),
         ('{"jsonrpc":"2.0","id":1,"result":1,"error":{"code":1,"message":""}}', "both a result and an error"),
+        ('{"jsonrpc":"2.0","id":1,"method":"x","result":1}', "both a method and a result or an error"),
+        ('{"jsonrpc":"2.0","method":"x","error":{"code":1,"message":""}}', "both a method and a result or an error"),
+        ('{"jsonrpc":"2.0","id":1,"method":"x","result":null}', "both a method and a result or an error"),
         ('{"jsonrpc":"2.0","id":null,"method":"x"}', "id is neither"),
         ('{"jsonrpc":"2.0","id":1.5,"method":"x"}', "id is neither"),
         ('{"jsonrpc":"2.0","id":1.0,"result":1}', "id is neither"),
@@ -404,6 +427,8 @@ def test_identify_never_errs_on_the_ends_of_a_message(message: Message, order: l
     text = json.dumps(dict(members), separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
     found = JSON.identify(fragment_of(text))
     assert found is None or (isinstance(message, Response | ErrorResponse) and found == message.id)
+    asked = JSON.identify_request(fragment_of(text))
+    assert asked is None or (isinstance(message, Request) and asked == message.id)
 
 
 @pytest.mark.parametrize("request_id", [7, "seven", 2**64 - 1])
@@ -448,3 +473,55 @@ def test_values_that_need_care_survive_beside_a_long_text(value: Any) -> None:
 def test_what_is_no_number_is_refused_beside_a_long_text(value: Any) -> None:
     with pytest.raises(UsageError, match="JSON has no"):
         JSON.encode(Request(1, "m", {"value": value, "text": "x" * 100_000}))
+
+
+# identify_request(): and which request?
+
+
+@pytest.mark.parametrize("request_id", ["7", '"seven"', '"\u00fc"', "-1", str(10**30), '""'])
+@pytest.mark.parametrize(
+    "request_",
+    [
+        '{"jsonrpc":"2.0","id":ID,"method":"x","params":{"a":"BULK"}}',
+        '{"jsonrpc": "2.0", "id": ID, "method": "tools/call", "params": {"a": "BULK"} }',
+        '{"method":"x","params":{"a":"BULK"},"jsonrpc":"2.0","id":ID}',
+        '{"jsonrpc":"2.0","method":"x","params":{"a":"BULK","id":99},"id":ID}\r',
+        '{"id":ID,"params":{"a":"BULK"},"method":"x","jsonrpc":"2.0"}',
+        '{"params":{"id":99,"a":"BULK"},"id":ID,"method":"x"}',
+        '{"jsonrpc":"2.0","id":ID,"params":"BULK","method":"x"}',
+    ],
+)
+def test_the_id_is_found_at_either_end_of_an_oversized_request(request_: str, request_id: str) -> None:
+    payload = request_.replace("ID", request_id).replace("BULK", BULK).encode()
+    assert JSON.identify_request(fragment_of(payload)) == json.loads(request_id)
+    assert JSON.identify(fragment_of(payload)) is None
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        '{"jsonrpc":"2.0","id":1,"result":{"method":"x","a":"BULK"}}',
+        '{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"BULK"}}',
+        '{"result":{"a":"BULK"},"method":"x","id":1}',
+        '{"jsonrpc":"2.0","id":1,"a":"BULK"}',
+        '{"jsonrpc":"2.0","method":"x","params":{"a":"BULK"}}',
+        '{"jsonrpc":"2.0","method":"x","params":{"a":"BULK","id":1}}',
+        '{"params":{"method":"x","a":"BULK"},"id":1}',
+        '{"jsonrpc":"2.0","id":1.5,"method":"x","params":"BULK"}',
+        '{"jsonrpc":"2.0","id":null,"method":"x","params":"BULK"}',
+        '{"jsonrpc":"2.0","params":"BULK,\\"method\\":\\"x\\",\\"id\\":1}"}',
+        '[{"jsonrpc":"2.0","id":1,"method":"x","params":"BULK"}]',
+        "BULK",
+    ],
+)
+def test_nothing_else_is_taken_for_a_request(payload: str) -> None:
+    assert JSON.identify_request(fragment_of(payload.replace("BULK", BULK).encode())) is None
+
+
+@pytest.mark.parametrize("request_id", [0, 7, -1, 2**40, "seven", "", "x" * 150])
+def test_messagepack_finds_the_id_at_the_start_of_an_oversized_request(request_id: Any) -> None:
+    request = MessagePack.encode(Request(request_id, "x", {"a": BULK}))
+    assert MessagePack.identify_request(request[:EXCERPT] + request[-EXCERPT:]) == request_id
+    assert MessagePack.identify(request[:EXCERPT] + request[-EXCERPT:]) is None
+    response = MessagePack.encode(Response(request_id, {"a": BULK}))
+    assert MessagePack.identify_request(response[:EXCERPT] + response[-EXCERPT:]) is None

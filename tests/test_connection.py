@@ -236,7 +236,7 @@ class TestNaiveTransport:
                 assert await rx.receive() == Notification("note", {"number": number})
             undelivered = await rx.receive()
             assert isinstance(undelivered, Undelivered)
-            assert undelivered.outcome == "unknown"
+            assert undelivered.outcome == "not_sent"  # no pump took it
             with pytest.raises(ConnectionLost) as caught:
                 await rx.receive()
         assert caught.value.__cause__ is error

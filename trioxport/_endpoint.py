@@ -9,7 +9,8 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._rpc import CANCELLED, as_id
+from trioxport._refusals import Refusals, fragment_of
+from trioxport._rpc import CANCELLED, as_id, members_of
 from trioxport._supervisor import Supervisor
 from trioxport.abc import FrameChannels, MessageChannels
 from trioxport.errors import ConnectionLost, DecodeError, MessageTooLarge, ProtocolViolation, TransportError, UsageError
@@ -48,9 +49,9 @@ class _InFlight:
 
     def settle_cancelled(self, notification: Notification, *, by_peer: bool = False) -> None:
         """A request that this side cancels, or a subscription that its server ends, is settled by that."""
-        if notification.method != CANCELLED or not isinstance(notification.params, dict):
+        if notification.method != CANCELLED:
             return
-        request_id = as_id(notification.params.get("requestId"))
+        request_id = as_id(members_of(notification.params).get("requestId"))
         request = None if request_id is None else self.requests.get(request_id)
         if request is not None and not (by_peer and request.method != "subscriptions/listen"):
             del self.requests[request.id]
@@ -133,9 +134,12 @@ class _MessageSend(SendChannel[Message]):
 
 
 class _MessageReceive(ReceiveChannel[Incoming]):
-    def __init__(self, frames: ReceiveChannel[Frame], supervisor: Supervisor, in_flight: _InFlight) -> None:
+    def __init__(
+        self, frames: ReceiveChannel[Frame], supervisor: Supervisor, in_flight: _InFlight, refusals: Refusals | None
+    ) -> None:
         self._frames = frames
         self._supervisor = supervisor
+        self._refusals = refusals
         self._decode = supervisor.codec.decode
         self._max_size = supervisor.limits.max_message_size
         self._in_flight = in_flight
@@ -200,13 +204,16 @@ class _MessageReceive(ReceiveChannel[Incoming]):
             ) from error
 
     def _refuse(self, frame: Frame, error: TransportError) -> Undelivered | None:
-        """Settle the request that a frame without a usable message belongs to, if there is one."""
+        """Settle the request that a frame without a usable message belongs to, or answer it if it is the peer's."""
         error.target = error.target or self._supervisor.target
         original = frame.message
         if original is None:
             self._supervisor.discard(error)
-            request_id = self._supervisor.codec.identify(frame.payload)
+            fragment = fragment_of(frame.payload, error)
+            request_id = self._supervisor.codec.identify(fragment)
             original = None if request_id is None else self._in_flight.requests.pop(request_id, None)
+            if self._refusals is not None and (frame.error is None or isinstance(error, MessageTooLarge)):
+                self._refusals.answer(fragment, error)  # what a layer refused may be no message of the peer's
         elif isinstance(original, Request) and self._in_flight.requests.pop(original.id, None) is None:
             return None
         return None if original is None else Undelivered.of(original, error)
@@ -256,6 +263,8 @@ def _sent_too_late(failure: TransportError | None, target: str) -> TransportErro
 def message_channels(frames: FrameChannels, supervisor: Supervisor) -> MessageChannels:
     """The codec's channels over a transport's frames."""
     in_flight = _InFlight(supervisor.requests)
+    refusals = Refusals(frames.send, supervisor) if supervisor.answers_unreadable else None
     return MessageChannels(
-        _MessageSend(frames.send, supervisor, in_flight), _MessageReceive(frames.receive, supervisor, in_flight)
+        _MessageSend(frames.send, supervisor, in_flight),
+        _MessageReceive(frames.receive, supervisor, in_flight, refusals),
     )

@@ -6,7 +6,7 @@ supervisor's tasks take to start; in the legacy era a session, of which there ar
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import trio
 
@@ -35,6 +35,8 @@ class ImmediateSupervisor(Supervisor):
         terms: What holds for the connection.
         tasks: Where layers may start tasks; None where there are no layers.
     """
+
+    answers_unreadable: ClassVar[bool] = False  # HTTP does so by its status
 
     def __init__(self, transport: Immediate, terms: Terms, tasks: trio.Nursery | None) -> None:
         super().__init__(transport, terms, outlives_cancel=False)

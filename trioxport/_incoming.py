@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import attrs
 import trio
 
+from trioxport._causes import failure_in
 from trioxport._outgoing import handled
 from trioxport._rpc import (
     INTERNAL_ERROR,
@@ -18,9 +19,9 @@ from trioxport._rpc import (
     METHOD_NOT_FOUND,
     PROGRESS,
     JSONRPCError,
+    as_id,
     meta_of,
 )
-from trioxport._supervisor import alone
 from trioxport.errors import MessageTooLarge, TransportError, UsageError
 from trioxport.messages import NOTHING, ErrorResponse, Notification, Request, RequestId, Response
 
@@ -58,7 +59,7 @@ class IncomingRequest:
 
         Raises ``ConnectionLost`` like ``Peer.notify``. Specification 2026-07-28, basic/patterns/progress.
         """
-        token = meta_of(self.params).get("progressToken")
+        token = as_id(meta_of(self.params).get("progressToken"))
         if token is None:
             return
         params: dict[str, Any] = {"progressToken": token, "progress": progress}
@@ -155,8 +156,11 @@ class Handlers:
                 try:
                     with _within(notification):
                         await self._notifications[notification.method](notification)
-                except Exception:
-                    logger.exception("%s: the handler of %s failed", self._peer.target, notification.method)
+                except BaseException as error:
+                    failure = failure_in(error)
+                    logger.error(
+                        "%s: the handler of %s failed", self._peer.target, notification.method, exc_info=failure
+                    )
         self._queue_drained.set()
 
     async def _answer(self, request: Request, scope: trio.CancelScope) -> None:
@@ -178,15 +182,14 @@ class Handlers:
         params = request.params or NOTHING
         try:
             result = await handler(IncomingRequest(request.id, request.method, params, request.metadata, self._peer))
-        except Exception as error:
-            return self._failed(request, error)
+        except BaseException as error:
+            return self._failed(request, failure_in(error))
         return Response(request.id, {} if result is None else result)
 
     def _failed(self, request: Request, error: Exception) -> ErrorResponse:
-        cause = alone(error)
-        if isinstance(cause, JSONRPCError):
-            return ErrorResponse(request.id, cause.code, cause.message, cause.data)
-        nobodys_fault = self._lost and isinstance(cause, TransportError)
+        if isinstance(error, JSONRPCError):
+            return ErrorResponse(request.id, error.code, error.message, error.data)
+        nobodys_fault = self._lost and isinstance(error, TransportError)
         level = logging.DEBUG if nobodys_fault else logging.ERROR
         logger.log(level, "%s: the handler of %s failed", self._peer.target, request.method, exc_info=error)
         return ErrorResponse(request.id, INTERNAL_ERROR, "Internal error")

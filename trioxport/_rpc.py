@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 
 from trioxport.messages import NOTHING, Incoming, Notification, Request, RequestId
 
+PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
 METHOD_NOT_FOUND: Final = -32601
 INVALID_PARAMS: Final = -32602

@@ -12,22 +12,22 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, Final, Literal, cast
+from typing import Any, ClassVar, Final, Literal
 
 import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
+from trioxport._causes import alone, as_connect_error, as_loss, failure_in
+from trioxport._ending import EndingReceive, EndingSend, ending
 from trioxport._states import ENDS, LazyEvent, Signal, State
 from trioxport.abc import Codec, ConnectionInfo, FrameChannels, Role, Scope, Transport
 from trioxport.errors import (
-    ConnectError,
     ConnectionLost,
     ConnectTimeout,
-    ServerUnreachable,
     TransportError,
 )
-from trioxport.frames import Limits
+from trioxport.frames import Frame, Limits, never_sent
 from trioxport.messages import Request, RequestId
 
 logger: Final = logging.getLogger("trioxport")
@@ -51,45 +51,27 @@ class open_tasks:  # noqa: N801 (it is called like a function)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, raised: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        crash: BaseException | None = None
+    ) -> bool:
         if raised is not None:
             self._nursery.cancel_scope.cancel()
+            if isinstance(alone(raised), trio.Cancelled):  # of which only the nursery can tell whether it ends here
+                return await self._leave(kind, raised, traceback)
         try:
-            await self._manager.__aexit__(None, None, None)
+            await self._leave(None, None, None)
+        except BaseException as crash:
+            if raised is None or not isinstance(crash, Exception | trio.Cancelled):
+                raise
+        return False
+
+    async def _leave(
+        self, kind: type[BaseException] | None, raised: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        """Leave the nursery. Raises its exception without a group."""
+        try:
+            return bool(await self._manager.__aexit__(kind, raised, traceback))
         except BaseException as error:
             crash = alone(error)
-        if crash is not None and _prevails(crash, raised):
-            raise crash
-
-
-def _prevails(crash: BaseException, raised: BaseException | None) -> bool:
-    """Whether what the nursery raised goes on, rather than what its body did.
-
-    The body's own exception does, unless something like a KeyboardInterrupt is at stake. A body that was cancelled has
-    none of its own: the cancellation may come from the crash.
-    """
-    if raised is None:
-        return True
-    if isinstance(crash, trio.Cancelled):
-        return False
-    return isinstance(raised, trio.Cancelled) or not isinstance(crash, Exception)
-
-
-def alone(error: BaseException) -> BaseException:
-    """The one exception in nested groups: a KeyboardInterrupt if there is one, else the only leaf, else the group."""
-    leaves = list(_leaves(error))
-    for leaf in leaves:
-        if isinstance(leaf, KeyboardInterrupt):
-            return leaf
-    return leaves[0] if len(leaves) == 1 else error
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        return [leaf for inner in group.exceptions for leaf in _leaves(inner)]
-    return [error]
+        raise crash
 
 
 def _ignore(reason: str) -> None:
@@ -113,6 +95,9 @@ class Terms:
 class Supervisor:
     """Enters a transport, knows how it fares, and leaves it. It is the transport's and the layers' ``Scope``.
 
+    Attributes:
+        answers_unreadable: Whether requests that cannot be read are answered above the transport.
+
     Args:
         transport: What to enter.
         terms: What holds for the connection.
@@ -122,6 +107,8 @@ class Supervisor:
         within: The scope of the connection that this one is a part of, or None: a transport made of transports has
             one supervisor for each.
     """
+
+    answers_unreadable: ClassVar[bool] = True
 
     def __init__(
         self, transport: Transport, terms: Terms, *, outlives_cancel: bool, within: Scope | None = None
@@ -145,6 +132,7 @@ class Supervisor:
         self._entered_or_over = LazyEvent()
         self._leave = LazyEvent()
         self._over = LazyEvent()
+        self._left: list[Frame] = []
         self._deferred: list[Callable[[], object]] = []
         self._tasks: trio.Nursery | None = None
 
@@ -223,6 +211,11 @@ class Supervisor:
     # What the opener and the connection see.
 
     @property
+    def runs_tasks(self) -> bool:
+        """Whether ``start_soon`` can be called."""
+        return self._tasks is not None
+
+    @property
     def state(self) -> State:
         return self._state
 
@@ -234,14 +227,15 @@ class Supervisor:
                 self._life.deadline = trio.current_time() + self.terms.connect_timeout
                 await self._carry()
                 cut_short = False
-        except Exception as error:
+        except BaseException as error:
+            self._record(failure_in(error))
             cut_short = False
-            self._record(error)
         finally:
             if cut_short:
                 self._record_cut()
             self._end()
-            if self._channels is not None:  # a send may wait for a pump that is gone
+            if self._channels is not None:  # somebody may wait for a pump that is gone
+                self._end_channels(self._channels)
                 await _close_by_force(self._channels.send)
             if cut_short or self._channels is None:
                 self._run_deferred()
@@ -274,14 +268,11 @@ class Supervisor:
         self._limit_life()
         try:
             await trio.lowlevel.checkpoint_if_cancelled()  # then the transport hears of that before its channels end
-            try:
-                with trio.move_on_at(self._life.deadline):
-                    await tx.aclose()
-            except Exception as error:
-                self._record(error)
+            with trio.move_on_at(self._life.deadline):
+                await self._contain(tx.aclose, ())
             self._begin_leaving()
             await self._over.wait()
-            await rx.aclose()
+            await self._contain(rx.aclose, ())
         except trio.Cancelled:
             self.abort()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + ABORT_SECONDS):
@@ -300,7 +291,7 @@ class Supervisor:
     async def _carry(self) -> None:
         async with open_tasks() as self._tasks:
             async with self.transport(self) as channels:
-                self._channels = channels
+                self._channels = channels = ending(channels, self._never_sent)
                 self._life.deadline = math.inf
                 self._turn("open")
                 self._entered_or_over.set()
@@ -311,8 +302,8 @@ class Supervisor:
     async def _contain(self, async_fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
         try:
             await async_fn(*args)
-        except Exception as error:
-            self._record(error)
+        except BaseException as error:
+            self._record(failure_in(error))
             self._begin_leaving()
 
     @property
@@ -335,12 +326,11 @@ class Supervisor:
     def _limit_life(self) -> None:
         self._life.deadline = min(self._life.deadline, trio.current_time() + self.terms.close_timeout)
 
-    def _record(self, error: Exception) -> None:
-        cause = alone(error)
+    def _record(self, failure: Exception) -> None:
         if self._channels is None:
-            self.lost(as_connect_error(cause))
+            self.lost(as_connect_error(failure))
         else:
-            self.lost(as_loss(cause))
+            self.lost(as_loss(failure))
 
     def _record_cut(self) -> None:
         """Leaving was cut short: by the connect timeout, by the close timeout, or by a cancellation."""
@@ -356,6 +346,17 @@ class Supervisor:
         self._entered_or_over.set()
         self._over.set()
 
+    def _end_channels(self, channels: FrameChannels) -> None:
+        if isinstance(channels.send, EndingSend):
+            self._left = channels.send.end()
+        if isinstance(channels.receive, EndingReceive):
+            channels.receive.end()
+
+    async def _never_sent(self) -> list[Frame]:
+        """What the transport had accepted and never took, once it failed and is over; waits for the verdict."""
+        failure = await self.verdict()
+        return [] if failure is None else [never_sent(frame, failure) for frame in self._left]
+
     def _run_deferred(self) -> None:
         while self._deferred:
             self._deferred.pop()()
@@ -370,28 +371,3 @@ async def _close_by_force(*channels: SendChannel[Any] | ReceiveChannel[Any]) -> 
                 await channel.aclose()
             except trio.Cancelled:
                 continue
-
-
-def as_connect_error(error: BaseException) -> TransportError:
-    """The error of a connection that did not come about."""
-    if isinstance(error, TransportError):
-        return error
-    failure: ConnectError
-    if isinstance(error, OSError):
-        failure = ServerUnreachable(f"cannot connect: {error.strerror or error}")
-    else:
-        failure = ConnectError(f"the transport failed to open: {error!r}", retryable=False)
-    failure.__cause__ = error
-    return failure
-
-
-def as_loss(error: BaseException) -> TransportError:
-    """The error of a connection that was open."""
-    if isinstance(error, TransportError):
-        return error
-    if isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError | OSError):
-        failure = ConnectionLost("the connection broke")
-    else:
-        failure = ConnectionLost(f"the transport failed: {error!r}", retryable=False)
-    failure.__cause__ = error
-    return failure

@@ -97,6 +97,10 @@ class Codec(Protocol):
         """The id of the response that ``fragment``, a payload or its two ends, belongs to, as far as it can be read."""
         ...
 
+    def identify_request(self, fragment: bytes) -> RequestId | None:
+        """The same of a request: None unless it certainly is one, since nothing else may be answered."""
+        ...
+
 
 class Scope(Protocol):
     """What a transport or a layer may know and use of the connection that it is part of.

@@ -9,9 +9,10 @@ from typing import Final, TypeGuard, cast
 import attrs
 import trio
 
+from trioxport._causes import failure_in
 from trioxport._endpoint import message_channels
 from trioxport._immediate import Immediate, ImmediateSupervisor
-from trioxport._supervisor import Supervisor, Terms, alone, logger, open_tasks
+from trioxport._supervisor import Supervisor, Terms, logger, open_tasks
 from trioxport.abc import (
     Accept,
     Codec,
@@ -174,10 +175,10 @@ def accepting(
             else:
                 async with _open(transport, terms, layers) as connection:
                     await handler(connection)
-        except Exception as error:
+        except BaseException as error:
             if raising:
                 raise
-            failure = alone(error)
+            failure = failure_in(error)
             if isinstance(failure, ConnectError):
                 terms.note_refusal(type(failure).__name__)
             _log_failure(failure)
@@ -185,7 +186,7 @@ def accepting(
     return accept
 
 
-def _log_failure(error: BaseException) -> None:
+def _log_failure(error: Exception) -> None:
     """One connection of many went wrong: that ends there, and is told."""
     if isinstance(error, ConnectError | ConnectionLost):
         logger.info("a client's connection failed: %s", error)

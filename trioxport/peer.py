@@ -16,11 +16,12 @@ from typing import Any, Final
 import trio
 
 from trioxport import _negotiation
+from trioxport._causes import as_loss
 from trioxport._incoming import Handlers, IncomingRequest, NotificationHandler, RequestHandler
 from trioxport._negotiation import Negotiated
 from trioxport._outgoing import Calls, ProgressCallback, fresh
 from trioxport._rpc import CANCELLED, PROGRESS, JSONRPCError, as_id, members_of
-from trioxport._supervisor import as_loss, open_tasks
+from trioxport._supervisor import open_tasks
 from trioxport.abc import Era
 from trioxport.connection import Connection
 from trioxport.errors import ConnectionLost, TransportError

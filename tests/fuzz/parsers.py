@@ -51,6 +51,7 @@ def json(data: bytes) -> None:
     from trioxport.errors import DecodeError, ProtocolViolation
 
     JSON.identify(data)
+    JSON.identify_request(data)
     try:
         message = JSON.decode(data)
     except (DecodeError, ProtocolViolation):
@@ -64,6 +65,7 @@ def msgpack(data: bytes) -> None:
     from trioxport.errors import DecodeError, ProtocolViolation, UsageError
 
     MessagePack.identify(data)
+    MessagePack.identify_request(data)
     try:
         message = MessagePack.decode(data)
         payload = MessagePack.encode(message)

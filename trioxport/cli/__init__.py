@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 import trio
 
 from trioxport import RequestTimeout, TransportError, UsageError, __version__
-from trioxport._supervisor import alone
+from trioxport._causes import alone
 from trioxport.cli._output import complain
 
 EXIT_CODES: Final = """\

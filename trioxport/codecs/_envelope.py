@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from trioxport._rpc import as_id, members_of
 from trioxport.errors import ProtocolViolation, UsageError
 from trioxport.messages import (
     NOTHING,
@@ -24,6 +25,7 @@ from trioxport.messages import (
 VERSION: Final = "2.0"
 _ID_TYPES: Final = (int, str)
 RESERVED: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
+_ANSWERS: Final = frozenset({"result", "error"})
 
 
 def to_wire(message: Message) -> dict[str, Any]:
@@ -49,8 +51,8 @@ def to_wire(message: Message) -> dict[str, Any]:
             envelope = {"jsonrpc": VERSION, "id": request_id, "error": error}
         case _:
             raise UsageError(f"only messages can be sent, not {type(message).__name__}")
-    if type(envelope.get("id", 0)) not in _ID_TYPES and not isinstance(message, ErrorResponse):
-        raise UsageError(f"an id is a string or an integer, not {envelope['id']!r}")
+    if type(envelope.get("id", 0)) not in _ID_TYPES and not (isinstance(message, ErrorResponse) and message.id is None):
+        raise UsageError(f"an id is a string or an integer, not of the type {type(envelope['id']).__name__}")
     if message.extra:
         if not RESERVED.isdisjoint(message.extra):
             raise UsageError(f"extra members may not be named {sorted(RESERVED & message.extra.keys())}")
@@ -79,10 +81,13 @@ def from_wire(envelope: Any) -> Message:
 
 def response_id(envelope: Any) -> RequestId | None:
     """The id in a decoded envelope that need not be valid, unless it is a call's."""
-    if not isinstance(envelope, dict) or "method" in envelope:
-        return None
-    request_id = cast("dict[str, Any]", envelope).get("id")
-    return request_id if type(request_id) in _ID_TYPES else None
+    return None if "method" in members_of(envelope) else as_id(members_of(envelope).get("id"))
+
+
+def request_id(envelope: Any) -> RequestId | None:
+    """The id in a decoded envelope that need not be valid, if it is a call's, and not an answer's as well."""
+    members = members_of(envelope)
+    return as_id(members.get("id")) if "method" in members and _ANSWERS.isdisjoint(members) else None
 
 
 def plain(value: object) -> object:
@@ -108,6 +113,8 @@ def non_finite(envelope: dict[str, Any]) -> float | None:
 
 
 def _call(members: dict[str, Any]) -> Request | Notification:
+    if not _ANSWERS.isdisjoint(members):
+        raise ProtocolViolation("a message has both a method and a result or an error")
     method = members.pop("method")
     if type(method) is not str:
         raise ProtocolViolation("the member method is not a string")

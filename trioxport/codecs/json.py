@@ -18,7 +18,8 @@ from typing import Any, Final, NoReturn, cast
 
 import msgspec
 
-from trioxport.codecs._envelope import from_wire, non_finite, plain, response_id, to_wire
+from trioxport._rpc import as_id
+from trioxport.codecs._envelope import from_wire, non_finite, plain, request_id, response_id, to_wire
 from trioxport.errors import DecodeError, UsageError
 from trioxport.framing.base import EXCERPT
 from trioxport.messages import Message, RequestId
@@ -36,13 +37,12 @@ _LARGE: Final = 32 * 1024
 _FEW: Final = 64
 """How many values that look may take."""
 
-_JSONRPC: Final = rb'"jsonrpc"\s*:\s*"2\.0"\s*'
-_ID: Final = rb'"id"\s*:\s*(-?\d{1,200}|"[^"\\]{0,200}")\s*'
-_RESULT_AT_START: Final = re.compile(rb"\s*\{\s*(?:" + _JSONRPC + rb',\s*)?"(?:result|error)"')
-_ID_AT_START: Final = re.compile(
-    rb"\s*\{\s*(?:" + _JSONRPC + rb",\s*)?" + _ID + rb",\s*(?:" + _JSONRPC + rb',\s*)?"(?:result|error)"'
-)
-_ID_AT_END: Final = re.compile(rb",\s*" + _ID + rb"(?:,\s*" + _JSONRPC + rb")?\}\s*\Z")
+_ID: Final = re.compile(rb'"id"\s*:\s*(-?\d{1,200}|"[^"\\]{0,200}")')
+_METHOD: Final = re.compile(rb'"method"\s*:\s*"[^"\\]{0,200}"')
+_SHORT_MEMBER: Final = rb'(?:"jsonrpc"\s*:\s*"2\.0"|' + _ID.pattern + b"|" + _METHOD.pattern + rb")\s*"
+_HEAD: Final = re.compile(rb"\s*\{\s*(?P<members>(?:" + _SHORT_MEMBER + rb',\s*)*)(?P<answer>"(?:result|error)"\s*:)?')
+_TAIL: Final = re.compile(rb"(?P<members>(?:,\s*" + _SHORT_MEMBER + rb")+)\}\s*\Z")
+"""The members of an envelope that are short and known, as far as they come first and last in it."""
 
 
 class _JSON:
@@ -72,7 +72,13 @@ class _JSON:
         try:
             return response_id(_parse(fragment))
         except DecodeError:
-            return _id_of_response(fragment)
+            return _id_in_ends(fragment, of_request=False)
+
+    def identify_request(self, fragment: bytes) -> RequestId | None:
+        try:
+            return request_id(_parse(fragment))
+        except DecodeError:
+            return _id_in_ends(fragment, of_request=True)
 
     def __repr__(self) -> str:
         return "trioxport.codecs.JSON"
@@ -102,13 +108,16 @@ def _is_plain(envelope: dict[str, Any]) -> bool:
     return False
 
 
-def _id_of_response(fragment: bytes) -> RequestId | None:
-    """The id next to ``result`` or ``error`` at the start, or at the end of what starts with one of those."""
-    found = _ID_AT_START.match(fragment[:EXCERPT])
-    if found is None and _RESULT_AT_START.match(fragment):
-        found = _ID_AT_END.search(fragment[-EXCERPT:])
+def _id_in_ends(fragment: bytes, *, of_request: bool) -> RequestId | None:
+    """The id among the first and the last members, if those tell that the message is a request, or is an answer."""
+    head, tail = _HEAD.match(fragment[:EXCERPT]), _TAIL.search(fragment[-EXCERPT:])
+    if head is None:
+        return None
+    members = head["members"] + (b"" if tail is None else tail["members"])
+    calls, answers = _METHOD.search(members) is not None, head["answer"] is not None
+    found = _ID.search(members) if (calls, answers) == (of_request, not of_request) else None
     try:
-        return None if found is None else _decode(found[1])
+        return None if found is None else as_id(_decode(found[1]))
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 

@@ -7,7 +7,8 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from trioxport.codecs._envelope import from_wire, non_finite, plain, response_id, to_wire
+from trioxport._rpc import as_id
+from trioxport.codecs._envelope import from_wire, non_finite, plain, request_id, response_id, to_wire
 from trioxport.errors import DecodeError, UsageError
 from trioxport.messages import Message, RequestId
 
@@ -15,7 +16,9 @@ _encode: Final = msgspec.msgpack.Encoder(enc_hook=plain).encode
 _decode: Final = msgspec.msgpack.Decoder().decode
 
 _MAYBE_NON_FINITE: Final = re.compile(rb"\xca[\x7f\xff][\x80-\xff]|\xcb[\x7f\xff][\xf0-\xff]")
-_ID_AT_START: Final = re.compile(rb"[\x83-\x8f]\xa7jsonrpc\xa32\.0\xa2id(.{1,200}?)(?:\xa6result|\xa5error)", re.DOTALL)
+_ID_AT_START: Final = re.compile(
+    rb"[\x83-\x8f]\xa7jsonrpc\xa32\.0\xa2id(?P<id>.{1,200}?)(?:(?P<call>\xa6method)|\xa6result|\xa5error)", re.DOTALL
+)
 
 
 class _MessagePack:
@@ -40,12 +43,13 @@ class _MessagePack:
         try:
             return response_id(_parse(fragment))
         except DecodeError:
-            pass
-        found = _ID_AT_START.match(fragment)
+            return _id_at_start(fragment, of_request=False)
+
+    def identify_request(self, fragment: bytes) -> RequestId | None:
         try:
-            return None if found is None else response_id({"id": _parse(found[1])})
+            return request_id(_parse(fragment))
         except DecodeError:
-            return None
+            return _id_at_start(fragment, of_request=True)
 
     def __repr__(self) -> str:
         return "trioxport.codecs.MessagePack"
@@ -53,6 +57,16 @@ class _MessagePack:
 
 MessagePack: Final = _MessagePack()
 """Both sides have to be told to use it: MCP itself knows JSON only. It has no integers beyond 64 bits."""
+
+
+def _id_at_start(fragment: bytes, *, of_request: bool) -> RequestId | None:
+    found = _ID_AT_START.match(fragment)
+    if found is None or (found["call"] is not None) != of_request:
+        return None
+    try:
+        return as_id(_parse(found["id"]))
+    except DecodeError:
+        return None
 
 
 def _parse(payload: bytes) -> Any:

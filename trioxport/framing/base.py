@@ -9,7 +9,7 @@ import attrs
 FramingName: TypeAlias = Literal["newline", "length"]
 
 EXCERPT: Final = 512
-"""Bytes kept of each end of a payload that is too large: enough to find the id of a response in."""
+"""Bytes kept of each end of a payload that is too large: enough to find the id of a message in."""
 
 
 @attrs.frozen

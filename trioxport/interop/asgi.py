@@ -14,7 +14,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
-from trioxport._supervisor import Terms, alone, open_tasks
+from trioxport._causes import alone
+from trioxport._supervisor import Terms, open_tasks
 from trioxport.abc import Layer
 from trioxport.codecs.json import JSON
 from trioxport.connection import Connection

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import attrs
 
-from trioxport._rpc import members_of, meta_of
+from trioxport._rpc import as_id, members_of, meta_of
 from trioxport.messages import Notification, Request, RequestId
 
 SPARE: Final = 256
@@ -60,8 +60,8 @@ class Deadlines:
         self.open[request.id] = deadline
         if deadline.at < math.inf:
             params = request.params
-            token = meta_of(params).get("progressToken") if isinstance(params, dict) and "_meta" in params else None
-            if isinstance(token, str | int):
+            token = as_id(meta_of(params).get("progressToken"))
+            if token is not None:
                 deadline.token = token
                 self._by_token[token] = deadline
             self._push(deadline)
@@ -76,8 +76,8 @@ class Deadlines:
 
     def progress(self, notification: Notification, now: float) -> None:
         """A sign of life: the time of the request that it is about begins anew, up to the last moment."""
-        token = members_of(notification.params).get("progressToken")
-        deadline = self._by_token.get(token) if isinstance(token, str | int) else None
+        token = as_id(members_of(notification.params).get("progressToken"))
+        deadline = None if token is None else self._by_token.get(token)
         if deadline is not None:
             deadline.progressed = True
             deadline.at = min(now + deadline.seconds, deadline.last)

@@ -147,8 +147,8 @@ class _Verifier:
     sender: Role
 
     def verified(self, frame: Frame) -> Frame:
-        if frame.error is not None:
-            return frame
+        if frame.error is not None:  # a fragment that is not verified says nothing about any message
+            return frame if frame.message is not None else attrs.evolve(frame, payload=b"")
         envelope = open_envelope(frame.payload)
         try:
             if envelope is None or envelope.fields[0] != NAME:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from trioxport._supervisor import alone
+from trioxport._causes import alone
 from trioxport.abc import Codec, Layer
 from trioxport.codecs.json import JSON
 from trioxport.testing.bench import PATIENCE, Bench, Broken, Check, ContractBroken, Link, MakeLink

@@ -5,10 +5,11 @@ from __future__ import annotations
 import trio
 from trio.abc import ReceiveChannel
 
+from trioxport._ending import SelfEnding
 from trioxport.frames import Frame
 
 
-class BatchedReceive(ReceiveChannel[Frame]):
+class BatchedReceive(SelfEnding, ReceiveChannel[Frame]):
     """The frames of all batches, one by one and in order, for any number of tasks."""
 
     def __init__(self, batches: trio.MemoryReceiveChannel[list[Frame]]) -> None:

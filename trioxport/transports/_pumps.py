@@ -13,10 +13,12 @@ from typing import ClassVar, Final, Protocol, TypeAlias
 import trio
 from trio.abc import SendChannel
 
+from trioxport._causes import as_loss
+from trioxport._ending import SelfEnding
 from trioxport._states import LazyEvent
 from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import ConnectionLost, MessageTooLarge, TransportError
-from trioxport.frames import Frame
+from trioxport.frames import Frame, never_sent
 from trioxport.transports._batched import BatchedReceive
 
 COALESCE_BYTES: Final = 64 * 1024
@@ -97,7 +99,7 @@ async def carry(
     from_wire = BatchedReceive(batches)
     outbox = _Outbox(to_wire, wire)
     pumps = _Pumps(wire, scope, explain, outbox, outgoing, incoming)
-    with to_wire, batches:
+    with to_wire:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pumps.write)
             nursery.start_soon(pumps.read)
@@ -112,7 +114,7 @@ async def carry(
 _BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 
-class _Outbox(SendChannel[Frame]):
+class _Outbox(SelfEnding, SendChannel[Frame]):
     """Where frames are sent: one that finds nothing before it may go straight to the wire.
 
     Args:
@@ -148,6 +150,7 @@ class _Pumps:
         "_batch_size",
         "_coalesce_bytes",
         "_credits",
+        "_delivering",
         "_explain",
         "_in_write",
         "_incoming",
@@ -188,12 +191,23 @@ class _Pumps:
         self._streaming = False
         self._batch_size = max(1, scope.limits.max_buffered_messages)
         self._unsent: list[Frame] = []
+        self._delivering = False
         self.read_over = LazyEvent()
         self.write_over = LazyEvent()
+
+    async def _cause_of(self, error: Exception | None) -> TransportError | None:
+        """Why the wire ended; what it raises apart from what Trio's streams do is a bug, and a loss too."""
+        if error is None or isinstance(error, _BROKEN):
+            return await self._explain(error)
+        return as_loss(error)
 
     def _lose(self, loss: TransportError) -> None:
         self._loss = self._loss or loss
         self._scope.lost(loss)
+
+    def _limit_reading(self) -> None:
+        """After a loss, do not wait for ever for what else the peer may have sent, or for its end."""
+        self._reading.deadline = trio.current_time() + self._scope.close_timeout
 
     # Writing.
 
@@ -202,9 +216,10 @@ class _Pumps:
             with self._writing:
                 try:
                     await self._write_frames()
-                except _BROKEN as error:
-                    self._lose(await self._explain(error) or ConnectionLost("the peer takes no more messages"))
-                    self._reading.deadline = trio.current_time() + self._scope.close_timeout
+                except Exception as error:
+                    self._lose(await self._cause_of(error) or ConnectionLost("the peer takes no more messages"))
+                    if not self._delivering:
+                        self._limit_reading()
                 except trio.Cancelled:
                     if self._in_write or self._unsent or self._outgoing.statistics().current_buffer_used:
                         self._lose(
@@ -298,7 +313,7 @@ class _Pumps:
             with self._reading:
                 try:
                     await self._read_frames()
-                except _BROKEN as error:
+                except Exception as error:
                     await self._end(error)
             if self._loss is not None:
                 self._writing.cancel()
@@ -309,13 +324,17 @@ class _Pumps:
     async def _read_frames(self) -> None:
         size = self._batch_size
         while (frames := await self._wire.receive_frames()) is not None:
+            self._delivering = True
             for start in range(0, len(frames), size):
                 await self._deliver(frames[start : start + size] if len(frames) > size else frames)
+            self._delivering = False
+            if self._loss is not None:
+                self._limit_reading()
             del frames  # they can be large, and the next may take long to come
         await self._end(None)
 
     async def _end(self, error: Exception | None) -> None:
-        loss = await self._explain(error)
+        loss = await self._cause_of(error)
         if loss is None and self._wire.pending and not self._scope.leaving:
             part = f"{self._wire.pending} bytes of it"
             loss = ConnectionLost(f"the peer went away in the middle of a message ({part})")
@@ -333,6 +352,4 @@ class _Pumps:
 
     async def _report_unsent(self, loss: TransportError) -> None:
         for frame in self._unsent:
-            error = ConnectionLost(f"not sent: {loss.reason}", target=loss.target, outcome="not_sent")
-            error.__cause__ = loss
-            await self._deliver([Frame(b"", frame.message, error=error)])
+            await self._deliver([never_sent(frame, loss)])

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import ssl
-from typing import cast
 
 import trio
 
+from trioxport._causes import system_reason
 from trioxport.errors import NameResolutionError, ServerUnreachable, TLSError, UsageError
 from trioxport.transports._tls import TLSStream, tls_reason
 
@@ -23,17 +22,7 @@ async def connect(host: str, port: int, target: str) -> trio.SocketStream:
     except UnicodeError as error:
         raise NameResolutionError(f"{host!r} is no host name", target=target, retryable=False) from error
     except OSError as error:
-        raise ServerUnreachable(f"cannot connect: {_plain_reason(error)}", target=target) from error
-
-
-def _plain_reason(error: OSError) -> str:
-    """What the system says, without Trio's sentence around it."""
-    cause = error.__cause__
-    if isinstance(cause, BaseExceptionGroup):
-        cause = cast("BaseExceptionGroup[BaseException]", cause).exceptions[0]
-    if isinstance(cause, OSError) and cause.errno is not None:
-        return os.strerror(cause.errno)
-    return error.strerror or str(error)
+        raise ServerUnreachable(f"cannot connect: {system_reason(error)}", target=target) from error
 
 
 async def secure(stream: TLSStream, target: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import ClassVar, Final, Protocol
 
+from trioxport._causes import as_loss
 from trioxport.abc import FrameChannels, Scope
-from trioxport.errors import ConnectionLost, MessageTooLarge, TransportError, UsageError
+from trioxport.errors import MessageTooLarge, TransportError, UsageError
 from trioxport.frames import Frame
 from trioxport.framing import Framing, Oversized
 from trioxport.transports._pumps import COALESCE_BYTES, Explain, carry
@@ -25,13 +26,7 @@ class ByteStream(Protocol):
 
 async def explain_plainly(error: Exception | None) -> TransportError | None:
     """The explanation of a stream that has nothing behind it to ask."""
-    if error is None:
-        return None
-    cause = error.__cause__
-    reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error)
-    loss = ConnectionLost(f"the connection broke: {reason}")
-    loss.__cause__ = error
-    return loss
+    return None if error is None else as_loss(error)
 
 
 def carry_frames(

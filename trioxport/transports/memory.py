@@ -11,6 +11,7 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
+from trioxport._ending import SelfEnding
 from trioxport.abc import Accept, FrameChannels, Scope, Transport
 from trioxport.config import redact_url
 from trioxport.errors import ConnectionLost, ServerUnreachable, TransportError, UsageError
@@ -71,7 +72,7 @@ class MemoryWire:
         self._scopes = [other for other in self._scopes if other is not scope]
 
 
-class _LinkSend(SendChannel[Frame]):
+class _LinkSend(SelfEnding, SendChannel[Frame]):
     def __init__(self, inner: trio.MemorySendChannel[Frame], wire: MemoryWire) -> None:
         self._inner = inner
         self._wire = wire
@@ -88,7 +89,7 @@ class _LinkSend(SendChannel[Frame]):
         await self._inner.aclose()
 
 
-class _LinkReceive(ReceiveChannel[Frame]):
+class _LinkReceive(SelfEnding, ReceiveChannel[Frame]):
     def __init__(self, inner: trio.MemoryReceiveChannel[Frame], scope: Scope, wire: MemoryWire) -> None:
         self._inner = inner
         self._scope = scope

@@ -10,7 +10,7 @@ import mcp_types as types
 from mcp.shared.exceptions import MCPError
 from mcp.shared.message import ClientMessageMetadata, MessageMetadata
 
-from trioxport._supervisor import alone
+from trioxport._causes import alone
 from trioxport.config import Target
 from trioxport.interop.mcp_sdk._convert import mcp_error
 from trioxport.interop.mcp_sdk._streams import SDKReadStream, SDKWriteStream

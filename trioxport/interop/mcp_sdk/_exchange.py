@@ -24,7 +24,7 @@ from mcp.shared.message import MessageMetadata
 from mcp.shared.transport_context import TransportContext
 from trio.abc import SendChannel
 
-from trioxport._rpc import meta_of
+from trioxport._rpc import as_id, meta_of
 from trioxport.connection import Connection
 from trioxport.interop.mcp_sdk._context import metadata_of
 from trioxport.messages import ErrorResponse, Message, Notification, Request, Response
@@ -57,8 +57,8 @@ class _Exchange:
         await self.tx.send(Notification(method, None if params is None else dict(params)))
 
     async def progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
-        token = meta_of(self.request.params).get("progressToken")
-        if not isinstance(token, str | int):
+        token = as_id(meta_of(self.request.params).get("progressToken"))
+        if token is None:
             return
         told = {"progressToken": token, "progress": progress, "total": total, "message": message}
         await self.notify("notifications/progress", {name: value for name, value in told.items() if value is not None})

@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from trioxport._rpc import CANCELLED, LISTEN, members_of
+from trioxport._rpc import CANCELLED, LISTEN, as_id, members_of
 from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import ConnectError, ConnectionLost, RequestTimeout, TransportError, UsageError
 from trioxport.frames import Frame
@@ -39,7 +39,7 @@ async def converse(wire: Wire, scope: Scope, conduct: Conduct) -> AsyncGenerator
     incoming, batches = trio.open_memory_channel[list[Frame]](min(1, scope.limits.max_buffered_messages))
     from_wire = BatchedReceive(batches)
     outbox = Outbox(to_wire, max(1, scope.limits.max_buffered_messages))
-    with to_wire, batches, incoming:
+    with to_wire, incoming:
         async with trio.open_nursery() as nursery:
             client = _Client(wire, scope, conduct, outbox, incoming, nursery)
             await client.open()
@@ -194,7 +194,7 @@ class _Client:
     def _cancelled_by(self, message: object) -> Exchange | None:
         if not isinstance(message, Notification) or message.method != CANCELLED:
             return None
-        request_id = members_of(message.params).get("requestId")
+        request_id = as_id(members_of(message.params).get("requestId"))
         waiting = (one for one in self._exchanges if one.request.id == request_id and not one.answered)
         return next(waiting, None)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import trio
 from trio.abc import SendChannel
 
+from trioxport._ending import SelfEnding
 from trioxport.frames import Frame
 from trioxport.messages import Request
 
 
-class Outbox(SendChannel[Frame]):
+class Outbox(SelfEnding, SendChannel[Frame]):
     """A channel into which only so many requests fit that wait for their turn; whatever else there is passes by them.
 
     Without that, the answers that a server waits for could stand in line behind requests that wait for its answers.

@@ -8,13 +8,14 @@ from __future__ import annotations
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
+from trioxport._ending import SelfEnding
 from trioxport.errors import TransportError
 from trioxport.frames import Frame
 from trioxport.messages import Request
 from trioxport.transports.reconnecting.switch import Switch
 
 
-class LastingSend(SendChannel[Frame]):
+class LastingSend(SelfEnding, SendChannel[Frame]):
     """Sends on the connection of the moment, or waits for the next."""
 
     def __init__(self, switch: Switch) -> None:
@@ -62,7 +63,7 @@ class LastingSend(SendChannel[Frame]):
             await switch.writing.channels.send.aclose()
 
 
-class LastingReceive(ReceiveChannel[Frame]):
+class LastingReceive(SelfEnding, ReceiveChannel[Frame]):
     """Receives what is left of lost connections, then from the connection of the moment."""
 
     def __init__(self, switch: Switch) -> None:

@@ -13,7 +13,7 @@ from typing import ClassVar, Final, TypeAlias
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from trioxport._supervisor import alone
+from trioxport._causes import alone
 from trioxport.errors import ConnectionLost, TransportError
 from trioxport.frames import Frame
 from trioxport.framing.base import Partial

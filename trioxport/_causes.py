@@ -1,0 +1,96 @@
+"""What a failure is: the exception in groups of them, and the error of a connection that it means."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Final, cast
+
+import trio
+
+from trioxport.errors import ConnectError, ConnectionLost, NameResolutionError, ServerUnreachable, TransportError
+
+
+def alone(error: BaseException) -> BaseException:
+    """The one exception in nested groups, or the group of those that are no cancellation.
+
+    The first that ends the program, such as a KeyboardInterrupt, prevails. A cancellation is returned if there is
+    nothing else.
+    """
+    leaves = _leaves(error)
+    for leaf in leaves:
+        if not isinstance(leaf, Exception | trio.Cancelled):
+            return leaf
+    failures = [leaf for leaf in leaves if isinstance(leaf, Exception)]
+    if len(failures) < 2:
+        return (failures or leaves)[0]
+    return cast("BaseExceptionGroup[BaseException]", error).subgroup(Exception) or error
+
+
+def failure_in(error: BaseException) -> Exception:
+    """The failure that an exception or a group is; raises ``error`` if it is a cancellation, or ends the program."""
+    failure = alone(error)
+    if not isinstance(failure, Exception):
+        raise error
+    return failure
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return [leaf for inner in group.exceptions for leaf in _leaves(inner)]
+    return [error]
+
+
+def as_connect_error(error: BaseException) -> TransportError:
+    """The error of a connection that did not come about."""
+    failure: ConnectError
+    cause = _most_telling(error)
+    if isinstance(cause, TransportError):
+        return cause
+    if isinstance(cause, socket.gaierror):
+        failure = NameResolutionError(f"cannot resolve the host name: {cause.strerror or cause}")
+    elif isinstance(cause, OSError):
+        failure = ServerUnreachable(f"cannot connect: {system_reason(cause)}")
+    else:
+        failure = ConnectError(f"the transport failed to open: {cause!r}", retryable=False)
+    failure.__cause__ = error
+    return failure
+
+
+def as_loss(error: BaseException) -> TransportError:
+    """The error of a connection that was open."""
+    cause = _most_telling(error)
+    if isinstance(cause, TransportError):
+        return cause
+    if isinstance(cause, _BROKEN):
+        failure = ConnectionLost(f"the connection broke: {system_reason(cause)}")
+    else:
+        failure = ConnectionLost(f"the transport failed: {cause!r}", retryable=False)
+    failure.__cause__ = error
+    return failure
+
+
+_BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
+
+
+def _most_telling(error: BaseException) -> BaseException:
+    """Of the exceptions in a group: one that explains itself, else a bug, else one that says something."""
+    leaves = _leaves(error)
+    explained = [leaf for leaf in leaves if isinstance(leaf, TransportError)]
+    bugs = [leaf for leaf in leaves if not isinstance(leaf, _BROKEN)]
+    return (explained or bugs or [leaf for leaf in leaves if str(leaf)] or leaves)[0]
+
+
+def system_reason(error: BaseException) -> str:
+    """What the system says of a connection, without the sentence of Trio's or of an exception's around it."""
+    cause = error.__cause__
+    if isinstance(cause, BaseExceptionGroup):  # the addresses of a host, each of which was tried
+        first = _leaves(cast("BaseExceptionGroup[BaseException]", cause))[0]
+        if isinstance(first, OSError) and first.errno is not None:
+            return os.strerror(first.errno)
+    for each in (error.__cause__, error):
+        reason = each.strerror if isinstance(each, OSError) else None
+        if reason:
+            return reason
+    return str(error) or type(error).__name__
