@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -19,6 +20,8 @@ AFTER_EXIT: Final = 1.0
 """Seconds that a child's last output, or its exit status, is waited for after it ended, or closed its output."""
 KILLED: Final = 2.0
 """Seconds that the system gets to end a process group that was killed."""
+FLUSH_SECONDS: Final = 0.25
+"""Seconds that the last of standard error gets to be read, and to be written."""
 
 
 class Child:
@@ -65,6 +68,7 @@ class Child:
         return b""
 
     async def read_stderr(self) -> None:
+        """Pass standard error on, at the child's pace: what a sink does not take is not waited for."""
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             async for chunk in self._stderr:
                 self._sink.feed(bytes(chunk))
@@ -106,12 +110,21 @@ class Child:
 
     async def end(self) -> None:
         """The rest of stopping: kill what is left of the group, reap the child, close the pipes."""
+        cancelled = trio.current_effective_deadline() == -math.inf
         with trio.CancelScope(shield=True, deadline=trio.current_time() + KILLED):
             self._kill_group()
             await self.process.wait()
+            if not cancelled:
+                await self._finish_stderr()
         for stream in (self._stdin, self._stdout, self._stderr):
             with trio.CancelScope(shield=True, deadline=trio.current_time() + KILLED):
                 await stream.aclose()
+
+    async def _finish_stderr(self) -> None:
+        """Let the last of it pass. A process that left the group may hold the pipe open, and a sink may be stuck."""
+        with trio.move_on_after(FLUSH_SECONDS):
+            await self._stderr_over.wait()
+        await self._sink.drain(FLUSH_SECONDS)
 
     def _signal_group(self, number: signal.Signals) -> None:
         if sys.platform == "win32":

@@ -19,7 +19,7 @@ from trioxport.errors import SpawnError
 from trioxport.framing import FRAMINGS, FramingName
 from trioxport.transports.bytestream import carry_frames, refuse_binary
 from trioxport.transports.stdio.child import Child
-from trioxport.transports.stdio.stderr import Sink, StderrSink
+from trioxport.transports.stdio.stderr import Sink, StderrSink, check_sink
 
 INHERITED_ENVIRONMENT: Final = (
     (
@@ -43,9 +43,17 @@ class Stdio:
         env: Variables for the child, on top of the few that it inherits (``INHERITED_ENVIRONMENT``). Pass
             ``os.environ`` to let it inherit all.
         cwd: Its working directory; by default this process's.
-        stderr: Where its standard error goes: ``"inherit"`` for this process's own, a path to append to, or a function
-            that is called with each line. The last lines are kept for error messages in every case.
+        stderr: The destination of its standard error: ``"inherit"`` for this process's own; ``"ignore"``, or
+            ``subprocess.DEVNULL``; a path to append to, a ``Path`` or text with a separator (``"./log"``); or a
+            function that is called with each line, and must not block. Error messages show the last lines in any case.
         framing: ``"newline"``, as MCP has it, or ``"length"`` between two programs that agree on it.
+
+    Raises:
+        UsageError: ``stderr`` is no destination, such as a misspelt word.
+
+    Nothing waits for the reader of a destination: a pipe that is not drained, a FIFO without a reader or a stopped
+    terminal holds up neither this process nor the child. Beyond 256 KiB what cannot be written is dropped, and a line
+    in its place says how much that was.
 
     The child leads a process group of its own. It is stopped as the specification says: its input is closed; after
     half of ``close_timeout`` its group gets SIGTERM, at the end of it SIGKILL; what is left of the group when the
@@ -56,7 +64,7 @@ class Stdio:
     args: Sequence[str] = ()
     env: Mapping[str, str] | None = attrs.field(default=None, repr=False)
     cwd: str | os.PathLike[str] | None = None
-    stderr: StderrSink = "inherit"
+    stderr: StderrSink = attrs.field(default="inherit", validator=check_sink)
     framing: FramingName = "newline"
 
     def __str__(self) -> str:
@@ -69,6 +77,7 @@ class Stdio:
             child = Child(await self._spawn(), sink, scope)
             scope.info.peer = f"pid {child.process.pid}"
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(sink.run)
                 nursery.start_soon(child.read_stderr)
                 nursery.start_soon(child.follow_exit)
                 try:
