@@ -211,3 +211,28 @@ async def test_a_flood_of_pings_whose_answers_are_not_read_takes_no_memory(
         assert max(len(wire._owed) for wire in wires) == MAX_OWED_PONGS
         await recorder.over.wait()
     assert "has taken nothing for 40 s" in str(recorder.failure)
+
+
+async def test_a_peer_that_does_not_take_the_rest_of_a_message_is_given_up(
+    jumping_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It still sends, so that its silence is no sign."""
+
+    async def send_nothing(_self: PromptSocket, _data: bytes) -> None:
+        await trio.sleep_forever()
+
+    async def handler(connection: Connection) -> None:
+        monkeypatch.setattr(PromptSocket, "send_all", send_nothing)
+        monkeypatch.setattr(PromptSocket, "send_now", lambda _self, _data: 1)
+        recorder.messages.append(await connection.rx.receive())
+        await connection.tx.send(Notification("answer"))
+        await recorder.handle(connection)
+
+    recorder = Recorder()
+    async with serving(handler, NATIVE) as address, raw_client(address) as peer:
+        await peer.send(TEXT, HELLO)
+        with suppress(trio.BrokenResourceError):
+            while not recorder.over.is_set():
+                await peer.send(PONG)
+                await trio.sleep(1)
+    assert "has taken nothing for 40 s" in str(recorder.failure)
