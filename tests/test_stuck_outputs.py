@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 import pytest
 import trio
+import trio.testing
 from stuck import (
     STUCK_OUTPUTS,
     StuckOutput,
@@ -237,6 +239,34 @@ async def test_a_path_with_a_separator_is_a_path(tmp_path: Path) -> None:
     async with opened(child(stderr=str(tmp_path / "log"))) as connection:
         assert await ask(connection, "complain", {"lines": 1}) == "complained"
     assert (tmp_path / "log").read_text().split() == ["line", "0"]
+
+
+async def test_a_callback_gets_the_last_line_although_it_has_no_end() -> None:
+    lines: list[str] = []
+    async with open_transport(Stdio("sh", ["-c", "printf 'first\\nlast' >&2"], stderr=lines.append)) as (_, rx):
+        assert [message async for message in rx] == []
+    assert lines == ["first", "last"]
+
+
+async def test_a_socket_that_takes_its_time_gets_everything() -> None:
+    theirs, ours = socket.socketpair()
+    text = b""
+
+    async def read() -> None:
+        nonlocal text
+        while chunk := await reader.recv(65536):
+            text += chunk
+
+    with theirs, ours, trio.socket.from_stdlib_socket(theirs) as reader, standard_error(ours.fileno()):
+        async with trio.open_nursery() as nursery, opened(child(stderr="inherit")) as connection:
+            for number in range(1000):
+                assert await ask(connection, "complain", {"lines": 10}, number) == "complained"
+                if number == 200:
+                    nursery.start_soon(read)
+            while text.count(b"\n") < 10_000:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            nursery.cancel_scope.cancel()
+    assert [line.split() for line in text.splitlines()] == [[b"line", b"%d" % number] for number in range(10)] * 1000
 
 
 async def test_two_byte_lines_are_not_decoded_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
