@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from stuck import stopped_terminal
 
 import trioxport
 from trioxport.cli import main
@@ -219,14 +220,23 @@ def test_an_answer_that_does_not_come_is_exit_code_4(server: str, capsys: pytest
 
 
 def test_progress_is_shown_to_people(
-    server: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    server: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params = tool("sleep", seconds=0.01, steps=2)
     assert main(["call", server, "tools/call", params]) == 0
-    assert capsys.readouterr().err == ""
+    assert capfd.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "fileno", lambda: 2)
     assert main(["call", server, "tools/call", params]) == 0
-    assert capsys.readouterr().err == "  1 of 2: step 1 of 2\n  2 of 2: step 2 of 2\n"
+    assert capfd.readouterr().err == "  1 of 2: step 1 of 2\n  2 of 2: step 2 of 2\n"
+
+
+def test_a_stopped_terminal_does_not_hold_up_a_call(server: str) -> None:
+    params = tool("sleep", seconds=0.5, steps=2_000)
+    with stopped_terminal() as terminal:
+        command = [*COMMAND, "call", server, "tools/call", params]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=terminal, check=True, timeout=20)
+    assert b"slept" in done.stdout
 
 
 def test_a_server_cannot_steer_the_terminal(

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -116,6 +116,60 @@ async def test_sigterm_ends_a_server_that_does_not_mind_it() -> None:
 async def test_serving_twice() -> None:
     async with opened([]) as connection:
         assert "are being served already" in await ask(connection, "serve_again")
+
+
+STUCK: Final = """
+import trio
+from trioxport import serve_transport
+
+async def handler(connection):
+    print("printed", flush=False)
+    await connection.rx.receive()
+    if {sleeps}:
+        await trio.sleep_forever()
+
+trio.run(lambda: serve_transport(handler, "stdio:", close_timeout=0.3))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there the system tells that a pipe has no reader")
+@pytest.mark.parametrize("streams", ["pipes", "sockets"])
+async def test_a_handler_whose_client_is_gone_is_not_left_behind(streams: str) -> None:
+    """What the system does to the streams of a client that is killed: it closes them."""
+    ends = [(a.detach(), b.detach()) for a, b in (socket.socketpair(), socket.socketpair())]
+    if streams == "pipes":
+        for end in (end for pair in ends for end in pair):
+            os.close(end)
+        (stdin, ours), (theirs, stdout) = os.pipe(), os.pipe()
+        ends = [(ours, stdin), (theirs, stdout)]
+    (our_input, stdin), (our_output, stdout) = ends
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-c", STUCK.format(sleeps=True)], stdin=stdin, stdout=stdout
+    )
+    os.close(stdin)
+    os.close(stdout)
+    os.write(our_input, ECHO)
+    os.close(our_input)
+    os.close(our_output)
+    with trio.fail_after(BOUND):
+        assert await process.wait() == 0
+
+
+async def test_prints_that_standard_error_does_not_take_hold_nothing_up(tmp_path: Path) -> None:
+    reader, stderr = os.pipe()
+    os.set_blocking(stderr, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(stderr, b"x" * 4096)
+    os.set_blocking(stderr, True)
+    answers = tmp_path / "answers"
+    with answers.open("wb") as stdout, trio.fail_after(BOUND):
+        command = [sys.executable, "-c", STUCK.format(sleeps=False)]
+        environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+        process = await trio.run_process(command, stdin=ECHO, stdout=stdout, stderr=stderr, env=environment)
+    os.close(stderr)
+    os.close(reader)
+    assert process.returncode == 0
 
 
 async def served(*args: str, **streams: Any) -> subprocess.CompletedProcess[bytes]:

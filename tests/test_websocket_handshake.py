@@ -34,6 +34,7 @@ from trioxport import (
 from trioxport.auth import Bearer
 from trioxport.framing.websocket import CLOSE, TEXT
 from trioxport.transports.websocket import WebSocket
+from trioxport.transports.websocket._handshake import MAX_HEAD
 
 pytestmark = pytest.mark.usefixtures("each_engine")
 
@@ -83,6 +84,7 @@ async def test_a_server_that_answers_otherwise(
         b"220 smtp.example ESMTP\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nX: " + b"x" * 20_000,
+        b"HTTP/1.0 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
     ],
 )
 async def test_a_server_that_answers_nonsense(answer: bytes) -> None:
@@ -234,7 +236,8 @@ async def test_tls(tmp_path: Path) -> None:
 
 # The server's side.
 
-KEY_AND_VERSION = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+KEY_AND_VERSION = f"{KEY}Sec-WebSocket-Version: 13\r\n"
 UPGRADE = "Upgrade: websocket\r\nConnection: Upgrade\r\n"
 
 
@@ -252,6 +255,48 @@ UPGRADE = "Upgrade: websocket\r\nConnection: Upgrade\r\n"
         (f"GET /mcp HTTP/1.1\r\nHost: evil.example\r\n{UPGRADE}{KEY_AND_VERSION}", 403),
         (f"GET /mcp HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.example\r\n{UPGRADE}{KEY_AND_VERSION}", 403),
         (f"GET /mcp HTTP/1.1\r\nHost: localhost\r\nSec-WebSocket-Protocol: soap\r\n{UPGRADE}{KEY_AND_VERSION}", 400),
+        *[
+            (f"GET /mcp HTTP/{version}\r\nHost: localhost\r\n{UPGRADE}{KEY_AND_VERSION}", 400)
+            for version in ("0.9", "1.0", "1.2", "2.0", "1.1 ", "1.1\n")
+        ],
+        *[
+            (f"GET /mcp HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}Sec-WebSocket-Version: 13\r\n{keys}", 400)
+            for keys in (
+                "Sec-WebSocket-Key: \r\n",
+                "Sec-WebSocket-Key: c2hvcnQ=\r\n",
+                "Sec-WebSocket-Key: dGhpcyBvbmUgaXMgbG9uZ2VyIHRoYW4gMTY=\r\n",
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ\r\n",
+                "Sec-WebSocket-Key: dGhl IHNhbXBsZSBub25jZQ==\r\n",
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n" * 2,
+            )
+        ],
+        *[
+            (f"GET /mcp HTTP/1.1\r\nHost: localhost\r\n{upgrade}{KEY_AND_VERSION}", 400)
+            for upgrade in (
+                "Upgrade: websocket\r\n",
+                "Connection: Upgrade\r\n",
+                "Upgrade: websockets\r\nConnection: Upgrade\r\n",
+                "Upgrade: websocket\r\nConnection: Upgraded\r\n",
+            )
+        ],
+        *[
+            (f"GET /mcp HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}{KEY_AND_VERSION}{more}", 400)
+            for more in (
+                "Host: localhost\r\n",
+                "Content-Length: 2\r\n",
+                "Transfer-Encoding: chunked\r\n",
+                "Name : x\r\n",
+                "Folded: x\r\n y\r\n",
+                "Nothing\r\n",
+                "Nul: \0\r\n",
+                "Blank: " + " " * 15_000 + "\0\r\n",
+                "Sec-WebSocket-Protocol: mcp, not a name\r\n",
+            )
+        ],
+        *[
+            (f"GET /mcp HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}{KEY}{versions}", 426)
+            for versions in ("", "Sec-WebSocket-Version: 013\r\n", "Sec-WebSocket-Version: 13\r\n" * 2)
+        ],
     ],
 )
 async def test_who_is_turned_away(head: str, status: int) -> None:
@@ -263,6 +308,19 @@ async def test_who_is_turned_away(head: str, status: int) -> None:
         async with open_transport(address) as (tx, rx):  # others are not concerned
             await tx.send(Request(1, "hello"))
             assert await rx.receive() == Response(1, None)
+
+
+@pytest.mark.parametrize(("over", "status"), [(0, 101), (1, 431)])
+@pytest.mark.parametrize("parts", [1, 2])
+async def test_the_bound_of_a_head_is_kept_to_the_byte(over: int, status: int, parts: int) -> None:
+    async with serving(echo) as address, raw_connection(address) as peer:
+        head = request(address, "X: ")
+        head = request(address, "X: " + "x" * (MAX_HEAD - len(head) + over))
+        assert len(head) == MAX_HEAD + over
+        await peer.stream.send_all(head[: -10 * (parts - 1) or None])
+        await wait_all_tasks_blocked()
+        await peer.stream.send_all(head[-10:] if parts > 1 else b"")
+        assert (await peer.read_head()).startswith(f"HTTP/1.1 {status} ")
 
 
 @pytest.mark.parametrize(

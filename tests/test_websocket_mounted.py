@@ -65,6 +65,50 @@ async def test_both_on_one_port() -> None:
                 assert await peer.closing() == CloseReason(1001)
 
 
+ASKED = (
+    "Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+A_BODY = "Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\nContent-Length: "
+
+
+@pytest.mark.parametrize(
+    ("line", "more", "status"),
+    [
+        ("GET /mcp HTTP/1.1", "", "101"),
+        ("GET /mcp HTTP/1.1", "Content-Length: 0\r\n", "101"),
+        ("GET /mcp HTTP/1.1", A_BODY + "LENGTH\r\n", "400"),
+        ("GET /mcp HTTP/1.1", "Transfer-Encoding: chunked\r\n", "400"),
+        ("GET /mcp HTTP/1.0", "", "4"),
+        ("POST /mcp HTTP/1.1", A_BODY + "LENGTH\r\n", "4"),
+        ("PUT /mcp HTTP/1.1", A_BODY + "LENGTH\r\n", "405"),
+        ("OPTIONS /mcp HTTP/1.1", "", "4"),
+    ],
+)
+async def test_only_a_get_without_a_body_opens_a_websocket(line: str, more: str, status: str) -> None:
+    """What is the body of a request is never taken for frames."""
+    recorder = Recorder()
+    async with trio.open_nursery() as nursery:
+        [address] = await nursery.start(serve_transport, recorder.handle, HttpServer(URL, websocket=True))
+        async with raw_connection(address.replace("http", "ws")) as peer:
+            frames = peer.written(TEXT, b'{"jsonrpc":"2.0","id":1,"method":"smuggled"}')
+            head = f"{line}\r\n{ASKED}{more}\r\n".replace("LENGTH", str(len(frames)))
+            await peer.stream.send_all(head.encode() + (frames if "LENGTH" in more else b""))
+            assert (await peer.read_head()).startswith(f"HTTP/1.1 {status}")
+        nursery.cancel_scope.cancel()
+    assert recorder.messages == []
+
+
+@pytest.mark.parametrize("without", ["Connection: Upgrade\r\n", "Upgrade: websocket\r\n"])
+async def test_a_get_that_asks_for_no_upgrade_is_one_of_http(without: str) -> None:
+    async with trio.open_nursery() as nursery:
+        [address] = await nursery.start(serve_transport, echo, HttpServer(URL, websocket=True))
+        async with raw_connection(address.replace("http", "ws")) as peer:
+            await peer.stream.send_all(f"GET /mcp HTTP/1.1\r\n{ASKED}\r\n".replace(without, "").encode())
+            assert not (await peer.read_head()).startswith("HTTP/1.1 101")
+        nursery.cancel_scope.cancel()
+
+
 async def test_only_where_it_is_wanted() -> None:
     async with trio.open_nursery() as nursery:
         [address] = await nursery.start(serve_transport, echo, HttpServer(URL))

@@ -5,20 +5,43 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final, TextIO, cast
 
+from trioxport._bounded_output import BoundedOutput, inherited
 from trioxport._rpc import members_of
+from trioxport._supervisor import open_tasks
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def write(text: str, stream: TextIO) -> None:
-    """Write a line. Control characters of a server do not get to a terminal: they could steer it."""
+    """Write a line, and wait until that is done: not while there is a connection to look after."""
+    print(_encoded(text, stream).decode(stream.encoding or "utf-8"), file=stream, flush=True)
+
+
+def _encoded(text: str, stream: TextIO) -> bytes:
+    """The bytes of a line. Control characters of a server do not get to a terminal: they could steer it."""
     if stream.isatty():
         text = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
-    encoding = stream.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    return text.encode(stream.encoding or "utf-8", "backslashreplace")
+
+
+@asynccontextmanager
+async def open_status() -> AsyncGenerator[Callable[[str], None]]:
+    """A function for lines to people during a block, which a terminal that is stopped does not hold up."""
+    if not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    output = BoundedOutput(inherited(sys.stderr.fileno()))
+    try:
+        async with open_tasks() as tasks:
+            tasks.start_soon(output.run)
+            yield lambda text: output.put(_encoded(text, sys.stderr) + b"\n")
+            tasks.cancel_scope.cancel()
+    finally:
+        output.close()
 
 
 def complain(text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 import trio
@@ -12,7 +13,7 @@ import trio
 from trioxport import RequestTimeout, UsageError, __version__, open_transport
 from trioxport._rpc import members_of
 from trioxport.abc import Era
-from trioxport.cli._output import complain, one_line, pretty, readable, texts_of, write
+from trioxport.cli._output import complain, one_line, open_status, pretty, readable, texts_of, write
 from trioxport.peer import JSONRPCError, Negotiated, Peer, ProgressCallback, open_peer
 
 CLIENT_INFO: Final = {"name": "trioxport", "version": __version__}
@@ -23,17 +24,18 @@ ABOUT_THE_SERVER: Final = ("server/discover", "initialize")
 async def call(options: argparse.Namespace) -> int:
     """Open, negotiate, call, print; the exit code. Raises ``TransportError``."""
     params = _parameters(options.params)
-    async with (
-        open_transport(options.target, allow_plaintext=options.allow_plaintext) as connection,
-        open_peer(connection) as peer,
-    ):
-        try:
-            result = await _ask(peer, options, params)
-        except JSONRPCError as error:
-            complain(f"the server answered with error {error.code}: {error.message}")
-            if error.data is not None:
-                complain(f"details: {one_line(error.data)}")
-            return 1
+    try:
+        async with (
+            open_transport(options.target, allow_plaintext=options.allow_plaintext) as connection,
+            open_peer(connection) as peer,
+            open_status() as tell,
+        ):
+            result = await _ask(peer, options, params, _progress_shown(tell))
+    except JSONRPCError as error:
+        complain(f"the server answered with error {error.code}: {error.message}")
+        if error.data is not None:
+            complain(f"details: {one_line(error.data)}")
+        return 1
     return _print(result, options.json)
 
 
@@ -49,7 +51,9 @@ def _parameters(text: str | None) -> dict[str, Any] | None:
     return cast("dict[str, Any]", params)
 
 
-async def _ask(peer: Peer, options: argparse.Namespace, params: dict[str, Any] | None) -> Any:
+async def _ask(
+    peer: Peer, options: argparse.Namespace, params: dict[str, Any] | None, on_progress: ProgressCallback
+) -> Any:
     negotiated = await _negotiate(peer, options)
     if options.method in ABOUT_THE_SERVER:
         return {
@@ -59,7 +63,7 @@ async def _ask(peer: Peer, options: argparse.Namespace, params: dict[str, Any] |
             "capabilities": negotiated.capabilities,
             "instructions": negotiated.instructions,
         }
-    return await peer.request(options.method, params, timeout=options.timeout, on_progress=_progress_shown())
+    return await peer.request(options.method, params, timeout=options.timeout, on_progress=on_progress)
 
 
 async def _negotiate(peer: Peer, options: argparse.Namespace) -> Negotiated:
@@ -73,14 +77,12 @@ async def _negotiate(peer: Peer, options: argparse.Namespace) -> Negotiated:
     )
 
 
-def _progress_shown() -> ProgressCallback:
-    """Asked for in every case, because it extends the timeout; shown to people only."""
-    shown = sys.stderr.isatty()
+def _progress_shown(tell: Callable[[str], None]) -> ProgressCallback:
+    """Asked for in every case, because it extends the timeout."""
 
     def on_progress(progress: float, total: float | None, message: str | None) -> None:
-        if shown:
-            of = "" if total is None else f" of {total:g}"
-            write(f"  {progress:g}{of}{f': {message}' if message else ''}", sys.stderr)
+        of = "" if total is None else f" of {total:g}"
+        tell(f"  {progress:g}{of}{f': {message}' if message else ''}")
 
     return on_progress
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Callable
 from contextlib import suppress
 from io import FileIO
+from typing import Final
 
 import attrs
 
+from trioxport._bounded_output import BoundedOutput, NonblockingDescriptor, open_to_append
+from trioxport.abc import Scope
 from trioxport.errors import UsageError
+
+PERMISSIONS: Final = 0o600
 
 
 @attrs.define
@@ -42,7 +49,7 @@ class RotatingFile:
                     os.replace(older, f"{self.path}.{number}")
             if not self.keep:
                 os.unlink(self.path)
-        self._file = _append(self.path)
+        self._file = FileIO(open_to_append(self.path, PERMISSIONS), "ab")
 
     def _is_current(self) -> bool:
         try:
@@ -51,12 +58,24 @@ class RotatingFile:
             return False
 
 
-def open_rotating(path: str, max_size: int, keep: int) -> RotatingFile:
-    """Open the file, made for this user only. Raises ``UsageError``."""
+def open_recording(path: str, max_size: int, keep: int, scope: Scope) -> Callable[[bytes], object]:
+    """Open ``path``, made for this user only, until the connection is over; returns what writes a line to it.
+
+    What is no file, such as a FIFO or a terminal, may have a reader that does not read: it is not waited for. Raises
+    ``UsageError``.
+    """
     try:
-        return RotatingFile(path, max_size, keep, _append(path))
+        descriptor = open_to_append(path, PERMISSIONS)
     except OSError as error:
         raise UsageError(f"cannot write the tap file {path!r}: {error.strerror}") from error
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        file = RotatingFile(path, max_size, keep, FileIO(descriptor, "ab"))
+        scope.defer(file.close)
+        return file.write
+    output = BoundedOutput(NonblockingDescriptor(descriptor), b'{"dropped_bytes":%d}\n'.__mod__)
+    scope.defer(output.close)
+    scope.start_soon(output.run)
+    return output.put
 
 
 def parts_of(path: str) -> list[str]:
@@ -65,11 +84,3 @@ def parts_of(path: str) -> list[str]:
     while os.path.exists(f"{path}.{number}"):
         number += 1
     return [*(f"{path}.{each}" for each in range(number - 1, 0, -1)), path]
-
-
-def _append(path: str) -> FileIO:
-    return open(path, "ab", buffering=0, opener=_private)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -16,7 +16,7 @@ from trioxport.errors import TransportError
 from trioxport.frames import MIB, Frame
 from trioxport.layers._passing import PassingReceive, PassingSend
 from trioxport.layers._redaction import Redaction, as_paths, redact_text
-from trioxport.layers._rotating import open_rotating
+from trioxport.layers._rotating import open_recording
 
 Write: TypeAlias = Callable[[bytes], object]
 Direction: TypeAlias = Literal["sent", "received"]
@@ -39,7 +39,9 @@ class Tap:
 
     Args:
         to: A file to append to, made for this user only, or a function that takes each line with its newline.
-            A function that raises makes the ``send`` or ``receive`` that it was called from raise.
+            A function that raises makes the ``send`` or ``receive`` that it was called from raise, and it must not
+            block. The reader of a FIFO, or of a terminal, is not waited for: beyond 256 KiB lines are dropped, and one
+            with ``dropped_bytes`` stands in their place.
         redact: Hide whatever looks like a credential, and what stands at these places: names of members joined by dots,
             as ``"params.arguments.password"``, where ``*`` is any member or element; they may be none. A payload that
             cannot be decoded then has only its ``size`` recorded.
@@ -64,9 +66,7 @@ class Tap:
         if callable(self.to):
             write: Write = self.to
         else:
-            file = open_rotating(os.fspath(self.to), self.max_size, self.keep)
-            scope.defer(file.close)
-            write = file.write
+            write = open_recording(os.fspath(self.to), self.max_size, self.keep, scope)
         shown = None if self.redact is None else _Shown(Redaction.of(self.redact), scope.codec)
         record = _Record(write, scope.target, os.urandom(6).hex(), shown)
         return FrameChannels(

@@ -29,6 +29,11 @@ async def read(path: str) -> list[list[dict[str, Any]]]:
         text = b"".join([await trio.Path(part).read_bytes() for part in parts_of(path)])
         for line in text.splitlines():
             record = msgspec.json.decode(line, type=dict[str, Any])
+            if "dropped_bytes" in record:
+                raise UsageError(
+                    f"{path!r} has a gap: {record['dropped_bytes']} bytes were dropped, because nothing read them",
+                    hint="Record to a file, not through a FIFO",
+                )
             connections.setdefault(record.get("connection", ""), []).append(record)
     except OSError as error:
         raise UsageError(f"cannot read the tap file {path!r}: {error.strerror}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -13,18 +14,21 @@ import trio
 from trioxport.abc import Scope
 from trioxport.errors import ConnectionLost, TransportError
 from trioxport.transports._fd import reader_of, writer_of
+from trioxport.transports.stdio.guard import Guard
 from trioxport.transports.stdio.stderr import Sink
 
 AFTER_EXIT: Final = 1.0
 """Seconds that a child's last output, or its exit status, is waited for after it ended, or closed its output."""
 KILLED: Final = 2.0
 """Seconds that the system gets to end a process group that was killed."""
+FLUSH_SECONDS: Final = 0.25
+"""Seconds that the last of standard error gets to be read, and to be written."""
 
 
 class Child:
     """A running child process as a byte stream that knows why it ended."""
 
-    def __init__(self, process: trio.Process, sink: Sink, scope: Scope) -> None:
+    def __init__(self, process: trio.Process, sink: Sink, guard: Guard, scope: Scope) -> None:
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         self.process = process
         self._stdin = process.stdin
@@ -33,12 +37,20 @@ class Child:
         self._writer = writer_of(process.stdin)
         self._reader = reader_of(process.stdout)
         self._sink = sink
+        self._guard = guard
         self._scope = scope
         self._gone = False
         self._group_gone = False
         self._reading = False
         self._output_over = trio.Event()
         self._stderr_over = trio.Event()
+
+    async def begin(self, nursery: trio.Nursery) -> None:
+        """Look after the child, its standard error and its group, until the nursery is cancelled."""
+        nursery.start_soon(self._sink.run)
+        nursery.start_soon(self._read_stderr)
+        nursery.start_soon(self._follow_exit)
+        await self._guard.watch(self.process.pid)
 
     async def send_all(self, data: bytes) -> None:
         await self._writer.send_all(data)
@@ -64,14 +76,15 @@ class Child:
             return await self._reader.receive_some()
         return b""
 
-    async def read_stderr(self) -> None:
+    async def _read_stderr(self) -> None:
+        """Pass standard error on, at the child's pace: what a sink does not take is not waited for."""
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             async for chunk in self._stderr:
                 self._sink.feed(bytes(chunk))
         self._sink.finish()
         self._stderr_over.set()
 
-    async def follow_exit(self) -> None:
+    async def _follow_exit(self) -> None:
         """When the child is gone, end what is left of its group, and a read that a grandchild may keep waiting."""
         await self.process.wait()
         self._gone = True
@@ -80,6 +93,9 @@ class Child:
             await self._output_over.wait()
         if self._reading:  # else the application is slow, and the pipe may still hold what is on its way to it
             await self._stdout.aclose()
+        self._signal_group(0)
+        if self._group_gone:
+            self._guard.release()
 
     async def explain(self, error: Exception | None) -> TransportError | None:
         if self._scope.leaving:
@@ -106,14 +122,23 @@ class Child:
 
     async def end(self) -> None:
         """The rest of stopping: kill what is left of the group, reap the child, close the pipes."""
+        cancelled = trio.current_effective_deadline() == -math.inf
         with trio.CancelScope(shield=True, deadline=trio.current_time() + KILLED):
             self._kill_group()
             await self.process.wait()
+            if not cancelled:
+                await self._finish_stderr()
         for stream in (self._stdin, self._stdout, self._stderr):
             with trio.CancelScope(shield=True, deadline=trio.current_time() + KILLED):
                 await stream.aclose()
 
-    def _signal_group(self, number: signal.Signals) -> None:
+    async def _finish_stderr(self) -> None:
+        """Let the last of it pass. A process that left the group may hold the pipe open, and a sink may be stuck."""
+        with trio.move_on_after(FLUSH_SECONDS):
+            await self._stderr_over.wait()
+        await self._sink.drain(FLUSH_SECONDS)
+
+    def _signal_group(self, number: int) -> None:
         if sys.platform == "win32":
             self.process.terminate()
             return

@@ -19,7 +19,8 @@ from trioxport.errors import SpawnError
 from trioxport.framing import FRAMINGS, FramingName
 from trioxport.transports.bytestream import carry_frames, refuse_binary
 from trioxport.transports.stdio.child import Child
-from trioxport.transports.stdio.stderr import Sink, StderrSink
+from trioxport.transports.stdio.guard import open_guard
+from trioxport.transports.stdio.stderr import Sink, StderrSink, check_sink
 
 INHERITED_ENVIRONMENT: Final = (
     (
@@ -43,20 +44,30 @@ class Stdio:
         env: Variables for the child, on top of the few that it inherits (``INHERITED_ENVIRONMENT``). Pass
             ``os.environ`` to let it inherit all.
         cwd: Its working directory; by default this process's.
-        stderr: Where its standard error goes: ``"inherit"`` for this process's own, a path to append to, or a function
-            that is called with each line. The last lines are kept for error messages in every case.
+        stderr: The destination of its standard error: ``"inherit"`` for this process's own; ``"ignore"``, or
+            ``subprocess.DEVNULL``; a path to append to, a ``Path`` or text with a separator (``"./log"``); or a
+            function that is called with each line, and must not block. Error messages show the last lines in any case.
         framing: ``"newline"``, as MCP has it, or ``"length"`` between two programs that agree on it.
+
+    Raises:
+        UsageError: ``stderr`` is no destination, such as a misspelt word.
+
+    Nothing waits for the reader of a destination: a pipe that is not drained, a FIFO without a reader or a stopped
+    terminal holds up neither this process nor the child. Beyond 256 KiB what cannot be written is dropped, and a line
+    in its place says how much that was.
 
     The child leads a process group of its own. It is stopped as the specification says: its input is closed; after
     half of ``close_timeout`` its group gets SIGTERM, at the end of it SIGKILL; what is left of the group when the
-    child is gone is killed too. On Windows, where there are no process groups, only the child itself is ended.
+    child is gone is killed too. Should this process be gone first, even by SIGKILL, a guard kills the group: a shell of
+    about 200 KiB beside each child, where there is a ``/bin/sh``. A process that leaves the group is not reached. On
+    Windows there are neither groups nor guards: only the child itself is ended, and by this process only.
     """
 
     command: str | os.PathLike[str]
     args: Sequence[str] = ()
     env: Mapping[str, str] | None = attrs.field(default=None, repr=False)
     cwd: str | os.PathLike[str] | None = None
-    stderr: StderrSink = "inherit"
+    stderr: StderrSink = attrs.field(default="inherit", validator=check_sink)
     framing: FramingName = "newline"
 
     def __str__(self) -> str:
@@ -66,19 +77,24 @@ class Stdio:
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
         refuse_binary(scope, FRAMINGS[self.framing])
         with Sink.to(self.stderr) as sink:
-            child = Child(await self._spawn(), sink, scope)
-            scope.info.peer = f"pid {child.process.pid}"
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(child.read_stderr)
-                nursery.start_soon(child.follow_exit)
-                try:
-                    async with carry_frames(child, FRAMINGS[self.framing], scope, child.explain) as channels:
-                        yield channels
-                        nursery.start_soon(child.terminate_after, scope.close_timeout / 2)
-                    await child.process.wait()
-                finally:
-                    await child.end()
-                    nursery.cancel_scope.cancel()
+            async with open_guard() as guard:
+                child = Child(await self._spawn(), sink, guard, scope)
+                scope.info.peer = f"pid {child.process.pid}"
+                async with self._carry(child, scope) as channels:
+                    yield channels
+
+    @asynccontextmanager
+    async def _carry(self, child: Child, scope: Scope) -> AsyncGenerator[FrameChannels]:
+        async with trio.open_nursery() as nursery:
+            try:
+                await child.begin(nursery)
+                async with carry_frames(child, FRAMINGS[self.framing], scope, child.explain) as channels:
+                    yield channels
+                    nursery.start_soon(child.terminate_after, scope.close_timeout / 2)
+                await child.process.wait()
+            finally:
+                await child.end()
+                nursery.cancel_scope.cancel()
 
     async def _spawn(self) -> trio.Process:
         env = {name: value for name in INHERITED_ENVIRONMENT if (value := os.environ.get(name)) is not None}

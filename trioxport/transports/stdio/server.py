@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import select
 import stat
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import ClassVar
 
 import attrs
 import trio
 
-from trioxport.abc import Accept
+from trioxport._bounded_output import open_anew
+from trioxport.abc import Accept, FrameChannels, Scope
 from trioxport.errors import UsageError
 from trioxport.framing import FRAMINGS, FramingName
 from trioxport.transports._fd import reader_of, writer_of
@@ -27,6 +29,9 @@ class StdioServer:
     ``print``, or a child's output, cannot get between the messages. Both are put back afterwards, except that an output
     that is a pipe is closed, so that the client sees its end: what is printed later goes to standard error. On Windows
     this is a ``UsageError``: Trio has no asynchronous streams for inherited handles there.
+
+    A client that is gone, even by SIGKILL, ends its input, and with it ``rx``. On Linux a handler that goes on without
+    it is cancelled after ``close_timeout``, so that no server is left behind.
 
     Args:
         framing: As for :class:`Stdio`.
@@ -46,7 +51,13 @@ class StdioServer:
             raise UsageError("serving standard input and output needs POSIX", hint="Serve tcp://127.0.0.1 instead")
         with _claimed_standard_streams() as streams:
             task_status.started([str(self)])
-            await accept(lambda scope: carry_frames(streams, FRAMINGS[self.framing], scope, await_end=False))
+            with trio.CancelScope() as life:
+
+                def carry(scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
+                    scope.start_soon(streams.end_without_client, life, scope.close_timeout)
+                    return carry_frames(streams, FRAMINGS[self.framing], scope, await_end=False)
+
+                await accept(carry)
 
 
 class _StandardStreams:
@@ -56,7 +67,9 @@ class _StandardStreams:
         if None in (sys.__stdin__, sys.__stdout__, sys.__stderr__):
             raise UsageError("this process was started without its three standard streams")
         stdin, stdout = os.dup(0), os.dup(1)
-        self._output_can_end = stat.S_ISFIFO(os.fstat(stdout).st_mode)
+        output = os.fstat(stdout)
+        self._output_can_end = stat.S_ISFIFO(output.st_mode)
+        self._output_is_apart = not os.path.samestat(output, os.fstat(stdin))
         self._stdin = trio.lowlevel.FdStream(stdin)
         self._stdout = trio.lowlevel.FdStream(stdout)
         self._reader = reader_of(self._stdin)
@@ -73,10 +86,19 @@ class _StandardStreams:
     async def receive_some(self) -> bytes | bytearray:
         return await self._reader.receive_some()
 
+    async def end_without_client(self, life: trio.CancelScope, seconds: float) -> None:
+        """Once the client has closed its end of the output, give ``life`` so long to end by itself."""
+        if sys.platform == "linux" and self._output_is_apart:
+            with suppress(trio.ClosedResourceError, OSError):  # this side ended it, or it is a file
+                await trio.lowlevel.wait_readable(self._stdout.fileno())
+                if _is_abandoned(self._stdout.fileno()):
+                    life.deadline = trio.current_time() + seconds
+
     def put_back(self) -> None:
         """Make these the standard streams again, and close the copies."""
         os.dup2(self._stdin.fileno(), 0)
         if not self._output_can_end:
+            _flush_prints()
             os.dup2(self._stdout.fileno(), 1)
         self._stdout.close()
         self._stdin.close()  # in this order: of a terminal, or a socket, only the first to be wrapped saw it blocking
@@ -99,7 +121,24 @@ def _claimed_standard_streams() -> Generator[_StandardStreams]:
         os.dup2(2, 1)
         yield streams
     finally:
-        with suppress(ValueError, OSError):  # what was printed meanwhile belongs to standard error
-            sys.stdout.flush()
         streams.put_back()
         _claimed = False
+
+
+def _is_abandoned(descriptor: int) -> bool:
+    """Whether the reader of a pipe or a socket is gone."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return bool(poll.poll(0))
+
+
+def _flush_prints() -> None:
+    """What was printed meanwhile belongs to standard error, as far as that takes it without waiting."""
+    own = None if stat.S_ISREG(os.fstat(1).st_mode) else open_anew(1)
+    if own is not None:
+        os.dup2(own, 1)
+        os.close(own)
+    elif not select.select([], [1], [], 0)[1]:
+        return
+    with suppress(ValueError, OSError):
+        sys.stdout.flush()

@@ -1,74 +1,127 @@
-"""Where the standard error of a child goes, and its last lines, which error messages show."""
+"""The destination of a child's standard error, and its last lines, which error messages show."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections import deque
+import subprocess
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from typing import IO, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
+import attrs
+
+from trioxport._bounded_output import BoundedOutput, NonblockingDescriptor, inherited, open_to_append
 from trioxport.errors import UsageError
 
 logger: Final = logging.getLogger("trioxport")
 
-StderrSink: TypeAlias = Literal["inherit"] | str | os.PathLike[str] | Callable[[str], object]
+StderrSink: TypeAlias = Literal["inherit", "ignore"] | str | os.PathLike[str] | Callable[[str], object] | int
+"""``"inherit"``, ``"ignore"`` or ``subprocess.DEVNULL``, a path, or a function that is called with each line."""
 
 TAIL_LINES: Final = 20
-LONGEST_LINE: Final = 8 * 1024
+TAIL_BYTES: Final = 64 * 1024
+MAX_LINE_BYTES: Final = 8 * 1024
+"""Bytes of a line that are kept, which are its last."""
+
+_STDERR: Final = 2
+
+
+def check_sink(_target: object, _field: attrs.Attribute[Any], sink: object) -> None:
+    """Raise ``UsageError`` for what cannot be a destination, or is more likely a misspelt word than a path."""
+    if sink in ("inherit", "ignore", subprocess.DEVNULL) or callable(sink) or isinstance(sink, os.PathLike):
+        return
+    if isinstance(sink, str) and os.path.dirname(sink):
+        return
+    example = f": Path({sink!r})" if isinstance(sink, str) else ""
+    raise UsageError(
+        f"stderr is {sink!r}, which is no destination",
+        hint=f"Pass 'inherit', 'ignore', a function for each line, or a path{example}",
+    )
 
 
 class Sink:
-    """Where the lines of a child's standard error go, on their way past the tail that error messages show."""
+    """The destination of a child's standard error, on whose way the tail for error messages is kept.
 
-    def __init__(self, write: Callable[[bytes], object], on_line: Callable[[str], object] | None = None) -> None:
-        self._write = write
+    Args:
+        output: Where it is written, or None.
+        on_line: Called with each line, or None.
+    """
+
+    def __init__(self, output: BoundedOutput | None, on_line: Callable[[str], object] | None = None) -> None:
+        self._output = output
         self._on_line = on_line
         self._unfinished = b""
-        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._recent = bytearray()
 
     @classmethod
     @contextmanager
     def to(cls, sink: StderrSink) -> Generator[Sink]:
         """A sink for one child; a file is opened for it and closed after it."""
         if callable(sink):
-            yield cls(lambda data: None, sink)
-        elif sink == "inherit":
-            yield cls(lambda data: os.write(2, data))
+            yield cls(None, sink)
+        elif (output := _output_of(sink)) is None:
+            yield cls(None)
         else:
-            with _open_log(sink) as file:
-                yield cls(file.write)
+            try:
+                yield cls(output)
+            finally:
+                output.close()
 
     def feed(self, data: bytes) -> None:
-        with suppress(OSError):  # a full disk or a closed terminal is no reason to lose the connection
-            self._write(data)
-        *lines, self._unfinished = (self._unfinished + data).split(b"\n")
-        self._unfinished = self._unfinished[-LONGEST_LINE:]
-        for line in lines:
-            self._take(line)
+        self._recent += data
+        if len(self._recent) > 2 * TAIL_BYTES:
+            del self._recent[:-TAIL_BYTES]
+        if self._output is not None:
+            self._output.put(data)
+        if self._on_line is not None:
+            *lines, unfinished = (self._unfinished + data).split(b"\n")
+            self._unfinished = unfinished[-MAX_LINE_BYTES:]
+            for line in lines:
+                _call(self._on_line, line)
 
     def finish(self) -> None:
-        if self._unfinished:
-            self._take(self._unfinished)
+        """Take what was fed as all that comes."""
+        if self._unfinished and self._on_line is not None:
+            _call(self._on_line, self._unfinished)
             self._unfinished = b""
+
+    async def run(self) -> None:
+        """Write what had to wait for its reader, until cancelled."""
+        if self._output is not None:
+            await self._output.run()
+
+    async def drain(self, seconds: float) -> None:
+        """Let what waits be written, for so long."""
+        if self._output is not None:
+            await self._output.drain(seconds)
 
     @property
     def tail(self) -> str:
-        return "\n".join(self._tail)
-
-    def _take(self, line: bytes) -> None:
-        text = line[-LONGEST_LINE:].decode(errors="replace").rstrip("\r")
-        self._tail.append(text)
-        if self._on_line is not None:
-            try:
-                self._on_line(text)
-            except Exception:
-                logger.exception("the stderr callback failed")
+        lines = self._recent[-TAIL_BYTES:].split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        return "\n".join(map(_text, lines[-TAIL_LINES:]))
 
 
-def _open_log(path: str | os.PathLike[str]) -> IO[bytes]:
+def _call(on_line: Callable[[str], object], line: bytes) -> None:
     try:
-        return open(path, "ab", buffering=0)
+        on_line(_text(line))
+    except Exception:
+        logger.exception("the stderr callback failed")
+
+
+def _text(line: bytes | bytearray) -> str:
+    return line[-MAX_LINE_BYTES:].decode(errors="replace").rstrip("\r")
+
+
+def _output_of(sink: str | os.PathLike[str] | int) -> BoundedOutput | None:
+    if sink == "inherit":
+        with suppress(OSError):  # a process without standard error has none to share
+            return BoundedOutput(inherited(_STDERR))
+    if isinstance(sink, int) or sink in ("inherit", "ignore"):
+        return None
+    try:
+        return BoundedOutput(NonblockingDescriptor(open_to_append(sink)))
     except OSError as error:
-        raise UsageError(f"cannot write the stderr file {os.fspath(path)!r}: {error.strerror}") from error
+        raise UsageError(f"cannot write the stderr file {os.fspath(sink)!r}: {error.strerror}") from error

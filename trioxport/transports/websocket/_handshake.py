@@ -1,30 +1,36 @@
-"""The opening handshake (RFC 6455, section 4), by ``wsproto``; this is the only module that knows that library.
+"""The opening handshake over a stream; what is written there, and what is not allowed, :mod:`_upgrade` knows.
 
-It only ever gets the bytes of the handshake: what was read beyond its end belongs to the frames.
+It only ever takes the bytes of the handshake: what was read beyond its end belongs to the frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from http import HTTPStatus
-from typing import Final, NoReturn, TypeAlias
+from typing import Final, NoReturn
 
 import attrs
 import trio
-import wsproto
-from wsproto.events import AcceptConnection, RejectConnection, Request
-from wsproto.typing import Headers
-from wsproto.utilities import ProtocolError, RemoteProtocolError
 
 from trioxport.errors import ConnectError, HTTPStatusError, TransportError, UsageError
 from trioxport.transports.bytestream import ByteStream
+from trioxport.transports.websocket._upgrade import (
+    BadHandshake,
+    Fields,
+    UpgradeRequest,
+    UpgradeResponse,
+    check_agreement,
+    check_request,
+    read_request,
+    read_response,
+    write_request,
+    write_response,
+)
 
 END_OF_HEAD: Final = b"\r\n\r\n"
 MAX_HEAD: Final = 16 * 1024
 """Bytes that the head of a request or a response may take."""
-
-Fields: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 _BROKEN: Final = (trio.BrokenResourceError, OSError)
 
@@ -53,47 +59,46 @@ async def ask(
     headers: Mapping[str, str],
 ) -> Opened:
     """Open a WebSocket as a client. Raises a ``TransportError`` for what the server answers instead."""
-    connection = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
-    fields: Headers = [(name.encode(), value.encode()) for name, value in headers.items()]
-    wish = Request(host=host, target=path, subprotocols=list(subprotocols), extra_headers=fields)
     try:
-        request = connection.send(wish)
-    except (ProtocolError, UnicodeError):
+        request, key = write_request(host, path, subprotocols, headers)
+    except ValueError:
         raise UsageError("the request cannot be written as HTTP", target=url) from None  # its cause quotes headers
-    try:
+    with suppress(*_BROKEN):  # a server that hangs up may have said why
         await stream.send_all(request)
-        head, early = await _read_head(stream, b"")
-        connection.receive_data(head)
-        [answer] = [event for event in connection.events() if isinstance(event, AcceptConnection | RejectConnection)]
-    except _BROKEN as error:
-        raise ConnectError("the server closed the connection during the handshake", target=url) from error
-    except (ProtocolError, ValueError) as error:
-        reason = f"the server does not speak WebSocket here: {error}"
-        raise ConnectError(reason, target=url, retryable=False) from error
-    if isinstance(answer, RejectConnection):
-        raise _rejection(answer, url)
-    return Opened(texts(answer.extra_headers), answer.subprotocol, early)
+    response, _, early = await _read_agreement(stream, url)
+    try:
+        return Opened(texts(response.fields), check_agreement(response, key, subprotocols), early)
+    except BadHandshake as error:
+        raise _nonsense(error, url) from error
 
 
 async def await_agreement(stream: ByteStream, url: str) -> tuple[bytes, bytes]:
     """The head of a server's answer that agrees, and what was read beyond. Raises a ``TransportError`` for another."""
+    _, head, early = await _read_agreement(stream, url)
+    return head, early
+
+
+async def _read_agreement(stream: ByteStream, url: str) -> tuple[UpgradeResponse, bytes, bytes]:
     try:
         head, early = await _read_head(stream, b"")
-        if head.split(b" ", 2)[1:2] == [b"101"]:
-            return head, early
-        connection = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
-        connection.send(Request(host="localhost", target="/"))
-        connection.receive_data(head)
-        [answer] = [event for event in connection.events() if isinstance(event, RejectConnection)]
+        response = read_response(head)
     except _BROKEN as error:
         raise ConnectError("the server closed the connection during the handshake", target=url) from error
-    except (ProtocolError, ValueError) as error:
-        raise misunderstanding(error, url, asked=True) from error
-    raise _rejection(answer, url)
+    except BadHandshake as error:
+        raise _nonsense(error, url) from error
+    if response.status != HTTPStatus.SWITCHING_PROTOCOLS:
+        raise _rejection(response, url)
+    return response, head, early
+
+
+def _nonsense(error: BaseException, url: str) -> ConnectError:
+    return ConnectError(f"the server does not speak WebSocket here: {error}", target=url, retryable=False)
 
 
 def misunderstanding(error: Exception, url: str, *, asked: bool) -> TransportError:
     """The error of a handshake that a library gave up, ``asked`` if the request went out."""
+    from wsproto.utilities import RemoteProtocolError
+
     if isinstance(error, TransportError):
         return error
     if isinstance(error, _BROKEN):
@@ -103,17 +108,14 @@ def misunderstanding(error: Exception, url: str, *, asked: bool) -> TransportErr
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, RemoteProtocolError):
         cause = cause.__context__  # wsproto's own complaint, before it tried to answer it
-    reason = f"the server does not speak WebSocket here: {cause or error}"
-    return ConnectError(reason, target=url, retryable=False)
+    return _nonsense(cause or error, url)
 
 
-def _rejection(answer: RejectConnection, url: str) -> TransportError:
+def _rejection(answer: UpgradeResponse, url: str) -> TransportError:
     from trioxport.transports.http._failures import of_status
     from trioxport.transports.http._wire import Head
 
-    error = of_status(
-        Head(answer.status_code, _phrase(answer.status_code), texts(answer.headers)), url, has_session=False
-    )
+    error = of_status(Head(answer.status, _phrase(answer.status), texts(answer.fields)), url, has_session=False)
     if isinstance(error, HTTPStatusError) and error.hint is None:
         error.hint = "Check the path, and that a WebSocket is served there"
     error.target = url
@@ -147,13 +149,13 @@ class Knock:
     subprotocols: Sequence[str] = attrs.field(repr=False)
     request: bytes = attrs.field(repr=False)
     early: bytes = attrs.field(repr=False)
-    _connection: wsproto.WSConnection
+    _asked: UpgradeRequest
     _stream: ByteStream
 
     async def admit(self, subprotocol: str | None) -> None:
         """Open the WebSocket. Raises ``ConnectError`` if the client went away."""
         try:
-            await self._stream.send_all(self._connection.send(AcceptConnection(subprotocol=subprotocol)))
+            await self._stream.send_all(write_response(self._asked, subprotocol))
         except _BROKEN as error:
             raise ConnectError("the client went away during the handshake") from error
 
@@ -166,35 +168,27 @@ async def answer(stream: ByteStream, early: bytes = b"") -> Knock:
     """Wait for a client's request. Raises ``ConnectError`` if it is none for a WebSocket."""
     try:
         head, early = await _read_head(stream, early)
+        asked = read_request(head)
     except _BROKEN as error:
         raise ConnectError("the client went away before it asked for anything") from error
-    except _TooLarge as error:
-        await turn_away(stream, 431, str(error))
-    except ValueError as error:
-        await turn_away(stream, 400, str(error))
-    connection = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
-    return await _answered(stream, connection, partial(connection.receive_data, head), head, early)
+    except BadHandshake as error:
+        await turn_away(stream, error.status, str(error))
+    return _knock(stream, asked, head, early)
 
 
-async def answer_request(stream: ByteStream, headers: Headers, target: bytes, early: bytes) -> Knock:
-    """The same for a request whose head was read by others."""
-    connection = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
-    feed = partial(connection.initiate_upgrade_connection, headers, target)
-    lines = [b"GET %b HTTP/1.1" % target, *(b"%b: %b" % field for field in headers), b"", b""]
-    return await _answered(stream, connection, feed, b"\r\n".join(lines), early)
-
-
-async def _answered(
-    stream: ByteStream, connection: wsproto.WSConnection, feed: Callable[[], object], request: bytes, early: bytes
-) -> Knock:
+async def answer_request(stream: ByteStream, fields: Fields, target: bytes, early: bytes) -> Knock:
+    """The same for a GET in HTTP/1.1 whose head was read by others."""
     try:
-        feed()
-        [wish] = [event for event in connection.events() if isinstance(event, Request)]
-    except (ProtocolError, ValueError) as error:
-        hint = error.event_hint if isinstance(error, RemoteProtocolError) else None
-        await turn_away(stream, hint.status_code if isinstance(hint, RejectConnection) else 400, str(error))
-    path = wish.target.partition("?")[0]
-    return Knock(wish.host, path, texts(wish.extra_headers), wish.subprotocols, request, early, connection, stream)
+        asked = check_request(target, fields)
+    except BadHandshake as error:
+        await turn_away(stream, error.status, str(error))
+    lines = [b"GET %b HTTP/1.1" % target, *(b"%b: %b" % field for field in fields), b"", b""]
+    return _knock(stream, asked, b"\r\n".join(lines), early)
+
+
+def _knock(stream: ByteStream, asked: UpgradeRequest, head: bytes, early: bytes) -> Knock:
+    path = asked.target.partition("?")[0]
+    return Knock(asked.host, path, texts(asked.fields), asked.subprotocols, head, early, asked, stream)
 
 
 async def turn_away(stream: ByteStream, status: int, reason: str, fields: Fields = ()) -> NoReturn:
@@ -215,18 +209,14 @@ async def turn_away(stream: ByteStream, status: int, reason: str, fields: Fields
     raise error
 
 
-class _TooLarge(ValueError):
-    pass
-
-
 async def _read_head(stream: ByteStream, data: bytes) -> tuple[bytes, bytes]:
-    """A head of HTTP with the empty line that ends it, and what was read beyond. Raises ``ValueError`` else."""
+    """A head of HTTP with the empty line that ends it, and what was read beyond. Raises ``BadHandshake`` else."""
     searched = 0
-    while (end := data.find(END_OF_HEAD, searched)) < 0:
-        if len(data) > MAX_HEAD:
-            raise _TooLarge(f"more than {MAX_HEAD} bytes of headers")
+    while (end := data.find(END_OF_HEAD, searched, MAX_HEAD)) < 0:
+        if len(data) >= MAX_HEAD:
+            raise BadHandshake(f"more than {MAX_HEAD} bytes of headers", 431)
         if data and not data[:1].isalpha():  # such as the beginning of TLS, whose sender waits for an answer
-            raise ValueError("this is not HTTP")
+            raise BadHandshake("this is not HTTP")
         searched = max(0, len(data) - len(END_OF_HEAD))
         more = await stream.receive_some()
         if not more:
@@ -236,7 +226,7 @@ async def _read_head(stream: ByteStream, data: bytes) -> tuple[bytes, bytes]:
     return data[:end], data[end:]
 
 
-def texts(headers: Headers) -> dict[str, str]:
+def texts(headers: Fields) -> dict[str, str]:
     """Headers by their names in lower case; those that are there more than once in one."""
     found: dict[str, str] = {}
     for name, value in headers:

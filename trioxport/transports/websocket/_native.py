@@ -1,4 +1,4 @@
-"""The engine of our own: wsproto for the handshake, and then our own frames."""
+"""The engine of our own: handshake and frames."""
 
 from __future__ import annotations
 

@@ -53,6 +53,8 @@ LINGER: Final = 1.0
 """Seconds to read on for after a violation: closing at once could destroy the close frame on its way."""
 SECOND_OPINION: Final = 1.0
 """Seconds in which the reader may find out why writing failed."""
+MAX_OWED_PONGS: Final = 64
+"""Pings that may wait for their answer; of more, RFC 6455 (section 5.5.3) asks for those to the latest only."""
 
 _BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
@@ -85,8 +87,8 @@ class Wire:
         "_end",
         "_heard",
         "_heartbeat",
+        "_owed",
         "_pinged",
-        "_pong",
         "_read_over",
         "_reading",
         "_scope",
@@ -125,7 +127,7 @@ class Wire:
         self._dead: ConnectionLost | None = None
         self._heard = trio.current_time()
         self._pinged = -math.inf
-        self._pong: bytes | None = None
+        self._owed: list[bytes] = []
         self._attending = False
 
     # Sending.
@@ -143,12 +145,15 @@ class Wire:
         if not isinstance(self._stream, PromptSocket) or len(frame.payload) > PROMPT:
             return False
         self._came_alone = False
-        data = b"".join(self._written([frame]))
+        data = b"".join([*self._pongs(), *self._written([frame])])
         sent = self._stream.send_now(data)
-        if 0 < sent < len(data):
-            self._backlog = data[sent:]
+        if not sent:
+            return False
+        self._owed.clear()
+        self._backlog = data[sent:]
+        if self._backlog:
             self.attend_soon()
-        return sent > 0
+        return True
 
     def _written(self, frames: list[Frame]) -> list[bytes]:
         keys = os.urandom(KEY * len(frames)) if self._client else b""
@@ -174,7 +179,14 @@ class Wire:
         await self._send_control(CLOSE, b"" if code == NO_CODE else close_payload(code, reason))
 
     async def _send_control(self, opcode: int, payload: bytes) -> None:
-        await self._write([b"".join(frame(opcode, payload, os.urandom(KEY) if self._client else None))])
+        await self._write([self._control(opcode, payload)])
+
+    def _control(self, opcode: int, payload: bytes) -> bytes:
+        return b"".join(frame(opcode, payload, os.urandom(KEY) if self._client else None))
+
+    def _pongs(self) -> list[bytes]:
+        """The answers to the pings that came, which go before whatever is written next."""
+        return [self._control(PONG, payload) for payload in self._owed]
 
     async def _write(self, parts: list[bytes]) -> None:
         try:
@@ -182,16 +194,24 @@ class Wire:
         except trio.WouldBlock:
             await self._writing.acquire()
         try:
-            backlog, self._backlog = self._backlog, b""
-            for part in (backlog, *parts) if backlog else parts:
+            if self._is_behind:
+                parts = [b"".join((self._backlog, *self._pongs(), *parts[:1])), *parts[1:]]
+                self._backlog = b""
+                self._owed.clear()
+            for part in parts:
                 await self._stream.send_all(part)
         except BaseException:
             self._torn = True
             raise
         finally:
             self._writing.release()
-        if self._pong is not None and not self._close_sent:
+        if self._owed:
             self.attend_soon()
+
+    @property
+    def _is_behind(self) -> bool:
+        """Whether something is to be written before anything else."""
+        return bool(self._backlog or self._owed)
 
     # Receiving.
 
@@ -201,6 +221,8 @@ class Wire:
                 return await self._read()
             if isinstance(self._end, Violation):
                 await self._refuse(self._end)
+            elif self._decoder.pending or loss_of(self._end) is not None:
+                await self._answer_close()
         except BaseException:
             self._read_over.set()
             raise
@@ -228,10 +250,17 @@ class Wire:
             self._end = found
         elif found.opcode == CLOSE:
             self._end = close_reason(found.payload)
-        elif found.opcode == PING:
-            self._pong = found.payload  # the last one is to be answered, those before it need not be
+        elif found.opcode == PING and not self._close_sent:
+            self._owed.append(found.payload)
+            del self._owed[:-MAX_OWED_PONGS]
             self.attend_soon()
         return None
+
+    async def _answer_close(self) -> None:
+        """Answer a close frame that nothing follows: the connection is lost, and what was to be sent is reported."""
+        with trio.move_on_after(GOODBYE), suppress(*_BROKEN):
+            await self.send_eof()
+            await self._stream.send_eof()
 
     async def _refuse(self, violation: Violation) -> None:
         with trio.move_on_after(LINGER), suppress(*_BROKEN):
@@ -277,16 +306,10 @@ class Wire:
 
     async def _attend(self) -> None:
         with suppress(*_BROKEN):
-            if self._backlog and not self._writing.locked():
-                await self._write([])
-            if self._pong is not None:
-                await self._answer_ping(self._pong)
             await self._look()
+            while self._is_behind and not self._writing.locked():
+                await self._write_within((self._heartbeat.interval or math.inf) + self._heartbeat.timeout)
         self._attending = False
-
-    async def _answer_ping(self, payload: bytes) -> None:
-        if await self._send_in_between(PONG, payload) and self._pong is payload:
-            self._pong = None
 
     async def _look(self) -> None:
         now = trio.current_time()
@@ -298,17 +321,15 @@ class Wire:
             self._give_up(f"the peer has been silent for {now - self._heard:g} s, and answers no ping")
         else:
             self._pinged = now
-            await self._send_in_between(PING, b"")
+            if not self._writing.locked():
+                await self._write_within(self._heartbeat.timeout, self._control(PING, b""))
 
-    async def _send_in_between(self, opcode: int, payload: bytes) -> bool:
-        """Send a control frame, unless messages are being written: those must not wait, nor what looks after them."""
-        if self._writing.locked() or self._close_sent:
-            return False
-        with trio.move_on_after(self._heartbeat.timeout):
-            await self._send_control(opcode, payload)
-            return True
-        self._give_up(f"the peer has taken nothing for {self._heartbeat.timeout:g} s")
-        return False
+    async def _write_within(self, seconds: float, *parts: bytes) -> None:
+        """Write while nothing else is being written, or give the peer up."""
+        with trio.move_on_after(seconds):
+            await self._write([*parts])
+            return
+        self._give_up(f"the peer has taken nothing for {seconds:g} s")
 
     def _give_up(self, reason: str) -> None:
         self._dead = ConnectionLost(reason)

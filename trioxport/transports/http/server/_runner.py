@@ -218,7 +218,11 @@ class Runner:
 
 
 def _asks_for_websocket(request: h11.Request) -> bool:
-    return any(name == b"upgrade" and b"websocket" in value.lower() for name, value in request.headers)
+    """Whether the request may be taken for an opening handshake; other requests that ask for an upgrade get none."""
+    if request.method != b"GET" or request.http_version != b"1.1":
+        return False
+    wanted = {(b"connection", b"upgrade"), (b"upgrade", b"websocket")}
+    return wanted <= {(name, part.strip().lower()) for name, value in request.headers for part in value.split(b",")}
 
 
 def _names(wire: trio.SocketStream) -> tuple[Any, Any]:
