@@ -71,9 +71,14 @@ def _prevails(crash: BaseException, raised: BaseException | None) -> bool:
     """
     if raised is None:
         return True
-    if isinstance(crash, trio.Cancelled):
+    if _is_cancellation(crash):
         return False
-    return isinstance(raised, trio.Cancelled) or not isinstance(crash, Exception)
+    return _is_cancellation(raised) or not isinstance(crash, Exception)
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    """Whether ``error`` is nothing but ``Cancelled``, of one task or of several."""
+    return all(isinstance(leaf, trio.Cancelled) for leaf in _leaves(error))
 
 
 def alone(error: BaseException) -> BaseException:
