@@ -38,7 +38,10 @@ async def test_cancellations_of_several_tasks_end_with_the_scope() -> None:
 
 
 async def test_an_exception_of_the_body_goes_on_when_tasks_fail() -> None:
-    with pytest.raises(KeyError):
+    async def fail_too() -> None:
         async with open_tasks() as tasks:
             tasks.start_soon(_fail)
             raise KeyError("of the body")
+
+    with pytest.raises(KeyError):
+        await fail_too()
