@@ -16,16 +16,15 @@ from pathlib import Path
 
 import attrs
 import trio
-from links import proxied
 from raw_http import INITIALIZE, modern
 from trio.abc import SendChannel
 
-from trioxport import Message, Notification, Request, Response, Target, serve_transport
+from trioxport import Message, Notification, Request, Response, serve_transport
 from trioxport._rpc import members_of
 from trioxport._supervisor import Terms, open_tasks
 from trioxport.abc import Accept, FrameChannels, Listener, Scope, Transport
 from trioxport.frames import Frame
-from trioxport.testing import Link, MakeLink
+from trioxport.testing import MakePair, TransportPair, tcp_pair
 from trioxport.testing.peer import LIMITS, RAW, check_peer
 from trioxport.transports.http import Http
 from trioxport.transports.http.server import HttpServer
@@ -129,30 +128,22 @@ class _WithMeta(SendChannel[Frame]):
         await self._inner.aclose()
 
 
-def modern_http_link(tmp_path: Path) -> MakeLink:
+def modern_http_link(tmp_path: Path) -> MakePair:
     @asynccontextmanager
-    async def make() -> AsyncGenerator[Link]:
+    async def make() -> AsyncGenerator[TransportPair]:
         serve = partial(serve_transport, check_peer, layers=[RAW], limits=LIMITS, close_timeout=1.0)
         async with open_tasks() as tasks:
             [url] = await tasks.start(serve, "http://127.0.0.1:0/mcp")
             unreachable = Stateless(Http("http://127.0.0.1:1/mcp"))
-            yield Link(client=Stateless(Http(url)), unreachable=unreachable, continuous=False)
+            yield TransportPair(open=Stateless(Http(url)), unreachable=unreachable, continuous=False)
             tasks.cancel_scope.cancel()
 
     return make
 
 
-def http_link(tmp_path: Path) -> MakeLink:
-    def target(port: int) -> Target:
-        if port == 0:
-            return ServedInSession(HttpServer("http://127.0.0.1:0/mcp"))
-        return InSession(Http(f"http://127.0.0.1:{port}/mcp"))
-
-    proxy = proxied(target)
-
-    @asynccontextmanager
-    async def make() -> AsyncGenerator[Link]:
-        async with proxy() as link:
-            yield attrs.evolve(link, continuous=False)
-
-    return make
+def http_link(tmp_path: Path) -> MakePair:
+    return tcp_pair(
+        lambda port: InSession(Http(f"http://127.0.0.1:{port}/mcp")),
+        serve=lambda port: ServedInSession(HttpServer(f"http://127.0.0.1:{port}/mcp")),
+        continuous=False,
+    )

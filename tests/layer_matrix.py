@@ -41,7 +41,7 @@ from trioxport.layers import (
     Tracing,
     Validation,
 )
-from trioxport.testing import Faults, Link
+from trioxport.testing import Faults, TransportPair
 
 _TRACERS: Final = TracerProvider(shutdown_on_exit=False)
 
@@ -195,12 +195,12 @@ class Talk:
             assert not undelivered, f"came back: {undelivered}"
 
 
-async def converse(link: Link, name: str, seed: int | None = None, *, patience: float = 10.0) -> None:
+async def converse(link: TransportPair, name: str, seed: int | None = None, *, patience: float = 10.0) -> None:
     """A client and a server with the same layers talk over ``link``, with the faults of ``seed`` on both sides.
 
     Raises an ``AssertionError`` if either side sees the contract broken.
     """
-    if link.server is None:
+    if link.serve is None:
         return await _be_client(link.target(""), name, seed, patience)
     problems: list[AssertionError] = []
     served = trio.Event()
@@ -215,7 +215,7 @@ async def converse(link: Link, name: str, seed: int | None = None, *, patience: 
 
     async def serve(task_status: trio.TaskStatus[list[str]]) -> None:
         layers = _layers(name, seed, patience)
-        await serve_transport(handler, link.server or "", layers=layers, close_timeout=1.0, task_status=task_status)
+        await serve_transport(handler, link.serve or "", layers=layers, close_timeout=1.0, task_status=task_status)
 
     async with open_tasks() as tasks:
         address: list[str] = await tasks.start(serve)

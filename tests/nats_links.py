@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from links import CuttingProxy
 
-from trioxport.testing import Link, MakeLink
+from trioxport.testing import MakePair, TransportPair, open_cuttable_proxy
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs" / "examples"))
 
@@ -42,21 +41,19 @@ async def _port_in(log: trio.abc.ReceiveStream) -> int:
     return int(found)
 
 
-def nats_link(silence: float = 600.0) -> MakeLink:
-    """A link through a proxy that can break the client's connection to the NATS server."""
+def nats_link(silence: float = 15.0) -> MakePair:
+    """A pair whose client reaches the NATS server through a proxy that can be cut."""
 
     @asynccontextmanager
-    async def make() -> AsyncGenerator[Link]:
-        async with nats_server() as port, trio.open_nursery() as nursery:
-            [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-            proxy = CuttingProxy(listener, nursery)
+    async def make() -> AsyncGenerator[TransportPair]:
+        async with nats_server() as port, open_cuttable_proxy() as proxy:
             proxy.forward_to(partial(trio.open_tcp_stream, "127.0.0.1", port))
-            near = listener.socket.getsockname()[1]
 
             def nats(port: int, service: str = "checked") -> Any:
                 return nats_transport.Nats("127.0.0.1", port, service, silence)
 
-            yield Link(server=nats(port), client=nats(near), cut=proxy.cut, unreachable=nats(near, "nobody"))
-            nursery.cancel_scope.cancel()
+            yield TransportPair(
+                nats(port), nats(proxy.port), cut=proxy.cut, unreachable=nats(proxy.port, "nobody"), heartbeat=silence
+            )
 
     return make

@@ -28,8 +28,8 @@ from trioxport import (
 )
 from trioxport.abc import Carries, FrameChannels, Layer, Scope
 from trioxport.layers import Batching, Compression, Signing, Tap
-from trioxport.testing import check_layer, check_transport
-from trioxport.testing.contract import memory_link
+from trioxport.testing import check_layer, check_transport, transport_checks
+from trioxport.testing.contract import memory_pair
 
 REVISION = "2025-03-26"
 
@@ -268,4 +268,12 @@ async def test_it_keeps_the_contract() -> None:
 @pytest.mark.parametrize("window", [0, 0.001])
 async def test_it_keeps_the_contract_where_messages_go_together(window: float) -> None:
     layers: list[Layer] = [Batching(window=window), Agreed()]
-    await check_transport(memory_link, layers=layers, peer_layers=layers)
+    checks = [check for check in transport_checks() if check.name != "tells_what_was_not_sent"]
+    await check_transport(memory_pair, layers=layers, peer_layers=layers, checks=checks)
+
+
+@pytest.mark.xfail(reason="a loss settles what waits in the queue of Batching as unknown")
+async def test_what_waits_in_its_queue_was_not_sent() -> None:
+    layers: list[Layer] = [Batching(), Agreed()]
+    checks = [check for check in transport_checks() if check.name == "tells_what_was_not_sent"]
+    await check_transport(memory_pair, layers=layers, peer_layers=layers, checks=checks)

@@ -18,7 +18,7 @@ from trio.testing import MockClock
 from trioxport import layers
 from trioxport.abc import Layer
 from trioxport.layers import Timeout
-from trioxport.testing import Link, MakeLink, check_transport
+from trioxport.testing import MakePair, TransportPair, check_transport
 from trioxport.transports.memory import MemorySwitch
 from trioxport.transports.stdio import Stdio
 
@@ -28,7 +28,7 @@ BOUND: Final = 3600.0
 """Seconds of a clock that jumps: who waits for them hangs."""
 
 MATRIX_PEER: Final = Path(__file__).parent / "peers/matrix_peer.py"
-LINKS: Final[dict[str, Callable[[Path], MakeLink]]] = {
+LINKS: Final[dict[str, Callable[[Path], MakePair]]] = {
     name.removesuffix("_link"): make
     for name, make in vars(links).items()
     if name.endswith("_link") and name not in ("memory_link", "stdio_link")
@@ -47,7 +47,7 @@ def in_memory(name: str, seed: int | None) -> None:
     async def run() -> None:
         switch = MemorySwitch()
         with trio.fail_after(BOUND):
-            await converse(Link(server=switch, client=switch), name, seed)
+            await converse(TransportPair(switch, switch), name, seed)
 
     try:
         trio.run(run, clock=MockClock(autojump_threshold=0))
@@ -89,13 +89,13 @@ async def test_over_a_wire_with_faults(transport: str, seed: int, tmp_path: Path
 
 @pytest.mark.parametrize("name", STACKS)
 async def test_over_stdio(name: str) -> None:
-    await converse(Link(client=Stdio(sys.executable, [str(MATRIX_PEER), name])), name)
+    await converse(TransportPair(open=Stdio(sys.executable, [str(MATRIX_PEER), name])), name)
 
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_over_stdio_with_faults(seed: int) -> None:
     client = Stdio(sys.executable, [str(MATRIX_PEER), ALL, str(seed)])
-    await converse(Link(client=client), ALL, seed, patience=0.1)
+    await converse(TransportPair(open=client), ALL, seed, patience=0.1)
 
 
 @pytest.mark.deadline(60)

@@ -44,14 +44,14 @@ from trioxport import (
 from trioxport.auth import Bearer
 from trioxport.interop.mcp_sdk import sdk_transport, serve_sdk
 from trioxport.interop.mcp_sdk._convert import to_sdk
-from trioxport.testing import MakeLink
+from trioxport.testing import MakePair
 from trioxport.transports.http import Http
 from trioxport.transports.http.server import HttpServer, MemoryEvents, ProtectedResource, Sessions
 from trioxport.transports.stdio import Stdio
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")  # the legacy era
 
-LINKS: dict[str, Callable[[Path], MakeLink]] = {
+LINKS: dict[str, Callable[[Path], MakePair]] = {
     "memory": memory_link,
     "tcp": tcp_link,
     "tls": tls_link,
@@ -73,8 +73,8 @@ async def served(transport: str, tmp_path: Path) -> AsyncGenerator[Target]:
             yield address if transport == "http" else f"sse+{address.removesuffix('mcp')}sse"
     else:
         async with LINKS[transport](tmp_path)() as link:
-            assert link.server is not None
-            async with serving(link.server) as address:
+            assert link.serve is not None
+            async with serving(link.serve) as address:
                 yield link.target(address)
 
 

@@ -14,13 +14,11 @@ import links
 import pytest
 
 from trioxport import Backoff, Reconnect, Request, Undelivered
-from trioxport.codecs import JSON
-from trioxport.testing import RULES, MakeLink, check_transport
-from trioxport.testing.bench import Bench
-from trioxport.testing.rules.ends import half_closes
-from trioxport.testing.rules.talk import ask
+from trioxport.testing import RULES, MakePair, check_transport, transport_checks
+from trioxport.testing.harness import CheckSettings, ContractHarness
+from trioxport.testing.peer import process_name
 
-LINKS: Final[dict[str, Callable[..., MakeLink]]] = {
+LINKS: Final[dict[str, Callable[..., MakePair]]] = {
     "memory": links.memory_link,
     "tcp": links.tcp_link,
     "tls": links.tls_link,
@@ -52,29 +50,28 @@ async def test_with_attempts(transport: str, rule: int, tmp_path: Path) -> None:
 @each_transport
 async def test_a_half_close_with_attempts(transport: str, tmp_path: Path) -> None:
     """The rest of the fourth rule."""
-    make_link = links.reconnecting(LINKS[transport](tmp_path), SOON)
-    async with make_link() as link:
-        await half_closes(Bench(make_link, link, JSON, (), ()))
+    [check] = [check for check in transport_checks([4]) if check.name == "half_closes"]
+    await check_transport(links.reconnecting(LINKS[transport](tmp_path), SOON), checks=[check])
 
 
 @each_transport
 async def test_a_lost_connection_comes_back(transport: str, tmp_path: Path) -> None:
     """Time and again: what was in flight settles, and what is asked after that is answered."""
-    make_link = links.reconnecting(LINKS[transport](tmp_path), SOON)
-    async with make_link() as link, Bench(make_link, link, JSON, (), ()).talk() as connection:
-        tx, rx = connection
+    make_pair = links.reconnecting(LINKS[transport](tmp_path), SOON)
+    async with make_pair() as pair, ContractHarness.of(make_pair, pair, CheckSettings()).talk() as end:
+        tx, rx = end.connection
         for turn in range(3):
             silent = [Request(f"{turn}-{number}", "check/silent") for number in range(3)]
             for request in silent:
                 await tx.send(request)
-            await ask(connection, "check/echo", {"turn": turn})
-            if link.cut is None:
-                silent.append(Request(f"{turn}-kill", "check/kill"))
+            await end.ask("check/echo", {"turn": turn})
+            if pair.cut is None:
+                silent.append(Request(f"{turn}-kill", "check/kill", {"process": process_name()}))
                 await tx.send(silent[-1])
             else:
-                await link.cut()
+                await pair.cut()
             left = [await rx.receive() for _ in silent]
             assert [each.original for each in left if isinstance(each, Undelivered)] == silent
             assert {each.outcome for each in left if isinstance(each, Undelivered)} == {"unknown"}
-            await ask(connection, "check/echo", {"again": turn})
-        assert connection.state == "open"
+            await end.ask("check/echo", {"again": turn})
+        assert end.connection.state == "open"

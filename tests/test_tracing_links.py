@@ -21,11 +21,11 @@ from trioxport import Connection, Notification, Target, open_transport, serve_tr
 from trioxport.abc import Era
 from trioxport.layers import Tracing
 from trioxport.peer import IncomingRequest, Peer, open_peer
-from trioxport.testing import MakeLink
+from trioxport.testing import MakePair
 from trioxport.transports.stdio import Stdio
 
 PEERS = Path(__file__).parent / "peers"
-LINKS: dict[str, Callable[[Path], MakeLink]] = {
+LINKS: dict[str, Callable[[Path], MakePair]] = {
     "memory": memory_link,
     "tcp": tcp_link,
     "tls": tls_link,
@@ -116,9 +116,9 @@ async def over(link_name: str, client: Recorder, tmp_path: Path) -> AsyncGenerat
     async with LINKS[link_name](tmp_path)() as link, trio.open_nursery() as nursery:
 
         async def serve(task_status: trio.TaskStatus[list[str]]) -> None:
-            assert link.server is not None
+            assert link.serve is not None
             layers = [Tracing(server.provider)]
-            await serve_transport(serve_traced(server), link.server, layers=layers, task_status=task_status)
+            await serve_transport(serve_traced(server), link.serve, layers=layers, task_status=task_status)
 
         address: list[str] = await nursery.start(serve)
         async with opened(link.target(address[0]), client) as peer:

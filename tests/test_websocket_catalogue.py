@@ -46,6 +46,9 @@ class Payloads:
     def identify(self, fragment: bytes) -> RequestId | None:
         return None
 
+    def identify_request(self, fragment: bytes) -> RequestId | None:
+        return None
+
 
 async def echo(connection: Connection) -> None:
     with suppress(ConnectionLost):

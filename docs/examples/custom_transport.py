@@ -1,11 +1,11 @@
 """A custom transport, complete: MCP in length-prefixed frames over TCP, both sides, with pumps of its own."""
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import attrs
 import trio
 
-from trioxport import ConnectionLost
+from trioxport import ConnectionLost, Frame
 from trioxport.abc import FrameChannels
 from trioxport.framing import LENGTH
 from trioxport.transports.bytestream import frame_of
@@ -31,24 +31,35 @@ class Prefixed:
 async def carry(stream, scope):
     to_wire, outgoing = trio.open_memory_channel(scope.limits.max_buffered_messages)
     incoming, from_wire = trio.open_memory_channel(scope.limits.max_buffered_messages)
+    broken: list[Exception] = []
     async with stream, trio.open_nursery() as nursery:
-        nursery.start_soon(write, stream, outgoing)
-        nursery.start_soon(read, stream, incoming, scope)
+        nursery.start_soon(write, stream, outgoing, broken)
+        nursery.start_soon(read, stream, incoming, outgoing, broken, scope)
         yield FrameChannels(to_wire, from_wire)  # then the pumps finish, or close_timeout ends them
 
 
-async def write(stream, outgoing):
-    async for frame in outgoing:
-        await stream.send_all(b"".join(LENGTH.parts(frame.payload)))
-    await stream.send_eof()  # the channel was closed: tell the peer that no more comes
+async def write(stream, outgoing, broken):
+    try:
+        async for frame in outgoing:
+            await stream.send_all(b"".join(LENGTH.parts(frame.payload)))
+        await stream.send_eof()  # the channel was closed: tell the peer that no more comes
+    except trio.BrokenResourceError as error:
+        broken.append(error)  # of which read() may see no more than an end
 
 
-async def read(stream, incoming, scope):
+async def read(stream, incoming, outgoing, broken, scope):
     decoder = LENGTH.decoder(scope.limits.max_message_size)
-    with incoming:  # however this ends, the application is told
-        async for data in stream:
-            for payload in decoder.feed(data):
-                await incoming.send(frame_of(payload))
-        if decoder.pending:
-            raise ConnectionLost("the peer went away in the middle of a message")
-        scope.peer_done()  # an orderly end: this side may still send
+    with incoming, suppress(trio.WouldBlock):  # however this ends, the application is told
+        try:
+            async for data in stream:
+                for payload in decoder.feed(data):
+                    await incoming.send(frame_of(payload))
+        except trio.BrokenResourceError as error:
+            broken.append(error)
+        if not broken and not decoder.pending:
+            return scope.peer_done()  # an orderly end: this side may still send
+        reason = broken[0] if broken else "it ended in the middle of a message"
+        scope.lost(ConnectionLost(f"the connection broke: {reason}"))
+        while True:  # what was not written is told, too: it may be sent again
+            unsent = ConnectionLost("not sent", outcome="not_sent")
+            await incoming.send(Frame(b"", outgoing.receive_nowait().message, error=unsent))

@@ -1,27 +1,39 @@
-"""For the authors of transports and layers: does it keep the contract, and what does it do when the wire does not?
+"""Checks for the authors of transports and layers, and what they are made with.
 
-:func:`check_transport` tries every rule of the contract of a connection on a binding, :func:`check_layer` does so for a
-layer. :class:`MemoryWire` is a wire without a wire, and :class:`Faults` a layer that breaks things by seed.
-:class:`Replay` plays the other side of what a ``Tap`` recorded.
+:func:`check_transport` tries every rule of the contract of a connection on a binding, :func:`check_pair` on two
+transports, :func:`check_layer` on a layer. ``python -m trioxport.testing TARGET`` checks an installed binding.
+:class:`MemoryWire` is a wire in memory, :class:`CuttableProxy` one of TCP that can be cut, and :class:`Faults` a layer
+that breaks things by seed. :class:`Replay` plays the other side of what a ``Tap`` recorded.
 """
 
-from trioxport.testing.bench import ContractBroken, Link, MakeLink
-from trioxport.testing.contract import check_layer, check_transport
+from trioxport.testing.check import Check
+from trioxport.testing.contract import check_layer, check_pair, check_transport
 from trioxport.testing.faults import Faults
+from trioxport.testing.pair import MakePair, TransportPair
 from trioxport.testing.peer import serve_check_peer
+from trioxport.testing.proxy import CuttableProxy, open_cuttable_proxy, tcp_pair
 from trioxport.testing.replay import Replay
-from trioxport.testing.rules import RULES
+from trioxport.testing.report import CheckResult, ContractBroken, ContractReport
+from trioxport.testing.rules import RULES, transport_checks
 from trioxport.transports.memory import MemoryWire
 
 __all__ = [
     "RULES",
+    "Check",
+    "CheckResult",
     "ContractBroken",
+    "ContractReport",
+    "CuttableProxy",
     "Faults",
-    "Link",
-    "MakeLink",
+    "MakePair",
     "MemoryWire",
     "Replay",
+    "TransportPair",
     "check_layer",
+    "check_pair",
     "check_transport",
+    "open_cuttable_proxy",
     "serve_check_peer",
+    "tcp_pair",
+    "transport_checks",
 ]

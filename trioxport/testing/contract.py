@@ -1,102 +1,177 @@
-"""``check_transport`` and ``check_layer``: try each rule of the contract on a binding, or on a layer."""
+"""``check_transport``, ``check_pair`` and ``check_layer`` try the rules of the contract on a binding or a layer."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+import attrs
 import trio
 
 from trioxport._causes import alone
-from trioxport.abc import Codec, Layer
+from trioxport.abc import Codec, Layer, Transport
 from trioxport.codecs.json import JSON
-from trioxport.testing.bench import PATIENCE, Bench, Broken, Check, ContractBroken, Link, MakeLink
-from trioxport.testing.rules import RULES, Rule
+from trioxport.errors import UsageError
+from trioxport.testing.check import Check
+from trioxport.testing.harness import CheckSettings, ContractHarness
+from trioxport.testing.pair import MakePair, TransportPair, maker_of
+from trioxport.testing.paired import PairedTransports
+from trioxport.testing.progress import CheckSkipped, Finding, raised
+from trioxport.testing.report import CheckResult, ContractBroken, ContractReport
+from trioxport.testing.rules import transport_checks
 from trioxport.transports.memory import Memory, MemorySwitch
 
 
 async def check_transport(
-    make_link: MakeLink,
+    pair: TransportPair | MakePair,
     *,
     codec: Codec = JSON,
     layers: Sequence[Layer] = (),
     peer_layers: Sequence[Layer] = (),
     rules: Iterable[int] | None = None,
-) -> None:
-    """Try a transport against every rule of the contract, from both of its sides.
+    checks: Iterable[Check] | None = None,
+    seed: int = 0,
+) -> ContractReport:
+    """Try a transport against the rules of the contract, from both of its sides, until one does not hold.
 
-    ::
-
-        @asynccontextmanager
-        async def make_link():
-            yield Link(server="tcp://127.0.0.1:0", unreachable="tcp://127.0.0.1:1", cut=...)
-
-        await check_transport(make_link)
+    ``print(await check_transport(TransportPair(serve=Queue("checked"), open=Queue("checked"))))``
 
     Args:
-        make_link: Called for each check; yields a :class:`Link` that nothing else uses.
+        pair: What sets up a :class:`TransportPair` that nothing else uses, for each check anew; or a pair, if there is
+            nothing to set up.
         codec: What both sides write.
         layers: Layers of the client's side.
         peer_layers: Layers of the server's side, where it is served in this process.
         rules: The numbers of the rules to try; all by default.
+        checks: In place of ``rules``: some of :func:`transport_checks`.
+        seed: Where the random numbers of the checks that draw some start.
+
+    Returns:
+        What passed, what was skipped and why, with the seconds of each.
+
+    Raises:
+        ContractBroken: A rule does not hold. The pair has been left by then.
+        UsageError: What the kit was given makes no pair.
+    """
+    if rules is not None and checks is not None:
+        raise UsageError("check_transport takes rules= or checks=, not both")
+    settings = CheckSettings(codec, layers, peer_layers, seed=seed)
+    make_pair = maker_of(pair)
+    results: list[CheckResult] = []
+    for check in transport_checks(rules) if checks is None else checks:
+        result = await run_check(check, make_pair, settings)
+        if result.error is not None:
+            raise result.error
+        results.append(result)
+    return ContractReport(results, seed)
+
+
+async def check_pair(
+    make: Callable[[], tuple[Transport, Transport]],
+    *,
+    cut: Callable[[], Awaitable[object]] | None = None,
+    timeout: float = 10.0,  # noqa: ASYNC109 (it is a limit of each step, not of all)
+    codec: Codec = JSON,
+    seed: int = 0,
+) -> ContractReport:
+    """Try a transport whose two sides can simply be made: ``check_pair(lambda: (client, server))``.
+
+    Args:
+        make: Makes the two sides of a new connection, the client's first.
+        cut: Breaks the wires of the open connections; without it the checks of a loss are skipped.
+        timeout: Seconds that anything may take which ought to happen at once.
+        codec: What both sides write.
+        seed: Where the random numbers of the checks that draw some start.
 
     Raises:
         ContractBroken: A rule does not hold.
     """
-    for number in RULES if rules is None else rules:
-        rule = RULES[number]
-        for check in (*rule.checks, *rule.wire_checks):
-            await _try(number, rule, check, make_link, codec, layers, peer_layers)
+
+    @asynccontextmanager
+    async def make_pair() -> AsyncGenerator[TransportPair]:
+        sides = PairedTransports(make)
+        yield TransportPair(sides, sides, cut=cut, timeout=timeout)
+
+    return await check_transport(make_pair, codec=codec, seed=seed)
 
 
-async def check_layer(layer: Layer, *, peer_layer: Layer | None = None, codec: Codec = JSON) -> None:
+async def check_layer(
+    layer: Layer, *, peer_layer: Layer | None = None, codec: Codec = JSON, seed: int = 0
+) -> ContractReport:
     """Try a layer against every rule of the contract, over a wire without faults and on both sides of it.
 
     Args:
         layer: The layer, on the client's side.
         peer_layer: What stands opposite, where the layer needs a counterpart; the same layer by default.
         codec: What both sides write.
+        seed: Where the random numbers of the checks that draw some start.
 
     Raises:
         ContractBroken: A rule does not hold with the layer in place.
     """
-
-    await check_transport(memory_link, codec=codec, layers=[layer], peer_layers=[peer_layer or layer])
+    return await check_transport(memory_pair, codec=codec, layers=[layer], peer_layers=[peer_layer or layer], seed=seed)
 
 
 @asynccontextmanager
-async def memory_link() -> AsyncGenerator[Link]:
-    """A link over wires in memory, which can be cut."""
+async def memory_pair() -> AsyncGenerator[TransportPair]:
+    """A pair over wires in memory, which can be cut."""
     switch = MemorySwitch()
 
     async def cut() -> None:
         switch.cut()
 
-    yield Link(server=switch, client=switch, cut=cut, unreachable=Memory("nobody-serves-this"))
+    yield TransportPair(switch, switch, cut=cut, unreachable=Memory("not-served"))
 
 
-async def _try(
-    number: int,
-    rule: Rule,
-    check: Check,
-    make_link: MakeLink,
-    codec: Codec,
-    layers: Sequence[Layer],
-    peer_layers: Sequence[Layer],
-) -> None:
+async def run_check(check: Check, make_pair: MakePair, settings: CheckSettings) -> CheckResult:
+    """Make one check. Raises ``UsageError``, and what setting up the pair raises, but no ``ContractBroken``."""
+    began = time.perf_counter()
+    result = CheckResult(check.rule, check.name, "passed")
+    leaving = trio.CancelScope()
     try:
-        async with make_link() as link:
-            if check in rule.wire_checks and not link.continuous:
-                return
-            await check(Bench(make_link, link, codec, layers, peer_layers))
+        with leaving:
+            async with _entering(make_pair) as pair:
+                if not isinstance(pair, TransportPair):
+                    raise UsageError(f"make_pair has to yield a TransportPair, not {pair!r}")
+                result = await _run_on(check, make_pair, pair, settings, result)
+                leaving.deadline = trio.current_time() + pair.timeout
     except Exception as error:
-        raise ContractBroken(
-            f"rule {number}: {rule.says}\nWhat happened: {_told(error)}\nLook at: {rule.advice}"
-        ) from error
+        if result.error is None:
+            raise alone(error) from None
+        result.error.add_note(f"Leaving make_pair raised {raised(alone(error))}")
+    if leaving.cancelled_caught and result.error is None:
+        raise UsageError(
+            f"make_pair was not left in time after the check {check.name}",
+            hint="Cancel the tasks and end the processes that it started, after its yield",
+        )
+    return attrs.evolve(result, seconds=time.perf_counter() - began)
 
 
-def _told(error: Exception) -> str:
-    cause = alone(error)
-    if isinstance(cause, trio.TooSlowError):
-        return f"it took longer than {PATIENCE:g} s"
-    return str(cause) if isinstance(cause, Broken) else repr(cause)
+async def _run_on(
+    check: Check, make_pair: MakePair, pair: TransportPair, settings: CheckSettings, result: CheckResult
+) -> CheckResult:
+    reason = check.reason_to_skip(pair)
+    harness = ContractHarness.of(make_pair, pair, settings)
+    if reason is None:
+        try:
+            await check.run(harness)
+        except CheckSkipped as skipped:
+            reason = str(skipped)
+        except Exception as error:
+            cause = alone(error)
+            broken = ContractBroken(check, error, harness.progress.place_of(cause), settings.seed)
+            broken.__cause__ = None if isinstance(cause, Finding) else cause
+            return attrs.evolve(result, outcome="failed", error=broken)
+    if reason is not None:
+        return attrs.evolve(result, outcome="skipped", reason=reason)
+    return attrs.evolve(result, hints=tuple(harness.progress.hints))
+
+
+def _entering(make_pair: MakePair) -> AbstractAsyncContextManager[object]:
+    manager = make_pair()
+    if not hasattr(manager, "__aenter__"):
+        raise UsageError(
+            "make_pair has to return an async context manager", hint="Put @contextlib.asynccontextmanager above it"
+        )
+    return manager

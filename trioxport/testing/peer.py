@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final, Literal
 from weakref import WeakKeyDictionary
@@ -53,17 +55,43 @@ class RawAccess:
 RAW: Final = RawAccess()
 
 
+_INTERPRETER: Final = uuid.uuid4()
+
+
+def process_name() -> str:
+    """A name of this process, by which the peer knows that it would kill the check, too."""
+    return f"{os.getpid()} {_INTERPRETER}"
+
+
 @attrs.define
 class CheckPeer:
     """One connection's worth of the peer.
 
     Args:
         noted: The numbers that ``check/note`` notifications brought, in order.
+        received: The ids of the requests that arrived.
+        over: Set when the peer has seen the end or the loss of the connection.
     """
 
     connection: Connection
     noted: list[int] = attrs.Factory(list[int])
+    received: list[RequestId] = attrs.Factory(list[RequestId])
+    over: trio.Event = attrs.Factory(trio.Event)
     _at_end: list[Request] = attrs.Factory(list[Request])
+    _pause: trio.CancelScope = attrs.Factory(trio.CancelScope)
+
+    async def converse(self) -> None:
+        """Run; the connection may be lost under it, and often is."""
+        try:
+            await self.run()
+        except ConnectionLost:
+            return
+        finally:
+            self.over.set()
+
+    def resume(self) -> None:
+        """End a pause."""
+        self._pause.cancel()
 
     async def run(self) -> None:
         """Answer until the other side is done, or told this one to end."""
@@ -71,8 +99,10 @@ class CheckPeer:
         async for message in rx:
             if isinstance(message, Notification) and message.method == "check/note":
                 self.noted.append(_params(message)["number"])
-            elif isinstance(message, Request) and await self._obey(message) == "end":
-                return
+            elif isinstance(message, Request):
+                self.received.append(message.id)
+                if await self._obey(message) == "end":
+                    return
         for request in self._at_end:
             await tx.send(Response(request.id, {"noted": self.noted}))
 
@@ -94,7 +124,8 @@ class CheckPeer:
                 self._at_end.append(request)
             case "check/pause":
                 await tx.send(Response(request.id, params))
-                await trio.sleep(params["seconds"])
+                with trio.CancelScope(deadline=trio.current_time() + params["seconds"]) as self._pause:
+                    await trio.sleep(math.inf)
             case "check/linger":
                 await tx.send(Response(request.id, params))
                 await trio.sleep_forever()
@@ -106,7 +137,12 @@ class CheckPeer:
                 await RAW.send(self.connection, answer, about=request)
             case "check/half_close":
                 await tx.aclose()
+            case "check/process":
+                await tx.send(Response(request.id, {"process": process_name()}))
             case "check/kill":
+                if params["process"] == process_name():
+                    raise ValueError("the check peer does not kill the process that checks")
+                await trio.sleep(params.get("after", 0.0))
                 os.kill(os.getpid(), signal.SIGKILL)
             case "check/end":
                 return "end"
@@ -116,22 +152,36 @@ class CheckPeer:
 
 
 async def check_peer(connection: Connection) -> None:
-    """The check peer as a handler: the connection may be lost under it, and often is."""
-    try:
-        await CheckPeer(connection).run()
-    except ConnectionLost:
-        return
+    """The check peer as a handler."""
+    await CheckPeer(connection).converse()
 
 
-async def serve_check_peer(target: Target, *, codec: Codec = JSON, layers: Sequence[Layer] = ()) -> None:
+async def serve_check_peer(
+    target: Target,
+    *,
+    codec: Codec = JSON,
+    layers: Sequence[Layer] = (),
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
     """Serve the peer that ``check_transport`` talks to, in a process of its own, until cancelled.
+
+    It kills its process when the check wants a crash. It refuses to do so in the process that checks.
 
     Args:
         target: What to serve, as for ``serve_transport``.
         codec: The codec that the check uses.
         layers: The layers that the check names as the peer's.
+        task_status: Tells the addresses, as with ``serve_transport``.
     """
-    await serve_transport(check_peer, target, codec=codec, layers=[*layers, RAW], limits=LIMITS, close_timeout=1.0)
+    await serve_transport(
+        check_peer,
+        target,
+        codec=codec,
+        layers=[*layers, RAW],
+        limits=LIMITS,
+        close_timeout=1.0,
+        task_status=task_status,
+    )
 
 
 def _about(request: Request) -> dict[str, RequestId]:

@@ -1,111 +1,86 @@
-"""Rules 7, 9 and 10: leaving in time, closing in any order, by Trio's clock."""
+"""Rules 7 and 9: leaving in time, closing in any order."""
 
 from __future__ import annotations
 
-import threading
+from typing import Final
 
 import trio
-from trio.testing import MockClock
 
 from trioxport._supervisor import open_tasks
-from trioxport.connection import Connection
 from trioxport.messages import ErrorResponse, Incoming, Response
-from trioxport.testing.bench import PATIENCE, Bench, expect
-from trioxport.testing.peer import CheckPeer
-from trioxport.testing.rules.talk import ask, note
+from trioxport.testing.checked import CheckedConnection
+from trioxport.testing.harness import ContractHarness
+from trioxport.testing.progress import expect, shown
+
+CLOSE_SECONDS: Final = 0.3
+"""A ``close_timeout`` that a peer exhausts."""
+TURNS: Final = 20
+"""Turns of the scheduler after which a receive waits."""
 
 
-async def flushes_on_leaving(bench: Bench) -> None:
-    if bench.link.server is None:
-        return
-    peers: list[CheckPeer] = []
-    over = trio.Event()
-
-    async def handler(connection: Connection) -> None:
-        peers.append(CheckPeer(connection))
-        await peers[0].run()
-        over.set()
-
-    with trio.fail_after(2 * PATIENCE):
-        async with bench.serving(handler) as target:
-            async with bench.open(target) as connection:
-                for number in range(200):
-                    await note(connection, number)
-            await over.wait()
-    expect(
-        peers[0].noted == list(range(200)), f"of 200 messages sent just before leaving {len(peers[0].noted)} arrived"
-    )
+async def flushes_on_leaving(harness: ContractHarness) -> None:
+    async with harness.serving() as target:
+        async with harness.open(target) as end:
+            for number in range(200):
+                await end.note(number)
+        peer = harness.peers[-1]
+        with harness.progress.awaiting("the server to see that the client has left"):
+            await peer.over.wait()
+    expect(peer.noted == list(range(200)), f"of 200 messages sent just before leaving {len(peer.noted)} arrived")
 
 
-async def leaves_in_time(bench: Bench) -> None:
-    with trio.fail_after(2 * PATIENCE):
-        async with bench.talk(close_timeout=0.3) as connection:
-            await ask(connection, "check/linger")
-            started = trio.current_time()
-        took = trio.current_time() - started
-    expect(took < 0.3 + PATIENCE / 2, f"leaving took {took:.1f} s with a close_timeout of 0.3 s")
+async def leaves_in_time(harness: ContractHarness) -> None:
+    async with harness.talk(close_timeout=CLOSE_SECONDS) as end:
+        await end.ask("check/linger")
+        started = trio.current_time()
+    took = trio.current_time() - started
+    most = CLOSE_SECONDS + harness.progress.timeout / 2
+    expect(took < most, f"leaving took {took:.1f} s with a close_timeout of {CLOSE_SECONDS} s")
 
 
-async def leaves_at_once_when_cancelled(bench: Bench) -> None:
+async def leaves_at_once_when_cancelled(harness: ContractHarness) -> None:
     started = trio.current_time()
-    with trio.fail_after(2 * PATIENCE):
-        with trio.CancelScope() as scope:
-            async with bench.talk(close_timeout=3600) as connection:
-                await ask(connection, "check/linger")
-                started = trio.current_time()
-                scope.cancel()
-                await trio.lowlevel.checkpoint()
-        took = trio.current_time() - started
-    expect(took < PATIENCE / 2, f"leaving took {took:.1f} s although it was cancelled")
+    with trio.CancelScope() as scope:
+        async with harness.talk(close_timeout=3600) as end:
+            await end.ask("check/linger")
+            started = trio.current_time()
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+    took = trio.current_time() - started
+    expect(took < harness.progress.timeout / 2, f"leaving took {took:.1f} s although it was cancelled")
 
 
-async def closes_in_any_order(bench: Bench) -> None:
+async def closes_in_any_order(harness: ContractHarness) -> None:
     for first in (0, 1):
-        async with bench.talk() as connection:
-            with trio.fail_after(PATIENCE):
-                await ask(connection, "check/echo")
-                for channel in (connection[first], connection[1 - first], *connection):
-                    await channel.aclose()
+        async with harness.talk() as end:
+            await end.ask("check/echo")
+            names = ("tx", "rx")[first], ("rx", "tx")[first], "tx", "rx"
+            for number, name in enumerate(names, 1):
+                with harness.progress.awaiting(
+                    f"{name}.aclose() to return, close number {number} in the order {names}"
+                ):
+                    await getattr(end.connection, name).aclose()
 
 
-async def closes_from_any_task(bench: Bench) -> None:
+async def closes_from_any_task(harness: ContractHarness) -> None:
     outcomes: list[BaseException | Incoming] = []
 
-    async def receive(connection: Connection) -> None:
+    async def receive(end: CheckedConnection) -> None:
         try:
-            outcomes.append(await connection.rx.receive())
+            outcomes.append(await end.connection.rx.receive())
         except (trio.ClosedResourceError, trio.EndOfChannel) as error:
             outcomes.append(error)
 
-    with trio.fail_after(2 * PATIENCE):
-        async with bench.talk() as connection, open_tasks() as tasks:
-            await ask(connection, "check/echo")
-            tasks.start_soon(receive, connection)
-            await trio.testing.wait_all_tasks_blocked(0.01)
-            tasks.start_soon(connection.aclose)
-            tasks.start_soon(connection.aclose)
+    async with harness.talk() as end:
+        await end.ask("check/echo")
+        with harness.progress.awaiting("connection.aclose() in two tasks, and a receive in a third, to return"):
+            async with open_tasks() as tasks:
+                tasks.start_soon(receive, end)
+                for _ in range(TURNS):
+                    await trio.lowlevel.checkpoint()
+                tasks.start_soon(end.connection.aclose)
+                tasks.start_soon(end.connection.aclose)
     expect(
         len(outcomes) == 1 and not isinstance(outcomes[0], Response | ErrorResponse),
-        f"a receive during which the connection was closed gave {outcomes}",
+        f"a receive during which the connection was closed gave {shown(outcomes)}",
     )
-
-
-async def follows_the_clock(bench: Bench) -> None:
-    """An hour of ``close_timeout`` passes at once under a clock that jumps when nothing else happens."""
-    remaking = bench.remake
-    finished = threading.Event()
-
-    async def leave_slowly() -> None:
-        async with remaking() as same:
-            started = trio.current_time()
-            async with same.talk(close_timeout=3600) as connection:
-                await ask(connection, "check/linger")
-            expect(trio.current_time() - started < 2 * 3600, "leaving took longer than the close_timeout")
-        finished.set()
-
-    def run() -> None:
-        trio.run(leave_slowly, clock=MockClock(autojump_threshold=0.2))
-
-    with trio.fail_after(2 * PATIENCE):
-        await trio.to_thread.run_sync(run, abandon_on_cancel=True)
-    expect(finished.is_set(), "the conversation under a mock clock did not finish")

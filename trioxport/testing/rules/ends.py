@@ -3,170 +3,164 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Final
 
 import trio
 
-from trioxport.connection import Connection
 from trioxport.errors import ConnectionLost, TransportError
-from trioxport.messages import Request, Response, Undelivered
-from trioxport.testing.bench import PATIENCE, Bench, Broken, expect
-from trioxport.testing.rules.talk import ask, note, number_of, on_both_sides
+from trioxport.messages import Request, Response
+from trioxport.testing.checked import CheckedConnection, number_of
+from trioxport.testing.harness import KILL_ID, ContractHarness
+from trioxport.testing.progress import Finding, expect, raised, shown
+
+SILENT: Final = (1, 2, 3)
+"""The ids of requests that the peer does not answer."""
 
 
-async def half_closes(bench: Bench) -> None:
-    async def check(connection: Connection) -> None:
-        tx, rx = connection
+async def half_closes(harness: ContractHarness) -> None:
+    async def check(end: CheckedConnection) -> None:
         for request_id in (1, 2, 3):
-            await tx.send(Request(request_id, "check/answer_at_end"))
+            await end.send(Request(request_id, "check/answer_at_end"))
         for number in range(20):
-            await note(connection, number)
-        await tx.aclose()
+            await end.note(number)
+        await end.close_sending()
         try:
-            await note(connection, 20)
+            await end.note(20)
         except trio.ClosedResourceError:
             pass
         else:
-            raise Broken("send after tx.aclose() raised nothing")
-        answers = [message async for message in rx]
-        expect(
-            [answer.id for answer in answers if isinstance(answer, Response)] == [1, 2, 3],
-            f"after the half-close came {answers}, where three responses were due",
-        )
-        last = answers[-1]
-        assert isinstance(last, Response)
-        expect(last.result["noted"] == list(range(20)), "what was accepted before the half-close was not flushed")
-
-    await on_both_sides(bench, check)
-
-
-async def sees_half_close(bench: Bench) -> None:
-    async def check(connection: Connection) -> None:
-        await connection.tx.send(Request(1, "check/half_close"))
-        await _expect_unanswered(connection, {1})
-        await _expect_end(connection)
-
-    await on_both_sides(bench, check)
-
-
-async def ends_orderly(bench: Bench) -> None:
-    async def check(connection: Connection) -> None:
-        tx, rx = connection
-        await tx.send(Request(1, "check/silent"))
-        await tx.send(Request(2, "check/notify", {"count": 5}))
-        await tx.send(Request(3, "check/end"))
-        numbers = [number_of(await rx.receive()) for _ in range(5)]
-        expect(numbers == list(range(5)), f"five notifications arrived as {numbers}")
-        answer = await rx.receive()
-        expect(isinstance(answer, Response) and answer.id == 2, f"the response was due, not {answer}")
-        await _expect_unanswered(connection, {1, 3})
-        await _expect_end(connection)
-
-    await on_both_sides(bench, check)
-
-
-async def reports_loss(bench: Bench) -> None:
-    async def check(connection: Connection) -> None:
+            raise Finding("send after tx.aclose() raised nothing")
         for request_id in (1, 2, 3):
-            await connection.tx.send(Request(request_id, "check/silent"))
-        await ask(connection, "check/echo")
-        await bench.cut(connection)
-        left = await _unanswered(connection, 3 if bench.link.cut else 4)
+            answer = await end.receive(f"the response to request {request_id} after the half-close")
+            if not isinstance(answer, Response) or answer.id != request_id:
+                raise Finding(f"in place of response {request_id} came {shown(answer)} after the half-close")
+            noted = answer.result["noted"]
+            expect(noted == list(range(20)), f"of 20 messages sent before the half-close arrived {shown(noted)}")
+        await end.expect_end("the half-close, once the peer is done")
+
+    await harness.on_both_sides(check)
+
+
+async def sees_half_close(harness: ContractHarness) -> None:
+    async def check(end: CheckedConnection) -> None:
+        await end.send(Request(1, "check/half_close"))
+        await end.receive_unanswered({1}, "the peer's half-close")
+        await end.expect_end("the peer's half-close")
+
+    await harness.on_both_sides(check)
+
+
+async def ends_orderly(harness: ContractHarness) -> None:
+    async def check(end: CheckedConnection) -> None:
+        await end.send(Request(1, "check/silent"))
+        await end.send(Request(2, "check/notify", {"count": 5}))
+        await end.send(Request(3, "check/end"))
+        numbers = [number_of(await end.receive(f"notification {number} of 5")) for number in range(5)]
+        expect(numbers == list(range(5)), f"five notifications arrived as {numbers}")
+        answer = await end.receive("the response to check/notify")
         expect(
-            {1, 2, 3} <= left.keys(),
-            f"three requests were unanswered, but Undelivered came for {sorted(left, key=str)}",
+            isinstance(answer, Response) and answer.id == 2,
+            f"in place of the response that the peer sent just before its end came {shown(answer)}",
         )
-        for undelivered in left.values():
+        await end.receive_unanswered({1, 3}, "the peer's end")
+        await end.expect_end("the peer's end")
+
+    await harness.on_both_sides(check)
+
+
+async def on_sides_that_can_be_cut(
+    harness: ContractHarness, check: Callable[[CheckedConnection], Awaitable[None]]
+) -> None:
+    """Run ``check`` on both sides if the pair has a cut; a peer that kills itself takes its own side with it."""
+    if harness.pair.cut is not None:
+        await harness.on_both_sides(check)
+        return
+    async with harness.talk() as end:
+        await harness.require_cut(end)
+        await check(end)
+
+
+async def reports_loss(harness: ContractHarness) -> None:
+    async def check(end: CheckedConnection) -> None:
+        for request_id in SILENT:
+            await end.send(Request(request_id, "check/silent"))
+        await end.ask("check/echo")
+        await harness.cut(end)
+        due = set(SILENT) if harness.pair.cut else {*SILENT, KILL_ID}
+        for undelivered in (await end.receive_unanswered(due, "the loss")).values():
             expect(undelivered.outcome == "unknown", f"a written request came back as {undelivered.outcome!r}")
         for _ in range(2):
-            await _expect_loss(connection.rx.receive)
-        await _expect_loss(lambda: note(connection, 1))
+            await _expect_loss(lambda: end.receive("rx.receive() to raise ConnectionLost"), "rx.receive()")
+        await _expect_loss(lambda: end.note(1), "tx.send()")
 
-    await _on_sides_that_can_be_cut(bench, check)
-
-
-async def _on_sides_that_can_be_cut(bench: Bench, check: Callable[[Connection], Awaitable[None]]) -> None:
-    if bench.link.cut is not None:
-        await on_both_sides(bench, check)
-        return
-    with trio.fail_after(2 * PATIENCE):
-        async with bench.talk() as connection:
-            await check(connection)
+    await on_sides_that_can_be_cut(harness, check)
 
 
-async def _unanswered(connection: Connection, count: int) -> dict[Any, Undelivered]:
-    left: dict[Any, Undelivered] = {}
-    for _ in range(count):
-        message = await connection.rx.receive()
-        expect(isinstance(message, Undelivered), f"an Undelivered was due, not {message}")
-        assert isinstance(message, Undelivered)
-        left[message.id] = message
-    return left
-
-
-async def _expect_unanswered(connection: Connection, ids: set[int]) -> None:
-    left = await _unanswered(connection, len(ids))
-    expect(
-        left.keys() == ids, f"Undelivered was due for the requests {sorted(ids)}, but came for {sorted(left, key=str)}"
-    )
-
-
-async def _expect_end(connection: Connection) -> None:
-    try:
-        message = await connection.rx.receive()
-    except trio.EndOfChannel:
-        return
-    raise Broken(f"after the peer's end came {message}")
-
-
-async def _expect_loss(operation: Callable[[], Awaitable[object]]) -> None:
+async def _expect_loss(operation: Callable[[], Awaitable[object]], name: str) -> None:
     try:
         result = await operation()
     except trio.BrokenResourceError as error:
-        expect(isinstance(error, TransportError), f"a lost connection raised {error!r}, which is no TransportError")
-        return
-    raise Broken(f"a lost connection gave {result}")
+        expect(isinstance(error, TransportError), f"{name} on a lost connection raised {raised(error)}")
+    except trio.EndOfChannel:
+        raise Finding(
+            f"{name} on a lost connection raised EndOfChannel: the loss was taken for an orderly end"
+        ) from None
+    else:
+        raise Finding(f"{name} on a lost connection raised nothing and returned {shown(result)}")
 
 
-class _OfTheBlock(Exception):
+async def keeps_serving(harness: ContractHarness) -> None:
+    async with harness.serving() as target:
+        async with harness.open(target) as end:
+            await end.ask("check/echo")
+            await harness.cut(end)
+            await _expect_loss(lambda: end.receive("rx.receive() to raise ConnectionLost"), "rx.receive()")
+        async with harness.open(target) as end:
+            await end.ask("check/echo", {"after": "the loss of another connection"})
+
+
+class _ErrorOfBlock(Exception):
     pass
 
 
-async def raises_unseen_failure(bench: Bench) -> None:
+async def raises_unseen_failure(harness: ContractHarness) -> None:
     try:
-        with trio.fail_after(2 * PATIENCE):
-            async with bench.talk() as connection:
-                await ask(connection, "check/echo")
-                await bench.cut(connection)
-                await _until_noticed(connection)
+        async with harness.talk() as end:
+            await harness.require_cut(end)
+            await end.ask("check/echo")
+            await harness.cut(end)
+            await _until_noticed(end)
     except ConnectionLost:
         return
-    raise Broken("the connection was lost, nobody saw it, and leaving the block raised nothing")
+    raise Finding("the connection was lost, no send or receive raised it, and leaving the block raised nothing")
 
 
-async def keeps_exception_of_block(bench: Bench) -> None:
-    await _keeps_exception(bench, lost=False)
+async def keeps_exception_of_block(harness: ContractHarness) -> None:
+    await _keeps_exception(harness, lost=False)
 
 
-async def keeps_exception_of_block_after_loss(bench: Bench) -> None:
-    await _keeps_exception(bench, lost=True)
+async def keeps_exception_of_block_after_loss(harness: ContractHarness) -> None:
+    await _keeps_exception(harness, lost=True)
 
 
-async def _keeps_exception(bench: Bench, *, lost: bool) -> None:
-    mine = _OfTheBlock("of the block")
+async def _keeps_exception(harness: ContractHarness, *, lost: bool) -> None:
+    mine = _ErrorOfBlock("of the block")
     try:
-        with trio.fail_after(2 * PATIENCE):
-            async with bench.talk() as connection:
-                await ask(connection, "check/echo")
-                if lost:
-                    await bench.cut(connection)
-                    await _until_noticed(connection)
-                raise mine
-    except _OfTheBlock as error:
+        async with harness.talk() as end:
+            if lost:
+                await harness.require_cut(end)
+            await end.ask("check/echo")
+            if lost:
+                await harness.cut(end)
+                await _until_noticed(end)
+            raise mine
+    except _ErrorOfBlock as error:
         expect(error is mine, "the exception of the block came out as another object")
 
 
-async def _until_noticed(connection: Connection) -> None:
-    """Wait for the state to change, without looking at a channel: that would count as seeing the failure."""
-    while connection.state == "open":  # noqa: ASYNC110 (there is no event to wait for)
-        await trio.sleep(0.005)
+async def _until_noticed(end: CheckedConnection) -> None:
+    """Wait for the loss without looking at a channel: that would count as seeing the failure."""
+    with end.progress.awaiting("connection.state to tell the loss, with no send and no receive under way"):
+        async for state in end.connection.state_changes():
+            if state != "open":
+                return
