@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final, TypeAlias
 
@@ -13,6 +14,7 @@ from trioxport.abc import Scope
 from trioxport.errors import (
     ConnectionLost,
     DecodeError,
+    HTTPStatusError,
     MessageTooLarge,
     ProtocolViolation,
     SessionExpired,
@@ -28,6 +30,8 @@ from trioxport.transports.http._headers import LAST_EVENT
 from trioxport.transports.http._pauses import Pauses
 from trioxport.transports.http._session import EVENTS, Session
 from trioxport.transports.http._wire import Body, Head, Wire, media_type
+
+logger: Final = logging.getLogger("trioxport")
 
 Deliver: TypeAlias = Callable[[list[Frame]], Awaitable[None]]
 
@@ -54,6 +58,7 @@ class Exchange:
         sent: Whether its turn came, so that the server may know of it.
         cancelled: Whether the application has cancelled it.
         started: Whether the server has begun to answer.
+        accepted: Whether the server may act on it, whatever fails from then on.
         answered: Whether the answer has come.
         renamed: Whether the answer is to an earlier request, and has its id.
     """
@@ -66,6 +71,7 @@ class Exchange:
     sent: bool = False
     cancelled: bool = False
     started: bool = False
+    accepted: bool = False
     answered: bool = False
     renamed: bool = False
 
@@ -116,6 +122,7 @@ class Answers:
         kind = media_type(response)
         if not response.is_success:
             return await self._refusal(exchange, response, body)
+        exchange.accepted = True
         if kind == "text/event-stream":
             await self._take_events(exchange, response, body)
         elif kind == "application/json":
@@ -133,7 +140,7 @@ class Answers:
 
         Raises a ``TransportError`` or an ``httpx`` error if no answer comes.
         """
-        exchange.renamed = True
+        exchange.renamed = exchange.accepted = True
         decoder = EventDecoder(self.scope.limits.max_message_size, event_id)
         await self._resume(exchange, None, decoder, ConnectionLost("the server keeps nothing behind that event"))
 
@@ -202,31 +209,44 @@ class Answers:
         return ConnectionLost("the server ended the stream before it answered")
 
     async def _resume(
-        self, exchange: Exchange, response: Head | None, decoder: EventDecoder, loss: TransportError
+        self, exchange: Exchange, response: Head | None, decoder: EventDecoder, broken: TransportError
     ) -> None:
         """Go on where a legacy stream broke off, until the answer is there or nothing new comes any more.
 
         Specification 2025-11-25, basic/transports, section Resumability and Redelivery.
         """
         pauses, heard, waits = Pauses(), True, response is not None
+        what = f"{self.scope.target}: the answer to {exchange.request.method}"
+        if waits:
+            logger.info("%s is resumed: %s", what, broken.reason)
         while not exchange.answered:
             pause = pauses.after(decoder.retry, heard=heard)
             await trio.sleep(pause if waits else 0)
             waits = True
-            if pauses.in_vain > ATTEMPTS:
-                raise loss
             before = decoder.last_event_id
             decoder = EventDecoder(self.scope.limits.max_message_size, before)
-            fields = {**self.session.fields(), **EVENTS, LAST_EVENT: before}
-            try:
-                async with self.wire.exchange("GET", fields) as (again, body):
-                    if again.is_success and media_type(again) == "text/event-stream":
-                        loss = await self._follow(exchange, response or again, body, decoder)
-                    elif again.status_code < 500:
-                        raise loss
-            except httpx.TransportError as error:
-                loss = _failures.of_exchange(error)
+            failure = await self._resume_once(exchange, response, decoder)
             heard = decoder.last_event_id != before
+            if failure is None or exchange.answered:
+                continue
+            logger.warning("%s is not resumed: %s", what, failure.reason)
+            if not heard and (pauses.in_vain >= ATTEMPTS or not _may_resume_later(failure)):
+                raise _not_resumed(broken, failure)
+
+    async def _resume_once(
+        self, exchange: Exchange, response: Head | None, decoder: EventDecoder
+    ) -> TransportError | None:
+        """Deliver what follows the last event. Returns why the answer is not among it."""
+        fields = {**self.session.fields(), **EVENTS, LAST_EVENT: decoder.last_event_id}
+        try:
+            async with self.wire.exchange("GET", fields) as (again, body):
+                if not again.is_success:
+                    return _failures.of_status(again, self.wire.url, has_session=exchange.session_id is not None)
+                if media_type(again) != "text/event-stream":
+                    return ProtocolViolation("no stream of events was resumed")
+                return await self._follow(exchange, response or again, body, decoder)
+        except (httpx.TransportError, TransportError) as error:
+            return _failures.of_exchange(error)
 
     def heard(self, events: Sequence[Event | Oversized]) -> list[Frame]:
         """The frames of a stream that belongs to no request: answers have no place there."""
@@ -281,6 +301,20 @@ class Answers:
                 payload, message = self.scope.codec.encode(seen), seen
         exchange.answered = True
         return Frame(payload, message)
+
+
+def _may_resume_later(failure: TransportError) -> bool:
+    """Whether another attempt to resume can succeed: failures of the server and of the way to it may pass."""
+    if isinstance(failure, HTTPStatusError):
+        return failure.retryable or failure.status >= 500
+    return failure.retryable and not isinstance(failure, SessionExpired)
+
+
+def _not_resumed(broken: TransportError, failure: TransportError) -> ConnectionLost:
+    """The loss of an answer whose stream broke, and could not be resumed after that."""
+    told = ConnectionLost(f"{broken.reason}, and its stream could not be resumed: {failure.reason}")
+    told.__cause__ = failure
+    return told
 
 
 def messages_of(scope: Scope, events: Sequence[Event | Oversized]) -> Iterator[Frame]:

@@ -5,6 +5,7 @@ Specification 2026-07-28, basic/transports/streamable-http; status codes: RFC 91
 
 from __future__ import annotations
 
+import copy
 import email.utils
 import os
 import socket
@@ -105,7 +106,7 @@ def of_exchange(error: Exception) -> TransportError:
         failure = ConnectError("no connection of the pool became free in time", hint="Allow more connections")
     elif isinstance(error, _NEVER_SENT):
         failure = of_connecting(error)
-    elif isinstance(error, httpx.LocalProtocolError):
+    elif isinstance(error, httpx.LocalProtocolError) and not _is_of_http2(error):
         return UsageError("the request cannot be written as HTTP")  # its cause quotes headers
     elif isinstance(error, httpx.TimeoutException):
         failure = RequestTimeout("nothing was heard from the server in time", hint="Raise idle_timeout")
@@ -114,6 +115,21 @@ def of_exchange(error: Exception) -> TransportError:
         failure = ConnectionLost(f"the exchange with the server broke: {told[:_SHOWN]}")
     failure.__cause__ = error
     return failure
+
+
+def _is_of_http2(error: Exception) -> bool:
+    """Whether an HTTP/2 connection broke: ``httpcore`` counts the peer's violations as local ones."""
+    return any(type(cause).__module__.partition(".")[0] == "h2" for cause in _causes(error))
+
+
+def of_request(error: Exception, *, accepted: bool) -> TransportError:
+    """The error that settles a request. Once it was accepted the server may act on it, whatever broke afterwards."""
+    failure = of_exchange(error)
+    if not accepted or failure.outcome == "unknown":
+        return failure
+    told = copy.copy(failure)
+    told.outcome, told.__cause__ = "unknown", failure.__cause__
+    return told
 
 
 def of_connecting(error: BaseException) -> TransportError:
