@@ -187,11 +187,10 @@ async def test_an_answer_that_is_taken_up_in_vain_is_unknown(jumping_clock: Mock
     async def script(reply: Reply) -> None:
         raise AssertionError
 
-    async with serving(legacy(script, stream=stream)) as server:
-        async with open_transport(server.url) as connection:
-            await shake_hands(connection, server)
-            await connection.tx.send(Request(1, "tools/call", {}, metadata={"resume_after": "1"}))
-            answer = await connection.rx.receive()
+    async with serving(legacy(script, stream=stream)) as server, open_transport(server.url) as connection:
+        await shake_hands(connection, server)
+        await connection.tx.send(Request(1, "tools/call", {}, metadata={"resume_after": "1"}))
+        answer = await connection.rx.receive()
     assert isinstance(answer, Undelivered)
     assert answer.outcome == "unknown"
     assert "keeps nothing behind that event" in str(answer.cause)
@@ -206,10 +205,12 @@ async def test_a_violation_of_http2_leaves_the_request_unknown() -> None:
         except h2.exceptions.ProtocolError as error:
             raise httpx.LocalProtocolError(str(error)) from error
 
-    async with httpx.AsyncClient(transport=httpx.MockTransport(break_rules)) as client:
-        async with open_transport(Http("http://127.0.0.1:1/mcp", client=client)) as (tx, rx):
-            await tx.send(call())
-            answer = await rx.receive()
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(break_rules)) as client,
+        open_transport(Http("http://127.0.0.1:1/mcp", client=client)) as (tx, rx),
+    ):
+        await tx.send(call())
+        answer = await rx.receive()
     assert isinstance(answer, Undelivered)
     assert (answer.outcome, type(answer.cause)) == ("unknown", ConnectionLost)
 
