@@ -26,6 +26,7 @@ from trioxport.framing.sse import Event, EventDecoder
 from trioxport.messages import ErrorResponse, Message, Request, Response
 from trioxport.transports.bytestream import frame_of
 from trioxport.transports.http import _failures
+from trioxport.transports.http._excerpts import EXCERPT_BYTES, beginning_of, is_web_page, one_line, page_title
 from trioxport.transports.http._headers import LAST_EVENT
 from trioxport.transports.http._pauses import Pauses
 from trioxport.transports.http._session import EVENTS, Session
@@ -38,11 +39,14 @@ Deliver: TypeAlias = Callable[[list[Frame]], Awaitable[None]]
 LINGER: Final = 1.0
 """Seconds that a stream gets to end by itself after the answer, so that its connection can be used again."""
 
+SHOWN_CHARACTERS: Final = 80
+"""Of an answer that is no message."""
+
 ATTEMPTS: Final = 3
 """How many times in a row a stream may be resumed in vain."""
 
 _STATUS_FIRST: Final = (401, 403, 429)
-"""Statuses that say all there is to say, whatever the body."""
+"""Statuses that say all there is to say, whatever the body; 503 does if it names a delay, and 404 of a session."""
 
 
 @attrs.define(eq=False)
@@ -132,7 +136,7 @@ class Answers:
                 f"a request was answered with the bare status {response.status_code}", outcome="unknown"
             )
         else:
-            raise ProtocolViolation(f"an answer is of the content type {kind[:80]!r}", outcome="unknown")
+            raise _no_message(response, await beginning_of(body))
         return None
 
     async def take_up(self, exchange: Exchange, event_id: str) -> None:
@@ -155,9 +159,9 @@ class Answers:
         payload = await body.whole(self.scope.limits.max_message_size)
         try:
             message = self.scope.codec.decode(payload)
-        except (DecodeError, ProtocolViolation) as error:
-            error.outcome = error.outcome or "unknown"
-            raise
+        except DecodeError as error:
+            begin = one_line(payload[:EXCERPT_BYTES].decode(errors="replace"), SHOWN_CHARACTERS)
+            raise DecodeError(f"{error.reason}; the answer begins with {begin!r}", outcome="unknown") from error
         frame = self._frame(exchange, response, payload, message)
         if frame is not None:
             await self.deliver([frame])
@@ -167,15 +171,16 @@ class Answers:
     async def _refusal(self, exchange: Exchange, response: Head, body: Body) -> Refusal:
         """A JSON-RPC error is the answer, whatever its id: the server may not have read so far."""
         status = response.status_code
-        failure = _failures.of_status(response, self.wire.url, has_session=exchange.session_id is not None)
-        says_all = status in _STATUS_FIRST or isinstance(failure, SessionExpired)
-        if says_all or media_type(response) != "application/json":
-            return Refusal(status, failure)
+        has_session = exchange.session_id is not None
+        if _says_all(response, has_session) or media_type(response) != "application/json":
+            return Refusal(status, await _failures.of_refusal(response, body, self.wire.url, has_session=has_session))
+        payload = b""
         try:
             payload = await body.whole(self.scope.limits.max_message_size)
             message = self.scope.codec.decode(payload)
         except (DecodeError, ProtocolViolation, MessageTooLarge, httpx.TransportError):
-            return Refusal(status, failure)
+            message = None
+        failure = _failures.of_status(response, self.wire.url, payload[:EXCERPT_BYTES], has_session=False)
         if not isinstance(message, ErrorResponse):
             return Refusal(status, failure)
         answer = Frame(payload, attrs.evolve(message, id=exchange.request.id))
@@ -241,7 +246,8 @@ class Answers:
         try:
             async with self.wire.exchange("GET", fields) as (again, body):
                 if not again.is_success:
-                    return _failures.of_status(again, self.wire.url, has_session=exchange.session_id is not None)
+                    has_session = self.session.id is not None
+                    return await _failures.of_refusal(again, body, self.wire.url, has_session=has_session)
                 if media_type(again) != "text/event-stream":
                     return ProtocolViolation("no stream of events was resumed")
                 return await self._follow(exchange, response or again, body, decoder)
@@ -303,6 +309,27 @@ class Answers:
         return Frame(payload, message)
 
 
+def _no_message(response: Head, data: bytes) -> ProtocolViolation:
+    """The error of a success that is neither JSON nor a stream of events."""
+    if not is_web_page(response, data):
+        kind = media_type(response)[:SHOWN_CHARACTERS]
+        return ProtocolViolation(f"an answer is of the content type {kind!r}", outcome="unknown")
+    title = page_title(data)
+    return ProtocolViolation(
+        f"the server answered with a web page{f' ({title})' if title else ''} instead of a message",
+        hint="It may be a login page: check the URL, and which credentials the server wants",
+        outcome="unknown",
+    )
+
+
+def _says_all(response: Head, has_session: bool) -> bool:
+    """Whether the status is what counts, whatever the body."""
+    status = response.status_code
+    if status == 503:
+        return _failures.retry_after(response) is not None
+    return status in _STATUS_FIRST or (status == 404 and has_session)
+
+
 def _may_resume_later(failure: TransportError) -> bool:
     """Whether another attempt to resume can succeed: failures of the server and of the way to it may pass."""
     if isinstance(failure, HTTPStatusError):
@@ -339,5 +366,5 @@ async def post_one_way(wire: Wire, session: Session, frame: Frame, max_size: int
     async with wire.exchange("POST", fields, frame.payload) as (response, body):
         session.heard(response)
         if not response.is_success:
-            raise _failures.of_status(response, wire.url, has_session=has_session)
+            raise await _failures.of_refusal(response, body, wire.url, has_session=has_session)
         await body.whole(max_size)

@@ -111,9 +111,8 @@ def _rejection(answer: RejectConnection, url: str) -> TransportError:
     from trioxport.transports.http._failures import of_status
     from trioxport.transports.http._wire import Head
 
-    error = of_status(
-        Head(answer.status_code, _phrase(answer.status_code), texts(answer.headers)), url, has_session=False
-    )
+    head = Head(answer.status_code, _phrase(answer.status_code), texts(answer.headers))
+    error = of_status(head, url, b"", has_session=False)
     if isinstance(error, HTTPStatusError) and error.hint is None:
         error.hint = "Check the path, and that a WebSocket is served there"
     error.target = url
