@@ -28,7 +28,7 @@ from trioxport.transports.bytestream import frame_of
 from trioxport.transports.http import _failures
 from trioxport.transports.http._excerpts import EXCERPT_BYTES, beginning_of, is_web_page, one_line, page_title
 from trioxport.transports.http._headers import LAST_EVENT
-from trioxport.transports.http._pauses import Pauses
+from trioxport.transports.http._pauses import SHORT_SECONDS, Pauses
 from trioxport.transports.http._session import EVENTS, Session
 from trioxport.transports.http._wire import Body, Head, Wire, media_type
 
@@ -62,6 +62,7 @@ class Exchange:
         sent: Whether its turn came, so that the server may know of it.
         cancelled: Whether the application has cancelled it.
         started: Whether the server has begun to answer.
+        messages: How many messages its streams have brought.
         accepted: Whether the server may act on it, whatever fails from then on.
         answered: Whether the answer has come.
         renamed: Whether the answer is to an earlier request, and has its id.
@@ -75,6 +76,7 @@ class Exchange:
     sent: bool = False
     cancelled: bool = False
     started: bool = False
+    messages: int = 0
     accepted: bool = False
     answered: bool = False
     renamed: bool = False
@@ -205,6 +207,7 @@ class Answers:
                 if exchange.answered:
                     exchange.scope.deadline = min(exchange.scope.deadline, trio.current_time() + LINGER)
                 if frames:
+                    exchange.messages += len(frames)
                     await self.deliver(frames)
                 if note is not None and decoder.last_event_id != noted:
                     noted = decoder.last_event_id
@@ -220,28 +223,29 @@ class Answers:
 
         Specification 2025-11-25, basic/transports, section Resumability and Redelivery.
         """
-        pauses, heard, waits = Pauses(), True, response is not None
+        pauses, pause = Pauses(), 0.0
         what = f"{self.scope.target}: the answer to {exchange.request.method}"
-        if waits:
+        if response is not None:
             logger.info("%s is resumed: %s", what, broken.reason)
-        while not exchange.answered:
-            pause = pauses.after(decoder.retry, heard=heard)
-            await trio.sleep(pause if waits else 0)
-            waits = True
-            before = decoder.last_event_id
+            pause = pauses.after(decoder.retry, heard=True, useful=True)
+        while True:
+            await trio.sleep(pause)
+            began, before, messages = trio.current_time(), decoder.last_event_id, exchange.messages
             decoder = EventDecoder(self.scope.limits.max_message_size, before)
             failure = await self._resume_once(exchange, response, decoder)
             heard = decoder.last_event_id != before
-            if failure is None or exchange.answered:
-                continue
-            logger.warning("%s is not resumed: %s", what, failure.reason)
+            if failure is None:
+                return
+            logger.warning("%s is not there after resuming: %s", what, failure.reason)
             if not heard and (pauses.in_vain >= ATTEMPTS or not _may_resume_later(failure)):
                 raise _not_resumed(broken, failure)
+            useful = exchange.messages > messages or trio.current_time() - began >= SHORT_SECONDS
+            pause = pauses.after(decoder.retry, heard=heard, useful=useful, delay=failure.retry_after)
 
     async def _resume_once(
         self, exchange: Exchange, response: Head | None, decoder: EventDecoder
     ) -> TransportError | None:
-        """Deliver what follows the last event. Returns why the answer is not among it."""
+        """Deliver what follows the last event. Returns why the answer is not among it, or None if it is."""
         fields = {**self.session.fields(), **EVENTS, LAST_EVENT: decoder.last_event_id}
         try:
             async with self.wire.exchange("GET", fields) as (again, body):
@@ -250,7 +254,8 @@ class Answers:
                     return await _failures.of_refusal(again, body, self.wire.url, has_session=has_session)
                 if media_type(again) != "text/event-stream":
                     return ProtocolViolation("no stream of events was resumed")
-                return await self._follow(exchange, response or again, body, decoder)
+                loss = await self._follow(exchange, response or again, body, decoder)
+                return None if exchange.answered else loss
         except (httpx.TransportError, TransportError) as error:
             return _failures.of_exchange(error)
 
