@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 import pytest
@@ -129,11 +130,15 @@ async def test_the_server_speaks_first_on_its_own_stream(monkeypatch: pytest.Mon
 
 def test_the_pauses_before_a_stream_is_opened_again() -> None:
     pauses = _pauses.Pauses()
-    assert [pauses.after(None, heard=True), pauses.after(None, heard=True)] == [1, 1]
-    assert [pauses.after(None, heard=False) for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert [pauses.after(0, heard=True), pauses.after(None, heard=True), pauses.after(5000, heard=True)] == [0, 0, 5]
-    assert [pauses.after(0, heard=False), pauses.after(7000, heard=False)] == [1, 7]
-    assert [pauses.after(10**18, heard=True), pauses.after(10**18, heard=False)] == [86400, 86400]
+    good, empty = partial(pauses.after, heard=True, useful=True), partial(pauses.after, heard=False, useful=False)
+    useless = partial(pauses.after, heard=True, useful=False)
+    assert [good(None), good(None)] == [1, 1]
+    assert [empty(None) for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert [good(0), good(None), good(5000)] == [0.1, 0.1, 5]
+    assert [empty(0), empty(7000), empty(0, delay=30)] == [1, 7, 30]
+    assert [good(10**18), empty(10**18), empty(0, delay=1e9)] == [86400, 86400, 86400]
+    assert [useless(0) for _ in range(10)] == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 60])
+    assert [useless(90_000), good(0)] == [90, 0.1]
 
 
 async def test_an_answer_is_fetched_where_its_stream_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,8 @@ import attrs
 import trio
 
 import trioxport
-from trioxport._supervisor import Supervisor, alone
+from trioxport._causes import alone
+from trioxport._supervisor import Supervisor
 from trioxport.abc import Role
 from trioxport.errors import TransportError
 

@@ -229,7 +229,7 @@ class _Client:
             try:
                 await self._binding.carry(exchange)
             except Exception as error:
-                return _failures.of_exchange(error)
+                return _failures.of_request(error, accepted=exchange.accepted)
         if exchange.scope.cancelled_caught:
             return RequestTimeout(f"no answer within {total:g} s", hint="Raise total_timeout")
         return None

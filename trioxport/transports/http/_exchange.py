@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final, TypeAlias
 
@@ -13,6 +14,7 @@ from trioxport.abc import Scope
 from trioxport.errors import (
     ConnectionLost,
     DecodeError,
+    HTTPStatusError,
     MessageTooLarge,
     ProtocolViolation,
     SessionExpired,
@@ -24,21 +26,27 @@ from trioxport.framing.sse import Event, EventDecoder
 from trioxport.messages import ErrorResponse, Message, Request, Response
 from trioxport.transports.bytestream import frame_of
 from trioxport.transports.http import _failures
+from trioxport.transports.http._excerpts import EXCERPT_BYTES, beginning_of, is_web_page, one_line, page_title
 from trioxport.transports.http._headers import LAST_EVENT
-from trioxport.transports.http._pauses import Pauses
+from trioxport.transports.http._pauses import SHORT_SECONDS, Pauses
 from trioxport.transports.http._session import EVENTS, Session
 from trioxport.transports.http._wire import Body, Head, Wire, media_type
+
+logger: Final = logging.getLogger("trioxport")
 
 Deliver: TypeAlias = Callable[[list[Frame]], Awaitable[None]]
 
 LINGER: Final = 1.0
 """Seconds that a stream gets to end by itself after the answer, so that its connection can be used again."""
 
+SHOWN_CHARACTERS: Final = 80
+"""Of an answer that is no message."""
+
 ATTEMPTS: Final = 3
 """How many times in a row a stream may be resumed in vain."""
 
 _STATUS_FIRST: Final = (401, 403, 429)
-"""Statuses that say all there is to say, whatever the body."""
+"""Statuses that say all there is to say, whatever the body; 503 does if it names a delay, and 404 of a session."""
 
 
 @attrs.define(eq=False)
@@ -54,6 +62,8 @@ class Exchange:
         sent: Whether its turn came, so that the server may know of it.
         cancelled: Whether the application has cancelled it.
         started: Whether the server has begun to answer.
+        messages: How many messages its streams have brought.
+        accepted: Whether the server may act on it, whatever fails from then on.
         answered: Whether the answer has come.
         renamed: Whether the answer is to an earlier request, and has its id.
     """
@@ -66,6 +76,8 @@ class Exchange:
     sent: bool = False
     cancelled: bool = False
     started: bool = False
+    messages: int = 0
+    accepted: bool = False
     answered: bool = False
     renamed: bool = False
 
@@ -116,6 +128,7 @@ class Answers:
         kind = media_type(response)
         if not response.is_success:
             return await self._refusal(exchange, response, body)
+        exchange.accepted = True
         if kind == "text/event-stream":
             await self._take_events(exchange, response, body)
         elif kind == "application/json":
@@ -125,7 +138,7 @@ class Answers:
                 f"a request was answered with the bare status {response.status_code}", outcome="unknown"
             )
         else:
-            raise ProtocolViolation(f"an answer is of the content type {kind[:80]!r}", outcome="unknown")
+            raise _no_message(response, await beginning_of(body))
         return None
 
     async def take_up(self, exchange: Exchange, event_id: str) -> None:
@@ -133,7 +146,7 @@ class Answers:
 
         Raises a ``TransportError`` or an ``httpx`` error if no answer comes.
         """
-        exchange.renamed = True
+        exchange.renamed = exchange.accepted = True
         decoder = EventDecoder(self.scope.limits.max_message_size, event_id)
         await self._resume(exchange, None, decoder, ConnectionLost("the server keeps nothing behind that event"))
 
@@ -148,9 +161,9 @@ class Answers:
         payload = await body.whole(self.scope.limits.max_message_size)
         try:
             message = self.scope.codec.decode(payload)
-        except (DecodeError, ProtocolViolation) as error:
-            error.outcome = error.outcome or "unknown"
-            raise
+        except DecodeError as error:
+            begin = one_line(payload[:EXCERPT_BYTES].decode(errors="replace"), SHOWN_CHARACTERS)
+            raise DecodeError(f"{error.reason}; the answer begins with {begin!r}", outcome="unknown") from error
         frame = self._frame(exchange, response, payload, message)
         if frame is not None:
             await self.deliver([frame])
@@ -160,15 +173,16 @@ class Answers:
     async def _refusal(self, exchange: Exchange, response: Head, body: Body) -> Refusal:
         """A JSON-RPC error is the answer, whatever its id: the server may not have read so far."""
         status = response.status_code
-        failure = _failures.of_status(response, self.wire.url, has_session=exchange.session_id is not None)
-        says_all = status in _STATUS_FIRST or isinstance(failure, SessionExpired)
-        if says_all or media_type(response) != "application/json":
-            return Refusal(status, failure)
+        has_session = exchange.session_id is not None
+        if _says_all(response, has_session) or media_type(response) != "application/json":
+            return Refusal(status, await _failures.of_refusal(response, body, self.wire.url, has_session=has_session))
+        payload = b""
         try:
             payload = await body.whole(self.scope.limits.max_message_size)
             message = self.scope.codec.decode(payload)
         except (DecodeError, ProtocolViolation, MessageTooLarge, httpx.TransportError):
-            return Refusal(status, failure)
+            message = None
+        failure = _failures.of_status(response, self.wire.url, payload[:EXCERPT_BYTES], has_session=False)
         if not isinstance(message, ErrorResponse):
             return Refusal(status, failure)
         answer = Frame(payload, attrs.evolve(message, id=exchange.request.id))
@@ -193,6 +207,7 @@ class Answers:
                 if exchange.answered:
                     exchange.scope.deadline = min(exchange.scope.deadline, trio.current_time() + LINGER)
                 if frames:
+                    exchange.messages += len(frames)
                     await self.deliver(frames)
                 if note is not None and decoder.last_event_id != noted:
                     noted = decoder.last_event_id
@@ -202,31 +217,47 @@ class Answers:
         return ConnectionLost("the server ended the stream before it answered")
 
     async def _resume(
-        self, exchange: Exchange, response: Head | None, decoder: EventDecoder, loss: TransportError
+        self, exchange: Exchange, response: Head | None, decoder: EventDecoder, broken: TransportError
     ) -> None:
         """Go on where a legacy stream broke off, until the answer is there or nothing new comes any more.
 
         Specification 2025-11-25, basic/transports, section Resumability and Redelivery.
         """
-        pauses, heard, waits = Pauses(), True, response is not None
-        while not exchange.answered:
-            pause = pauses.after(decoder.retry, heard=heard)
-            await trio.sleep(pause if waits else 0)
-            waits = True
-            if pauses.in_vain > ATTEMPTS:
-                raise loss
-            before = decoder.last_event_id
+        pauses, pause = Pauses(), 0.0
+        what = f"{self.scope.target}: the answer to {exchange.request.method}"
+        if response is not None:
+            logger.info("%s is resumed: %s", what, broken.reason)
+            pause = pauses.after(decoder.retry, heard=True, useful=True)
+        while True:
+            await trio.sleep(pause)
+            began, before, messages = trio.current_time(), decoder.last_event_id, exchange.messages
             decoder = EventDecoder(self.scope.limits.max_message_size, before)
-            fields = {**self.session.fields(), **EVENTS, LAST_EVENT: before}
-            try:
-                async with self.wire.exchange("GET", fields) as (again, body):
-                    if again.is_success and media_type(again) == "text/event-stream":
-                        loss = await self._follow(exchange, response or again, body, decoder)
-                    elif again.status_code < 500:
-                        raise loss
-            except httpx.TransportError as error:
-                loss = _failures.of_exchange(error)
+            failure = await self._resume_once(exchange, response, decoder)
             heard = decoder.last_event_id != before
+            if failure is None:
+                return
+            logger.warning("%s is not there after resuming: %s", what, failure.reason)
+            if not heard and (pauses.in_vain >= ATTEMPTS or not _may_resume_later(failure)):
+                raise _not_resumed(broken, failure)
+            useful = exchange.messages > messages or trio.current_time() - began >= SHORT_SECONDS
+            pause = pauses.after(decoder.retry, heard=heard, useful=useful, delay=failure.retry_after)
+
+    async def _resume_once(
+        self, exchange: Exchange, response: Head | None, decoder: EventDecoder
+    ) -> TransportError | None:
+        """Deliver what follows the last event. Returns why the answer is not among it, or None if it is."""
+        fields = {**self.session.fields(), **EVENTS, LAST_EVENT: decoder.last_event_id}
+        try:
+            async with self.wire.exchange("GET", fields) as (again, body):
+                if not again.is_success:
+                    has_session = self.session.id is not None
+                    return await _failures.of_refusal(again, body, self.wire.url, has_session=has_session)
+                if media_type(again) != "text/event-stream":
+                    return ProtocolViolation("no stream of events was resumed")
+                loss = await self._follow(exchange, response or again, body, decoder)
+                return None if exchange.answered else loss
+        except (httpx.TransportError, TransportError) as error:
+            return _failures.of_exchange(error)
 
     def heard(self, events: Sequence[Event | Oversized]) -> list[Frame]:
         """The frames of a stream that belongs to no request: answers have no place there."""
@@ -283,6 +314,41 @@ class Answers:
         return Frame(payload, message)
 
 
+def _no_message(response: Head, data: bytes) -> ProtocolViolation:
+    """The error of a success that is neither JSON nor a stream of events."""
+    if not is_web_page(response, data):
+        kind = media_type(response)[:SHOWN_CHARACTERS]
+        return ProtocolViolation(f"an answer is of the content type {kind!r}", outcome="unknown")
+    title = page_title(data)
+    return ProtocolViolation(
+        f"the server answered with a web page{f' ({title})' if title else ''} instead of a message",
+        hint="It may be a login page: check the URL, and which credentials the server wants",
+        outcome="unknown",
+    )
+
+
+def _says_all(response: Head, has_session: bool) -> bool:
+    """Whether the status is what counts, whatever the body."""
+    status = response.status_code
+    if status == 503:
+        return _failures.retry_after(response) is not None
+    return status in _STATUS_FIRST or (status == 404 and has_session)
+
+
+def _may_resume_later(failure: TransportError) -> bool:
+    """Whether another attempt to resume can succeed: failures of the server and of the way to it may pass."""
+    if isinstance(failure, HTTPStatusError):
+        return failure.retryable or failure.status >= 500
+    return failure.retryable and not isinstance(failure, SessionExpired)
+
+
+def _not_resumed(broken: TransportError, failure: TransportError) -> ConnectionLost:
+    """The loss of an answer whose stream broke, and could not be resumed after that."""
+    told = ConnectionLost(f"{broken.reason}, and its stream could not be resumed: {failure.reason}")
+    told.__cause__ = failure
+    return told
+
+
 def messages_of(scope: Scope, events: Sequence[Event | Oversized]) -> Iterator[Frame]:
     """The messages in the events of a stream, or why there is none."""
     for event in events:
@@ -305,5 +371,5 @@ async def post_one_way(wire: Wire, session: Session, frame: Frame, max_size: int
     async with wire.exchange("POST", fields, frame.payload) as (response, body):
         session.heard(response)
         if not response.is_success:
-            raise _failures.of_status(response, wire.url, has_session=has_session)
+            raise await _failures.of_refusal(response, body, wire.url, has_session=has_session)
         await body.whole(max_size)

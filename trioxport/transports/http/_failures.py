@@ -5,18 +5,21 @@ Specification 2026-07-28, basic/transports/streamable-http; status codes: RFC 91
 
 from __future__ import annotations
 
+import copy
 import email.utils
 import os
 import socket
 import ssl
 import time
 from collections.abc import Iterator
+from datetime import UTC
 from typing import Final, cast
 from urllib.parse import urljoin
 
 import httpx
 import trio
 
+from trioxport._backoff import LONGEST_ASKED
 from trioxport.config import redact_url
 from trioxport.errors import (
     AuthenticationError,
@@ -36,7 +39,8 @@ from trioxport.errors import (
     UsageError,
 )
 from trioxport.transports._tls import tls_reason
-from trioxport.transports.http._wire import Head
+from trioxport.transports.http._excerpts import beginning_of, challenge, one_line, summary
+from trioxport.transports.http._wire import Body, Head
 
 _NEVER_SENT: Final = (httpx.ConnectError, httpx.ProxyError, httpx.UnsupportedProtocol)
 _LATER: Final = frozenset({408, 425, 502, 503, 504})
@@ -44,28 +48,53 @@ _LATER: Final = frozenset({408, 425, 502, 503, 504})
 _REDIRECTS: Final = range(300, 400)
 _MAY_HAVE_ACTED: Final = frozenset({301, 302, 303})
 _SHOWN: Final = 200
+_HINTS: Final = {
+    404: "Check the path of the URL: many servers have their endpoint at /mcp",
+    405: "Check the path of the URL: many servers have their endpoint at /mcp",
+    407: "Check the proxy that the environment names, and its credentials",
+    502: "A gateway answers: check that the server behind it runs",
+    504: "A gateway answers: check that the server behind it runs",
+}
 
 
-def of_status(response: Head, url: str, *, has_session: bool) -> TransportError:
-    """The error of an answer that is neither a success nor a JSON-RPC error."""
-    status, phrase = response.status_code, response.reason_phrase
-    said = f"the server answered {status}{' ' if phrase else ''}{phrase}"
-    later = _retry_after(response)
-    if status == 401:
-        return AuthenticationError(said)
-    if status == 403:
-        return PermissionDenied(said)
+async def of_refusal(response: Head, body: Body, url: str, *, has_session: bool) -> TransportError:
+    """The error of an answer that is no success, with what its body says."""
+    return of_status(response, url, await beginning_of(body), has_session=has_session)
+
+
+def of_status(response: Head, url: str, data: bytes, *, has_session: bool) -> TransportError:
+    """The error of an answer that is neither a success nor a JSON-RPC error, and whose body begins with ``data``."""
+    status = response.status_code
+    said = f"the server answered {status} {one_line(response.reason_phrase)}".rstrip()
+    later = retry_after(response)
+    if status in (401, 403):
+        return _of_challenge(response, said)
     if status == 404 and has_session:
         return SessionExpired("the server does not know the session any more")
+    summarized = summary(response, data)
+    said = f"{said}: {summarized}" if summarized else said
+    hint = _HINTS.get(status) if later is None else f"Try again in {later:g} s"
     if status == 429:
-        return RateLimited(said, retry_after=later)
-    hint = None
+        return RateLimited(said, hint=hint, retry_after=later)
     if status in _REDIRECTS:
         said = f"{said}, a redirect to {_place(url, response.headers.get('location', ''))}"
         hint = "Redirects leave neither the origin nor the method: if this is right, use where it leads as the target"
     return HTTPStatusError(
         said, status=status, hint=hint, outcome=_outcome(status, later), retryable=status in _LATER, retry_after=later
     )
+
+
+def _of_challenge(response: Head, said: str) -> TransportError:
+    """The error of 401 and 403 (RFC 6750, section 3). Bodies are left out: they can quote what was sent."""
+    asked = challenge(response)
+    reason = ": ".join(asked[name] for name in ("error", "error_description") if asked.get(name))
+    said = f"{said} ({reason})" if reason else said
+    if scope := asked.get("scope"):
+        said = f"{said}. It requires the scopes {scope}"
+    if response.status_code == 403:
+        return PermissionDenied(said)
+    scheme = one_line(response.headers.get("www-authenticate", "").partition(" ")[0], 40)
+    return AuthenticationError(f"{said}; {scheme} is asked for" if scheme and not reason else said)
 
 
 def _place(url: str, location: str) -> str:
@@ -83,15 +112,17 @@ def _outcome(status: int, later: float | None) -> Outcome:
     return "not_sent"
 
 
-def _retry_after(response: Head) -> float | None:
-    """Seconds, from a number of them or from a date (RFC 9110, section 10.2.3)."""
+def retry_after(response: Head) -> float | None:
+    """Seconds, up to a day, from a number of them or from a date (RFC 9110, section 10.2.3)."""
     value = response.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
-        return float(value) if len(value) < 10 else None
+        return min(float(value), LONGEST_ASKED)
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+        date = email.utils.parsedate_to_datetime(value)
+        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time()
     except (ValueError, OverflowError):
         return None
+    return min(max(0.0, seconds), LONGEST_ASKED)
 
 
 def of_exchange(error: Exception) -> TransportError:
@@ -105,7 +136,7 @@ def of_exchange(error: Exception) -> TransportError:
         failure = ConnectError("no connection of the pool became free in time", hint="Allow more connections")
     elif isinstance(error, _NEVER_SENT):
         failure = of_connecting(error)
-    elif isinstance(error, httpx.LocalProtocolError):
+    elif isinstance(error, httpx.LocalProtocolError) and not _is_of_http2(error):
         return UsageError("the request cannot be written as HTTP")  # its cause quotes headers
     elif isinstance(error, httpx.TimeoutException):
         failure = RequestTimeout("nothing was heard from the server in time", hint="Raise idle_timeout")
@@ -114,6 +145,21 @@ def of_exchange(error: Exception) -> TransportError:
         failure = ConnectionLost(f"the exchange with the server broke: {told[:_SHOWN]}")
     failure.__cause__ = error
     return failure
+
+
+def _is_of_http2(error: Exception) -> bool:
+    """Whether an HTTP/2 connection broke: ``httpcore`` counts the peer's violations as local ones."""
+    return any(type(cause).__module__.partition(".")[0] == "h2" for cause in _causes(error))
+
+
+def of_request(error: Exception, *, accepted: bool) -> TransportError:
+    """The error that settles a request. Once it was accepted the server may act on it, whatever broke afterwards."""
+    failure = of_exchange(error)
+    if not accepted or failure.outcome == "unknown":
+        return failure
+    told = copy.copy(failure)
+    told.outcome, told.__cause__ = "unknown", failure.__cause__
+    return told
 
 
 def of_connecting(error: BaseException) -> TransportError:

@@ -18,6 +18,7 @@ import trio
 from trioxport.auth import AuthFlow, TLSOptions
 from trioxport.errors import AuthenticationError, MessageTooLarge, Outcome, TransportError, UsageError
 from trioxport.transports._accepting import is_loopback
+from trioxport.transports.http._failures import of_request
 from trioxport.transports.http._redirects import origin
 from trioxport.transports.http._wire import Asked, Body, Carry, Head, Source
 
@@ -54,6 +55,8 @@ class Flow:
         run = _Run(self, asked, library, self.auth.async_auth_flow(request))
         try:
             return await run.to_its_end()
+        except (TransportError, httpx.TransportError) as error:
+            raise of_request(error, accepted=run.outcome == "unknown") from error
         finally:
             await run.steps.aclose()
 

@@ -123,7 +123,7 @@ class HttpSse:
 
     async def _follow(self, response: Head, body: Body) -> None:
         if not response.is_success:
-            raise _failures.of_status(response, self._wire.url, has_session=False)
+            raise await _failures.of_refusal(response, body, self._wire.url, has_session=False)
         kind = media_type(response)
         if kind != "text/event-stream":
             raise ProtocolViolation(f"instead of a stream of events there came {kind[:SHOWN]!r}")

@@ -15,8 +15,9 @@ import trio
 from trioxport.errors import SessionExpired
 from trioxport.framing.sse import EventDecoder
 from trioxport.transports.http._exchange import Answers
+from trioxport.transports.http._failures import retry_after
 from trioxport.transports.http._headers import LAST_EVENT
-from trioxport.transports.http._pauses import Pauses
+from trioxport.transports.http._pauses import SHORT_SECONDS, Pauses
 from trioxport.transports.http._session import EVENTS, Session
 from trioxport.transports.http._wire import Wire, media_type
 
@@ -49,7 +50,9 @@ async def listen(
                 await _renewed(renew, session.id)
             if stream.status not in _TRY_AGAIN and stream.status < 500:
                 return
-            await trio.sleep(pauses.after(stream.decoder.retry, heard=stream.heard))
+            await trio.sleep(
+                pauses.after(stream.decoder.retry, heard=stream.heard, useful=stream.useful, delay=stream.delay)
+            )
 
 
 async def _renewed(renew: Callable[[str | None], Awaitable[None]], session_id: str | None) -> None:
@@ -66,6 +69,8 @@ class _Stream:
     Args:
         status: What the last attempt was answered with: 200 for a stream, 500 too if there was no answer.
         heard: Whether anything came in the last attempt.
+        useful: Whether a message was among it, or the stream lasted for a while.
+        delay: Seconds that the server asked for when it refused the last attempt.
         was_there: Whether there ever was a stream.
     """
 
@@ -75,6 +80,8 @@ class _Stream:
     decoder: EventDecoder = attrs.field(init=False)
     status: int = 500
     heard: bool = False
+    useful: bool = False
+    delay: float | None = None
     was_there: bool = False
 
     def __attrs_post_init__(self) -> None:
@@ -84,19 +91,24 @@ class _Stream:
         """Deliver what comes until the stream ends. Raises what breaks it."""
         place = self.decoder.last_event_id
         self.decoder = EventDecoder(self.answers.scope.limits.max_message_size, place)
-        self.status, self.heard = 500, False
+        self.status, self.heard, self.useful, self.delay = 500, False, False, None
         fields = {**self.session.fields(), **EVENTS, **({LAST_EVENT: place} if place else {})}
         async with self.wire.exchange("GET", fields, patient=True) as (response, body):
             is_stream = response.status_code == 200 and media_type(response) == "text/event-stream"
             self.status = 405 if response.is_success and not is_stream else response.status_code
             if not is_stream:
+                self.delay = retry_after(response)
                 logger.debug("no stream of the server's own messages: %s", response.status_code)
                 return
             self.was_there = True
+            began = trio.current_time()
             while chunk := await body.read():
                 events = self.decoder.feed(chunk)
+                frames = self.answers.heard(events)
                 self.heard = self.heard or bool(events)
-                await self.answers.deliver(self.answers.heard(events))
+                self.useful = self.useful or bool(frames) or trio.current_time() - began >= SHORT_SECONDS
+                await self.answers.deliver(frames)
+            self.useful = self.useful or trio.current_time() - began >= SHORT_SECONDS
 
 
 async def end_session(wire: Wire, session: Session) -> None:

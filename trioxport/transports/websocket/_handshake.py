@@ -115,7 +115,8 @@ def _rejection(answer: UpgradeResponse, url: str) -> TransportError:
     from trioxport.transports.http._failures import of_status
     from trioxport.transports.http._wire import Head
 
-    error = of_status(Head(answer.status, _phrase(answer.status), texts(answer.fields)), url, has_session=False)
+    head = Head(answer.status, _phrase(answer.status), texts(answer.fields))
+    error = of_status(head, url, b"", has_session=False)
     if isinstance(error, HTTPStatusError) and error.hint is None:
         error.hint = "Check the path, and that a WebSocket is served there"
     error.target = url
