@@ -12,13 +12,12 @@ import os
 import resource
 import subprocess
 import sys
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import trio
 
 from trioxport import Connection, serve_transport
 from trioxport.transports.websocket import WebSocket
-from trioxport.transports.websocket._seam import DEFAULT_ENGINE, EngineName
 
 WARMING_UP: Final = 100
 
@@ -37,7 +36,7 @@ sys.stdin.read()
 """
 
 
-async def measure(count: int, engine: EngineName) -> dict[str, Any]:
+async def measure(count: int) -> dict[str, Any]:
     """Bytes of resident memory that each of ``count`` connections takes on the server."""
     open_now = 0
 
@@ -48,7 +47,7 @@ async def measure(count: int, engine: EngineName) -> dict[str, Any]:
             pass
 
     async with trio.open_nursery() as nursery:
-        target = WebSocket("ws://0.0.0.0:0/", max_connections=count + WARMING_UP, engine=engine)
+        target = WebSocket("ws://0.0.0.0:0/", max_connections=count + WARMING_UP)
         [address] = await nursery.start(_serve, handler, target)
         port = address.rpartition(":")[2].strip("/")
         await _clients(port, WARMING_UP)  # so that what is imported and allocated once is there
@@ -97,11 +96,10 @@ def _resident() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.idle")
     parser.add_argument("--connections", type=int, default=10_000)
-    parser.add_argument("--engine", choices=get_args(EngineName), default=DEFAULT_ENGINE)
     arguments = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    found = trio.run(measure, arguments.connections, arguments.engine)
+    found = trio.run(measure, arguments.connections)
     print(f"{found['connections']} idle connections: {found['bytes_a_connection'] / 1024:.1f} KiB each (≤ 25)")
 
 

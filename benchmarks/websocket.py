@@ -1,4 +1,4 @@
-"""``python -m benchmarks.websocket``: messages a second over WebSocket, on both engines, beside ``websockets``.
+"""``python -m benchmarks.websocket``: messages a second over WebSocket, beside the clients of others.
 
 The clients take turns, a short round each, on a connection and an event loop of their own to the same server process.
 What trioxport does includes writing and reading JSON; the others only pass the text on.
@@ -25,14 +25,11 @@ from benchmarks.contenders import Conversation, request, request_line
 from benchmarks.traffic import one_at_a_time, pipelined
 from trioxport import open_transport
 from trioxport.transports.websocket import WebSocket
-from trioxport.transports.websocket._seam import EngineName
 
 SERVER: Final = Path(__file__).with_name("ws_echo_child.py")
 IN_FLIGHT: Final = 256
 TARGETS: Final = {"websockets.trio": (1.1, 2.0), "websockets.asyncio": (0.8, 0.8)}
 """Times the rate of each, one at a time and pipelined, that trioxport is to reach."""
-OURS: Final = ("trioxport", "trioxport, native")
-"""On the default engine, and on the other."""
 
 
 class Rates(NamedTuple):
@@ -48,8 +45,8 @@ async def _timed(talk: Conversation, count: int, text: str) -> Rates:
     return Rates(count / single, 3 * count / await pipelined(talk, 3 * count, text, IN_FLIGHT))
 
 
-async def _trioxport(engine: EngineName, url: str, count: int, text: str) -> Rates:
-    async with open_transport(WebSocket(url, engine=engine)) as (tx, rx):
+async def _trioxport(url: str, count: int, text: str) -> Rates:
+    async with open_transport(WebSocket(url)) as (tx, rx):
         return await _timed(Conversation(request, tx.send, rx.receive), count, text)
 
 
@@ -106,8 +103,7 @@ async def _pipelined_in_asyncio(
 
 
 CONTENDERS: Final[dict[str, Callable[[str, int, str], Rates]]] = {
-    "trioxport": lambda *arguments: trio.run(_trioxport, "trio-websocket", *arguments),
-    "trioxport, native": lambda *arguments: trio.run(_trioxport, "native", *arguments),
+    "trioxport": lambda *arguments: trio.run(_trioxport, *arguments),
     "trio-websocket": lambda *arguments: trio.run(_trio_websocket, *arguments),
     "websockets.trio": lambda *arguments: trio.run(_websockets_trio, *arguments),
     "websockets.asyncio": lambda *arguments: asyncio.run(_websockets_asyncio(*arguments)),
@@ -134,11 +130,8 @@ def _summary(case: str, at: int, size: int, measured: list[dict[str, Rates]]) ->
         "case": f"{case.replace('_', ' ')}, {size} B",
         "per_second": {name: round(statistics.median(rates[name][at] for rates in measured)) for name in CONTENDERS},
         "times": {
-            ours: {
-                name: round(statistics.median(rates[ours][at] / rates[name][at] for rates in measured), 2)
-                for name in TARGETS
-            }
-            for ours in OURS
+            name: round(statistics.median(rates["trioxport"][at] / rates[name][at] for rates in measured), 2)
+            for name in TARGETS
         },
         "targets": {name: target[at] for name, target in TARGETS.items()},
     }
@@ -149,13 +142,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--count", type=int, default=300, help="messages of a round, one at a time")
     arguments = parser.parse_args()
-    times = [f"{ours}: times {name}" for ours in OURS for name in TARGETS]
+    times = [f"times {name}" for name in TARGETS]
     print("| messages a second |", " | ".join(CONTENDERS), "|", " | ".join(times), "|")
     print("|" + " --- |" * (1 + len(CONTENDERS) + len(times)))
     for size, count in ((100, arguments.count), (10_000, arguments.count // 3)):
         for each in compare(arguments.rounds, count, size):
             rates = " | ".join(f"{rate:,}" for rate in each["per_second"].values())
-            cells = [f"{each['times'][ours][name]} (≥ {each['targets'][name]})" for ours in OURS for name in TARGETS]
+            cells = [f"{each['times'][name]} (≥ {each['targets'][name]})" for name in TARGETS]
             print(f"| {each['case']} | {rates} | {' | '.join(cells)} |")
 
 

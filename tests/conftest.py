@@ -11,16 +11,13 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Final, get_args
+from typing import Final
 
 import pytest
 from trio.testing import MockClock
 
 from trioxport.transports.http import _eras
-from trioxport.transports.http.server import _websockets as http_websockets
 from trioxport.transports.stdio import command
-from trioxport.transports.websocket import _connections as websocket_connections
-from trioxport.transports.websocket._seam import EngineName, engine_of
 
 DEADLINE: Final = 30.0
 GRACE: Final = 15.0
@@ -63,15 +60,6 @@ def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Generator[None]:
 def _knows_no_server() -> None:
     """A port may have been another server's in an earlier test."""
     _eras.forget_all()
-
-
-@pytest.fixture(params=get_args(EngineName))
-def each_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> EngineName:
-    """Every WebSocket of the test is carried by one engine, then by the other, whatever its configuration says."""
-    name: EngineName = request.param
-    for module in (websocket_connections, http_websockets):
-        monkeypatch.setattr(module, "engine_of", lambda _: engine_of(name))
-    return name
 
 
 def _deadline(request: pytest.FixtureRequest) -> float:

@@ -23,7 +23,6 @@ from trioxport.transports.memory import Memory
 from trioxport.transports.stdio import Stdio
 from trioxport.transports.stream import Tcp, Tls, Unix
 from trioxport.transports.websocket import WebSocket
-from trioxport.transports.websocket._seam import EngineName
 
 CHECK_PEER = Path(__file__).parent / "peers" / "check_peer.py"
 _numbers = itertools.count()
@@ -58,14 +57,14 @@ def tls_link(tmp_path: Path, framing: FramingName = "newline") -> MakePair:
     )
 
 
-def ws_link(tmp_path: Path, client: EngineName = "trio-websocket", server: EngineName = "trio-websocket") -> MakePair:
+def ws_link(tmp_path: Path) -> MakePair:
     return tcp_pair(
-        lambda port: WebSocket(f"ws://127.0.0.1:{port}/mcp", engine=client),
-        serve=lambda port: WebSocket(f"ws://127.0.0.1:{port}/mcp", engine=server),
+        lambda port: WebSocket(f"ws://127.0.0.1:{port}/mcp"),
+        serve=lambda port: WebSocket(f"ws://127.0.0.1:{port}/mcp"),
     )
 
 
-def wss_link(tmp_path: Path, client: EngineName = "trio-websocket", server: EngineName = "trio-websocket") -> MakePair:
+def wss_link(tmp_path: Path) -> MakePair:
     authority = trustme.CA()
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
@@ -73,8 +72,8 @@ def wss_link(tmp_path: Path, client: EngineName = "trio-websocket", server: Engi
     authority.issue_cert("127.0.0.1").configure_cert(certified)
 
     return tcp_pair(
-        lambda port: WebSocket(f"wss://127.0.0.1:{port}", tls=trusting, engine=client),
-        serve=lambda port: WebSocket(f"wss://127.0.0.1:{port}", tls=certified, engine=server),
+        lambda port: WebSocket(f"wss://127.0.0.1:{port}", tls=trusting),
+        serve=lambda port: WebSocket(f"wss://127.0.0.1:{port}", tls=certified),
     )
 
 

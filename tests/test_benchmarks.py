@@ -97,7 +97,7 @@ def test_websocket_is_measured_beside_both_clients_of_websockets() -> None:
     command = [sys.executable, "-m", "benchmarks.websocket", "--rounds", "1", "--count", "10"]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
     head, _, *rows = done.stdout.splitlines()
-    contenders = {"trioxport", "trioxport, native", "trio-websocket", "websockets.trio", "websockets.asyncio"}
+    contenders = {"trioxport", "trio-websocket", "websockets.trio", "websockets.asyncio"}
     assert contenders <= {cell.strip() for cell in head.split("|")}
     assert [row.split("|")[1].strip() for row in rows] == [
         f"{case}, {size} B" for size in (100, 10000) for case in ("one at a time", "pipelined")

@@ -96,7 +96,7 @@ def ws(_folder: Path) -> tuple[Target, Callable[[str], Target]]:
 
 
 def native_ws(_folder: Path) -> tuple[Target, Callable[[str], Target]]:
-    return WebSocket("ws://127.0.0.1:0", engine="native"), lambda address: WebSocket(address, engine="native")
+    return WebSocket("ws://127.0.0.1:0"), lambda address: WebSocket(address)
 
 
 SERVERS: Final[tuple[MakeTargets, ...]] = (memory, tcp, unix, tls, ws, native_ws)

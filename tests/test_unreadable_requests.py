@@ -66,7 +66,6 @@ TEXT_ONLY = ["tcp://127.0.0.1:0", "unix:PATH"]
     ("target", "codec"),
     [*((target, JSON) for target in [*TARGETS, *TEXT_ONLY]), *((target, MessagePack) for target in TARGETS)],
 )
-@pytest.mark.usefixtures("each_engine")
 async def test_a_request_over_the_limit_of_the_server_fails_at_once(target: str, codec: Any, tmp_path: Path) -> None:
     target = target.replace("PATH", str(tmp_path / "socket"))
     async with (

@@ -45,8 +45,6 @@ from trioxport.framing.websocket import (
 )
 from trioxport.transports.websocket import WebSocket
 
-pytestmark = pytest.mark.usefixtures("each_engine")
-
 Handler = Callable[[Connection], Awaitable[object]]
 GIB = 1024**3
 HELLO = b'{"jsonrpc":"2.0","id":1,"method":"hello","params":[]}'

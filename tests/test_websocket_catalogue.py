@@ -140,7 +140,7 @@ async def play(peer: RawPeer, case: Case, *, client: bool) -> str | None:
 
 @asynccontextmanager
 async def served(*, binary: bool) -> AsyncGenerator[str]:
-    target = WebSocket("ws://127.0.0.1:0/", engine="native", max_connections=10)
+    target = WebSocket("ws://127.0.0.1:0/", max_connections=10)
     async with trio.open_nursery() as nursery:
         [address] = await nursery.start(partial(serve_transport, echo, target, codec=Payloads(binary)))
         yield address
@@ -166,7 +166,7 @@ async def play_to_client(cases: list[Case]) -> list[str | None]:
 
     async with raw_server(handle) as address:
         for case in cases:
-            target = WebSocket(address, engine="native")
+            target = WebSocket(address)
             with suppress(ConnectionLost):
                 async with open_transport(target, codec=Payloads(case.binary)) as connection:
                     await echo(connection)

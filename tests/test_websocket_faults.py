@@ -26,8 +26,6 @@ from trioxport import (
 )
 from trioxport.transports.websocket import WebSocket
 
-pytestmark = pytest.mark.usefixtures("each_engine")
-
 Outcome: TypeAlias = Literal["refused", "lost", "done"]
 PING_INTERVAL: Final = 20.0
 PING_TIMEOUT: Final = 10.0

@@ -36,8 +36,6 @@ from trioxport.framing.websocket import CLOSE, TEXT
 from trioxport.transports.websocket import WebSocket
 from trioxport.transports.websocket._handshake import MAX_HEAD
 
-pytestmark = pytest.mark.usefixtures("each_engine")
-
 
 async def opened(target: WebSocket | str, **options: Any) -> None:
     async with open_transport(target, **options):

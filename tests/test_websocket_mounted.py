@@ -28,8 +28,6 @@ from trioxport.transports.http import Http
 from trioxport.transports.http.server import HttpServer, ProtectedResource, Upgrades
 from trioxport.transports.websocket import WebSocket
 
-pytestmark = pytest.mark.usefixtures("each_engine")
-
 URL = "http://127.0.0.1:0/mcp"
 META = "io.modelcontextprotocol/"
 MODERN = {"_meta": {f"{META}protocolVersion": "2026-07-28", f"{META}clientCapabilities": {}}}
@@ -131,7 +129,7 @@ async def test_how_its_clients_are_watched(autojump_clock: MockClock) -> None:
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("options", [{"ping_interval": 0}, {"ping_timeout": -1}, {"engine": "asyncio"}])
+@pytest.mark.parametrize("options", [{"ping_interval": 0}, {"ping_timeout": -1}])
 def test_what_cannot_be_told(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         Upgrades(**options)

@@ -16,7 +16,7 @@ from trioxport import ConnectError, Connection, ConnectionLost, Notification, op
 from trioxport.framing.websocket import CLOSE, PING, PONG, TEXT, CloseReason, Control, close_payload
 from trioxport.transports._prompt import PromptSocket
 from trioxport.transports.websocket import WebSocket
-from trioxport.transports.websocket._wire import MAX_OWED_PONGS, Wire
+from trioxport.transports.websocket._wire import MAX_OWED_PONGS, WebSocketWire
 
 # Handshakes.
 
@@ -48,7 +48,7 @@ async def test_an_agreement_that_rfc_6455_does_not_know(right: str, wrong: str, 
 
     async with raw_server(handler) as address:
         with pytest.raises(ConnectError, match=f"does not speak WebSocket here: .*{about}") as raised:
-            await opened(WebSocket(address, engine="native"))
+            await opened(WebSocket(address))
         assert not raised.value.retryable
 
 
@@ -64,13 +64,13 @@ async def test_an_agreement_in_another_spelling(spelling: str) -> None:
         await peer.send(CLOSE)
 
     async with raw_server(handler) as address:
-        await opened(WebSocket(address, engine="native"))
+        await opened(WebSocket(address))
 
 
 # Close frames.
 
 CODES = [1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 3999, 4000, 4999]
-NATIVE = WebSocket(LOCAL, engine="native")
+NATIVE = WebSocket(LOCAL)
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -96,7 +96,7 @@ async def test_a_client_answers_every_close_frame_with_its_code(code: int) -> No
 
     async with raw_server(handler) as address:
         with suppress(ConnectionLost):
-            async with open_transport(WebSocket(address, engine="native")) as (_, rx):
+            async with open_transport(WebSocket(address)) as (_, rx):
                 async for _ in rx:
                     pass
     assert answers == [CloseReason(code)]
@@ -176,7 +176,7 @@ async def test_a_client_answers_every_ping_once_and_in_order() -> None:
         await peer.send(CLOSE)
         await peer.closing()
 
-    async with raw_server(handler) as address, open_transport(WebSocket(address, engine="native")) as (_, rx):
+    async with raw_server(handler) as address, open_transport(WebSocket(address)) as (_, rx):
         assert [message async for message in rx] == []
 
 
@@ -207,7 +207,7 @@ async def test_a_flood_of_pings_whose_answers_are_not_read_takes_no_memory(
         monkeypatch.setattr(PromptSocket, "send_all", send_nothing)
         await peer.stream.send_all(peer.written(PING, b"x" * 125) * 10_000)
         await wait_all_tasks_blocked(0.02)
-        wires = [each for each in gc.get_objects() if isinstance(each, Wire)]
+        wires = [each for each in gc.get_objects() if isinstance(each, WebSocketWire)]
         assert max(len(wire._owed) for wire in wires) == MAX_OWED_PONGS
         await recorder.over.wait()
     assert "has taken nothing for 40 s" in str(recorder.failure)

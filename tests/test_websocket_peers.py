@@ -39,8 +39,6 @@ from trioxport.codecs import MessagePack
 from trioxport.layers import Compression
 from trioxport.transports.websocket import WebSocket
 
-pytestmark = pytest.mark.usefixtures("each_engine")
-
 PEERS: Final = Path(__file__).parent / "peers"
 NODE_PEER: Final = PEERS / "ws_peer.mjs"
 BOUND: Final = 25.0

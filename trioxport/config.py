@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeGuard, TypeVar, cast, get_args, get_origin
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import attrs
+import trio
 
 from trioxport.abc import Listener, Transport
 from trioxport.errors import UsageError
@@ -16,8 +18,10 @@ from trioxport.errors import UsageError
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint, EntryPoints
 
-Target: TypeAlias = str | Transport | Listener
-"""A URL, a config object, or a transport."""
+    from trio_websocket import WebSocketConnection
+
+Target: TypeAlias = "str | Transport | Listener | trio.abc.Stream | WebSocketConnection"
+"""A URL, a config object, a transport, or an open connection: a stream of Trio, or one of trio-websocket."""
 
 Factory: TypeAlias = Callable[[str], Transport | Listener]
 """Makes the config object of a URL."""
@@ -58,7 +62,7 @@ def register_scheme(scheme: str, factory: Factory) -> None:
 
 def to_transport(target: Target) -> Transport:
     """What opens ``target``. Raises ``UsageError``."""
-    found = _from_url(target) if isinstance(target, str) else target
+    found = _resolved(target)
     if not callable(found):
         raise UsageError("this target can be served, but not opened", target=describe(target))
     return found
@@ -66,10 +70,30 @@ def to_transport(target: Target) -> Transport:
 
 def to_listener(target: Target) -> Listener:
     """What serves ``target``. Raises ``UsageError``."""
-    found = _from_url(target) if isinstance(target, str) else target
+    found = _resolved(target)
     if not hasattr(found, "listen"):
         raise UsageError("this target can be opened, but not served", target=describe(target))
     return cast("Listener", found)
+
+
+def _resolved(target: Target) -> Transport | Listener:
+    """What opens or serves a target."""
+    if isinstance(target, str):
+        return _from_url(target)
+    if isinstance(target, trio.abc.Stream):
+        from trioxport.transports.stream import OpenStream
+
+        return OpenStream(target)
+    if _is_websocket_connection(target):
+        from trioxport.interop.trio_websocket import OpenWebSocketConnection
+
+        return OpenWebSocketConnection(target)
+    return cast("Transport | Listener", target)
+
+
+def _is_websocket_connection(target: Target) -> TypeGuard[WebSocketConnection]:
+    library = sys.modules.get("trio_websocket")  # a program that has such a connection has imported it
+    return library is not None and isinstance(target, library.WebSocketConnection)
 
 
 def _from_url(url: str) -> Transport | Listener:
@@ -228,6 +252,7 @@ def describe(target: Target) -> str:
     """A target in messages: its URL, redacted, or what its ``str`` says."""
     if isinstance(target, str):
         return redact_url(target)
+    target = _resolved(target)
     if attrs.has(type(target)):
         return str(target)
     return getattr(target, "__qualname__", None) or str(target)

@@ -12,7 +12,7 @@ import ssl
 import stat
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from typing import Self
+from typing import ClassVar, Self
 from urllib.parse import quote, unquote, urlsplit
 
 import attrs
@@ -232,6 +232,60 @@ class Unix:
         else:
             await stream.aclose()
             raise UsageError("somebody listens on this socket already", target=str(self), hint="Choose another path")
+
+
+@attrs.frozen
+class OpenStream:
+    """A byte stream that is open already, to carry MCP from now on: ``open_transport(OpenStream(stream, "length"))``.
+
+    A ``trio.abc.Stream`` in place of a target means the same with newline framing. Leaving closes the stream. A stream
+    that is no ``HalfCloseableStream`` ends in both directions when ``tx`` is closed.
+
+    Args:
+        stream: Any stream of Trio, of a client or of a server.
+        framing: ``"newline"``, or ``"length"`` for payloads of any bytes; both sides have to agree.
+    """
+
+    single_connection: ClassVar[bool] = True
+
+    stream: trio.abc.Stream
+    framing: FramingName = "newline"
+
+    def __str__(self) -> str:
+        return f"an open {type(self.stream).__name__}"
+
+    @asynccontextmanager
+    async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
+        if isinstance(self.stream, trio.SocketStream):
+            scope.info.peer = peer_of(self.stream)
+        carried = self.stream if isinstance(self.stream, trio.abc.HalfCloseableStream) else _ClosingStream(self.stream)
+        async with self.stream, carry_frames(carried, FRAMINGS[self.framing], scope) as channels:
+            yield channels
+
+    async def listen(
+        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+    ) -> None:
+        task_status.started([str(self)])
+        await accept(self)
+
+
+@attrs.frozen
+class _ClosingStream:
+    """A stream that knows no half-close: its end is that of both directions."""
+
+    _stream: trio.abc.Stream
+
+    async def send_all(self, data: bytes) -> None:
+        await self._stream.send_all(data)
+
+    async def send_eof(self) -> None:
+        await self._stream.aclose()
+
+    async def receive_some(self) -> bytes | bytearray:
+        try:
+            return await self._stream.receive_some()
+        except trio.ClosedResourceError:  # by this side's own end
+            return b""
 
 
 @asynccontextmanager

@@ -19,9 +19,9 @@ from trioxport.transports._origin import Admission
 from trioxport.transports._pumps import carry
 from trioxport.transports._sockets import connect, peer_of, secure
 from trioxport.transports._tls import TLSStream
-from trioxport.transports.websocket._handshake import Knock, answer
-from trioxport.transports.websocket._seam import Engine, Heartbeat, Link, OpenWebSocket, Wish, engine_of
-from trioxport.transports.websocket._wire import Watch
+from trioxport.transports.websocket._handshake import Knock, answer, ask
+from trioxport.transports.websocket._heartbeat import HeartbeatMonitor, PingSettings
+from trioxport.transports.websocket._wire import WebSocketWire
 from trioxport.transports.websocket.target import PORTS
 
 if TYPE_CHECKING:
@@ -38,12 +38,12 @@ TURNING_AWAY: Final = 1.0
 
 def open_as_client(options: WebSocket, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
     """The channels of a client, once the server has agreed. Entering raises ``ConnectError``."""
-    watch = Watch()
+    watch = HeartbeatMonitor()
     scope.start_soon(watch.run)
     return carry_over(partial(_reach_with_credentials, options, scope), scope, watch)
 
 
-async def _reach_with_credentials(options: WebSocket, scope: Scope) -> OpenWebSocket:
+async def _reach_with_credentials(options: WebSocket, scope: Scope) -> WebSocketWire:
     auth = options.auth
     shown: Mapping[str, str] = {} if auth is None else await auth.headers()
     try:
@@ -54,7 +54,7 @@ async def _reach_with_credentials(options: WebSocket, scope: Scope) -> OpenWebSo
     return await _reach(options, scope, await auth.headers())
 
 
-async def _reach(options: WebSocket, scope: Scope, shown: Mapping[str, str]) -> OpenWebSocket:
+async def _reach(options: WebSocket, scope: Scope, shown: Mapping[str, str]) -> WebSocketWire:
     parts = urlsplit(options.url)
     host = parts.hostname or ""
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -67,13 +67,13 @@ async def _reach(options: WebSocket, scope: Scope, shown: Mapping[str, str]) -> 
             stream = TLSStream(socket, _client_context(options), server_hostname=host)
             await secure(stream, str(options))
             scope.info.tls = stream.version
-        heartbeat = Heartbeat(options.ping_interval, options.ping_timeout)
-        wish = Wish(str(options), parts.netloc, path, options.subprotocols, headers)
-        opened, scope.info.headers = await engine_of(options.engine).ask(Link(stream, socket, scope, heartbeat), wish)
+        opened = await ask(stream, str(options), parts.netloc, path, options.subprotocols, headers)
     except BaseException:
         await trio.aclose_forcefully(socket)
         raise
-    return opened
+    scope.info.headers = opened.headers
+    pings = PingSettings(options.ping_interval, options.ping_timeout)
+    return WebSocketWire(stream, socket, scope, client=True, early=opened.early, pings=pings)
 
 
 def _client_context(options: WebSocket) -> ssl.SSLContext:
@@ -92,7 +92,7 @@ def _tls_options(options: WebSocket) -> TLSOptions:
 
 @asynccontextmanager
 async def carry_over(
-    opened: Callable[[], Awaitable[OpenWebSocket]], scope: Scope, watch: Watch
+    opened: Callable[[], Awaitable[WebSocketWire]], scope: Scope, watch: HeartbeatMonitor
 ) -> AsyncGenerator[FrameChannels]:
     """The channels over what ``opened`` returns, which is closed with them; meanwhile ``watch`` looks after it."""
     wire = await opened()
@@ -124,12 +124,11 @@ class Reception:
         self._target = str(options)
         self._path = parts.path or "/"
         self._tls = _server_contexts(options) if parts.scheme == "wss" else None
-        self._heartbeat = Heartbeat(options.ping_interval, options.ping_timeout)
+        self._pings = PingSettings(options.ping_interval, options.ping_timeout)
         self._admission = Admission(bound, options.hosts, options.origins)
-        self._engine = engine_of(options.engine)
         self._accept = accept
         self._room = options.max_connections
-        self.watch = Watch()
+        self.watch = HeartbeatMonitor()
 
     async def receive(self, socket: trio.SocketStream) -> None:
         """Serve one client, or turn it away."""
@@ -151,19 +150,19 @@ class Reception:
         await secure(stream, self._target)
         return stream, with_token(await answer(stream))
 
-    async def _welcome(self, socket: trio.SocketStream, scope: Scope) -> OpenWebSocket:
+    async def _welcome(self, socket: trio.SocketStream, scope: Scope) -> WebSocketWire:
         try:
             scope.info.peer = peer_of(socket)
             stream, knock = await self._greet(socket)
             if isinstance(stream, TLSStream):
                 scope.info.tls = stream.version
             await self._check(knock)
-            opened = await agree(self._engine, Link(stream, socket, scope, self._heartbeat), knock)
+            await agree(knock, scope)
         except BaseException:
             socket.socket.close()
             raise
         scope.info.headers = knock.headers
-        return opened
+        return WebSocketWire(stream, socket, scope, client=False, early=knock.early, pings=self._pings)
 
     async def _check(self, knock: Knock) -> None:
         """Raise ``ConnectError`` after a client was turned away that may have no WebSocket here."""
@@ -174,14 +173,14 @@ class Reception:
             await knock.turn_away(404, "no WebSocket is served at this path")
 
 
-async def agree(engine: Engine, link: Link, knock: Knock) -> OpenWebSocket:
+async def agree(knock: Knock, scope: Scope) -> None:
     """Open the WebSocket with the subprotocol that both sides speak. Raises ``ConnectError`` if there is none."""
     offered = knock.subprotocols
     if offered and SUBPROTOCOL not in offered:
         await knock.turn_away(400, f"the subprotocol spoken here is {SUBPROTOCOL}")
     versions = [offer.removeprefix(VERSION) for offer in offered if offer.startswith(VERSION)]
-    link.scope.info.protocol_version = versions[0] if versions else None
-    return await engine.admit(link, knock, SUBPROTOCOL if offered else None)
+    scope.info.protocol_version = versions[0] if versions else None
+    await knock.admit(SUBPROTOCOL if offered else None)
 
 
 def with_token(knock: Knock) -> Knock:

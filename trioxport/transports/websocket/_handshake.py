@@ -65,20 +65,15 @@ async def ask(
         raise UsageError("the request cannot be written as HTTP", target=url) from None  # its cause quotes headers
     with suppress(*_BROKEN):  # a server that hangs up may have said why
         await stream.send_all(request)
-    response, _, early = await _read_agreement(stream, url)
+    response, early = await _read_agreement(stream, url)
     try:
         return Opened(texts(response.fields), check_agreement(response, key, subprotocols), early)
     except BadHandshake as error:
         raise _nonsense(error, url) from error
 
 
-async def await_agreement(stream: ByteStream, url: str) -> tuple[bytes, bytes]:
-    """The head of a server's answer that agrees, and what was read beyond. Raises a ``TransportError`` for another."""
-    _, head, early = await _read_agreement(stream, url)
-    return head, early
-
-
-async def _read_agreement(stream: ByteStream, url: str) -> tuple[UpgradeResponse, bytes, bytes]:
+async def _read_agreement(stream: ByteStream, url: str) -> tuple[UpgradeResponse, bytes]:
+    """The answer of a server that agrees, and what was read beyond. Raises a ``TransportError`` for another."""
     try:
         head, early = await _read_head(stream, b"")
         response = read_response(head)
@@ -88,27 +83,11 @@ async def _read_agreement(stream: ByteStream, url: str) -> tuple[UpgradeResponse
         raise _nonsense(error, url) from error
     if response.status != HTTPStatus.SWITCHING_PROTOCOLS:
         raise _rejection(response, url)
-    return response, head, early
+    return response, early
 
 
 def _nonsense(error: BaseException, url: str) -> ConnectError:
     return ConnectError(f"the server does not speak WebSocket here: {error}", target=url, retryable=False)
-
-
-def misunderstanding(error: Exception, url: str, *, asked: bool) -> TransportError:
-    """The error of a handshake that a library gave up, ``asked`` if the request went out."""
-    from wsproto.utilities import RemoteProtocolError
-
-    if isinstance(error, TransportError):
-        return error
-    if isinstance(error, _BROKEN):
-        return ConnectError("the server closed the connection during the handshake", target=url)
-    if not asked:
-        return UsageError("the request cannot be written as HTTP", target=url)
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, RemoteProtocolError):
-        cause = cause.__context__  # wsproto's own complaint, before it tried to answer it
-    return _nonsense(cause or error, url)
 
 
 def _rejection(answer: UpgradeResponse, url: str) -> TransportError:

@@ -40,13 +40,11 @@ from trioxport.transports._prompt import PromptSocket
 from trioxport.transports._pumps import COALESCE_BYTES
 from trioxport.transports.bytestream import COPIED, ByteStream, explain_plainly, frame_of
 from trioxport.transports.websocket._closing import loss_by, loss_of
-from trioxport.transports.websocket._seam import Heartbeat, OpenWebSocket
+from trioxport.transports.websocket._heartbeat import PingSettings
 
 KEY: Final = 4
 PROMPT: Final = 16 * 1024
 """Bytes up to which a message may be written without waiting."""
-TICK: Final = 1.0
-"""Seconds between two looks at all connections of a server, at least."""
 GOODBYE: Final = 0.25
 """Seconds that a close frame may take which nobody waits for."""
 LINGER: Final = 1.0
@@ -59,7 +57,7 @@ MAX_OWED_PONGS: Final = 64
 _BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 
-class Wire:
+class WebSocketWire:
     """One open WebSocket: what the pumps of a connection read and write.
 
     Args:
@@ -68,7 +66,7 @@ class Wire:
         scope: The connection.
         client: Whether this side is the client, which masks what it sends.
         early: What was read beyond the opening handshake.
-        heartbeat: How the peer is watched.
+        pings: When a silent peer is asked for a sign of life.
     """
 
     coalesce_bytes: ClassVar[int] = COALESCE_BYTES
@@ -86,9 +84,9 @@ class Wire:
         "_early",
         "_end",
         "_heard",
-        "_heartbeat",
         "_owed",
         "_pinged",
+        "_pings",
         "_read_over",
         "_reading",
         "_scope",
@@ -106,7 +104,7 @@ class Wire:
         *,
         client: bool,
         early: bytes,
-        heartbeat: Heartbeat,
+        pings: PingSettings,
     ) -> None:
         self._stream = PromptSocket(stream) if isinstance(stream, trio.SocketStream) else stream
         self.socket = socket
@@ -114,7 +112,7 @@ class Wire:
         self._client = client
         self._binary = scope.codec.binary
         self._early = early
-        self._heartbeat = heartbeat
+        self._pings = pings
         self._decoder = MessageDecoder(scope.limits.max_message_size, masked=not client)
         self._writing = trio.Lock()
         self._torn = False
@@ -292,11 +290,11 @@ class Wire:
 
     def next_look(self) -> float:
         """When the peer is to be looked after, by the clock of Trio."""
-        if self._heartbeat.interval is None or self._close_sent or self._end is not None:
+        if self._pings.interval is None or self._close_sent or self._end is not None:
             return math.inf  # after a close frame there are no pings
         if self._heard < self._pinged:
-            return self._pinged + self._heartbeat.timeout
-        return self._heard + self._heartbeat.interval
+            return self._pinged + self._pings.timeout
+        return self._heard + self._pings.interval
 
     def attend_soon(self) -> None:
         """Answer pings and look after the peer, in a task that neither reading nor writing waits for."""
@@ -308,7 +306,7 @@ class Wire:
         with suppress(*_BROKEN):
             await self._look()
             while self._is_behind and not self._writing.locked():
-                await self._write_within((self._heartbeat.interval or math.inf) + self._heartbeat.timeout)
+                await self._write_within((self._pings.interval or math.inf) + self._pings.timeout)
         self._attending = False
 
     async def _look(self) -> None:
@@ -322,7 +320,7 @@ class Wire:
         else:
             self._pinged = now
             if not self._writing.locked():
-                await self._write_within(self._heartbeat.timeout, self._control(PING, b""))
+                await self._write_within(self._pings.timeout, self._control(PING, b""))
 
     async def _write_within(self, seconds: float, *parts: bytes) -> None:
         """Write while nothing else is being written, or give the peer up."""
@@ -334,33 +332,3 @@ class Wire:
     def _give_up(self, reason: str) -> None:
         self._dead = ConnectionLost(reason)
         self.socket.socket.close()
-
-
-class Watch:
-    """Looks after the peers of any number of connections, which come and go, in one task."""
-
-    def __init__(self) -> None:
-        self._wires: set[OpenWebSocket] = set()
-        self._until = math.inf
-        self._sooner = trio.Event()
-
-    def add(self, wire: OpenWebSocket) -> None:
-        self._wires.add(wire)
-        if wire.next_look() < self._until:
-            self._sooner.set()
-
-    def discard(self, wire: OpenWebSocket) -> None:
-        self._wires.discard(wire)
-
-    async def run(self) -> None:
-        """Look after them until cancelled."""
-        while True:
-            self._sooner = trio.Event()
-            soonest = min((wire.next_look() for wire in self._wires), default=math.inf)
-            self._until = max(trio.current_time() + TICK, soonest)
-            with trio.move_on_at(self._until):
-                await self._sooner.wait()
-            now = trio.current_time()
-            for wire in self._wires:
-                if now >= wire.next_look():
-                    wire.attend_soon()

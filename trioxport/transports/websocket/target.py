@@ -17,7 +17,6 @@ from trioxport.messages import NOTHING
 from trioxport.transports._accepting import refuse_plaintext
 from trioxport.transports._sockets import bound, bracketed, listen
 from trioxport.transports.http._headers import check_fields
-from trioxport.transports.websocket._seam import DEFAULT_ENGINE, EngineName, check_engine
 
 if TYPE_CHECKING:
     import ssl
@@ -31,10 +30,6 @@ _OWN_FIELDS = frozenset({"connection", "upgrade", "host"})
 def _positive(_target: object, field: attrs.Attribute[Any], value: float | None) -> None:
     if value is not None and not value > 0:
         raise UsageError(f"{field.name} is {value}, and has to be positive")
-
-
-def _known_engine(_target: object, _field: object, value: str) -> None:
-    check_engine(value)
 
 
 @attrs.frozen
@@ -53,9 +48,6 @@ class WebSocket:
         hosts: On a server: host names that it answers for, without ports, beyond the ones that go without saying.
         origins: On a server: origins of pages that may use it, as ``https://example.com``.
         max_connections: How many a server has at the same time; others are turned away (503).
-        engine: What speaks the protocol: ``"trio-websocket"``, the library of the Trio project; or ``"native"``, frames
-            of trioxport's own, for twice as many messages a second and a third less memory for each connection. Peers
-            need not know, and each side chooses for itself.
 
     Any sign of life counts, and time in which this side does not read does not. A peer that reads nothing for longer
     than both times together cannot be told from a dead one.
@@ -72,7 +64,6 @@ class WebSocket:
     hosts: Collection[str] = attrs.field(default=(), kw_only=True)
     origins: Collection[str] = attrs.field(default=(), kw_only=True)
     max_connections: int = attrs.field(default=1000, validator=_positive, kw_only=True)
-    engine: EngineName = attrs.field(default=DEFAULT_ENGINE, validator=_known_engine, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         parts = _split(self.url)

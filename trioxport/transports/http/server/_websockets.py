@@ -19,8 +19,8 @@ from trioxport.transports.http.server._health import Health
 from trioxport.transports.http.server.config import Upgrades
 from trioxport.transports.websocket._connections import agree, carry_over, with_token
 from trioxport.transports.websocket._handshake import Knock, answer_request
-from trioxport.transports.websocket._seam import Heartbeat, Link, OpenWebSocket, engine_of
-from trioxport.transports.websocket._wire import Watch
+from trioxport.transports.websocket._heartbeat import HeartbeatMonitor, PingSettings
+from trioxport.transports.websocket._wire import WebSocketWire
 
 _SECURE: Final = 0x0304
 
@@ -37,14 +37,13 @@ class WebSockets:
     """
 
     def __init__(self, options: Upgrades, gate: Gate, health: Health, refusals: Refusals, accept: Accept) -> None:
-        self._heartbeat = Heartbeat(options.ping_interval, options.ping_timeout)
+        self._pings = PingSettings(options.ping_interval, options.ping_timeout)
         self._gate = gate
         self._health = health
         self._refusals = refusals
         self._accept = accept
-        self._engine = engine_of(options.engine)
         self._open: set[trio.CancelScope] = set()
-        self.watch = Watch()
+        self.watch = HeartbeatMonitor()
 
     def drain(self) -> None:
         """End all of them: their clients are told that the server goes away."""
@@ -61,7 +60,7 @@ class WebSockets:
             finally:
                 self._open.discard(life)
 
-    async def _welcome(self, stream: Stream, request: h11.Request, early: bytes, scope: Scope) -> OpenWebSocket:
+    async def _welcome(self, stream: Stream, request: h11.Request, early: bytes, scope: Scope) -> WebSocketWire:
         over_tls = isinstance(stream, trio.SSLStream)
         secure = cast("trio.SSLStream[trio.SocketStream]", stream) if over_tls else None
         socket = cast("trio.SocketStream", stream) if secure is None else secure.transport_stream
@@ -78,7 +77,8 @@ class WebSockets:
         scope.info.token = exchange.token
         scope.info.headers = exchange.shown()
         scope.info.tls = None if secure is None else secure.version()
-        return await agree(self._engine, Link(spoken, socket, scope, self._heartbeat), knock)
+        await agree(knock, scope)
+        return WebSocketWire(spoken, socket, scope, client=False, early=knock.early, pings=self._pings)
 
     async def _check(self, exchange: Exchange, knock: Knock) -> None:
         """Raise ``ConnectError`` after a client was turned away that the gate does not let in."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Self, TypeAlias, get_args
+from typing import Any, Self, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
@@ -21,7 +21,6 @@ from trioxport.transports.http.server._asgi import Application
 from trioxport.transports.http.server.bounds import Bounds
 from trioxport.transports.http.server.events import EventStore
 from trioxport.transports.http.server.proxies import TrustedProxies
-from trioxport.transports.websocket._seam import DEFAULT_ENGINE, EngineName
 
 _positive: Any = attrs.validators.gt(0)
 _positive_or_none: Any = attrs.validators.optional(_positive)
@@ -81,14 +80,10 @@ class Upgrades:
     Args:
         ping_interval: Seconds of silence after which a client is asked for a sign of life; None to ask never.
         ping_timeout: Seconds that it has to give one; a client that gives none is lost.
-        engine: What speaks the protocol.
     """
 
     ping_interval: float | None = attrs.field(default=20.0, validator=_positive_or_none, kw_only=True)
     ping_timeout: float = attrs.field(default=20.0, validator=_positive, kw_only=True)
-    engine: EngineName = attrs.field(
-        default=DEFAULT_ENGINE, validator=attrs.validators.in_(get_args(EngineName)), kw_only=True
-    )
 
 
 def _trusted(given: TrustedProxies | Sequence[str] | None) -> TrustedProxies | None:

@@ -1,0 +1,96 @@
+"""An open connection of trio-websocket as a target: MCP inside a program that speaks WebSocket already.
+
+``open_transport(connection)`` and ``serve_transport(handler, connection)`` take a
+``trio_websocket.WebSocketConnection``, a client's or a server's, whose handshake is over. Its messages are then MCP's
+until it is closed, which leaving does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import ClassVar, Final
+
+import attrs
+import trio
+from trio_websocket import ConnectionClosed, Endpoint, WebSocketConnection
+
+from trioxport.abc import Accept, FrameChannels, Scope
+from trioxport.errors import ConnectionLost
+from trioxport.framing.websocket import TEXT, opcode_of
+from trioxport.transports.messagewire import carry_messages
+
+ORDERLY_CODES: Final = (1000, 1001, 1005)
+"""Codes of close frames that end a connection in order: normal, going away, and none (RFC 6455, section 7.4.1)."""
+
+
+@attrs.frozen
+class OpenWebSocketConnection:
+    """The messages of an open ``trio_websocket.WebSocketConnection``.
+
+    The library ends both directions with one close frame, so there is no half-close: ``tx.aclose()`` ends the
+    connection, what it had not handed over yet is discarded, and requests without an answer are undelivered. Limits
+    of the library hold too, such as the ``max_message_size`` that the connection was opened with: what is over it ends
+    the connection.
+    """
+
+    single_connection: ClassVar[bool] = True
+
+    connection: WebSocketConnection
+
+    def __str__(self) -> str:
+        return "an open WebSocketConnection"
+
+    @asynccontextmanager
+    async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
+        scope.info.peer = _peer_of(self.connection)
+        try:
+            async with carry_messages(_LibraryWire(self.connection), scope) as channels:
+                yield channels
+        finally:
+            with trio.move_on_after(scope.close_timeout):
+                await self.connection.aclose()
+
+    async def listen(
+        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+    ) -> None:
+        task_status.started([str(self)])
+        await accept(self)
+
+
+def _peer_of(connection: WebSocketConnection) -> str | None:
+    endpoint = connection.remote
+    return f"{endpoint.address}:{endpoint.port}" if isinstance(endpoint, Endpoint) else None
+
+
+@attrs.frozen
+class _LibraryWire:
+    """The library's connection, as ``carry_messages`` takes it."""
+
+    _connection: WebSocketConnection
+
+    async def send(self, payload: bytes) -> None:
+        try:
+            await self._connection.send_message(payload.decode() if opcode_of(payload) == TEXT else payload)
+        except ConnectionClosed as closed:
+            raise _loss(closed) from closed
+
+    async def send_eof(self) -> None:
+        await self._connection.aclose()
+
+    async def receive(self) -> bytes | None:
+        try:
+            message = await self._connection.get_message()
+        except ConnectionClosed as closed:
+            if closed.reason is not None and closed.reason.code in ORDERLY_CODES:
+                return None
+            raise _loss(closed) from closed
+        return message.encode() if isinstance(message, str) else message
+
+
+def _loss(closed: ConnectionClosed) -> ConnectionLost:
+    if closed.reason is None:
+        return ConnectionLost("the WebSocket was closed without a close frame")
+    return ConnectionLost(
+        f"the WebSocket was closed: {closed.reason.code} {closed.reason.reason or closed.reason.name}"
+    )
