@@ -21,7 +21,10 @@ import httpx
 import trio
 
 from trioxport.transports._tls import TLSStream
-from trioxport.transports.http._wire import CLOSING, Asked, Head
+from trioxport.transports.http._wire import CLOSING, Asked, Head, NoAnswer
+
+TLS_ALERT: Final = b"\x15\x03"
+"""How a TLS server answers what is no TLS (RFC 8446, section 5.1)."""
 
 HEAD_SIZE: Final = 64 * 1024
 """Bytes of the head of a response, or of the line before a chunk, at most."""
@@ -94,7 +97,7 @@ class _Connection:
             elif isinstance(event, h11.Response):
                 return event
             elif not isinstance(event, h11.InformationalResponse):
-                raise httpx.RemoteProtocolError("the server closed the connection without an answer")
+                raise NoAnswer("the server closed the connection without an answer")
 
     async def _write(self, data: bytes, idle: float) -> None:
         with trio.move_on_after(idle) as scope:
@@ -127,6 +130,11 @@ class _Connection:
         try:
             return self._http.next_event()
         except h11.RemoteProtocolError as error:
+            data, ended = self._http.trailing_data
+            if data.startswith(TLS_ALERT):
+                raise NoAnswer("the server answered with a TLS alert") from error
+            if ended and not data:
+                raise NoAnswer("the server closed the connection without an answer") from error
             raise httpx.RemoteProtocolError(str(error)) from error
 
     async def _fill(self, patience: float) -> None:
