@@ -58,10 +58,10 @@ def _is_client(_target: object, _field: attrs.Attribute[Any], value: Any) -> Non
         raise UsageError(f"client is {kind_of(value)}", hint="Pass an httpx.AsyncClient")
 
 
-def _are_headers(_target: object, _field: attrs.Attribute[Any], value: Any) -> None:
+def _are_headers(_target: object, _field: attrs.Attribute[Any], value: Mapping[Any, Any]) -> None:
     from trioxport.transports.http._headers import check_fields
 
-    if not isinstance(value, Mapping):
+    if not isinstance(cast("object", value), Mapping):
         raise UsageError(f"headers is {kind_of(value)}, and has to be a mapping of names to values")
     check_fields(value)
 
