@@ -136,6 +136,22 @@ async def test_http_to_a_port_that_speaks_tls(tls: ssl.SSLContext, says_why: boo
     assert "https://" in str(error)
 
 
+async def test_a_server_that_has_answered_before_is_not_taken_for_one_of_tls() -> None:
+    async def script(reply: Reply) -> None:
+        if len(server.asked) == 1:
+            await reply.result()
+        else:
+            await reply.close()
+
+    with trio.fail_after(BOUND):
+        async with serving(script) as server, open_transport(server.url) as connection:
+            await answer_of(connection)
+            answer = await answer_of(connection)
+    assert isinstance(answer.cause, ConnectionLost)
+    assert "without an answer" in str(answer.cause)
+    assert "https" not in str(answer.cause)
+
+
 async def test_https_to_a_port_that_speaks_http() -> None:
     async def serve(stream: trio.SocketStream) -> None:
         async with stream:

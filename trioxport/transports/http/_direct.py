@@ -65,6 +65,7 @@ class _Connection:
         self._stream = tls or socket
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_SIZE)
         self._broken: httpx.TransportError | None = None
+        self._answered = False
 
     def over(self) -> bool:
         """Whether the exchange is over, as far as has arrived, and another one may follow."""
@@ -95,9 +96,10 @@ class _Connection:
             if event is h11.NEED_DATA:
                 await self._fill(patience)
             elif isinstance(event, h11.Response):
+                self._answered = True
                 return event
             elif not isinstance(event, h11.InformationalResponse):
-                raise NoAnswer("the server closed the connection without an answer")
+                raise self._no_answer()
 
     async def _write(self, data: bytes, idle: float) -> None:
         with trio.move_on_after(idle) as scope:
@@ -134,8 +136,13 @@ class _Connection:
             if data.startswith(TLS_ALERT):
                 raise NoAnswer("the server answered with a TLS alert") from error
             if ended and not data:
-                raise NoAnswer("the server closed the connection without an answer") from error
+                raise self._no_answer() from error
             raise httpx.RemoteProtocolError(str(error)) from error
+
+    def _no_answer(self) -> httpx.RemoteProtocolError:
+        """The error of an end without an answer, which a TLS server gives to what is no TLS."""
+        kind = httpx.RemoteProtocolError if self._answered or self.tls else NoAnswer
+        return kind("the server closed the connection without an answer")
 
     async def _fill(self, patience: float) -> None:
         with trio.move_on_after(patience) as scope:

@@ -207,8 +207,7 @@ def _of_tls(error: ssl.SSLError) -> TLSError:
 
 
 def _broken_hint(error: Exception) -> str | None:
-    """What to check where a server does not answer at all, or in TLS."""
-    return "Check that the port speaks HTTP, and not TLS (https://)" if isinstance(error, NoAnswer) else None
+    return "If the server speaks TLS on this port, use https://" if isinstance(error, NoAnswer) else None
 
 
 def _causes(error: BaseException | None, depth: int = 0) -> Iterator[BaseException]:

@@ -49,7 +49,7 @@ class Head:
 
 
 class NoAnswer(httpx.RemoteProtocolError):
-    """The server closed the connection without an answer, or said something in TLS."""
+    """The server may speak TLS: it answered in it, or not at all to the first request of an unencrypted connection."""
 
 
 class Source(Protocol):
