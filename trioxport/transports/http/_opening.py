@@ -120,7 +120,7 @@ async def _reached(direct: Direct, target: Http, proxy: httpx.URL | None) -> str
     try:
         return await direct.warm()
     except httpx.TransportError as error:
-        failure = of_proxy(error, redact_url(str(proxy))) if proxy else of_exchange(error)
+        failure = (of_proxy(error, redact_url(str(proxy))) if proxy else None) or of_exchange(error)
         failure.target = str(target)
         raise failure from error
 

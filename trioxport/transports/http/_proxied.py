@@ -33,17 +33,21 @@ class Proxied:
         try:
             return await self.inner(asked)
         except httpx.TransportError as error:
-            raise of_proxy(error, self.proxy) from error
+            failure = of_proxy(error, self.proxy)
+            if failure is None:
+                raise
+            raise failure from error
 
 
-def of_proxy(error: httpx.TransportError, proxy: str) -> TransportError:
-    """The error of an exchange through a proxy that broke."""
+def of_proxy(error: httpx.TransportError, proxy: str) -> TransportError | None:
+    """The error of an exchange that the proxy broke; None if it was not the proxy."""
     if isinstance(error, httpx.ProxyError):
         said = one_line(str(error))
         reason = f"the proxy {proxy} refused the connection: {said}"
         return ServerUnreachable(reason, hint=_HINT, retryable=not said.startswith("4"))
     failure = of_exchange(error)
-    if isinstance(failure, ServerUnreachable | NameResolutionError | ConnectTimeout):
-        failure.reason = f"no connection to the proxy {proxy}: {failure.reason}"
-        failure.hint = _HINT
+    if not isinstance(failure, ServerUnreachable | NameResolutionError | ConnectTimeout):
+        return None
+    failure.reason = f"no connection to the proxy {proxy}: {failure.reason}"
+    failure.hint = _HINT
     return failure
