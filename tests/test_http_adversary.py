@@ -249,7 +249,7 @@ async def test_a_body_slower_than_the_idle_timeout(
 @pytest.mark.parametrize(
     ("said", "seconds"),
     [
-        (b"retry: 0\n\n", 0),
+        (b"retry: 0\n\n", 0.1),
         (b"retry: 2500\n\n", 2.5),
         (b"retry: 9" + b"9" * 400 + b"\n\n", 86400),
         (b"retry: soon\n\n", 1),

@@ -154,6 +154,15 @@ async def test_a_resumption_that_is_refused_leaves_the_request_unknown(status: i
     assert told in str(answer.cause)
 
 
+async def test_a_resumption_that_brings_no_stream_leaves_the_request_unknown(jumping_clock: MockClock) -> None:
+    async def resume(reply: Reply) -> None:
+        await reply.json({})
+
+    answer = await resumed_by(resume, jumping_clock)
+    assert (answer.outcome, type(answer.cause)) == ("unknown", ConnectionLost)
+    assert "no stream of events was resumed" in str(answer.cause)
+
+
 class LosingItsToken:
     """Credentials that are there for a POST, and for a GET no more."""
 

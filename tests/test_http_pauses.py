@@ -8,7 +8,7 @@ from legacy_http import legacy, shake_hands
 from scripted_http import Reply, serving
 from trio.testing import MockClock
 
-from trioxport import Notification, Request, RequestTimeout, Undelivered, open_transport
+from trioxport import Notification, Reconnect, Request, RequestTimeout, Undelivered, open_transport
 from trioxport.transports.http import Http
 
 NOTE = {"jsonrpc": "2.0", "method": "notifications/message"}
@@ -98,3 +98,21 @@ async def test_a_refused_stream_is_asked_for_again_after_the_delay(what: str, ju
             await connection.tx.send(Request(1, "tools/call", {}))
         assert isinstance(await connection.rx.receive(), Notification)
     assert times[1] - times[0] == pytest.approx(20, abs=0.5)
+
+
+async def test_reconnecting_waits_for_the_delay_of_a_server_that_is_busy(jumping_clock: MockClock) -> None:
+    times: list[float] = []
+
+    async def script(reply: Reply) -> None:
+        times.append(trio.current_time())
+        if len(times) == 1:
+            return await reply.status(503, retry_after="20")
+        await reply.begin_events()
+        await reply.chunk(b"event: endpoint\ndata: /mcp\n\n")
+        return await reply.gone()
+
+    async with serving(script) as server:
+        policy = Reconnect(retry_first=True, attempts=3)
+        async with open_transport(f"sse+{server.url}", reconnect=policy):
+            assert len(times) == 2
+    assert 20 <= times[1] - times[0] <= 22

@@ -152,6 +152,14 @@ async def test_a_refusal_whose_body_never_ends_is_told_without_it(monkeypatch: p
     assert "502 Bad Gateway: half a line" in str(await refused_by(script))
 
 
+async def test_a_refusal_whose_body_breaks_off_is_told_with_what_came() -> None:
+    async def script(reply: Reply) -> None:
+        await reply.raw(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 100\r\n\r\nhalf a line")
+        await reply.close()
+
+    assert "502 Bad Gateway: half a line" in str(await refused_by(script))
+
+
 async def test_403_names_the_scopes_and_401_the_reason() -> None:
     challenge = (
         'Bearer realm="x", error="insufficient_scope", scope="files:write \\"admin\\"", resource_metadata="https://a"'

@@ -221,6 +221,17 @@ async def test_another_modern_error_is_raised(era: Any, code: int) -> None:
     assert server.methods == ["server/discover"]
 
 
+@pytest.mark.parametrize("code", [-32600, -32602, -32603, -32000])
+async def test_a_refusal_that_says_nothing_of_the_version_is_raised_as_it_is(code: int) -> None:
+    server = Server(discover=error(code, "not under this name"), initialize=result(INITIALIZED))
+    async with talking_to(server) as peer:
+        with pytest.raises(JSONRPCError, match="not under this name") as caught:
+            await peer.negotiate(client_info=CLIENT, era="modern")
+    assert caught.value.code == code
+    assert "legacy era" in caught.value.__notes__[0]
+    assert server.methods == ["server/discover"]
+
+
 async def test_era_modern_never_falls_back() -> None:
     server = Server(initialize=result(INITIALIZED))
     async with talking_to(server) as peer:

@@ -14,6 +14,7 @@ import attrs
 from trioxport._rpc import (
     HEADER_MISMATCH,
     META,
+    METHOD_NOT_FOUND,
     MISSING_CLIENT_CAPABILITY,
     UNSUPPORTED_VERSION,
     JSONRPCError,
@@ -115,7 +116,8 @@ async def _discover_or_explain(peer: Peer, client: Client) -> Negotiated:
     try:
         return await _discover(peer, client, ANSWER_TIMEOUT, may_fall_back=False)
     except JSONRPCError as error:
-        if error.code in _MODERN_CODES:
+        if error.code != METHOD_NOT_FOUND:  # which alone says something of the version
+            error.add_note("With era=None negotiate() may fall back to the legacy era after this refusal")
             raise
         raise VersionMismatch(
             f"the server does not speak {MODERN_VERSIONS[0]}: it refused server/discover, {error}",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, cast, runtime_checkable
 
 import attrs
 
+from trioxport._arguments import kind_of
 from trioxport.auth.secret import Secret, secret
 from trioxport.errors import UsageError
 
@@ -57,7 +58,7 @@ class ApiKey:
     key: Secret = attrs.field(converter=secret)
 
     def __attrs_post_init__(self) -> None:
-        if not _NAME.fullmatch(self.header):
+        if not isinstance(cast("object", self.header), str) or not _NAME.fullmatch(self.header):
             raise UsageError(f"{self.header!r} is no name of a header")
         field_value(self.key, "the API key")
 
@@ -70,7 +71,10 @@ class ApiKey:
 
 def field_value(value: Secret, what: str) -> str:
     """The text of ``value``. Raises ``UsageError``, which does not quote it, if no header can carry it."""
-    text = value.reveal()
+    text: Any = value.reveal()
+    if not isinstance(text, str):
+        hint = "Is the environment variable that holds it set?" if text is None else None
+        raise UsageError(f"{what} is {kind_of(text)}, and has to be a str", hint=hint)
     if not _VALUE.fullmatch(text):
         raise UsageError(f"{what} is empty, or has characters that HTTP does not allow")
     return text

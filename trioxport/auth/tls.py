@@ -83,8 +83,18 @@ class TLSOptions:
             if self.cert is not None:
                 context.load_cert_chain(self.cert, self.key, self.password.reveal() if self.password else _ask)
         except OSError as error:
-            raise UsageError(f"cannot use the certificate files: {error}") from error
+            raise UsageError(f"cannot use the certificate files: {self._unreadable() or error}") from error
         return context
+
+    def _unreadable(self) -> str | None:
+        """Which of the files cannot be read, and why: OpenSSL does not tell which one it was."""
+        for name in (self.ca, self.cert, self.key):
+            try:
+                with open(name or os.devnull, "rb"):
+                    pass
+            except OSError as error:
+                return f"{name}: {error.strerror}"
+        return None
 
 
 @contextmanager

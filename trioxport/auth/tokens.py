@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 import trio
 
+from trioxport._arguments import kind_of
 from trioxport.auth.credentials import field_value
 from trioxport.auth.secret import SHOWN, Secret, secret
 from trioxport.errors import AuthenticationError, TransportError, UsageError
@@ -67,14 +68,19 @@ class Bearer:
     """
 
     def __init__(self, token: str | Secret | TokenProvider, *, margin: float = 30.0, timeout: float = 30.0) -> None:
-        if not (margin >= 0 and timeout > 0):
-            raise UsageError("margin may not be negative, and timeout has to be positive")
+        if not (_is_number(margin) and _is_number(timeout) and margin >= 0 and timeout > 0):
+            raise UsageError("margin is a number that is not negative, and timeout a positive one")
         self._provider: TokenProvider | None = None
         self._held: _Held | None = None
         if isinstance(token, str | Secret):
             self._held = _Held(_header(secret(token)), math.inf)
-        else:
+        elif callable(token):
             self._provider = token
+        else:
+            raise UsageError(
+                f"Bearer needs a token, not {kind_of(token)}",
+                hint="Pass a str or an async function that returns one; is the environment variable that holds it set?",
+            )
         self._margin = margin
         self._timeout = timeout
         self._refresh: _Refresh | None = None
@@ -140,6 +146,10 @@ class Bearer:
             life = math.inf if token.expires_in is None else token.expires_in
             return _Held(_header(token.value), asked + life - min(self._margin, life / 2))
         raise AuthenticationError(f"the token provider took more than {self._timeout:g} s", retryable=True)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _header(token: Secret) -> Secret:

@@ -21,7 +21,10 @@ import httpx
 import trio
 
 from trioxport.transports._tls import TLSStream
-from trioxport.transports.http._wire import CLOSING, Asked, Head
+from trioxport.transports.http._wire import CLOSING, Asked, Head, NoAnswer
+
+TLS_ALERT: Final = b"\x15\x03"
+"""How a TLS server answers what is no TLS (RFC 8446, section 5.1)."""
 
 HEAD_SIZE: Final = 64 * 1024
 """Bytes of the head of a response, or of the line before a chunk, at most."""
@@ -62,6 +65,7 @@ class _Connection:
         self._stream = tls or socket
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_SIZE)
         self._broken: httpx.TransportError | None = None
+        self._answered = False
 
     def over(self) -> bool:
         """Whether the exchange is over, as far as has arrived, and another one may follow."""
@@ -92,9 +96,10 @@ class _Connection:
             if event is h11.NEED_DATA:
                 await self._fill(patience)
             elif isinstance(event, h11.Response):
+                self._answered = True
                 return event
             elif not isinstance(event, h11.InformationalResponse):
-                raise httpx.RemoteProtocolError("the server closed the connection without an answer")
+                raise self._no_answer()
 
     async def _write(self, data: bytes, idle: float) -> None:
         with trio.move_on_after(idle) as scope:
@@ -127,7 +132,17 @@ class _Connection:
         try:
             return self._http.next_event()
         except h11.RemoteProtocolError as error:
+            data, ended = self._http.trailing_data
+            if data.startswith(TLS_ALERT):
+                raise NoAnswer("the server answered with a TLS alert") from error
+            if ended and not data:
+                raise self._no_answer() from error
             raise httpx.RemoteProtocolError(str(error)) from error
+
+    def _no_answer(self) -> httpx.RemoteProtocolError:
+        """The error of an end without an answer, which a TLS server gives to what is no TLS."""
+        kind = httpx.RemoteProtocolError if self._answered or self.tls else NoAnswer
+        return kind("the server closed the connection without an answer")
 
     async def _fill(self, patience: float) -> None:
         with trio.move_on_after(patience) as scope:

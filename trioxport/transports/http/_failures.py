@@ -40,14 +40,17 @@ from trioxport.errors import (
 )
 from trioxport.transports._tls import tls_reason
 from trioxport.transports.http._excerpts import beginning_of, challenge, one_line, summary
-from trioxport.transports.http._wire import Body, Head
+from trioxport.transports.http._wire import Body, Head, NoAnswer
 
 _NEVER_SENT: Final = (httpx.ConnectError, httpx.ProxyError, httpx.UnsupportedProtocol)
+_BROKEN: Final = (httpx.TransportError, OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 _LATER: Final = frozenset({408, 425, 502, 503, 504})
 """Statuses after which the same request may fare better."""
 _REDIRECTS: Final = range(300, 400)
 _MAY_HAVE_ACTED: Final = frozenset({301, 302, 303})
 _SHOWN: Final = 200
+_NO_TLS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+"""Reasons of OpenSSL for a peer whose first bytes are no TLS."""
 _HINTS: Final = {
     404: "Check the path of the URL: many servers have their endpoint at /mcp",
     405: "Check the path of the URL: many servers have their endpoint at /mcp",
@@ -140,9 +143,15 @@ def of_exchange(error: Exception) -> TransportError:
         return UsageError("the request cannot be written as HTTP")  # its cause quotes headers
     elif isinstance(error, httpx.TimeoutException):
         failure = RequestTimeout("nothing was heard from the server in time", hint="Raise idle_timeout")
-    else:
+    elif isinstance(error, _BROKEN):
         told = (str(error) if isinstance(error, httpx.TransportError) else "") or type(error).__name__
-        failure = ConnectionLost(f"the exchange with the server broke: {told[:_SHOWN]}")
+        failure = ConnectionLost(f"the exchange with the server broke: {one_line(told)}", hint=_broken_hint(error))
+    else:  # its text is left out: it can quote a credential
+        failure = TransportError(
+            f"the exchange failed with {type(error).__name__}, an error in this program",
+            hint="See the traceback of its cause",
+            outcome="unknown",
+        )
     failure.__cause__ = error
     return failure
 
@@ -172,7 +181,7 @@ def of_connecting(error: BaseException) -> TransportError:
         elif isinstance(cause, UnicodeError):
             failure = NameResolutionError("this is no host name", retryable=False)
         elif isinstance(cause, ssl.SSLError):
-            failure = TLSError(f"the TLS handshake failed: {tls_reason(cause)}")
+            failure = _of_tls(cause)
         elif isinstance(cause, trio.BrokenResourceError):
             failure = TLSError(
                 "the server closed the connection during the TLS handshake",
@@ -186,6 +195,19 @@ def of_connecting(error: BaseException) -> TransportError:
     failure = failure or ServerUnreachable(f"cannot connect: {str(error) or type(error).__name__}")
     failure.__cause__ = error
     return failure
+
+
+def _of_tls(error: ssl.SSLError) -> TLSError:
+    if error.reason in _NO_TLS:
+        return TLSError(
+            f"the server does not speak TLS on this port: {tls_reason(error)}",
+            hint="Check the port, or use http:// if the server is meant to speak unencrypted",
+        )
+    return TLSError(f"the TLS handshake failed: {tls_reason(error)}")
+
+
+def _broken_hint(error: Exception) -> str | None:
+    return "If the server speaks TLS on this port, use https://" if isinstance(error, NoAnswer) else None
 
 
 def _causes(error: BaseException | None, depth: int = 0) -> Iterator[BaseException]:

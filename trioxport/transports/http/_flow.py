@@ -56,7 +56,10 @@ class Flow:
         try:
             return await run.to_its_end()
         except (TransportError, httpx.TransportError) as error:
-            raise of_request(error, accepted=run.outcome == "unknown") from error
+            failure = of_request(error, accepted=True) if run.outcome == "unknown" else error
+            if failure is error:
+                raise
+            raise failure from error
         finally:
             await run.steps.aclose()
 

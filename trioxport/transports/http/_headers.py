@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeAlias, cast
 
+from trioxport._arguments import kind_of
 from trioxport._rpc import META, members_of, meta_of
 from trioxport.errors import UsageError
 from trioxport.messages import Notification, Request
@@ -52,11 +53,13 @@ def decode_value(field: str) -> str | None:
     return text if base64.b64encode(raw).decode() == encoded else None
 
 
-def check_fields(fields: Mapping[str, str]) -> None:
+def check_fields(fields: Mapping[Any, Any]) -> None:
     """Raise ``UsageError`` for a header that HTTP does not allow; it names the header and keeps its value secret."""
     for name, value in fields.items():
-        if not _TOKEN.fullmatch(name):
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
             raise UsageError(f"{name!r} is no name of a header")
+        if not isinstance(value, str):
+            raise UsageError(f"the value of the header {name} is {kind_of(value)}, and has to be a str")
         if not _FIELD_VALUE.fullmatch(value):
             raise UsageError(f"the value of the header {name} has characters that HTTP does not allow")
 

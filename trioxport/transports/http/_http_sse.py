@@ -113,7 +113,7 @@ class HttpSse:
                 async with self._wire.exchange("GET", EVENTS, patient=True) as (response, body):
                     await self._follow(response, body)
             except Exception as error:
-                loss = _failures.of_exchange(error)
+                loss = _failures.of_request(error, accepted=self._opened.is_set())
         if self._opened.is_set():
             if not self._stream.cancelled_caught:
                 await self._over(loss)

@@ -23,6 +23,7 @@ from trioxport.transports.http._direct import Direct, Origin
 from trioxport.transports.http._expanded import Expanded
 from trioxport.transports.http._failures import of_exchange
 from trioxport.transports.http._flow import Elsewhere, Flow, library_of
+from trioxport.transports.http._proxied import Proxied, of_proxy
 from trioxport.transports.http._redirects import Redirected
 from trioxport.transports.http._session import own_fields
 from trioxport.transports.http._wire import Carry, Wire
@@ -72,7 +73,7 @@ async def _carrying(target: Http, url: httpx.URL, scope: Scope) -> AsyncGenerato
     context = _context(target, proxied=proxy is not None)
     direct = Direct(_origin(target, first, None if proxy else context))
     try:
-        scope.info.tls = await _reached(direct, target)
+        scope.info.tls = await _reached(direct, target, proxy)
         if proxy is None and not target.http2:
             yield direct.carry
             return
@@ -85,7 +86,8 @@ async def _carrying(target: Http, url: httpx.URL, scope: Scope) -> AsyncGenerato
     )
     over = httpx.AsyncHTTPTransport(verify=context or True, http2=target.http2, limits=limits, proxy=proxy)
     async with over as transport:
-        yield Borrowed(httpx.Request, transport.handle_async_request, url, timeouts).carry
+        carry = Borrowed(httpx.Request, transport.handle_async_request, url, timeouts).carry
+        yield Proxied(carry, redact_url(str(proxy))).carry if proxy else carry
 
 
 def _context(target: Http, *, proxied: bool) -> ssl.SSLContext | None:
@@ -113,12 +115,12 @@ def _origin(target: Http, url: httpx.URL, context: ssl.SSLContext | None) -> Ori
     )
 
 
-async def _reached(direct: Direct, target: Http) -> str | None:
+async def _reached(direct: Direct, target: Http, proxy: httpx.URL | None) -> str | None:
     """The version of TLS. Raises a ``ConnectError`` if nobody is there, or nobody who can be trusted."""
     try:
         return await direct.warm()
     except httpx.TransportError as error:
-        failure = of_exchange(error)
+        failure = (of_proxy(error, redact_url(str(proxy))) if proxy else None) or of_exchange(error)
         failure.target = str(target)
         raise failure from error
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Final, Protocol, TypeAlias
 
 import attrs
+import httpx
 
 from trioxport.errors import MessageTooLarge
 from trioxport.framing.base import EXCERPT
@@ -45,6 +46,10 @@ class Head:
     @property
     def is_success(self) -> bool:
         return 200 <= self.status_code < 300
+
+
+class NoAnswer(httpx.RemoteProtocolError):
+    """The server may speak TLS: it answered in it, or not at all to the first request of an unencrypted connection."""
 
 
 class Source(Protocol):

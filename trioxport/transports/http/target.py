@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
 import trio
 
+from trioxport._arguments import kind_of
 from trioxport.abc import Accept, FrameChannels, Listener, Scope
 from trioxport.config import redact_url
 from trioxport.errors import UsageError
@@ -18,8 +20,6 @@ from trioxport.transports._accepting import refuse_plaintext
 from trioxport.transports.http._conduct import Binding
 
 if TYPE_CHECKING:
-    import ssl
-
     import httpx
 
     from trioxport._supervisor import Terms
@@ -30,9 +30,40 @@ _PORTS = {"http": 80, "https": 443}
 _SSE = "sse+"
 
 
-def _positive(_target: object, field: attrs.Attribute[Any], value: float) -> None:
-    if not value > 0:
-        raise UsageError(f"{field.name} is {value}, and has to be positive")
+def _positive(_target: object, field: attrs.Attribute[Any], value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise UsageError(f"{field.name} is {value!r}, and has to be a positive number")
+
+
+def _is_auth(_target: object, _field: attrs.Attribute[Any], value: Any) -> None:
+    makes = ("headers", "refused") if hasattr(value, "refused") else ("async_auth_flow",)
+    if value is not None and (isinstance(value, type) or not all(callable(getattr(value, name, 0)) for name in makes)):
+        raise UsageError(
+            f"auth is {kind_of(value)}, which makes no credentials",
+            hint="Pass Bearer(...), ApiKey(...) or an httpx.Auth",
+        )
+
+
+def _is_tls(_target: object, _field: attrs.Attribute[Any], value: Any) -> None:
+    if value is None:
+        return
+    from trioxport.auth import TLSOptions
+
+    if not isinstance(value, TLSOptions | ssl.SSLContext):
+        raise UsageError(f"tls is {kind_of(value)}", hint="Pass TLSOptions(...) or an ssl.SSLContext")
+
+
+def _is_client(_target: object, _field: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and not callable(getattr(value, "build_request", None)):
+        raise UsageError(f"client is {kind_of(value)}", hint="Pass an httpx.AsyncClient")
+
+
+def _are_headers(_target: object, _field: attrs.Attribute[Any], value: Mapping[Any, Any]) -> None:
+    from trioxport.transports.http._headers import check_fields
+
+    if not isinstance(cast("object", value), Mapping):
+        raise UsageError(f"headers is {kind_of(value)}, and has to be a mapping of names to values")
+    check_fields(value)
 
 
 @attrs.frozen
@@ -69,10 +100,10 @@ class Http:
     """
 
     url: str = attrs.field(repr=redact_url)
-    headers: Mapping[str, str] = attrs.field(default=NOTHING, repr=False, kw_only=True)
-    auth: Credentials | AuthFlow | None = attrs.field(default=None, repr=False, kw_only=True)
-    tls: TLSOptions | ssl.SSLContext | None = attrs.field(default=None, repr=False, kw_only=True)
-    client: httpx.AsyncClient | None = attrs.field(default=None, repr=False, kw_only=True)
+    headers: Mapping[str, str] = attrs.field(default=NOTHING, validator=_are_headers, repr=False, kw_only=True)
+    auth: Credentials | AuthFlow | None = attrs.field(default=None, validator=_is_auth, repr=False, kw_only=True)
+    tls: TLSOptions | ssl.SSLContext | None = attrs.field(default=None, validator=_is_tls, repr=False, kw_only=True)
+    client: httpx.AsyncClient | None = attrs.field(default=None, validator=_is_client, repr=False, kw_only=True)
     http2: bool = attrs.field(default=False, kw_only=True)
     connect_timeout: float = attrs.field(default=10.0, validator=_positive, kw_only=True)
     idle_timeout: float = attrs.field(default=300.0, validator=_positive, kw_only=True)
@@ -89,7 +120,8 @@ class Http:
     def __attrs_post_init__(self) -> None:
         parts = _split(self.url)
         if parts is None:
-            raise UsageError("an endpoint is written http(s)://HOST/PATH, in ASCII", target=str(self))
+            shown = str(self) if isinstance(cast("object", self.url), str) else kind_of(self.url)
+            raise UsageError("an endpoint is written http(s)://HOST/PATH, in ASCII", target=shown)
         if parts.username is not None or parts.password is not None:
             raise UsageError("credentials in a URL end up in logs", target=str(self), hint="Pass them in headers")
         if self.client is not None and (self.tls is not None or self.http2):
@@ -147,7 +179,9 @@ class Http:
         return HttpServer(self.url, sse=urlsplit(self.url).path or "/" if self.binding == "sse" else None)
 
 
-def _split(url: str) -> SplitResult | None:
+def _split(url: Any) -> SplitResult | None:
+    if not isinstance(url, str):
+        return None
     try:
         parts = urlsplit(url)
         known = parts.scheme in _PORTS and parts.hostname and (parts.port is None or parts.port >= 0)
