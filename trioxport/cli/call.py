@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
 import trio
@@ -12,8 +14,10 @@ import trio
 from trioxport import RequestTimeout, UsageError, __version__, open_transport
 from trioxport._rpc import members_of
 from trioxport.abc import Era
+from trioxport.cli._errors import complain_in_json
 from trioxport.cli._output import complain, one_line, pretty, readable, texts_of, write
-from trioxport.peer import JSONRPCError, Negotiated, Peer, ProgressCallback, open_peer
+from trioxport.opening import CONNECT_TIMEOUT
+from trioxport.peer import Negotiated, Peer, ProgressCallback, open_peer
 
 CLIENT_INFO: Final = {"name": "trioxport", "version": __version__}
 ABOUT_THE_SERVER: Final = ("server/discover", "initialize")
@@ -21,20 +25,35 @@ ABOUT_THE_SERVER: Final = ("server/discover", "initialize")
 
 
 async def call(options: argparse.Namespace) -> int:
-    """Open, negotiate, call, print; the exit code. Raises ``TransportError``."""
+    """Open, negotiate, call, print; the exit code. Raises ``TransportError`` and ``JSONRPCError``."""
     params = _parameters(options.params)
+    late: RequestTimeout | None = None
+    result: Any = None
+    with trio.CancelScope() as patience:
+        async with _opened(options) as (peer, deadline):
+            try:
+                result = await _ask(peer, options, params, deadline)
+            except RequestTimeout as error:  # a server that is silent is not waited for on leaving, either
+                late = error
+                patience.cancel()
+    if late is not None:
+        raise late
+    return _print(result, options.json)
+
+
+@asynccontextmanager
+async def _opened(options: argparse.Namespace) -> AsyncGenerator[tuple[Peer, float]]:
+    """A peer, and the time by which its server has to have opened the conversation."""
+    deadline = trio.current_time() + options.timeout
     async with (
-        open_transport(options.target, allow_plaintext=options.allow_plaintext) as connection,
+        open_transport(
+            options.target,
+            allow_plaintext=options.allow_plaintext,
+            connect_timeout=min(CONNECT_TIMEOUT, options.timeout),
+        ) as connection,
         open_peer(connection) as peer,
     ):
-        try:
-            result = await _ask(peer, options, params)
-        except JSONRPCError as error:
-            complain(f"the server answered with error {error.code}: {error.message}")
-            if error.data is not None:
-                complain(f"details: {one_line(error.data)}")
-            return 1
-    return _print(result, options.json)
+        yield peer, deadline
 
 
 def _parameters(text: str | None) -> dict[str, Any] | None:
@@ -49,8 +68,8 @@ def _parameters(text: str | None) -> dict[str, Any] | None:
     return cast("dict[str, Any]", params)
 
 
-async def _ask(peer: Peer, options: argparse.Namespace, params: dict[str, Any] | None) -> Any:
-    negotiated = await _negotiate(peer, options)
+async def _ask(peer: Peer, options: argparse.Namespace, params: dict[str, Any] | None, deadline: float) -> Any:
+    negotiated = await _negotiate(peer, options, deadline)
     if options.method in ABOUT_THE_SERVER:
         return {
             "era": negotiated.era,
@@ -62,9 +81,9 @@ async def _ask(peer: Peer, options: argparse.Namespace, params: dict[str, Any] |
     return await peer.request(options.method, params, timeout=options.timeout, on_progress=_progress_shown())
 
 
-async def _negotiate(peer: Peer, options: argparse.Namespace) -> Negotiated:
+async def _negotiate(peer: Peer, options: argparse.Namespace, deadline: float) -> Negotiated:
     era = cast("Era | None", None if options.era == "auto" else options.era)
-    with trio.move_on_after(options.timeout):
+    with trio.move_on_at(deadline):
         return await peer.negotiate(client_info=CLIENT_INFO, era=era, probe_timeout=min(5.0, options.timeout / 2))
     raise RequestTimeout(
         f"the server did not open the conversation within {options.timeout:g} s",
@@ -92,5 +111,12 @@ def _print(result: Any, as_json: bool) -> int:
     elif not failed:
         write(readable(result), sys.stdout)
     if failed:
-        complain("the tool failed: " + "\n".join(texts_of(result) or [pretty(result)]))
+        _complain_of_tool("\n".join(texts_of(result) or [pretty(result)]), as_json)
     return 1 if failed else 0
+
+
+def _complain_of_tool(text: str, as_json: bool) -> None:
+    if as_json:
+        complain_in_json({"type": "ToolError", "message": text})
+    else:
+        complain(f"the tool failed: {text}")
