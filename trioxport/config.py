@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import attrs
 
+from trioxport._suggestions import close_to, whole_target
 from trioxport.abc import Listener, Transport
 from trioxport.errors import UsageError
 
@@ -58,7 +59,7 @@ def register_scheme(scheme: str, factory: Factory) -> None:
 
 def to_transport(target: Target) -> Transport:
     """What opens ``target``. Raises ``UsageError``."""
-    found = _from_url(target) if isinstance(target, str) else target
+    found = _from_url(target) if isinstance(target, str) else _object(target)
     if not callable(found):
         raise UsageError("this target can be served, but not opened", target=describe(target))
     return found
@@ -66,25 +67,41 @@ def to_transport(target: Target) -> Transport:
 
 def to_listener(target: Target) -> Listener:
     """What serves ``target``. Raises ``UsageError``."""
-    found = _from_url(target) if isinstance(target, str) else target
+    found = _from_url(target) if isinstance(target, str) else _object(target)
     if not hasattr(found, "listen"):
         raise UsageError("this target can be opened, but not served", target=describe(target))
     return cast("Listener", found)
+
+
+def _object(target: Transport | Listener) -> Transport | Listener:
+    """The target itself. Raises ``TypeError`` for what is none."""
+    if isinstance(target, type):
+        raise TypeError(f"{target.__name__} is a class, and a target is an object of it: {target.__name__}(...)")
+    if not callable(target) and not hasattr(target, "listen"):
+        kind = type(target).__name__
+        raise TypeError(f"a target is a URL, a config object such as Stdio(...), or a transport, not {kind}")
+    return target
 
 
 def _from_url(url: str) -> Transport | Listener:
     scheme = url.partition(":")[0].lower() if ":" in url else ""
     factory = _registered.get(scheme) or _installed(scheme)
     if factory is None:
-        raise UsageError(
-            f"no transport for the scheme {scheme!r}" if scheme else "a target begins with a scheme and a colon",
-            target=redact_url(url),
-            hint=f"Known schemes: {', '.join(known_schemes())}. A command to run is written stdio:COMMAND",
-        )
+        raise _unknown(scheme, redact_url(url))
     try:
         return factory(url)
     except ValueError:  # its text can quote a password
         raise UsageError("this is no valid URL", target=redact_url(url)) from None
+
+
+def _unknown(scheme: str, shown: str) -> UsageError:
+    known = known_schemes()
+    close = close_to(scheme, known)
+    question = "" if close is None else f"Did you mean {close}? "
+    hint = f"{question}Known schemes: {', '.join(known)}. A command to run is written stdio:COMMAND"
+    if (meant := whole_target(shown)) is not None or not scheme:
+        return UsageError("a target begins with a scheme and a colon", target=shown, hint=meant or hint)
+    return UsageError(f"no transport for the scheme {scheme!r}", target=shown, hint=hint)
 
 
 def known_schemes() -> list[str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import sys
-from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 from trioxport import TransportError
+from trioxport._suggestions import close_to
 from trioxport.cli._output import complain, one_line, write
 from trioxport.peer import JSONRPCError
 
@@ -36,8 +35,9 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         unknown = _UNKNOWN.search(message)
-        if unknown is not None:
-            message += suggestion(unknown[1] or unknown[2], self._words())
+        close = None if unknown is None else close_to(unknown[1] or unknown[2], self._words())
+        if close is not None:
+            message += f"; did you mean {close!r}?"
         super().error(message)
 
     def _words(self) -> list[str]:
@@ -47,12 +47,6 @@ class ArgumentParser(argparse.ArgumentParser):
             words += action.option_strings
             words += map(str, action.choices or ())
         return words
-
-
-def suggestion(unknown: str, known: Sequence[str]) -> str:
-    """A question to end a sentence with, if one of the words is close to what is not known."""
-    close = difflib.get_close_matches(unknown, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def complain_of(error: TransportError | JSONRPCError, *, as_json: bool) -> None:

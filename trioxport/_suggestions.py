@@ -1,0 +1,38 @@
+"""What was probably meant by a word that is not known, or by a target without its scheme."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Final
+
+_ADDRESS: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d+)(?P<path>/.*)?", re.DOTALL)
+_SITE: Final = re.compile(r"[\w-]+(\.[\w-]+)+/\S*")
+_LOCAL: Final = ("localhost", "[::1]", "127.")
+
+
+def close_to(unknown: str, known: Iterable[str]) -> str | None:
+    """The known word that is most like the unknown one, if any is."""
+    return next(iter(difflib.get_close_matches(unknown, list(known), n=1)), None)
+
+
+def whole_target(target: str) -> str | None:
+    """What a target without a scheme would be with one, as a hint; None for text that looks like nothing known.
+
+    Args:
+        target: The target as it may be shown, without its secrets.
+    """
+    if found := _ADDRESS.fullmatch(target):
+        web = "http" if found["host"].startswith(_LOCAL) else "https"
+        stream = f"tcp://{found['host']}:{found['port']}"
+        if found["path"]:
+            return f"Did you mean {web}://{target}, or {stream}?"
+        return f"Did you mean {stream}, or {web}://{target}/mcp?"
+    if target.startswith(("/", "./", "../")) and " " not in target:
+        return f"Did you mean unix://{target}, or stdio:{target}?"
+    if _SITE.fullmatch(target):
+        return f"Did you mean https://{target}?"
+    if " " in target:
+        return f"A command to run is written stdio:{target}"
+    return None
