@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from functools import wraps
+from inspect import signature
+from typing import Final, ParamSpec, TypeVar
+
+Parameters = ParamSpec("Parameters")
+Returned = TypeVar("Returned")
 
 _ADDRESS: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d+)(?P<path>/.*)?", re.DOTALL)
 _SITE: Final = re.compile(r"[\w-]+(\.[\w-]+)+/\S*")
@@ -36,3 +41,20 @@ def whole_target(target: str) -> str | None:
     if " " in target:
         return f"A command to run is written stdio:{target}"
     return None
+
+
+def names_options(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
+    """Have a call with an option that ``function`` does not have say which ones there are, and which was meant."""
+    known = [name for name, each in signature(function).parameters.items() if each.kind is each.KEYWORD_ONLY]
+    names = frozenset(signature(function).parameters)
+
+    @wraps(function)
+    def call(*args: Parameters.args, **options: Parameters.kwargs) -> Returned:
+        for name in options:
+            if name not in names:
+                close = close_to(name, known)
+                question = "." if close is None else f", did you mean {close!r}?"
+                raise TypeError(f"{function.__name__} has no option {name!r}{question} Its options: {', '.join(known)}")
+        return function(*args, **options)
+
+    return call

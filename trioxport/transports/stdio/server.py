@@ -14,7 +14,7 @@ import trio
 
 from trioxport.abc import Accept
 from trioxport.errors import UsageError
-from trioxport.framing import FRAMINGS, FramingName
+from trioxport.framing import FRAMING, FRAMINGS, FramingName
 from trioxport.transports._fd import reader_of, writer_of
 from trioxport.transports.bytestream import carry_frames
 
@@ -34,7 +34,7 @@ class StdioServer:
 
     single_connection: ClassVar[bool] = True
 
-    framing: FramingName = "newline"
+    framing: FramingName = attrs.field(default="newline", validator=FRAMING)
 
     def __str__(self) -> str:
         return "stdio:"
