@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trioxport import Backoff
+from trioxport import Backoff, UsageError
 
 
 def test_bounds_grow_to_the_cap() -> None:
@@ -46,5 +46,5 @@ def test_what_the_peer_asks_for_is_a_least_wait_and_is_bounded() -> None:
 
 @pytest.mark.parametrize("wrong", [{"base": 0}, {"factor": 0.5}, {"cap": 0.05}, {"base": math.nan}, {"cap": math.nan}])
 def test_schedules_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=next(iter(wrong))):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
         Backoff(**wrong)

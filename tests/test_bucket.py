@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trioxport import UsageError
 from trioxport._bucket import SLACK, Rate, TokenBucket
 
 rates = st.builds(Rate, st.integers(1, 50), per=st.sampled_from([1.0, 7.0, 60.0]), burst=st.integers(1, 5))
@@ -79,10 +80,10 @@ def test_the_burst_is_the_rate_unless_told_and_never_less_than_one() -> None:
 
 @pytest.mark.parametrize("wrong", [{"count": 0}, {"count": -1}, {"count": math.nan}, {"count": 1, "per": 0}])
 def test_a_rate_has_to_be_one(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="above 0"):
+    with pytest.raises(UsageError, match="above 0"):
         Rate(**wrong)  # type: ignore[arg-type]  # a burst is none of them
 
 
 def test_a_burst_is_at_least_one() -> None:
-    with pytest.raises(ValueError, match="must be"):
+    with pytest.raises(UsageError, match="burst has to be"):
         Rate(1, burst=0)

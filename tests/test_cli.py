@@ -7,8 +7,10 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Generator
 from importlib import import_module
 from pathlib import Path
@@ -113,7 +115,7 @@ def test_a_tools_failure_is_exit_code_1(server: str, capsys: pytest.CaptureFixtu
     assert main(["call", server, "tools/call", tool("fail", message="no luck"), "--json"]) == 1
     out, err = capsys.readouterr()
     assert json.loads(out)["isError"] is True
-    assert err == "trioxport: the tool failed: no luck\n"
+    assert json.loads(err) == {"error": {"type": "ToolError", "message": "no luck"}}
 
 
 def test_an_error_response_is_exit_code_1(server: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,6 +139,9 @@ def test_an_error_response_is_exit_code_1(server: str, capsys: pytest.CaptureFix
         (["call", "tcp://192.0.2.1:1", "x"], "Use an encrypted target, or say --allow-plaintext"),
         (["serve-demo", "nope://x"], "no transport for the scheme 'nope'"),
         (["serve-demo", "tcp://0.0.0.0:0"], "Use an encrypted target, or say --allow-plaintext"),
+        (["serve-demo", "http://0.0.0.0:0/mcp", "--allow-plaintext"], "Listen on 127.0.0.1, behind a proxy"),
+        (["serve-demo", "https://127.0.0.1:0/mcp"], "Serve http:// on 127.0.0.1, behind a proxy"),
+        (["serve-demo", "tls://127.0.0.1:0"], "Add ?cert=FILE&key=FILE to the target"),
     ],
 )
 def test_what_cannot_be_right_is_exit_code_2(
@@ -153,8 +158,10 @@ def test_what_cannot_be_right_is_exit_code_2(
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ([], "required: COMMAND"),
         (["juggle"], "invalid choice: 'juggle'"),
+        (["cal", "stdio:true", "x"], "; did you mean 'call'?"),
+        (["serve_demo", "stdio:"], "; did you mean 'serve-demo'?"),
+        (["call", "stdio:true", "x", "--era", "modren"], "; did you mean 'modern'?"),
         (["call", "stdio:true"], "required: METHOD"),
         (["call", "stdio:true", "x", "--timeout", "0"], "a number of seconds above 0"),
         (["call", "stdio:true", "x", "--timeout", "soon"], "a number of seconds above 0"),
@@ -176,6 +183,47 @@ def test_help_tells_the_exit_codes(command: list[str], capsys: pytest.CaptureFix
         main([*command, "--help"])
     assert caught.value.code == 0
     assert "\n  130  interrupted by Ctrl-C\n" in capsys.readouterr().out
+
+
+def test_without_a_command_there_is_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "call a method of a server and print the result" in err
+
+
+def test_json_holds_for_what_goes_wrong_too(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["call", "stdio:no-such-program", "tools/list", "--json"]) == 3
+    out, err = capsys.readouterr()
+    error = json.loads(err)["error"]
+    assert (out, err.count("\n"), error["type"], error["retryable"]) == ("", 1, "SpawnError", False)
+    assert (error["target"], error["outcome"]) == ("stdio:no-such-program", "not_sent")
+    assert "there is no program 'no-such-program' on PATH" in error["message"]
+    assert main(["call", server, "tools/call", tool("juggle"), "--json"]) == 1
+    told = {"type": "JSONRPCError", "message": "Unknown tool: juggle", "code": -32602}
+    assert json.loads(capsys.readouterr().err) == {"error": told}
+    assert main(["call", "nope://x", "x", "--json"]) == 2
+    assert json.loads(capsys.readouterr().err)["error"]["type"] == "UsageError"
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (trioxport.ConnectTimeout("no connection within 3 s"), "or raise --timeout"),
+        (trioxport.RequestTimeout("no sign of life for 3 s"), "Raise --timeout"),
+        (trioxport.MessageTooLarge("a message of 9 bytes"), "Send, or ask for, less at once"),
+        (trioxport.TLSError("self-signed certificate"), "in the variable SSL_CERT_FILE"),
+    ],
+)
+def test_advice_is_in_the_words_of_the_shell(
+    error: trioxport.TransportError, advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from trioxport.cli._errors import complain_of
+
+    complain_of(error, as_json=False)
+    told = capsys.readouterr().err
+    assert told.endswith(advice + "\n")
+    assert "_timeout" not in told and "Limits" not in told and "ssl_context" not in told
 
 
 def test_no_connection_is_exit_code_3(capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,6 +259,15 @@ def test_a_server_that_never_opens_the_conversation_is_exit_code_4(capsys: pytes
     code = "import sys; sys.stdin.read()"
     assert main(["call", child_that(code), "tools/list", "--timeout", "0.4"]) == 4
     assert "did not open the conversation within 0.4 s" in capsys.readouterr().err
+
+
+def test_a_silent_server_is_not_waited_for_beyond_the_timeout(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the system accepts, and nobody ever answers
+        target = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        assert main(["call", target, "tools/list", "--timeout", "1"]) == 4
+    assert time.monotonic() - began < 3  # closing politely may take five seconds more
+    assert "did not open the conversation within 1 s" in capsys.readouterr().err
 
 
 def test_an_answer_that_does_not_come_is_exit_code_4(server: str, capsys: pytest.CaptureFixture[str]) -> None:

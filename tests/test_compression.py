@@ -247,7 +247,7 @@ async def test_what_does_not_shrink_goes_as_it_is() -> None:
 
 
 def test_efforts_and_sizes_are_checked() -> None:
-    with pytest.raises(ValueError, match="min_size"):
+    with pytest.raises(UsageError, match="min_size"):
         Compression(min_size=-1)
 
 

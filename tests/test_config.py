@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -90,6 +90,42 @@ def test_an_unknown_scheme_lists_the_known_ones() -> None:
     assert set(known_schemes()) >= {"memory", "stdio", "tcp", "tls", "unix"}
     with pytest.raises(UsageError, match=r"Known schemes: .*memory.*, stdio, .*tcp, tls, unix.*stdio:COMMAND"):
         to_transport("gopher://x")
+
+
+@pytest.mark.parametrize(
+    ("target", "advice"),
+    [
+        ("htp://x", "Did you mean http? Known schemes: "),
+        ("htps://x", "Did you mean https? "),
+        ("127.0.0.1:9102/mcp", "Did you mean http://127.0.0.1:9102/mcp, or tcp://127.0.0.1:9102?"),
+        ("localhost:9102", "Did you mean tcp://localhost:9102, or http://localhost:9102/mcp?"),
+        ("[::1]:80", "Did you mean tcp://[::1]:80, or http://[::1]:80/mcp?"),
+        ("mcp.example.com:443/mcp", "Did you mean https://mcp.example.com:443/mcp, or tcp://mcp.example.com:443?"),
+        ("mcp.example.com/mcp", "Did you mean https://mcp.example.com/mcp?"),
+        ("/run/mcp.sock", "Did you mean unix:///run/mcp.sock, or stdio:/run/mcp.sock?"),
+        ("python server.py", "A command to run is written stdio:python server.py"),
+        ("nothing-like-it", "Known schemes: "),
+    ],
+)
+def test_what_was_probably_meant_is_suggested(target: str, advice: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        to_transport(target)
+    assert advice in str(caught.value)
+
+
+@pytest.mark.parametrize("take", [to_transport, to_listener])
+@pytest.mark.parametrize(
+    ("target", "complaint"),
+    [
+        (None, "or a transport, not NoneType"),
+        (b"tcp://127.0.0.1:1", "or a transport, not bytes"),
+        (Path("server.py"), "or a transport, not PosixPath"),
+        (Tcp, r"Tcp is a class, and a target is an object of it: Tcp\(...\)"),
+    ],
+)
+def test_what_is_no_target_is_a_type_error(take: Callable[[Any], object], target: object, complaint: str) -> None:
+    with pytest.raises(TypeError, match=complaint):
+        take(target)
 
 
 def test_what_can_only_be_served_cannot_be_opened_and_the_other_way_round() -> None:

@@ -196,7 +196,7 @@ class TestTap:
         path = tmp_path / "tap.jsonl"
         tap = Tap(path)
         for _ in range(2):
-            async with conversation(tap, tap) as (tx, rx):
+            async with conversation(tap, attrs.evolve(tap)) as (tx, rx):  # two, because one is listed once
                 await tx.send(Request(1, "echo"))
                 await rx.receive()
         lines = path.read_text().splitlines()

@@ -95,7 +95,7 @@ def test_limits_are_positive() -> None:
     assert Limits().max_message_size == 16 * 1024 * 1024
     assert Limits(1, 0) == Limits(max_message_size=1, max_buffered_messages=0)
     for wrong in ({"max_message_size": 0}, {"max_buffered_messages": -1}):
-        with pytest.raises(ValueError, match="must be"):
+        with pytest.raises(UsageError, match="has to be"):
             Limits(**wrong)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trioxport import Connection, ErrorResponse, Message, Notification, RateLimited, Request, Response
+from trioxport import Connection, ErrorResponse, Message, Notification, RateLimited, Request, Response, UsageError
 from trioxport.layers import Rate, RateLimit, TokenBucket
 from trioxport.testing import check_layer
 
@@ -215,5 +215,5 @@ async def test_closing_ends_the_wait_of_both_directions(autojump_clock: MockCloc
 
 
 def test_what_happens_at_the_limit_is_one_of_two_things() -> None:
-    with pytest.raises(ValueError, match="on_limit"):
+    with pytest.raises(UsageError, match="on_limit"):
         RateLimit(Rate(1), on_limit="drop")  # type: ignore[arg-type]  # the mistake under test

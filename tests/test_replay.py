@@ -110,7 +110,7 @@ class TestRotation:
 
     @pytest.mark.parametrize("wrong", [{"max_size": 0}, {"keep": -1}])
     def test_numbers_that_make_no_sense(self, wrong: dict[str, Any]) -> None:
-        with pytest.raises(ValueError, match="must be"):
+        with pytest.raises(UsageError, match="has to be"):
             Tap("tap.jsonl", **wrong)
 
     async def test_tap_keeps_the_contract_with_rotation(self, tmp_path: Path) -> None:

@@ -5,19 +5,24 @@ A schedule is pure: it waits for nothing, and its randomness is the caller's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from random import Random
 from typing import Any, Final
 
 import attrs
 
+from trioxport._validators import SECONDS, instance_of, number_between
+from trioxport.errors import UsageError
+
+FACTOR: Final = number_between(1, math.inf)
 LONGEST_ASKED: Final = 86400.0
 """Seconds that a peer may ask for at most."""
 
 
-def _at_least_base(backoff: Backoff, field: attrs.Attribute[Any], value: float) -> None:
-    if not value >= backoff.base:
-        raise ValueError(f"{field.name} is {value}, and has to be at least base, which is {backoff.base}")
+def _at_least_base(backoff: Backoff, _field: attrs.Attribute[Any], value: float) -> None:
+    if value < backoff.base:
+        raise UsageError(f"cap has to be at least base, which is {backoff.base}, and is {value}")
 
 
 @attrs.frozen
@@ -33,9 +38,9 @@ class Backoff:
         cap: Seconds that the bound never exceeds.
     """
 
-    base: float = attrs.field(default=0.1, validator=attrs.validators.gt(0))
-    factor: float = attrs.field(default=2.0, validator=attrs.validators.ge(1))
-    cap: float = attrs.field(default=30.0, validator=_at_least_base)
+    base: float = attrs.field(default=0.1, validator=SECONDS)
+    factor: float = attrs.field(default=2.0, validator=FACTOR)
+    cap: float = attrs.field(default=30.0, validator=[SECONDS, _at_least_base])
 
     def bound(self, attempt: int) -> float:
         """Seconds that the wait before ``attempt`` (0 for the first repetition) takes at most."""
@@ -60,3 +65,7 @@ class Backoff:
         while True:
             yield self.delay(attempt, rng)
             attempt += 1
+
+
+BACKOFF: Final = instance_of(Backoff, "a Backoff(...)")
+"""The check for options that are a backoff."""

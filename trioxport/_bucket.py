@@ -6,21 +6,19 @@ A bucket is pure: it waits for nothing, and is told what time it is.
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Final
 
 import attrs
+
+from trioxport._validators import COUNT, NUMBER_ABOVE_0
 
 SLACK: Final = 1e-6
 """Seconds that a token may be taken early: who has waited as long as told may find the clock a rounding error short."""
 
 
-def _positive(rate: Rate, field: attrs.Attribute[Any], value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{field.name} is {value}, and has to be a number above 0")
-
-
 def _burst(rate: Rate) -> int:
-    return max(1, int(rate.count)) if 0 < rate.count < math.inf else 1
+    NUMBER_ABOVE_0.option("count", rate.count)
+    return max(1, int(rate.count))
 
 
 @attrs.frozen
@@ -33,11 +31,11 @@ class Rate:
         burst: How many may pass at once after a pause; as many as ``count`` by default, and at least one.
     """
 
-    count: float = attrs.field(validator=_positive)
-    per: float = attrs.field(default=1.0, validator=_positive, kw_only=True)
+    count: float = attrs.field(validator=NUMBER_ABOVE_0)
+    per: float = attrs.field(default=1.0, validator=NUMBER_ABOVE_0, kw_only=True)
     burst: int = attrs.field(
         default=attrs.Factory(_burst, takes_self=True),
-        validator=attrs.validators.ge(1),
+        validator=COUNT,
         kw_only=True,
     )
 

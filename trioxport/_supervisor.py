@@ -21,6 +21,7 @@ from trio.abc import ReceiveChannel, SendChannel
 from trioxport._causes import alone, as_connect_error, as_loss, failure_in
 from trioxport._ending import EndingReceive, EndingSend, ending
 from trioxport._states import ENDS, LazyEvent, Signal, State
+from trioxport._validators import FLAG, SECONDS, SECONDS_OR_0, Check, instance_of
 from trioxport.abc import Codec, ConnectionInfo, FrameChannels, Role, Scope, Transport
 from trioxport.errors import (
     ConnectionLost,
@@ -78,17 +79,25 @@ def _ignore(reason: str) -> None:
     pass
 
 
+def _is_codec(value: object) -> bool:
+    members = ("name", "content_type", "binary", "encode", "decode", "identify")
+    return not isinstance(value, type) and all(hasattr(value, name) for name in members)
+
+
+_CODEC: Final = Check("a codec, such as trioxport.codecs.JSON", _is_codec)
+
+
 @attrs.frozen
 class Terms:
     """What holds for one connection; times in seconds. ``note_refusal`` counts what a server refuses, by its reason."""
 
     role: Role
     target: str
-    codec: Codec
-    limits: Limits
-    connect_timeout: float
-    close_timeout: float
-    allow_plaintext: bool
+    codec: Codec = attrs.field(validator=_CODEC)
+    limits: Limits = attrs.field(validator=instance_of(Limits, "a Limits(...)"))
+    connect_timeout: float = attrs.field(validator=SECONDS)
+    close_timeout: float = attrs.field(validator=SECONDS_OR_0)
+    allow_plaintext: bool = attrs.field(validator=FLAG)
     note_refusal: Callable[[str], None] = _ignore
 
 

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import attrs
 import trio
 
+from trioxport._suggestions import close_to, whole_target
 from trioxport.abc import Listener, Transport
 from trioxport.errors import UsageError
 
@@ -88,7 +89,7 @@ def _resolved(target: Target) -> Transport | Listener:
         from trioxport.interop.trio_websocket import OpenWebSocketConnection
 
         return OpenWebSocketConnection(target)
-    return cast("Transport | Listener", target)
+    return _object(cast("Transport | Listener", target))
 
 
 def _is_websocket_connection(target: Target) -> TypeGuard[WebSocketConnection]:
@@ -96,19 +97,35 @@ def _is_websocket_connection(target: Target) -> TypeGuard[WebSocketConnection]:
     return library is not None and isinstance(target, library.WebSocketConnection)
 
 
+def _object(target: Transport | Listener) -> Transport | Listener:
+    """The target itself. Raises ``TypeError`` for what is none."""
+    if isinstance(target, type):
+        raise TypeError(f"{target.__name__} is a class, and a target is an object of it: {target.__name__}(...)")
+    if not callable(target) and not hasattr(target, "listen"):
+        kind = type(target).__name__
+        raise TypeError(f"a target is a URL, a config object such as Stdio(...), or a transport, not {kind}")
+    return target
+
+
 def _from_url(url: str) -> Transport | Listener:
     scheme = url.partition(":")[0].lower() if ":" in url else ""
     factory = _registered.get(scheme) or _installed(scheme)
     if factory is None:
-        raise UsageError(
-            f"no transport for the scheme {scheme!r}" if scheme else "a target begins with a scheme and a colon",
-            target=redact_url(url),
-            hint=f"Known schemes: {', '.join(known_schemes())}. A command to run is written stdio:COMMAND",
-        )
+        raise _unknown(scheme, redact_url(url))
     try:
         return factory(url)
     except ValueError:  # its text can quote a password
         raise UsageError("this is no valid URL", target=redact_url(url)) from None
+
+
+def _unknown(scheme: str, shown: str) -> UsageError:
+    known = known_schemes()
+    close = close_to(scheme, known)
+    question = "" if close is None else f"Did you mean {close}? "
+    hint = f"{question}Known schemes: {', '.join(known)}. A command to run is written stdio:COMMAND"
+    if (meant := whole_target(shown)) is not None or not scheme:
+        return UsageError("a target begins with a scheme and a colon", target=shown, hint=meant or hint)
+    return UsageError(f"no transport for the scheme {scheme!r}", target=shown, hint=hint)
 
 
 def known_schemes() -> list[str]:

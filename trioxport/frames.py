@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import attrs
 
+from trioxport._validators import COUNT, COUNT_OR_0
 from trioxport.errors import ConnectionLost, TransportError
 from trioxport.messages import Message
 
@@ -47,5 +48,5 @@ class Limits:
         max_buffered_messages: Messages that wait in each direction before ``send``, or the peer, has to wait.
     """
 
-    max_message_size: int = attrs.field(default=16 * MIB, validator=attrs.validators.gt(0))
-    max_buffered_messages: int = attrs.field(default=64, validator=attrs.validators.ge(0))
+    max_message_size: int = attrs.field(default=16 * MIB, validator=COUNT)
+    max_buffered_messages: int = attrs.field(default=64, validator=COUNT_OR_0)

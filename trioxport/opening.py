@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Final, TypeGuard, cast
+from typing import Final, cast
 
 import attrs
 import trio
@@ -12,16 +12,18 @@ import trio
 from trioxport._causes import failure_in
 from trioxport._endpoint import message_channels
 from trioxport._immediate import Immediate, ImmediateSupervisor
+from trioxport._layering import LayerSplit, split_layers
+from trioxport._running import require_trio
+from trioxport._suggestions import names_options
 from trioxport._supervisor import Supervisor, Terms, logger, open_tasks
+from trioxport._validators import ASYNC_FUNCTION, Check, instance_of
 from trioxport.abc import (
     Accept,
     Codec,
     FrameChannels,
-    FrameLayer,
     Layer,
     Listener,
     MessageChannels,
-    MessageLayer,
     RefusalObserver,
     Transport,
 )
@@ -36,7 +38,11 @@ DEFAULT_LIMITS: Final = Limits()
 CONNECT_TIMEOUT: Final = 30.0
 CLOSE_TIMEOUT: Final = 5.0
 
+_RUNNING: Final = Check("awaitable, as it is with async def", lambda value: isinstance(value, Awaitable))
+_POLICY: Final = instance_of(Reconnect, "a Reconnect(...)").or_none()
 
+
+@names_options
 @asynccontextmanager
 async def open_transport(
     target: Target,
@@ -71,12 +77,14 @@ async def open_transport(
     An exception of the block leaves it as the same object. Leaving flushes, closes and reaps within
     ``close_timeout``; when cancelled from around, it waits for nobody, yet leaves nothing behind.
     """
+    require_trio("open_transport")
     terms = Terms("client", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext)
-    transport, layers = _reconnecting(to_transport(target), layers, reconnect)
-    async with _open(transport, terms, layers) as connection:
+    transport, split = _reconnecting(to_transport(target), split_layers(layers), reconnect)
+    async with _open(transport, terms, split) as connection:
         yield connection
 
 
+@names_options
 async def connect_transport(
     nursery: trio.Nursery,
     target: Target,
@@ -94,14 +102,15 @@ async def connect_transport(
     ``await connection.aclose()`` may be called from any task. A nursery that is cancelled takes its connections with
     it at once; one that is not waits for them.
     """
+    require_trio("connect_transport")
     terms = Terms("client", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext)
-    transport, layers = _reconnecting(to_transport(target), layers, reconnect)
-    message_layers, frame_layers = split_layers(layers)
+    transport, split = _reconnecting(to_transport(target), split_layers(layers), reconnect)
     supervisor = Supervisor(transport, terms, outlives_cancel=False)
     nursery.start_soon(supervisor.run)
-    return _compose(await supervisor.entered(), message_layers, frame_layers, supervisor)
+    return _compose(await supervisor.entered(), split, supervisor)
 
 
+@names_options
 async def serve_transport(
     handler: Callable[[Connection], Awaitable[object]],
     target: Target,
@@ -127,6 +136,7 @@ async def serve_transport(
     Raises:
         UsageError: The target cannot be served, or its address is in use.
     """
+    require_trio("serve_transport")
     refused = refusal_counter(layers)
     terms = Terms("server", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext, refused)
     listener = to_listener(target)
@@ -166,15 +176,21 @@ def accepting(
     handler: Callable[[Connection], Awaitable[object]], terms: Terms, layers: Sequence[Layer], *, raising: bool = False
 ) -> Accept:
     """What runs ``handler`` over an accepted connection; unless it is ``raising``, what goes wrong there is logged."""
+    ASYNC_FUNCTION.option("handler", handler)
     split = split_layers(layers)
+
+    async def handle(connection: Connection) -> None:
+        running = handler(connection)
+        _RUNNING.option("what the handler returns", running)
+        await running
 
     async def accept(transport: Transport) -> None:
         try:
             if getattr(transport, "immediate", False):
-                await _handle_at_once(handler, cast("Immediate", transport), terms, split)
+                await _handle_at_once(handle, cast("Immediate", transport), terms, split)
             else:
-                async with _open(transport, terms, layers) as connection:
-                    await handler(connection)
+                async with _open(transport, terms, split) as connection:
+                    await handle(connection)
         except BaseException as error:
             if raising:
                 raise
@@ -195,12 +211,11 @@ def _log_failure(error: Exception) -> None:
 
 
 @asynccontextmanager
-async def _open(transport: Transport, terms: Terms, layers: Sequence[Layer]) -> AsyncGenerator[Connection]:
-    message_layers, frame_layers = split_layers(layers)
+async def _open(transport: Transport, terms: Terms, split: LayerSplit) -> AsyncGenerator[Connection]:
     async with open_tasks() as tasks:
         supervisor = Supervisor(transport, terms, outlives_cancel=True)
         tasks.start_soon(supervisor.run)
-        connection = _compose(await supervisor.entered(), message_layers, frame_layers, supervisor)
+        connection = _compose(await supervisor.entered(), split, supervisor)
         try:
             yield connection
         except BaseException:
@@ -210,34 +225,32 @@ async def _open(transport: Transport, terms: Terms, layers: Sequence[Layer]) -> 
         await connection.aclose()
 
 
-def _reconnecting(
-    transport: Transport, layers: Sequence[Layer], policy: Reconnect | None
-) -> tuple[Transport, Sequence[Layer]]:
+def _reconnecting(transport: Transport, split: LayerSplit, policy: Reconnect | None) -> tuple[Transport, LayerSplit]:
     """The transport under the policy, and the layers that remain: its frame layers start anew with each connection."""
+    _POLICY.option("reconnect", policy)
     if policy is None:
-        return transport, layers
-    message_layers, frame_layers = split_layers(layers)
-    return Reconnecting(transport, policy, frame_layers), message_layers
+        return transport, split
+    return Reconnecting(transport, policy, split.frames), LayerSplit(split.messages, ())
 
 
 async def _handle_at_once(
     handler: Callable[[Connection], Awaitable[object]],
     transport: Immediate,
     terms: Terms,
-    split: tuple[list[MessageLayer], list[FrameLayer]],
+    split: LayerSplit,
 ) -> None:
     """Run ``handler`` over a transport that waits for nothing: only layers can have tasks, or something to flush."""
-    if split == ([], []):
+    if not (split.messages or split.frames):
         supervisor = ImmediateSupervisor(transport, terms, None)
         try:
-            await handler(_compose(supervisor.frames, *split, supervisor))
+            await handler(_compose(supervisor.frames, split, supervisor))
         finally:
             supervisor.finish()
         return
     async with open_tasks() as tasks:
         supervisor = ImmediateSupervisor(transport, terms, tasks)
         try:
-            connection = _compose(supervisor.frames, *split, supervisor)
+            connection = _compose(supervisor.frames, split, supervisor)
             await handler(connection)
             await connection.aclose()
         finally:
@@ -245,41 +258,12 @@ async def _handle_at_once(
         tasks.cancel_scope.cancel()
 
 
-def split_layers(layers: Sequence[Layer]) -> tuple[list[MessageLayer], list[FrameLayer]]:
-    """The message layers and the frame layers, each with the one closest to the application first."""
-    message_layers: list[MessageLayer] = []
-    frame_layers: list[FrameLayer] = []
-    for layer in layers:
-        if _is_frame_layer(layer):
-            frame_layers.append(layer)
-        elif not _is_message_layer(layer):
-            raise TypeError(f"{layer!r} is no layer: it has neither level = 'message' nor level = 'frame'")
-        elif frame_layers:
-            raise TypeError(
-                f"message layer {layer!r} comes after frame layer {frame_layers[-1]!r}: message layers are closer to "
-                "the application, so list them first"
-            )
-        else:
-            message_layers.append(layer)
-    return message_layers, frame_layers
-
-
-def _is_message_layer(layer: Layer) -> TypeGuard[MessageLayer]:
-    return getattr(layer, "level", None) == "message"
-
-
-def _is_frame_layer(layer: Layer) -> TypeGuard[FrameLayer]:
-    return getattr(layer, "level", None) == "frame"
-
-
-def _compose(
-    frames: FrameChannels, message_layers: list[MessageLayer], frame_layers: list[FrameLayer], supervisor: Supervisor
-) -> Connection:
+def _compose(frames: FrameChannels, split: LayerSplit, supervisor: Supervisor) -> Connection:
     try:
-        for frame_layer in reversed(frame_layers):
+        for frame_layer in reversed(split.frames):
             frames = frame_layer.wrap(frames, supervisor)
         messages: MessageChannels = message_channels(frames, supervisor)
-        for message_layer in reversed(message_layers):
+        for message_layer in reversed(split.messages):
             messages = message_layer.wrap(messages, supervisor)
     except BaseException:
         supervisor.abort()

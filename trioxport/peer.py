@@ -22,6 +22,7 @@ from trioxport._negotiation import Negotiated
 from trioxport._outgoing import Calls, ProgressCallback, fresh
 from trioxport._rpc import CANCELLED, PROGRESS, JSONRPCError, as_id, members_of
 from trioxport._supervisor import open_tasks
+from trioxport._validators import ASYNC_FUNCTION, instance_of
 from trioxport.abc import Era
 from trioxport.connection import Connection
 from trioxport.errors import ConnectionLost, TransportError
@@ -39,6 +40,8 @@ __all__ = [
 ]
 
 DEFAULT_TIMEOUT: Final = 60.0
+
+_CONNECTION: Final = instance_of(Connection, "a Connection, such as open_transport yields")
 
 
 class Peer:
@@ -235,6 +238,9 @@ async def open_peer(
     Leaving the block cancels the handlers that still run, and leaves the connection open. A handler is cancelled too
     when the other side cancels its request, which is then not answered, and when the connection is lost.
     """
+    _CONNECTION.option("connection", connection)
+    for name, handler in (*requests.items(), *notifications.items()):
+        ASYNC_FUNCTION.option(f"the handler of {name!r}", handler)
     async with open_tasks() as tasks:
         peer = Peer(connection, tasks, requests, notifications)
         try:

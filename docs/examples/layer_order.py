@@ -24,6 +24,7 @@ from trioxport import (
     Response,
     TransportError,
     Undelivered,
+    UsageError,
     open_transport,
     serve_transport,
 )
@@ -329,7 +330,11 @@ class Pair:
         both = [outer, inner]
         framed = [name for name in both if name in ("Batching", "Compression", "Signing")]
         client = ["Compression"] if self.on_server else [*both, *self.below]
-        return await tried(self.experiment, client, self.server(), framed, self.limits)
+        try:
+            return await tried(self.experiment, client, self.server(), framed, self.limits)
+        except* UsageError:
+            pass
+        return "`UsageError`: the lower one has nothing to do"
 
 
 UPPER = ["Tracing", "Metrics", "Validation", "Retry", "CircuitBreaker", "RateLimit", "Logging", "Timeout"]

@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 
 import attrs
 
+from trioxport._validators import PATH, instance_of
 from trioxport.auth.secret import Secret, secret
 from trioxport.errors import UsageError
 
@@ -20,6 +21,8 @@ logger: Final = logging.getLogger("trioxport")
 
 RENEWAL_CHECK_SECONDS: Final = 1.0
 """Seconds between two looks at whether the files of a server's certificate were renewed, at least."""
+SSL_CONTEXT: Final = instance_of(ssl.SSLContext, "an ssl.SSLContext").or_none()
+"""The check for options that are a context of the caller's making."""
 
 
 @attrs.frozen
@@ -41,11 +44,11 @@ class TLSOptions:
         UsageError: A context comes with files.
     """
 
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
+    ca: str | None = attrs.field(default=None, validator=PATH.or_none())
+    cert: str | None = attrs.field(default=None, validator=PATH.or_none())
+    key: str | None = attrs.field(default=None, validator=PATH.or_none())
     password: Secret | None = attrs.field(default=None, converter=attrs.converters.optional(secret), kw_only=True)
-    context: ssl.SSLContext | None = attrs.field(default=None, repr=False, kw_only=True)
+    context: ssl.SSLContext | None = attrs.field(default=None, validator=SSL_CONTEXT, repr=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if self.context is not None and (self.ca or self.cert or self.key or self.password):

@@ -12,7 +12,8 @@ import trio
 
 from trioxport import RequestTimeout, TransportError, UsageError, __version__
 from trioxport._causes import alone
-from trioxport.cli._output import complain
+from trioxport.cli._errors import ArgumentParser, complain_of
+from trioxport.peer import JSONRPCError
 
 EXIT_CODES: Final = """\
 exit codes:
@@ -24,7 +25,7 @@ exit codes:
   130  interrupted by Ctrl-C
 """
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # pyright: ignore[reportPrivateUsage] # see below
+Commands: TypeAlias = "argparse._SubParsersAction[ArgumentParser]"  # pyright: ignore[reportPrivateUsage] # see below
 """What ``add_subparsers`` returns: argparse has no public name for it."""
 
 TARGETS: Final = "a URL such as stdio:COMMAND, https://HOST/PATH, wss://HOST/PATH, tcp://HOST:PORT or unix:///PATH"
@@ -32,12 +33,16 @@ TARGETS: Final = "a URL such as stdio:COMMAND, https://HOST/PATH, wss://HOST/PAT
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with ``arguments`` (default: this process's) and return its exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        return 2
     try:
         code = _run(options)
         sys.stdout.flush()
     except BaseException as error:
-        return _explain(alone(error))
+        return _explain(alone(error), as_json=getattr(options, "json", False))
     return code
 
 
@@ -57,8 +62,8 @@ def _run(options: argparse.Namespace) -> int:
             return trio.run(serve_until_signal, options)
 
 
-def _explain(error: BaseException) -> int:
-    """Say what went wrong, in a line; return the exit code for it. Raises what is no failure of the outside world."""
+def _explain(error: BaseException, *, as_json: bool) -> int:
+    """Say what went wrong; return the exit code for it. Raises what is no failure of the outside world."""
     match error:
         case KeyboardInterrupt():
             return 130
@@ -66,23 +71,25 @@ def _explain(error: BaseException) -> int:
             # Whoever read the output has had enough. Nothing may be written any more, not even by the interpreter.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
+        case JSONRPCError():
+            complain_of(error, as_json=as_json)
+            return 1
         case TransportError():
-            # The last words of a child process are on standard error already: it is this process's own.
-            complain(TransportError.__str__(error).replace("allow_plaintext=True", "--allow-plaintext"))
+            complain_of(error, as_json=as_json)
             return 2 if isinstance(error, UsageError) else 4 if isinstance(error, RequestTimeout) else 3
         case _:
             raise error
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         "trioxport",
         description="Model Context Protocol messages over any channel.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"trioxport {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     _add_call(commands)
     commands.add_parser("demo", help="start a server in a child process and hold a conversation with it")
     serve = _command(commands, "serve-demo", "serve the demo server until Ctrl-C or SIGTERM")
@@ -113,9 +120,11 @@ def _add_call(commands: Commands) -> None:
         type=_seconds,
         default=60.0,
         metavar="SECONDS",
-        help="give up after so long without an answer or progress (default: 60)",
+        help="give up after so long without an answer or progress, connecting included (default: 60)",
     )
-    call.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+    call.add_argument(
+        "--json", action="store_true", help="print the result as one line of JSON, and what goes wrong too"
+    )
     _add_plaintext(call)
 
 

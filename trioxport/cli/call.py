@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
 import trio
@@ -13,8 +14,10 @@ import trio
 from trioxport import RequestTimeout, UsageError, __version__, open_transport
 from trioxport._rpc import members_of
 from trioxport.abc import Era
+from trioxport.cli._errors import complain_in_json
 from trioxport.cli._output import complain, one_line, open_status, pretty, readable, texts_of, write
-from trioxport.peer import JSONRPCError, Negotiated, Peer, ProgressCallback, open_peer
+from trioxport.opening import CONNECT_TIMEOUT
+from trioxport.peer import Negotiated, Peer, ProgressCallback, open_peer
 
 CLIENT_INFO: Final = {"name": "trioxport", "version": __version__}
 ABOUT_THE_SERVER: Final = ("server/discover", "initialize")
@@ -22,21 +25,35 @@ ABOUT_THE_SERVER: Final = ("server/discover", "initialize")
 
 
 async def call(options: argparse.Namespace) -> int:
-    """Open, negotiate, call, print; the exit code. Raises ``TransportError``."""
+    """Open, negotiate, call, print; the exit code. Raises ``TransportError`` and ``JSONRPCError``."""
     params = _parameters(options.params)
-    try:
-        async with (
-            open_transport(options.target, allow_plaintext=options.allow_plaintext) as connection,
-            open_peer(connection) as peer,
-            open_status() as tell,
-        ):
-            result = await _ask(peer, options, params, _progress_shown(tell))
-    except JSONRPCError as error:
-        complain(f"the server answered with error {error.code}: {error.message}")
-        if error.data is not None:
-            complain(f"details: {one_line(error.data)}")
-        return 1
+    late: RequestTimeout | None = None
+    result: Any = None
+    with trio.CancelScope() as patience:
+        async with _opened(options) as (peer, deadline), open_status() as tell:
+            try:
+                result = await _ask(peer, options, params, deadline, _progress_shown(tell))
+            except RequestTimeout as error:  # a server that is silent is not waited for on leaving, either
+                late = error
+                patience.cancel()
+    if late is not None:
+        raise late
     return _print(result, options.json)
+
+
+@asynccontextmanager
+async def _opened(options: argparse.Namespace) -> AsyncGenerator[tuple[Peer, float]]:
+    """A peer, and the time by which its server has to have opened the conversation."""
+    deadline = trio.current_time() + options.timeout
+    async with (
+        open_transport(
+            options.target,
+            allow_plaintext=options.allow_plaintext,
+            connect_timeout=min(CONNECT_TIMEOUT, options.timeout),
+        ) as connection,
+        open_peer(connection) as peer,
+    ):
+        yield peer, deadline
 
 
 def _parameters(text: str | None) -> dict[str, Any] | None:
@@ -52,9 +69,13 @@ def _parameters(text: str | None) -> dict[str, Any] | None:
 
 
 async def _ask(
-    peer: Peer, options: argparse.Namespace, params: dict[str, Any] | None, on_progress: ProgressCallback
+    peer: Peer,
+    options: argparse.Namespace,
+    params: dict[str, Any] | None,
+    deadline: float,
+    on_progress: ProgressCallback,
 ) -> Any:
-    negotiated = await _negotiate(peer, options)
+    negotiated = await _negotiate(peer, options, deadline)
     if options.method in ABOUT_THE_SERVER:
         return {
             "era": negotiated.era,
@@ -66,9 +87,9 @@ async def _ask(
     return await peer.request(options.method, params, timeout=options.timeout, on_progress=on_progress)
 
 
-async def _negotiate(peer: Peer, options: argparse.Namespace) -> Negotiated:
+async def _negotiate(peer: Peer, options: argparse.Namespace, deadline: float) -> Negotiated:
     era = cast("Era | None", None if options.era == "auto" else options.era)
-    with trio.move_on_after(options.timeout):
+    with trio.move_on_at(deadline):
         return await peer.negotiate(client_info=CLIENT_INFO, era=era, probe_timeout=min(5.0, options.timeout / 2))
     raise RequestTimeout(
         f"the server did not open the conversation within {options.timeout:g} s",
@@ -94,5 +115,12 @@ def _print(result: Any, as_json: bool) -> int:
     elif not failed:
         write(readable(result), sys.stdout)
     if failed:
-        complain("the tool failed: " + "\n".join(texts_of(result) or [pretty(result)]))
+        _complain_of_tool("\n".join(texts_of(result) or [pretty(result)]), as_json)
     return 1 if failed else 0
+
+
+def _complain_of_tool(text: str, as_json: bool) -> None:
+    if as_json:
+        complain_in_json({"type": "ToolError", "message": text})
+    else:
+        complain(f"the tool failed: {text}")

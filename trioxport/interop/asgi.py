@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import Any
+from typing import Any, Final
 
 from trioxport._causes import alone
+from trioxport._running import require_trio
 from trioxport._supervisor import Terms, open_tasks
+from trioxport._validators import instance_of
 from trioxport.abc import Layer
 from trioxport.codecs.json import JSON
 from trioxport.connection import Connection
@@ -27,6 +29,8 @@ from trioxport.transports.http.server._asgi import Receive, Scope, Send
 from trioxport.transports.http.server._endpoint import Endpoint
 
 __all__ = ["McpApplication"]
+
+_CONFIG: Final = instance_of(HttpServer, "an HttpServer(...)")
 
 
 class McpApplication:
@@ -59,6 +63,7 @@ class McpApplication:
         close_timeout: float = CLOSE_TIMEOUT,
         within: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
     ) -> None:
+        _CONFIG.option("config", config)
         if not callable(handler):
             raise TypeError(
                 f"{handler!r} is no handler: pass an async function of one connection. A server of the official SDK or "
@@ -78,6 +83,7 @@ class McpApplication:
 
         Raises ``UsageError`` if it is running already.
         """
+        require_trio("McpApplication")
         if self._running:
             raise UsageError("this application is running already")
         self._running = True
@@ -90,12 +96,13 @@ class McpApplication:
             self._running = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The application. Raises ``UsageError`` for a request outside its lifespan."""
+        """The application. Raises ``UsageError`` for a request outside its lifespan, or under asyncio."""
         if scope["type"] == "lifespan":
             await self._follow_lifespan(receive, send)
         elif scope["type"] != "http":
             raise UsageError(f"this application answers HTTP, not {scope['type']!r}")
         elif not self._running:
+            require_trio("McpApplication")
             raise UsageError(
                 "the application is asked before its lifespan has begun",
                 hint="Mounted in another application, its lifespan() has to be entered in that one's lifespan",

@@ -8,6 +8,8 @@ from typing import Final, Literal, TypeAlias
 
 import attrs
 
+from trioxport._validators import COUNT, NUMBER_ABOVE_0, SECONDS, number_between
+
 CircuitState: TypeAlias = Literal["closed", "open", "half-open"]
 """``"closed"``: all may pass. ``"open"``: none. ``"half-open"``: one at a time, to see if the target works again."""
 
@@ -25,9 +27,9 @@ class FailureRate:
         minimum: How many results there have to be in the window before they say anything.
     """
 
-    share: float = attrs.field(validator=[attrs.validators.gt(0), attrs.validators.le(1)])
-    window: float = attrs.field(default=60.0, validator=attrs.validators.gt(0), kw_only=True)
-    minimum: int = attrs.field(default=10, validator=attrs.validators.ge(1), kw_only=True)
+    share: float = attrs.field(validator=[NUMBER_ABOVE_0, number_between(0, 1)])
+    window: float = attrs.field(default=60.0, validator=SECONDS, kw_only=True)
+    minimum: int = attrs.field(default=10, validator=COUNT, kw_only=True)
 
 
 class Window:

@@ -12,6 +12,7 @@ import trio
 from trio.abc import ReceiveChannel, SendChannel
 
 from trioxport._rpc import members_of
+from trioxport._validators import COUNT, SECONDS_OR_0, whole_between
 from trioxport.abc import FrameChannels, Scope
 from trioxport.codecs.batch import MOST, REVISION, is_batch, join_batch, split_batch
 from trioxport.errors import DecodeError, ProtocolViolation, TransportError
@@ -46,11 +47,9 @@ class Batching:
 
     level: ClassVar[Literal["frame"]] = "frame"
 
-    window: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
-    max_messages: int = attrs.field(
-        default=64, validator=attrs.validators.and_(attrs.validators.ge(1), attrs.validators.le(MOST))
-    )
-    max_size: int = attrs.field(default=64 * 1024, validator=attrs.validators.gt(0))
+    window: float = attrs.field(default=0.0, validator=SECONDS_OR_0)
+    max_messages: int = attrs.field(default=64, validator=whole_between(1, MOST))
+    max_size: int = attrs.field(default=64 * 1024, validator=COUNT)
 
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
         if scope.info.carries in ("http", "events"):

@@ -12,6 +12,7 @@ import trio
 from trio.abc import SendChannel
 
 from trioxport._rpc import cancelled_id
+from trioxport._validators import COUNT, FUNCTION, SECONDS, instance_of
 from trioxport.abc import FrameChannels, MessageChannels, Scope, Transport
 from trioxport.config import Target, describe, to_transport
 from trioxport.errors import (
@@ -96,11 +97,15 @@ class CircuitBreaker:
 
     level: ClassVar[Literal["message"]] = "message"
 
-    failures: int = attrs.field(default=5, validator=attrs.validators.ge(1))
-    reset_timeout: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
-    failure_rate: FailureRate | None = attrs.field(default=None, kw_only=True)
-    is_failure: Callable[[TransportError], bool] = attrs.field(default=counts_as_failure, kw_only=True)
-    on_transition: Transition | None = attrs.field(default=None, kw_only=True)
+    failures: int = attrs.field(default=5, validator=COUNT)
+    reset_timeout: float = attrs.field(default=30.0, validator=SECONDS)
+    failure_rate: FailureRate | None = attrs.field(
+        default=None, validator=instance_of(FailureRate, "a FailureRate(...)").or_none(), kw_only=True
+    )
+    is_failure: Callable[[TransportError], bool] = attrs.field(
+        default=counts_as_failure, validator=FUNCTION, kw_only=True
+    )
+    on_transition: Transition | None = attrs.field(default=None, validator=FUNCTION.or_none(), kw_only=True)
     _circuit: Circuit = attrs.field(default=attrs.Factory(_closed, takes_self=True), init=False, repr=False)
 
     @property

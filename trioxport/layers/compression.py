@@ -8,7 +8,8 @@ from typing import ClassVar, Final, Literal
 
 import attrs
 
-from trioxport._codings import Coding, Unexpanded, accepts, check_effort, compress, expand, known, require
+from trioxport._codings import CODINGS, Coding, Unexpanded, accepts, check_effort, compress, expand, known, require
+from trioxport._validators import COUNT_OR_0, FLAG, WHOLE, one_of
 from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import DecodeError, TransportError, UsageError
 from trioxport.frames import Frame
@@ -51,10 +52,10 @@ class Compression:
 
     level: ClassVar[Literal["frame"]] = "frame"
 
-    coding: Coding = "gzip"
-    min_size: int = attrs.field(default=1024, validator=attrs.validators.ge(0))
-    effort: int | None = None
-    unasked: bool = False
+    coding: Coding = attrs.field(default="gzip", validator=one_of(*CODINGS))
+    min_size: int = attrs.field(default=1024, validator=COUNT_OR_0)
+    effort: int | None = attrs.field(default=None, validator=WHOLE.or_none())
+    unasked: bool = attrs.field(default=False, validator=FLAG)
 
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
         require(self.coding)

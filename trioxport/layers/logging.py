@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import attrs
 
+from trioxport._validators import COUNT_OR_0, FLAG, TEXT
 from trioxport.abc import MessageChannels, Scope
 from trioxport.codecs.json import JSON
 from trioxport.errors import UsageError
@@ -43,9 +44,9 @@ class Logging:
 
     level: ClassVar[Literal["message"]] = "message"
 
-    logger: str = "trioxport.messages"
-    log_level: int = logging.DEBUG
-    payloads: bool = attrs.field(default=False, kw_only=True)
+    logger: str = attrs.field(default="trioxport.messages", validator=TEXT)
+    log_level: int = attrs.field(default=logging.DEBUG, validator=COUNT_OR_0)
+    payloads: bool = attrs.field(default=False, validator=FLAG, kw_only=True)
     redact: tuple[str, ...] = attrs.field(default=(), kw_only=True, converter=as_paths)
 
     def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:

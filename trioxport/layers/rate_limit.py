@@ -11,10 +11,12 @@ from trio.abc import ReceiveChannel, SendChannel
 
 from trioxport._bucket import Rate, TokenBucket
 from trioxport._rpc import CANCELLED
+from trioxport._validators import Check, one_of
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import RateLimited
 from trioxport.messages import Incoming, Message, Notification, Request
 
+_LIMIT: Final = Check("a Rate(...) or a TokenBucket", lambda limit: isinstance(limit, Rate | TokenBucket)).or_none()
 _INITIATED: Final = (Request, Notification)
 
 
@@ -41,11 +43,9 @@ class RateLimit:
 
     level: ClassVar[Literal["message"]] = "message"
 
-    send: Rate | TokenBucket | None = None
-    receive: Rate | TokenBucket | None = None
-    on_limit: Literal["wait", "raise"] = attrs.field(
-        default="wait", validator=attrs.validators.in_(("wait", "raise")), kw_only=True
-    )
+    send: Rate | TokenBucket | None = attrs.field(default=None, validator=_LIMIT)
+    receive: Rate | TokenBucket | None = attrs.field(default=None, validator=_LIMIT)
+    on_limit: Literal["wait", "raise"] = attrs.field(default="wait", validator=one_of("wait", "raise"), kw_only=True)
 
     def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:
         send, receive = channels

@@ -11,9 +11,10 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._backoff import Backoff
+from trioxport._backoff import BACKOFF, Backoff
 from trioxport._reissues import Reissues
 from trioxport._rpc import cancelled_id
+from trioxport._validators import COUNT, FUNCTION, SECONDS_OR_0
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import ProtocolViolation, TransportError, UsageError
 from trioxport.layers._attempts import Attempts, is_safe_to_repeat
@@ -59,10 +60,10 @@ class Retry:
 
     level: ClassVar[Literal["message"]] = "message"
 
-    attempts: int = attrs.field(default=4, validator=attrs.validators.ge(1))
-    deadline: float = attrs.field(default=60.0, validator=attrs.validators.ge(0), kw_only=True)
-    backoff: Backoff = attrs.field(default=Backoff(base=0.2, cap=10.0), kw_only=True)
-    when: Callable[[Undelivered], bool] = attrs.field(default=is_safe_to_repeat, kw_only=True)
+    attempts: int = attrs.field(default=4, validator=COUNT)
+    deadline: float = attrs.field(default=60.0, validator=SECONDS_OR_0, kw_only=True)
+    backoff: Backoff = attrs.field(default=Backoff(base=0.2, cap=10.0), validator=BACKOFF, kw_only=True)
+    when: Callable[[Undelivered], bool] = attrs.field(default=is_safe_to_repeat, validator=FUNCTION, kw_only=True)
     random: Random = attrs.field(factory=Random, kw_only=True, eq=False, repr=False)
 
     def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:

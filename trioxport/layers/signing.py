@@ -13,6 +13,7 @@ from typing import ClassVar, Final, Literal
 
 import attrs
 
+from trioxport._validators import SECONDS, Check, instance_of
 from trioxport.abc import FrameChannels, Role, Scope
 from trioxport.errors import MessageTooLarge, ProtocolViolation, UsageError
 from trioxport.frames import Frame
@@ -23,6 +24,8 @@ NAME: Final = "hmac-sha256"
 SHORTEST_KEY: Final = 32
 """Bytes; fewer than the hash gives are discouraged by RFC 2104, section 3."""
 
+_KEYS: Final = Check("a mapping of keys by their ids", lambda keys: isinstance(keys, Mapping))
+_KEY: Final = instance_of(bytes, "bytes")
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DIGITS: Final = re.compile(r"[0-9]{1,18}")
 
@@ -57,11 +60,13 @@ class _Seen:
 
 
 def _checked(_layer: object, _field: object, keys: Mapping[str, bytes]) -> None:
+    _KEYS.option("keys", keys)
     if not keys:
         raise UsageError("signing needs a key")
     for key_id, key in keys.items():
         if not _KEY_ID.fullmatch(key_id):
             raise UsageError(f"{key_id!r} is no id of a key", hint="Use up to 64 letters, digits, '.', '_' and '-'")
+        _KEY.option(f"keys[{key_id!r}]", key)
         if len(key) < SHORTEST_KEY:
             raise UsageError(f"the key {key_id} is shorter than {SHORTEST_KEY} bytes", hint="secrets.token_bytes(32)")
 
@@ -93,7 +98,7 @@ class Signing:
     level: ClassVar[Literal["frame"]] = "frame"
 
     keys: Mapping[str, bytes] = attrs.field(repr=lambda keys: str(list(keys)), validator=_checked)
-    max_age: float = attrs.field(default=300.0, validator=attrs.validators.gt(0))
+    max_age: float = attrs.field(default=300.0, validator=SECONDS)
     _seen: _Seen = attrs.field(
         init=False, repr=False, default=attrs.Factory(lambda self: _Seen(self.max_age), takes_self=True)
     )

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 import attrs
 import msgspec
 
+from trioxport._validators import COUNT, COUNT_OR_0, Check
 from trioxport.abc import Codec, FrameChannels, Scope
 from trioxport.errors import TransportError
 from trioxport.frames import MIB, Frame
@@ -20,6 +21,8 @@ from trioxport.layers._rotating import open_recording
 
 Write: TypeAlias = Callable[[bytes], object]
 Direction: TypeAlias = Literal["sent", "received"]
+
+_PATH_OR_FUNCTION: Final = Check("a path, or a function", lambda to: isinstance(to, str | os.PathLike) or callable(to))
 
 MAX_SIZE: Final = 64 * MIB
 
@@ -55,12 +58,12 @@ class Tap:
 
     level: ClassVar[Literal["frame"]] = "frame"
 
-    to: str | os.PathLike[str] | Write
+    to: str | os.PathLike[str] | Write = attrs.field(validator=_PATH_OR_FUNCTION)
     redact: tuple[str, ...] | None = attrs.field(
         default=None, kw_only=True, converter=attrs.converters.optional(as_paths)
     )
-    max_size: int = attrs.field(default=MAX_SIZE, kw_only=True, validator=attrs.validators.gt(0))
-    keep: int = attrs.field(default=3, kw_only=True, validator=attrs.validators.ge(0))
+    max_size: int = attrs.field(default=MAX_SIZE, kw_only=True, validator=COUNT)
+    keep: int = attrs.field(default=3, kw_only=True, validator=COUNT_OR_0)
 
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
         if callable(self.to):

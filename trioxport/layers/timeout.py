@@ -13,6 +13,7 @@ import trio
 from trio.abc import ReceiveChannel, SendChannel
 
 from trioxport._rpc import LISTEN, PROGRESS, cancellation_of, cancelled_id
+from trioxport._validators import SECONDS
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import Outcome, RequestTimeout, TransportError, UsageError
 from trioxport.layers._deadlines import Deadline, Deadlines
@@ -60,8 +61,8 @@ class Timeout:
 
     level: ClassVar[Literal["message"]] = "message"
 
-    seconds: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
-    max_seconds: float = attrs.field(default=600.0, validator=attrs.validators.gt(0), kw_only=True)
+    seconds: float = attrs.field(default=60.0, validator=SECONDS)
+    max_seconds: float = attrs.field(default=600.0, validator=SECONDS, kw_only=True)
 
     def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:
         watch = _Watch(self, channels.send, scope)

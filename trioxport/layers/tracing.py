@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 import attrs
 
 from trioxport._rpc import members_of, meta_of
+from trioxport._validators import FLAG
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import TransportError, UsageError
 from trioxport.layers import _conventions as names
@@ -70,7 +71,7 @@ class Tracing:
 
     tracer_provider: TracerProvider | None = None
     propagator: TextMapPropagator | None = None
-    notifications: bool = attrs.field(default=True, kw_only=True)
+    notifications: bool = attrs.field(default=True, validator=FLAG, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         try:

@@ -12,11 +12,12 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
+from trioxport._validators import SECONDS_OR_0, number_between
 from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import ConnectionLost
 from trioxport.frames import Frame
 
-_probability = attrs.validators.and_(attrs.validators.ge(0.0), attrs.validators.le(1.0))
+_probability = number_between(0, 1)
 
 
 @attrs.frozen
@@ -44,7 +45,7 @@ class Faults:
     corrupt: float = attrs.field(default=0.0, validator=_probability, kw_only=True)
     truncate: float = attrs.field(default=0.0, validator=_probability, kw_only=True)
     cut: float = attrs.field(default=0.0, validator=_probability, kw_only=True)
-    delay: float = attrs.field(default=0.0, validator=attrs.validators.ge(0.0), kw_only=True)
+    delay: float = attrs.field(default=0.0, validator=SECONDS_OR_0, kw_only=True)
 
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
         cutter = _Cutter(scope)

@@ -12,6 +12,7 @@ import trio
 from trio.abc import ReceiveChannel, SendChannel
 
 from trioxport._ending import SelfEnding
+from trioxport._validators import TEXT
 from trioxport.abc import Accept, FrameChannels, Scope, Transport
 from trioxport.config import redact_url
 from trioxport.errors import ConnectionLost, ServerUnreachable, TransportError, UsageError
@@ -156,7 +157,7 @@ class MemorySwitch:
 class Memory:
     """A name in this program (in this run of Trio) that a server listens under and clients connect to."""
 
-    name: str
+    name: str = attrs.field(validator=TEXT)
 
     @classmethod
     def from_url(cls, url: str) -> Self:

@@ -18,12 +18,13 @@ from urllib.parse import quote, unquote, urlsplit
 import attrs
 import trio
 
+from trioxport._validators import PATH, PORT, TEXT
 from trioxport.abc import Accept, FrameChannels, Scope, Transport
 from trioxport.auth.secret import Secret, secret
-from trioxport.auth.tls import TLSOptions, about_target, server_contexts
+from trioxport.auth.tls import SSL_CONTEXT, TLSOptions, about_target, server_contexts
 from trioxport.config import options_of, redact_url
 from trioxport.errors import ServerUnreachable, UsageError
-from trioxport.framing import FRAMINGS, FramingName
+from trioxport.framing import FRAMING, FRAMINGS, FramingName
 from trioxport.transports._accepting import refuse_plaintext, serve_streams
 from trioxport.transports._sockets import bound, bracketed, connect, listen, peer_of, secure
 from trioxport.transports._tls import TLSStream
@@ -52,9 +53,9 @@ class Tcp:
         framing: ``"newline"``, or ``"length"`` for payloads of any bytes; both sides have to agree.
     """
 
-    host: str
-    port: int
-    framing: FramingName = "newline"
+    host: str = attrs.field(validator=TEXT)
+    port: int = attrs.field(validator=PORT)
+    framing: FramingName = attrs.field(default="newline", validator=FRAMING)
 
     @classmethod
     def from_url(cls, url: str) -> Self:
@@ -100,13 +101,13 @@ class Tls:
         password: Of the private key, if that is encrypted.
     """
 
-    host: str
-    port: int
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
-    ssl_context: ssl.SSLContext | None = None
-    framing: FramingName = "newline"
+    host: str = attrs.field(validator=TEXT)
+    port: int = attrs.field(validator=PORT)
+    ca: str | None = attrs.field(default=None, validator=PATH.or_none())
+    cert: str | None = attrs.field(default=None, validator=PATH.or_none())
+    key: str | None = attrs.field(default=None, validator=PATH.or_none())
+    ssl_context: ssl.SSLContext | None = attrs.field(default=None, validator=SSL_CONTEXT)
+    framing: FramingName = attrs.field(default="newline", validator=FRAMING)
     password: Secret | None = attrs.field(default=None, converter=attrs.converters.optional(secret), kw_only=True)
 
     @classmethod
@@ -155,8 +156,8 @@ class Unix:
     Windows has no such sockets in Python: using one there is a ``UsageError``.
     """
 
-    path: str
-    framing: FramingName = "newline"
+    path: str = attrs.field(validator=TEXT)
+    framing: FramingName = attrs.field(default="newline", validator=FRAMING)
 
     @classmethod
     def from_url(cls, url: str) -> Self:

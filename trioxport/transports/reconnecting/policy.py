@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from random import Random
-from typing import Any
 
 import attrs
 
-from trioxport._backoff import Backoff
+from trioxport._backoff import BACKOFF, Backoff
+from trioxport._validators import COUNT_OR_0, FLAG, SECONDS_OR_0
 from trioxport.errors import TransportError
-
-
-def _not_negative(_policy: Reconnect, field: attrs.Attribute[Any], value: int | None) -> None:
-    if value is not None and value < 0:
-        raise ValueError(f"{field.name} is {value}, and cannot be negative")
 
 
 @attrs.frozen(kw_only=True)
@@ -37,13 +32,13 @@ class Reconnect:
         random: Where the jitter comes from.
     """
 
-    backoff: Backoff = attrs.field(factory=Backoff)
-    attempts: int | None = attrs.field(default=12, validator=_not_negative)
-    send_timeout: float = attrs.field(default=30.0, validator=attrs.validators.ge(0))
-    retry_first: bool = False
-    after_end: bool = False
-    replay_initialize: bool = True
-    resend_subscriptions: bool = False
+    backoff: Backoff = attrs.field(factory=Backoff, validator=BACKOFF)
+    attempts: int | None = attrs.field(default=12, validator=COUNT_OR_0.or_none())
+    send_timeout: float = attrs.field(default=30.0, validator=SECONDS_OR_0)
+    retry_first: bool = attrs.field(default=False, validator=FLAG)
+    after_end: bool = attrs.field(default=False, validator=FLAG)
+    replay_initialize: bool = attrs.field(default=True, validator=FLAG)
+    resend_subscriptions: bool = attrs.field(default=False, validator=FLAG)
     random: Random = attrs.field(factory=Random, repr=False, eq=False)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import attrs
 
 from trioxport._backoff import Backoff
+from trioxport._validators import SECONDS, instance_of
 from trioxport.abc import FrameChannels, FrameLayer, Scope, Transport
 from trioxport.config import Target, describe, to_transport
 from trioxport.errors import UsageError
@@ -21,6 +22,8 @@ AT_ONCE: Final = Backoff(base=0.001, cap=0.001)
 
 
 def _to_transports(targets: Iterable[Target]) -> tuple[Transport, ...]:
+    if isinstance(targets, str):
+        raise TypeError(f"Failover takes a list of targets: Failover([{describe(targets)!r}])")
     return tuple(to_transport(target) for target in targets)
 
 
@@ -43,7 +46,7 @@ class Failover:
     """
 
     targets: Sequence[Transport] = attrs.field(converter=_to_transports, validator=_not_empty)
-    attempt_timeout: float = attrs.field(default=10.0, validator=attrs.validators.gt(0), kw_only=True)
+    attempt_timeout: float = attrs.field(default=10.0, validator=SECONDS, kw_only=True)
 
     def __str__(self) -> str:
         return " or ".join(map(describe, self.targets))
@@ -68,7 +71,7 @@ class Reconnecting:
     """
 
     target: Transport = attrs.field(converter=to_transport)
-    policy: Reconnect = attrs.field(factory=Reconnect)
+    policy: Reconnect = attrs.field(factory=Reconnect, validator=instance_of(Reconnect, "a Reconnect(...)"))
     layers: Sequence[FrameLayer] = ()
 
     def __str__(self) -> str:

@@ -13,10 +13,11 @@ from typing import Any, Final
 import attrs
 import trio
 
+from trioxport._validators import PATH, TEXT_BY_NAME, Check, are_words
 from trioxport.abc import FrameChannels, Scope
 from trioxport.config import redact_command
 from trioxport.errors import SpawnError
-from trioxport.framing import FRAMINGS, FramingName
+from trioxport.framing import FRAMING, FRAMINGS, FramingName
 from trioxport.transports.bytestream import carry_frames, refuse_binary
 from trioxport.transports.stdio.child import Child
 from trioxport.transports.stdio.guard import open_guard
@@ -32,6 +33,9 @@ INHERITED_ENVIRONMENT: Final = (
     else ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER")
 )
 """The variables that a child inherits: none that usually holds a secret. ``env`` adds to them."""
+
+
+_ARGUMENTS: Final = Check("""a list of texts, such as ["server.py", "--fast"]""", are_words)
 
 
 @attrs.frozen
@@ -63,12 +67,12 @@ class Stdio:
     Windows there are neither groups nor guards: only the child itself is ended, and by this process only.
     """
 
-    command: str | os.PathLike[str]
-    args: Sequence[str] = ()
-    env: Mapping[str, str] | None = attrs.field(default=None, repr=False)
-    cwd: str | os.PathLike[str] | None = None
+    command: str | os.PathLike[str] = attrs.field(validator=PATH)
+    args: Sequence[str] = attrs.field(default=(), validator=_ARGUMENTS)
+    env: Mapping[str, str] | None = attrs.field(default=None, validator=TEXT_BY_NAME.or_none(), repr=False)
+    cwd: str | os.PathLike[str] | None = attrs.field(default=None, validator=PATH.or_none())
     stderr: StderrSink = attrs.field(default="inherit", validator=check_sink)
-    framing: FramingName = "newline"
+    framing: FramingName = attrs.field(default="newline", validator=FRAMING)
 
     def __str__(self) -> str:
         return "stdio:" + redact_command([os.fspath(self.command), *self.args])

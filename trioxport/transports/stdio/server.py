@@ -16,7 +16,7 @@ import trio
 from trioxport._bounded_output import open_anew
 from trioxport.abc import Accept, FrameChannels, Scope
 from trioxport.errors import UsageError
-from trioxport.framing import FRAMINGS, FramingName
+from trioxport.framing import FRAMING, FRAMINGS, FramingName
 from trioxport.transports._fd import reader_of, writer_of
 from trioxport.transports.bytestream import carry_frames
 
@@ -39,7 +39,7 @@ class StdioServer:
 
     single_connection: ClassVar[bool] = True
 
-    framing: FramingName = "newline"
+    framing: FramingName = attrs.field(default="newline", validator=FRAMING)
 
     def __str__(self) -> str:
         return "stdio:"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
 import trio
 
+from trioxport._validators import COUNT, SECONDS, TEXT, TEXT_BY_NAME, WORDS
 from trioxport.abc import Accept, FrameChannels, Scope
 from trioxport.config import redact_url
 from trioxport.errors import UsageError
@@ -25,11 +26,6 @@ if TYPE_CHECKING:
 
 PORTS = {"ws": 80, "wss": 443}
 _OWN_FIELDS = frozenset({"connection", "upgrade", "host"})
-
-
-def _positive(_target: object, field: attrs.Attribute[Any], value: float | None) -> None:
-    if value is not None and not value > 0:
-        raise UsageError(f"{field.name} is {value}, and has to be positive")
 
 
 @attrs.frozen
@@ -54,16 +50,16 @@ class WebSocket:
     Specification: RFC 6455, and the draft proposal SEP-1288.
     """
 
-    url: str = attrs.field(repr=redact_url)
-    headers: Mapping[str, str] = attrs.field(default=NOTHING, repr=False, kw_only=True)
+    url: str = attrs.field(validator=TEXT, repr=redact_url)
+    headers: Mapping[str, str] = attrs.field(default=NOTHING, validator=TEXT_BY_NAME, repr=False, kw_only=True)
     auth: Credentials | None = attrs.field(default=None, repr=False, kw_only=True)
     tls: TLSOptions | ssl.SSLContext | None = attrs.field(default=None, repr=False, kw_only=True)
-    subprotocols: Sequence[str] = attrs.field(default=("mcp",), repr=False, kw_only=True)
-    ping_interval: float | None = attrs.field(default=20.0, validator=_positive, kw_only=True)
-    ping_timeout: float = attrs.field(default=20.0, validator=_positive, kw_only=True)
-    hosts: Collection[str] = attrs.field(default=(), kw_only=True)
-    origins: Collection[str] = attrs.field(default=(), kw_only=True)
-    max_connections: int = attrs.field(default=1000, validator=_positive, kw_only=True)
+    subprotocols: Sequence[str] = attrs.field(default=("mcp",), validator=WORDS, repr=False, kw_only=True)
+    ping_interval: float | None = attrs.field(default=20.0, validator=SECONDS.or_none(), kw_only=True)
+    ping_timeout: float = attrs.field(default=20.0, validator=SECONDS, kw_only=True)
+    hosts: Collection[str] = attrs.field(default=(), validator=WORDS, kw_only=True)
+    origins: Collection[str] = attrs.field(default=(), validator=WORDS, kw_only=True)
+    max_connections: int = attrs.field(default=1000, validator=COUNT, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         parts = _split(self.url)

@@ -1,0 +1,81 @@
+"""The layers of a connection, sorted by what they wrap, and the mistakes that a list of them can have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypeGuard, cast
+
+from trioxport.abc import FrameLayer, Layer, MessageLayer
+from trioxport.errors import UsageError
+
+
+class LayerSplit(NamedTuple):
+    """The message layers and the frame layers, each with the one closest to the application first."""
+
+    messages: Sequence[MessageLayer]
+    frames: Sequence[FrameLayer]
+
+
+def split_layers(layers: Sequence[Layer]) -> LayerSplit:
+    """Sort ``layers``. Raises ``TypeError`` for what is no layer or in the wrong order, ``UsageError`` for what cannot
+    be of use: one layer twice, or a layer where it has nothing to do."""
+    split = LayerSplit([], [])
+    if not layers:
+        return split
+    for layer in _listed(layers):
+        _add(layer, split)
+    _refuse_repeated(layers)
+    if len(split.frames) > 1:
+        _refuse_idle(split.frames)
+    return split
+
+
+def _listed(layers: object) -> Iterable[Layer]:
+    if hasattr(layers, "wrap"):
+        raise TypeError(f"layers is a list of layers: layers=[{layers!r}]")
+    if isinstance(layers, str) or not isinstance(layers, Iterable):
+        raise TypeError(f"layers is a list of layers, and not of the type {type(layers).__name__}")
+    return cast("Iterable[Layer]", layers)
+
+
+def _add(layer: Layer, split: LayerSplit) -> None:
+    if isinstance(layer, type):
+        name = cast("type[Any]", layer).__name__
+        raise TypeError(f"{name} is a class, and a layer is an object of it: layers=[{name}(...)]")
+    if _is_frame_layer(layer):
+        cast("list[FrameLayer]", split.frames).append(layer)
+    elif not _is_message_layer(layer):
+        raise TypeError(f"{layer!r} is no layer: it has neither level = 'message' nor level = 'frame'")
+    elif split.frames:
+        raise TypeError(
+            f"message layer {layer!r} comes after frame layer {split.frames[-1]!r}: message layers are closer to "
+            "the application, so list them first"
+        )
+    else:
+        cast("list[MessageLayer]", split.messages).append(layer)
+
+
+def _is_message_layer(layer: Layer) -> TypeGuard[MessageLayer]:
+    return getattr(layer, "level", None) == "message"
+
+
+def _is_frame_layer(layer: Layer) -> TypeGuard[FrameLayer]:
+    return getattr(layer, "level", None) == "frame"
+
+
+def _refuse_repeated(layers: Sequence[Layer]) -> None:
+    for place, layer in enumerate(layers):
+        if any(layer is other for other in layers[:place]):
+            raise UsageError(f"the layer {layer!r} is in the list twice", hint="List it once, or make another one")
+
+
+def _refuse_idle(layers: Sequence[FrameLayer]) -> None:
+    from trioxport.layers.batching import Batching
+    from trioxport.layers.signing import Signing
+
+    kinds = [type(layer) for layer in layers]
+    if Batching in kinds and Signing in kinds[: kinds.index(Batching)]:
+        raise UsageError(
+            "Batching below Signing has nothing to do: what is signed travels in an envelope of its own",
+            hint="List Batching first",
+        )

@@ -1,0 +1,153 @@
+"""Checks of options: the same for the fields of config objects and for the arguments of functions.
+
+A value of another type is a ``TypeError``, one that cannot work a ``UsageError``, and both name the option. No value is
+shown but a number: any other may be a secret that was passed in the wrong place.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from inspect import isasyncgenfunction, iscoroutine, isgeneratorfunction
+from typing import Any, Final, TypeGuard, cast
+
+import attrs
+
+from trioxport.errors import UsageError
+
+
+class Check:
+    """A validator for attrs; :meth:`option` is the same for an argument of a function.
+
+    Args:
+        what: What a value has to be, as the object of a sentence.
+        is_right_type: Whether a value is of the right type.
+        is_possible: Whether a value of that type can work.
+    """
+
+    __slots__ = ("_is_possible", "_is_right_type", "_what")
+
+    def __init__(
+        self, what: str, is_right_type: Callable[[Any], bool], is_possible: Callable[[Any], bool] | None = None
+    ) -> None:
+        self._what = what
+        self._is_right_type = is_right_type
+        self._is_possible = is_possible
+
+    def __call__(self, _config: Any, field: attrs.Attribute[Any], value: Any) -> None:
+        self.option(field.alias or field.name, value)
+
+    def option(self, name: str, value: object) -> None:
+        """Raise ``TypeError`` or ``UsageError`` unless ``value`` will do for the option ``name``."""
+        if not self._is_right_type(value):
+            raise TypeError(f"{name} has to be {self._what}, and is {kind_of(value)}")
+        if self._is_possible is not None and not self._is_possible(value):
+            raise UsageError(f"{name} has to be {self._what}, and is {value if _is_number(value) else 'another'}")
+
+    def or_none(self) -> Check:
+        """The same for an option that may be None."""
+        is_possible = self._is_possible
+        return Check(
+            f"{self._what}, or None",
+            lambda value: value is None or self._is_right_type(value),
+            None if is_possible is None else lambda value: value is None or is_possible(value),
+        )
+
+
+class _TextByName(Check):
+    """The check for headers, variables and the like, which says whose value is wrong."""
+
+    __slots__ = ()
+
+    def option(self, name: str, value: object) -> None:
+        super().option(name, value)
+        for key, text in cast("Mapping[Any, Any]", value).items() if value is not None else ():
+            if not isinstance(key, str) or not isinstance(text, str):
+                unset = " (is a variable of the environment not set?)" if text is None else ""
+                raise TypeError(f"{name}[{key!r}] has to be a text, and is {kind_of(text)}{unset}")
+
+    def or_none(self) -> Check:
+        return _TextByName(f"{self._what}, or None", lambda value: value is None or isinstance(value, Mapping))
+
+
+def kind_of(value: object) -> str:
+    """The kind of a value in an error that does not show it."""
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"a class: pass an object of it, {value.__name__}(...)"
+    if iscoroutine(value):
+        return "a coroutine: pass the function itself, without calling it"
+    if isgeneratorfunction(value) or isasyncgenfunction(value):
+        return "a generator: it has a yield"
+    return f"of the type {type(value).__name__}"
+
+
+def instance_of(kind: type[Any], what: str) -> Check:
+    """The check for an object of one class, described by ``what``."""
+    return Check(what, lambda value: isinstance(value, kind))
+
+
+def one_of(*values: str) -> Check:
+    """The check for one of some words."""
+    return Check(
+        f"one of {', '.join(map(repr, values))}", lambda value: isinstance(value, str), lambda value: value in values
+    )
+
+
+def number_between(least: float, most: float) -> Check:
+    """The check for a number from ``least`` to ``most``."""
+    return Check(f"a number from {least:g} to {most:g}", _is_number, lambda value: least <= value <= most)
+
+
+def whole_between(least: int, most: int) -> Check:
+    """The check for a whole number from ``least`` to ``most``."""
+    return Check(f"a whole number from {least} to {most}", _is_whole, lambda value: least <= value <= most)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str | os.PathLike)
+
+
+def _is_async_function(value: object) -> bool:
+    """As far as that can be told: a plain function may return a coroutine."""
+    return (
+        callable(value)
+        and not isinstance(value, type)
+        and not isgeneratorfunction(value)
+        and not isasyncgenfunction(value)
+    )
+
+
+def are_words(value: object) -> bool:
+    """Whether it is a list of texts, and not a text, which would be one of its characters."""
+    return (
+        isinstance(value, Iterable)
+        and not isinstance(value, str | bytes)
+        and all(map(_is_path, cast("Iterable[object]", value)))
+    )
+
+
+NUMBER_ABOVE_0: Final = Check("a finite number above 0", _is_number, lambda value: 0 < value < math.inf)
+SECONDS: Final = Check("a number of seconds above 0", _is_number, lambda value: value > 0)
+SECONDS_OR_0: Final = Check("a number of seconds, 0 or above", _is_number, lambda value: value >= 0)
+WHOLE: Final = Check("a whole number", _is_whole)
+COUNT: Final = Check("a whole number of at least 1", _is_whole, lambda value: value >= 1)
+COUNT_OR_0: Final = Check("a whole number of at least 0", _is_whole, lambda value: value >= 0)
+PORT: Final = whole_between(0, 65535)
+FLAG: Final = Check("True or False", lambda value: isinstance(value, bool))
+TEXT: Final = Check("a text", lambda value: isinstance(value, str))
+PATH: Final = Check("a path", _is_path)
+WORDS: Final = Check("a list of texts", are_words)
+TEXT_BY_NAME: Final[Check] = _TextByName("a mapping of texts", lambda value: isinstance(value, Mapping))
+FUNCTION: Final = Check("a function", callable)
+ASYNC_FUNCTION: Final = Check("an async function", _is_async_function)

@@ -1,0 +1,89 @@
+"""What the command says of an error: a line in the words of the shell, or one line of JSON for programs."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from typing import Any, Final, NoReturn
+
+from trioxport import TransportError
+from trioxport._suggestions import close_to
+from trioxport.cli._output import complain, one_line, write
+from trioxport.peer import JSONRPCError
+
+_IN_THE_SHELL: Final = (
+    ("allow_plaintext=True", "--allow-plaintext"),
+    ("raise connect_timeout", "raise --timeout"),
+    ("Raise the timeout, or ask for progress, which extends it", "Raise --timeout"),
+    ("Raise total_timeout", "Raise --timeout"),
+    ("trust it by a ca file or an ssl_context", "name a file of certificates to trust in the variable SSL_CERT_FILE"),
+    ("Raise Limits.max_message_size on both sides, or send less at once", "Send, or ask for, less at once"),
+    ("Raise idle_timeout", "Look at the server's log"),
+    ("Do not insist on the modern era", "Leave out --era modern"),
+    ('Pass hosts=["mcp.example.com"]: without them', "Listen on 127.0.0.1, behind a proxy if need be: as it is"),
+    ("Pass tls=", "Serve http:// on 127.0.0.1, behind a proxy that has the certificate"),
+    ("Pass cert or ssl_context", "Add ?cert=FILE&key=FILE to the target"),
+)
+"""What an error advises a program to do, and what somebody at a shell can do."""
+
+_UNKNOWN: Final = re.compile(r"invalid choice: '([^']*)'|unrecognized arguments: (--[\w-]+)")
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser whose errors suggest what was meant."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = _UNKNOWN.search(message)
+        close = None if unknown is None else close_to(unknown[1] or unknown[2], self._words())
+        if close is not None:
+            message += f"; did you mean {close!r}?"
+        super().error(message)
+
+    def _words(self) -> list[str]:
+        """The names of commands and options, and the values that options can have."""
+        words: list[str] = []
+        for action in self._actions:
+            words += action.option_strings
+            words += map(str, action.choices or ())
+        return words
+
+
+def complain_of(error: TransportError | JSONRPCError, *, as_json: bool) -> None:
+    """Say on standard error what went wrong."""
+    if as_json:
+        complain_in_json(_members(error))
+    elif isinstance(error, TransportError):
+        complain(_text_of(error))
+    else:
+        complain(f"the server answered with error {error.code}: {error.message}")
+        if error.data is not None:
+            complain(f"details: {one_line(error.data)}")
+
+
+def complain_in_json(members: dict[str, Any]) -> None:
+    """Write ``{"error": ...}`` to standard error, in one line."""
+    write(one_line({"error": {name: value for name, value in members.items() if value is not None}}), sys.stderr)
+
+
+def _text_of(error: TransportError) -> str:
+    """The error without the last words of a child process: its standard error is this process's own."""
+    text = TransportError.__str__(error)
+    for api, shell in _IN_THE_SHELL:
+        text = text.replace(api, shell)
+    return text
+
+
+def _members(error: TransportError | JSONRPCError) -> dict[str, Any]:
+    kind = type(error).__name__
+    if isinstance(error, JSONRPCError):
+        return {"type": kind, "message": error.message, "code": error.code, "data": error.data}
+    return {
+        "type": kind,
+        "message": _text_of(error),
+        "target": error.target,
+        "outcome": error.outcome,
+        "retryable": error.retryable,
+        "retry_after": error.retry_after,
+        "exit_code": getattr(error, "exit_code", None),
+    }
