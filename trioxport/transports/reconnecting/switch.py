@@ -19,12 +19,20 @@ from trioxport.transports.reconnecting.handshake import HANDSHAKE, Handshake, en
 from trioxport.transports.reconnecting.link import Link
 from trioxport.transports.reconnecting.policy import Reconnect
 
+INBOX_FACTOR: Final = 4
+"""The bound of the inbox, messages that came back included, in bounds of what arrives."""
+
 
 class Unanswered(NamedTuple):
     """A request that was in flight on a connection that is lost."""
 
     request: Request
     error: TransportError
+
+
+def _arrived(entry: Frame | Unanswered) -> bool:
+    """Whether an entry of the inbox came from the peer."""
+    return isinstance(entry, Frame) and entry.error is None
 
 
 class Switch:
@@ -86,8 +94,14 @@ class Switch:
         self.changed.tell()
 
     async def room(self) -> None:
-        """Wait until the inbox is below its bound, or nobody is to empty it."""
-        while len(self.inbox) >= self._room and not self.deaf:
+        """Wait until the inbox is below its bounds, or nobody is to empty it.
+
+        What arrived has a bound of its own: all that a lost transport held may come back beside it, so that an
+        application that receives nothing learns of the loss, too.
+        """
+        while not self.deaf and (
+            sum(map(_arrived, self.inbox)) >= self._room or len(self.inbox) >= INBOX_FACTOR * self._room
+        ):
             await self.changed.wait()
 
     def settle(self, failure: TransportError) -> None:
