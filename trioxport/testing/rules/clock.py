@@ -48,9 +48,9 @@ def _run_clocked(harness: ContractHarness, seconds: float, step: float) -> None:
 
 
 async def _leave_clocked(harness: ContractHarness, clock: MockClock, seconds: float, step: float) -> None:
+    finding: Exception | None = None
     async with open_tasks() as tasks:
         tasks.start_soon(_follow_cancellation, tasks.cancel_scope)
-        finding: Exception | None = None
         async with harness.remake() as same:
             try:
                 await _leave_while_time_passes(same, clock, seconds, step)
