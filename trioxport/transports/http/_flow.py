@@ -99,12 +99,20 @@ class _Run:
 
     async def _answered(self, request: Any, head: Head, body: _Replayed) -> Any:
         """Show the flow a response of the endpoint's origin; returns the next request."""
-        is_the_one = (request.method, request.url.raw_path.decode("ascii")) == (self.asked.method, self.asked.path)
-        if is_the_one and head.status_code != 401:
+        if head.status_code != 401 and await self._carries_the_message(request):
             self.outcome = "unknown"
         stream = _stream_type(self.library)(body)
         fields = dict(head.headers)
         return await self._next(self.library.Response(head.status_code, headers=fields, stream=stream, request=request))
+
+    async def _carries_the_message(self, request: Any) -> bool:
+        """Whether a request of the flow is the message: the flow may have changed its query, path or content."""
+        if request.method != self.asked.method:
+            return False
+        path: str = request.url.raw_path.decode("ascii")
+        if path.partition("?")[0] == self.asked.path.partition("?")[0]:
+            return True
+        return bool(self.asked.content) and await request.aread() == self.asked.content
 
     async def _next(self, response: Any) -> Any:
         """The next request. Raises ``StopAsyncIteration`` at the end, and ``AuthenticationError`` if the flow fails."""
