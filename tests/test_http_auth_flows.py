@@ -1,22 +1,25 @@
-"""Authentication by an ``httpx.Auth``: what a request that it changed came to."""
+"""Authentication by an ``httpx.Auth``: what a request that it changed came to, and how much it may be answered."""
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import AsyncGenerator
 from random import Random
 from typing import Any, Final
 
 import httpx
+import httpx2
 import pytest
 import trio
 from scripted_http import Reply, serving
 from trio.testing import MockClock
 
-from trioxport import Request, Undelivered, open_transport
+from trioxport import AuthenticationError, Request, Response, Undelivered, open_transport
 from trioxport.layers import Retry
 from trioxport.transports.http import Http
 
 BOUND: Final = 15.0
+MOST: Final = 1024 * 1024
 
 
 async def only_answer(target: Http, *layers: Retry) -> Any:
@@ -82,3 +85,79 @@ async def test_the_request_of_an_auth_to_the_same_origin_is_not_taken_for_the_me
     async with serving(script) as server:
         answer = await only_answer(Http(server.url, auth=OnlyAsks()))
     assert answer.outcome == "not_sent"
+
+
+# What other origins answer.
+
+
+class Reading:
+    """Reads what ``url`` says."""
+
+    def __init__(self, library: Any, url: str) -> None:
+        self._library = library
+        self._url = url
+        self.read = b""
+
+    async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
+        response = yield self._library.Request("GET", self._url)
+        self.read = await response.aread()
+        yield request
+
+
+class ReadingByHttpx(Reading, httpx.Auth):
+    pass
+
+
+class ReadingByHttpx2(Reading, httpx2.Auth):
+    pass
+
+
+LIBRARIES: Final = pytest.mark.parametrize(
+    ("kind", "library"), [(ReadingByHttpx, httpx), (ReadingByHttpx2, httpx2)], ids=["httpx", "httpx2"]
+)
+
+
+async def fine(reply: Reply) -> None:
+    await reply.result("fine")
+
+
+@LIBRARIES
+@pytest.mark.parametrize("coded", [False, True])
+async def test_what_another_origin_says_is_read_up_to_a_bound(kind: type[Reading], library: Any, coded: bool) -> None:
+    said = b"\0" * MOST
+    fields = {"content_encoding": "gzip"} if coded else {}
+
+    async def script(reply: Reply) -> None:
+        await reply.status(200, gzip.compress(said) if coded else said, **fields)
+
+    async with serving(fine) as server, serving(script) as other:
+        auth: Any = kind(library, other.url)
+        assert await only_answer(Http(server.url, auth=auth)) == Response(1, "fine")
+    assert auth.read == said
+
+
+@LIBRARIES
+@pytest.mark.parametrize(
+    ("body", "coding", "told"),
+    [
+        (b"x" * (MOST + 1), None, f"over the limit of {MOST} bytes"),
+        (gzip.compress(b"\0" * (MOST + 1)), "gzip", f"more than the limit of {MOST} bytes"),
+        (gzip.compress(b"whole")[:-4], "gzip", "cut short"),
+        (b"?", "compress", "coding 'compress'"),
+    ],
+    ids=["plain", "bomb", "damaged", "unknown"],
+)
+async def test_what_another_origin_says_beyond_that_fails_the_authentication(
+    kind: type[Reading], library: Any, body: bytes, coding: str | None, told: str
+) -> None:
+    async def script(reply: Reply) -> None:
+        await reply.status(200, body, **({"content_encoding": coding} if coding else {}))
+
+    async with serving(fine) as server, serving(script) as other:
+        auth: Any = kind(library, other.url)
+        answer = await only_answer(Http(server.url, auth=auth))
+    assert isinstance(answer.cause, AuthenticationError)
+    assert told in str(answer.cause)
+    assert (answer.outcome, answer.cause.retryable) == ("not_sent", False)
+    assert server.asked == []
+    assert auth.read == b""
