@@ -15,21 +15,31 @@ import attrs
 import httpx
 import trio
 
+from trioxport._codings import expand, is_available, known
 from trioxport.auth import AuthFlow, TLSOptions
-from trioxport.errors import AuthenticationError, MessageTooLarge, Outcome, TransportError, UsageError
+from trioxport.errors import (
+    AuthenticationError,
+    MessageTooLarge,
+    Outcome,
+    ProtocolViolation,
+    TransportError,
+    UsageError,
+)
 from trioxport.transports._accepting import is_loopback
 from trioxport.transports.http._failures import of_request
 from trioxport.transports.http._redirects import origin
 from trioxport.transports.http._wire import Asked, Body, Carry, Head, Source
 
 SHOWN: Final = 1024 * 1024
-"""Bytes of a response that an ``Auth`` may look at."""
+"""Bytes of a response that an ``Auth`` may look at, whoever sends it."""
 
 PATIENCE: Final = 30.0
 """Seconds that another origin may take for each step of its answer."""
 
 _OURS: Final = ("host", "content-length", "accept-encoding", "connection", "transfer-encoding")
 """Headers that the library sets on its requests, and whoever sends them does again."""
+
+_ABOUT_THE_CODED: Final = ("content-encoding", "content-length", "transfer-encoding")
 
 
 @attrs.frozen
@@ -105,12 +115,20 @@ class _Run:
 
     async def _answered(self, request: Any, head: Head, body: _Replayed) -> Any:
         """Show the flow a response of the endpoint's origin; returns the next request."""
-        is_the_one = (request.method, request.url.raw_path.decode("ascii")) == (self.asked.method, self.asked.path)
-        if is_the_one and head.status_code != 401:
+        if head.status_code != 401 and await self._carries_the_message(request):
             self.outcome = "unknown"
         stream = _stream_type(self.library)(body)
         fields = dict(head.headers)
         return await self._next(self.library.Response(head.status_code, headers=fields, stream=stream, request=request))
+
+    async def _carries_the_message(self, request: Any) -> bool:
+        """Whether a request of the flow is the message: the flow may have changed its query, path or content."""
+        if request.method != self.asked.method:
+            return False
+        path: str = request.url.raw_path.decode("ascii")
+        if path.partition("?")[0] == self.asked.path.partition("?")[0]:
+            return True
+        return bool(self.asked.content) and await request.aread() == self.asked.content
 
     async def _next(self, response: Any) -> Any:
         """The next request. Raises ``StopAsyncIteration`` at the end, and ``AuthenticationError`` if the flow fails."""
@@ -197,6 +215,7 @@ class Elsewhere:
         self._client: Any = None
 
     async def send(self, request: Any) -> Any:
+        """The response, of which no more than ``SHOWN`` bytes are read, or expanded. Raises ``AuthenticationError``."""
         url = httpx.URL(str(request.url))
         if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.host)):
             raise UsageError(f"credentials would go to {url.scheme}://{url.host}, which is not encrypted")
@@ -204,8 +223,36 @@ class Elsewhere:
             context = self._tls.client_context()
             self._client = self._library.AsyncClient(verify=context, timeout=PATIENCE)
             self._stack.push_async_callback(self._client.aclose)
+        told = f"a request of the authentication to {url.host} failed"
         try:
-            return await self._client.send(request, auth=None, follow_redirects=False)
+            response = await self._client.send(request, auth=None, follow_redirects=False, stream=True)
+            try:
+                body = await _all_of(response)
+            finally:
+                await response.aclose()
         except Exception as error:
-            told = f"a request of the authentication to {url.host} failed with {type(error).__name__}"
-            raise AuthenticationError(told, retryable=True) from error
+            raise AuthenticationError(f"{told} with {type(error).__name__}", retryable=True) from error
+        if isinstance(body, TransportError):
+            raise AuthenticationError(f"{told}: {body.reason}", hint="Check the address of that server") from body
+        fields = [field for field in response.headers.multi_items() if field[0].lower() not in _ABOUT_THE_CODED]
+        return self._library.Response(response.status_code, headers=fields, content=body, request=request)
+
+
+async def _all_of(response: Any) -> bytes | TransportError:
+    """The body of a response of the library's without its coding, or why it cannot be used."""
+    kept = bytearray()
+    with trio.CancelScope() as scope:
+        async for chunk in response.aiter_raw():
+            kept += chunk
+            if len(kept) > SHOWN:
+                scope.cancel()  # reading on, cancelled, closes the generators within the stream
+    if len(kept) > SHOWN:
+        return MessageTooLarge(f"its answer is over the limit of {SHOWN} bytes")
+    name = response.headers.get("content-encoding", "identity").strip().lower()
+    if not kept or name == "identity":
+        return bytes(kept)
+    coding = known(name)
+    if coding is None or not is_available(coding):
+        return ProtocolViolation(f"its answer is in the coding {name[:40]!r}")
+    expanded = expand(coding, bytes(kept), SHOWN)
+    return expanded if isinstance(expanded, bytes) else expanded.error
