@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import trio
 import trustme
@@ -98,10 +99,10 @@ async def test_an_error_of_the_program_is_no_loss_of_the_network(error: Exceptio
 # The wrong kind of port.
 
 
-async def refused(target: Any) -> TransportError:
+async def refused(target: Any, **options: Any) -> TransportError:
     with trio.fail_after(BOUND):
         try:
-            async with open_transport(target) as connection:
+            async with open_transport(target, **options) as connection:
                 answer = await answer_of(connection)
         except TransportError as error:
             return error
@@ -212,3 +213,31 @@ async def test_a_proxy_that_refuses_is_named(answer: str, monkeypatch: pytest.Mo
     assert "HTTPS_PROXY" in str(error)
     assert str(error).isprintable()
     assert error.retryable is False
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("given", ["environment", "client"])
+async def test_the_proxy_that_wants_credentials_is_told_apart_from_the_server(
+    scheme: str, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def proxy(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n")
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, proxy, 0, host="127.0.0.1"))
+        address = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        url = f"{scheme}://somewhere.invalid/mcp"
+        if given == "environment":
+            monkeypatch.setenv(f"{scheme}_proxy", address)
+            error = await refused(url, allow_plaintext=True)
+        else:
+            async with httpx.AsyncClient(proxy=address) as client:
+                error = await refused(Http(url, client=client), allow_plaintext=True)
+        nursery.cancel_scope.cancel()
+    assert "407" in str(error)
+    assert "proxy" in str(error).partition(". ")[2]
+    assert "the server runs" not in str(error)
+    assert (address in str(error)) == (given == "environment")
+    assert (error.outcome, error.retryable) == ("not_sent", False)

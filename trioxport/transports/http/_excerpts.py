@@ -21,7 +21,10 @@ EXCERPT_SECONDS: Final = 1.0
 LINE_CHARACTERS: Final = 200
 
 _TITLE: Final = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
-_PARAMETER: Final = re.compile(r'([a-z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))', re.IGNORECASE)
+_SAYING: Final = ("message", "detail", "error_description", "error")
+"""Members that say what is wrong: of JSON-RPC, of problem details (RFC 9457), and of OAuth."""
+
+_PARAMETER: Final = re.compile(r'(?<![a-z_])([a-z_]++)\s*+=\s*+(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))', re.IGNORECASE)
 
 
 async def beginning_of(body: Body) -> bytes:
@@ -49,11 +52,12 @@ def summary(response: Head, data: bytes) -> str:
     if is_web_page(response, data):
         return page_title(data)
     try:
-        error = members_of(json.loads(text)).get("error")
+        value = json.loads(text)
     except (ValueError, RecursionError):
-        error = None
-    message = members_of(error).get("message")
-    return one_line(message if isinstance(message, str) else text.strip().partition("\n")[0])
+        return one_line(text.strip().partition("\n")[0])
+    members = members_of(value)
+    said = (of.get(name) for of in (members_of(members.get("error")), members) for name in _SAYING)
+    return one_line(next((one for one in said if isinstance(one, str)), text))
 
 
 def is_web_page(response: Head, data: bytes) -> bool:

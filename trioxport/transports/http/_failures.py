@@ -42,7 +42,7 @@ from trioxport.transports._tls import tls_reason
 from trioxport.transports.http._excerpts import beginning_of, challenge, one_line, summary
 from trioxport.transports.http._wire import Body, Head, NoAnswer
 
-_NEVER_SENT: Final = (httpx.ConnectError, httpx.ProxyError, httpx.UnsupportedProtocol)
+_NEVER_SENT: Final = (httpx.ConnectError, httpx.UnsupportedProtocol)
 _BROKEN: Final = (httpx.TransportError, OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 _LATER: Final = frozenset({408, 425, 502, 503, 504})
 """Statuses after which the same request may fare better."""
@@ -54,7 +54,7 @@ _NO_TLS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"
 _HINTS: Final = {
     404: "Check the path of the URL: many servers have their endpoint at /mcp",
     405: "Check the path of the URL: many servers have their endpoint at /mcp",
-    407: "Check the proxy that the environment names, and its credentials",
+    407: "A proxy answers: check which one is used, and its credentials",
     502: "A gateway answers: check that the server behind it runs",
     504: "A gateway answers: check that the server behind it runs",
 }
@@ -137,6 +137,10 @@ def of_exchange(error: Exception) -> TransportError:
         failure = ConnectTimeout("no connection in time")
     elif isinstance(error, httpx.PoolTimeout):
         failure = ConnectError("no connection of the pool became free in time", hint="Allow more connections")
+    elif isinstance(error, httpx.ProxyError):
+        failure = of_proxy_refusal(
+            str(error), "the proxy of the client", hint="Check the proxy that the client was given"
+        )
     elif isinstance(error, _NEVER_SENT):
         failure = of_connecting(error)
     elif isinstance(error, httpx.LocalProtocolError) and not _is_of_http2(error):
@@ -169,6 +173,12 @@ def of_request(error: Exception, *, accepted: bool) -> TransportError:
     told = copy.copy(failure)
     told.outcome, told.__cause__ = "unknown", failure.__cause__
     return told
+
+
+def of_proxy_refusal(said: str, proxy: str, *, hint: str) -> ServerUnreachable:
+    """The error of a request that a proxy answered instead of the server."""
+    retryable = not said.startswith("4")
+    return ServerUnreachable(f"{proxy} refused the connection: {one_line(said)}", hint=hint, retryable=retryable)
 
 
 def of_connecting(error: BaseException) -> TransportError:

@@ -8,8 +8,7 @@ import attrs
 import httpx
 
 from trioxport.errors import ConnectTimeout, NameResolutionError, ServerUnreachable, TransportError
-from trioxport.transports.http._excerpts import one_line
-from trioxport.transports.http._failures import of_exchange
+from trioxport.transports.http._failures import of_exchange, of_proxy_refusal
 from trioxport.transports.http._wire import Asked, Carry, Head, Source
 
 _HINT: Final = (
@@ -31,20 +30,22 @@ class Proxied:
 
     async def carry(self, asked: Asked) -> tuple[Head, Source]:
         try:
-            return await self.inner(asked)
+            head, source = await self.inner(asked)
         except httpx.TransportError as error:
             failure = of_proxy(error, self.proxy)
             if failure is None:
                 raise
             raise failure from error
+        if head.status_code == 407:
+            await source.aclose()
+            raise of_proxy_refusal(f"407 {head.reason_phrase}", f"the proxy {self.proxy}", hint=_HINT)
+        return head, source
 
 
 def of_proxy(error: httpx.TransportError, proxy: str) -> TransportError | None:
     """The error of an exchange that the proxy broke; None if it was not the proxy."""
     if isinstance(error, httpx.ProxyError):
-        said = one_line(str(error))
-        reason = f"the proxy {proxy} refused the connection: {said}"
-        return ServerUnreachable(reason, hint=_HINT, retryable=not said.startswith("4"))
+        return of_proxy_refusal(str(error), f"the proxy {proxy}", hint=_HINT)
     failure = of_exchange(error)
     if not isinstance(failure, ServerUnreachable | NameResolutionError | ConnectTimeout):
         return None
