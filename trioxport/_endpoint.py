@@ -229,7 +229,8 @@ class _MessageReceive(ReceiveChannel[Incoming]):
             await trio.lowlevel.checkpoint()
             if waiting:
                 self._supervisor.failure_seen = failure is not None
-                return Undelivered.of(waiting.pop(next(iter(waiting))), failure or self._ended_early())
+                undelivered = Undelivered.of(waiting.pop(next(iter(waiting))), failure or self._ended_early())
+                return attrs.evolve(undelivered, outcome="unknown")  # it was accepted, whatever became of the rest
         if failure is None:
             raise trio.EndOfChannel
         self._supervisor.failure_seen = True
