@@ -39,7 +39,7 @@ class _Nothing(Mapping[str, Any]):
 NOTHING: Final[Mapping[str, Any]] = _Nothing()
 
 
-def _without_headers(metadata: Mapping[str, Any]) -> str:
+def shown_metadata(metadata: Mapping[str, Any]) -> str:
     """What is shown of ``metadata``: not the headers, which may be credentials."""
     return repr({**metadata, "headers": "***"} if "headers" in metadata else metadata)
 
@@ -73,7 +73,7 @@ class Request:
     method: str
     params: Params | None = None
     extra: Mapping[str, Any] = NOTHING
-    metadata: Mapping[str, Any] = attrs.field(default=NOTHING, eq=False, repr=_without_headers)
+    metadata: Mapping[str, Any] = attrs.field(default=NOTHING, eq=False, repr=shown_metadata)
 
 
 @attrs.frozen
@@ -83,7 +83,7 @@ class Notification:
     method: str
     params: Params | None = None
     extra: Mapping[str, Any] = NOTHING
-    metadata: Mapping[str, Any] = attrs.field(default=NOTHING, eq=False, repr=_without_headers)
+    metadata: Mapping[str, Any] = attrs.field(default=NOTHING, eq=False, repr=shown_metadata)
 
 
 @attrs.frozen
@@ -93,7 +93,7 @@ class Response:
     id: RequestId
     result: Any
     extra: Mapping[str, Any] = NOTHING
-    metadata: Mapping[str, Any] = attrs.field(default=NOTHING, eq=False, repr=_without_headers)
+    metadata: Mapping[str, Any] = attrs.field(default=NOTHING, eq=False, repr=shown_metadata)
 
 
 @attrs.frozen
@@ -112,7 +112,7 @@ class ErrorResponse:
     message: str
     data: Any = None
     extra: Mapping[str, Any] = NOTHING
-    metadata: Mapping[str, Any] = attrs.field(default=NOTHING, eq=False, repr=_without_headers)
+    metadata: Mapping[str, Any] = attrs.field(default=NOTHING, eq=False, repr=shown_metadata)
 
 
 @attrs.frozen

@@ -70,7 +70,7 @@ async def open_transport(
     ``close_timeout``; when cancelled from around, it waits for nobody, yet leaves nothing behind.
     """
     terms = Terms("client", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext)
-    transport, layers = _reconnecting(to_transport(target), layers, reconnect)
+    transport, layers = _reconnecting(target, layers, reconnect)
     async with _open(transport, terms, layers) as connection:
         yield connection
 
@@ -93,7 +93,7 @@ async def connect_transport(
     it at once; one that is not waits for them.
     """
     terms = Terms("client", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext)
-    transport, layers = _reconnecting(to_transport(target), layers, reconnect)
+    transport, layers = _reconnecting(target, layers, reconnect)
     message_layers, frame_layers = split_layers(layers)
     supervisor = Supervisor(transport, terms, outlives_cancel=False)
     nursery.start_soon(supervisor.run)
@@ -180,13 +180,13 @@ async def _open(transport: Transport, terms: Terms, layers: Sequence[Layer]) -> 
 
 
 def _reconnecting(
-    transport: Transport, layers: Sequence[Layer], policy: Reconnect | None
+    target: Target, layers: Sequence[Layer], policy: Reconnect | None
 ) -> tuple[Transport, Sequence[Layer]]:
-    """The transport under the policy, and the layers that remain: its frame layers start anew with each connection."""
+    """The transport under the policy, and the layers that remain: frame layers start anew with each connection."""
     if policy is None:
-        return transport, layers
+        return to_transport(target), layers
     message_layers, frame_layers = split_layers(layers)
-    return Reconnecting(transport, policy, frame_layers), message_layers
+    return Reconnecting(target, policy, frame_layers), message_layers
 
 
 async def _handle_at_once(

@@ -66,8 +66,8 @@ class Tcp:
 
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
-        refuse_plaintext(self.host, str(self), scope.allow_plaintext)
-        stream = await connect(self.host, self.port, str(self))
+        refuse_plaintext(self.host, scope.target, scope.allow_plaintext)
+        stream = await connect(self.host, self.port, scope.target)
         async with _over_socket(stream, self.framing, scope) as channels:
             yield channels
 
@@ -121,7 +121,7 @@ class Tls:
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
         context = self._context(serving=False)
-        wire = await connect(self.host, self.port, str(self))
+        wire = await connect(self.host, self.port, scope.target)
         stream = TLSStream(wire, context, server_hostname=self.host)
         async with _over_tls(stream, wire, self.framing, scope) as channels:
             yield channels
@@ -178,7 +178,7 @@ class Unix:
         try:
             stream = await trio.open_unix_socket(self.path)
         except OSError as error:
-            raise ServerUnreachable(f"cannot connect: {error.strerror or error}", target=str(self)) from error
+            raise ServerUnreachable(f"cannot connect: {error.strerror or error}", target=scope.target) from error
         async with _over_socket(stream, self.framing, scope) as channels:
             yield channels
 

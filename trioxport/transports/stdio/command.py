@@ -13,8 +13,8 @@ from typing import Any, Final
 import attrs
 import trio
 
+from trioxport._redaction import redact_command, redact_words
 from trioxport.abc import FrameChannels, Scope
-from trioxport.config import redact_command
 from trioxport.errors import SpawnError
 from trioxport.framing import FRAMINGS, FramingName
 from trioxport.transports.bytestream import carry_frames, refuse_binary
@@ -53,7 +53,7 @@ class Stdio:
     """
 
     command: str | os.PathLike[str]
-    args: Sequence[str] = ()
+    args: Sequence[str] = attrs.field(default=(), repr=lambda args: repr(redact_words(args)))
     env: Mapping[str, str] | None = attrs.field(default=None, repr=False)
     cwd: str | os.PathLike[str] | None = None
     stderr: StderrSink = "inherit"
@@ -66,7 +66,7 @@ class Stdio:
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
         refuse_binary(scope, FRAMINGS[self.framing])
         with Sink.to(self.stderr) as sink:
-            child = Child(await self._spawn(), sink, scope)
+            child = Child(await self._spawn(scope.target), sink, scope)
             scope.info.peer = f"pid {child.process.pid}"
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(child.read_stderr)
@@ -80,13 +80,13 @@ class Stdio:
                     await child.end()
                     nursery.cancel_scope.cancel()
 
-    async def _spawn(self) -> trio.Process:
+    async def _spawn(self, target: str) -> trio.Process:
         env = {name: value for name in INHERITED_ENVIRONMENT if (value := os.environ.get(name)) is not None}
         env.update(self.env or {})
         options: dict[str, Any] = {} if sys.platform == "win32" else {"start_new_session": True}
         try:
             return await trio.lowlevel.open_process(
-                [self._program(env), *self.args],
+                [self._program(env, target), *self.args],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -95,16 +95,16 @@ class Stdio:
                 **options,
             )
         except OSError as error:
-            raise SpawnError(f"cannot run the command: {self._spawn_reason(error)}", target=str(self)) from error
+            raise SpawnError(f"cannot run the command: {self._spawn_reason(error)}", target=target) from error
 
-    def _program(self, env: Mapping[str, str]) -> str:
+    def _program(self, env: Mapping[str, str], target: str) -> str:
         """The program's path: a bare name is looked up on the child's ``PATH``, with ``PATHEXT`` on Windows."""
         command = os.fspath(self.command)
         if os.path.dirname(command):
             return command
         found = shutil.which(command, path=env.get("PATH"))
         if found is None:
-            raise SpawnError(f"there is no program {command!r} on PATH", target=str(self))
+            raise SpawnError(f"there is no program {command!r} on PATH", target=target)
         return found
 
     def _spawn_reason(self, error: OSError) -> str:
