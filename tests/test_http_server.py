@@ -297,7 +297,7 @@ async def test_what_has_no_place_in_an_answer_is_not_sent(caplog: pytest.LogCapt
 
 async def test_what_is_known_of_a_connection() -> None:
     frames: list[bytes] = []
-    fields = {"authorization": "Bearer hidden", "cookie": "hidden", "x-mine": "shown"}
+    fields = {"authorization": "Bearer hidden", "cookie": "hidden", "x-api-key": "hidden", "x-mine": "shown"}
     with trio.fail_after(BOUND):
         async with (
             serving(layers=[Tap(frames.append)]) as served,

@@ -8,6 +8,7 @@ from typing import Final, cast
 
 import trio
 
+from trioxport._redaction import redact_text
 from trioxport.errors import ConnectError, ConnectionLost, NameResolutionError, ServerUnreachable, TransportError
 
 
@@ -53,7 +54,7 @@ def as_connect_error(error: BaseException) -> TransportError:
     elif isinstance(cause, OSError):
         failure = ServerUnreachable(f"cannot connect: {system_reason(cause)}")
     else:
-        failure = ConnectError(f"the transport failed to open: {cause!r}", retryable=False)
+        failure = ConnectError(f"the transport failed to open: {redact_text(repr(cause))}", retryable=False)
     failure.__cause__ = error
     return failure
 
@@ -66,7 +67,7 @@ def as_loss(error: BaseException) -> TransportError:
     if isinstance(cause, _BROKEN):
         failure = ConnectionLost(f"the connection broke: {system_reason(cause)}")
     else:
-        failure = ConnectionLost(f"the transport failed: {cause!r}", retryable=False)
+        failure = ConnectionLost(f"the transport failed: {redact_text(repr(cause))}", retryable=False)
     failure.__cause__ = error
     return failure
 
@@ -93,4 +94,4 @@ def system_reason(error: BaseException) -> str:
         reason = each.strerror if isinstance(each, OSError) else None
         if reason:
             return reason
-    return str(error) or type(error).__name__
+    return redact_text(str(error)) or type(error).__name__

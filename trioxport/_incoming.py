@@ -23,7 +23,7 @@ from trioxport._rpc import (
     meta_of,
 )
 from trioxport.errors import MessageTooLarge, TransportError, UsageError
-from trioxport.messages import NOTHING, ErrorResponse, Notification, Request, RequestId, Response
+from trioxport.messages import NOTHING, ErrorResponse, Notification, Request, RequestId, Response, shown_metadata
 
 if TYPE_CHECKING:
     from trioxport.peer import Peer
@@ -51,7 +51,7 @@ class IncomingRequest:
     id: RequestId
     method: str
     params: Mapping[str, Any]
-    metadata: Mapping[str, Any]
+    metadata: Mapping[str, Any] = attrs.field(repr=shown_metadata)
     peer: Peer
 
     async def progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:

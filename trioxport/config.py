@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeGuard, TypeVar, cast, get_args, get_origin
-from urllib.parse import parse_qsl, unquote, urlsplit
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import is_dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, TypeGuard, TypeVar, cast, get_args, get_origin
+from urllib.parse import parse_qsl, urlsplit
 
 import attrs
 import trio
 
+from trioxport._redaction import HIDDEN, is_secret_name, redact_command, redact_text, redact_url
 from trioxport._suggestions import close_to, whole_target
-from trioxport.abc import Listener, Transport
+from trioxport.abc import FrameChannels, Listener, Scope, Transport
 from trioxport.errors import UsageError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint, EntryPoints
 
     from trio_websocket import WebSocketConnection
+
+__all__ = [
+    "ENTRY_POINTS",
+    "Factory",
+    "NamedTransport",
+    "Target",
+    "describe",
+    "known_schemes",
+    "options_of",
+    "redact_command",
+    "redact_url",
+    "register_scheme",
+    "to_listener",
+    "to_transport",
+]
 
 Target: TypeAlias = "str | Transport | Listener | trio.abc.Stream | WebSocketConnection"
 """A URL, a config object, a transport, or an open connection: a stream of Trio, or one of trio-websocket."""
@@ -114,6 +132,9 @@ def _from_url(url: str) -> Transport | Listener:
         raise _unknown(scheme, redact_url(url))
     try:
         return factory(url)
+    except UsageError as error:
+        error.target = error.target or redact_url(url)
+        raise
     except ValueError:  # its text can quote a password
         raise UsageError("this is no valid URL", target=redact_url(url)) from None
 
@@ -186,9 +207,13 @@ def _complaints(error: Any, query: dict[str, str], options: type[Any]) -> list[s
     known = ", ".join(field.name for field in attrs.fields(options))
     unknown = sorted(name for other in others for name in other.extra_fields)
     return [
-        *(f"{note.name}: {query[note.name]!r} is not {_kind(note.type)}" for _, note in unfit),
+        *(f"{note.name}: {_shown_value(note.name, query)} is not {_kind(note.type)}" for _, note in unfit),
         *(f"unknown option {name!r} (there is: {known})" for name in unknown),
     ]
+
+
+def _shown_value(name: str, query: dict[str, str]) -> str:
+    return HIDDEN if is_secret_name(name) else repr(query[name])
 
 
 def _kind(wanted: Any) -> str:
@@ -197,79 +222,56 @@ def _kind(wanted: Any) -> str:
     return f"a value of type {getattr(wanted, '__name__', wanted)}"
 
 
-_SECRET: Final = (
-    r"(?:pass(?:word|phrase|wd)?|pwd|secret|token|(?:api|access|private)[-_]?key|credential|auth|bearer"
-    r"|signature|(?<![a-z])sig(?![a-z]))"
-)
-_SECRET_NAME: Final = re.compile(_SECRET, re.IGNORECASE)
-_SECRET_VALUE: Final = re.compile(_SECRET + r"[^=:\s]*\s*[=:]", re.IGNORECASE)
-_USERINFO: Final = re.compile(
-    r"""
-      (?P<user> [^/?#@:\[\s]* ) : [^/?#\s]* @                      # user:password@
-    | (?P<odd> [^/?#@:\[\s]* ) : (?! \d* (?: [/?#\s] | $ )) .* @ .*  # a password that should have been escaped
-    | [^/?#@:\[\s]+ @                                              # a lone name, which often is a token
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-
-
-def redact_url(url: str) -> str:
-    """The URL without what may be a credential: user information, and query members that are named like a secret.
-
-    It takes any text, so that what is no URL can be shown in an error too.
-    """
-    scheme, colon, rest = url.partition(":")
-    if scheme.lower() == "stdio" or not colon:
-        return scheme + colon + _redact_words(rest) if colon else _redact_words(url)
-    slashes = "//" if rest.startswith("//") else ""
-    rest = _redact_userinfo(rest.removeprefix("//"))
-    address, question, query = rest.partition("#")[0].partition("?")
-    return f"{scheme}:{slashes}{address}{question}{'&'.join(map(_redact_member, query.split('&')))}"
-
-
-def _redact_words(command: str) -> str:
-    try:
-        return redact_command(shlex.split(command))
-    except ValueError:  # quotes that nobody closes: where a secret would end cannot be told
-        return f"{redact_command(command.split(maxsplit=1)[:1])} ***"
-
-
-def redact_command(words: Sequence[str]) -> str:
-    """A command line without the values of options that are named like a secret, and without passwords in URLs."""
-    shown: list[str] = []
-    hide_next = False
-    for word in words:
-        secret = _SECRET_VALUE.search(word)
-        shown.append("***" if hide_next else f"{word[: secret.end()]}***" if secret else _redact_urls(word))
-        hide_next = not hide_next and not secret and word.startswith("-") and bool(_SECRET_NAME.search(word))
-    return " ".join(shown)
-
-
-def _redact_urls(word: str) -> str:
-    before, separator, rest = word.partition("://")
-    return before + separator + _redact_userinfo(rest) if separator else word
-
-
-def _redact_userinfo(rest: str) -> str:
-    found = _USERINFO.match(rest)
-    if found is None:
-        return rest
-    if found["odd"] is not None:  # where the password ends cannot be told
-        return f"{found['odd']}:***"
-    shown = "***" if found["user"] is None else f"{found['user']}:***"
-    return f"{shown}@{rest[found.end() :]}"
-
-
-def _redact_member(member: str) -> str:
-    name, equals, _ = member.partition("=")
-    return f"{name}=***" if equals and (name == "key" or _SECRET_NAME.search(unquote(name))) else member
-
-
 def describe(target: Target) -> str:
-    """A target in messages: its URL, redacted, or what its ``str`` says."""
-    if isinstance(target, str):
-        return redact_url(target)
-    target = _resolved(target)
-    if attrs.has(type(target)):
-        return str(target)
-    return getattr(target, "__qualname__", None) or str(target)
+    """A target in messages: its URL, redacted, or what its ``str`` says.
+
+    Of a config object whose class has no ``__str__`` it shows the fields, but for those that are named like a secret.
+    """
+    return redact_url(target) if isinstance(target, str) else _describe_object(_resolved(target))
+
+
+def _describe_object(target: object) -> str:
+    if isinstance(target, partial):  # its arguments may be anything
+        return _describe_object(target.func)
+    kind = type(target)
+    has_text = getattr(kind, "__str__", None) is not object.__str__
+    if attrs.has(kind):
+        return redact_text(str(target)) if has_text else f"{kind.__name__}({', '.join(_shown_fields(target))})"
+    if is_dataclass(target) and not has_text:
+        return kind.__name__
+    name: object = getattr(target, "__qualname__", None)
+    return name if isinstance(name, str) else redact_text(str(target))
+
+
+def _shown_fields(target: Any) -> Iterator[str]:
+    fields = cast("tuple[attrs.Attribute[Any], ...]", attrs.fields(target.__class__))
+    for field in fields:
+        if field.repr is False:
+            continue
+        value = getattr(target, field.name)
+        shown = str(field.repr(value)) if callable(field.repr) else repr(value)
+        yield f"{field.name}={HIDDEN if value and is_secret_name(field.name) else redact_text(shown)}"
+
+
+@attrs.frozen
+class NamedTransport:
+    """A transport under the name of its target, which its config object need not know.
+
+    Args:
+        name: The target, redacted.
+        transport: What opens it.
+    """
+
+    name: str
+    transport: Transport = attrs.field(repr=False)
+
+    @classmethod
+    def of(cls, target: Target) -> Self:
+        """What opens ``target``. Raises ``UsageError``."""
+        return cls(describe(target), to_transport(target))
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __call__(self, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
+        return self.transport(scope)

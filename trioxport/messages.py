@@ -39,7 +39,7 @@ class _Nothing(Mapping[str, Any]):
 NOTHING: Final[Mapping[str, Any]] = _Nothing()
 
 
-def _without_headers(metadata: Mapping[str, Any]) -> str:
+def shown_metadata(metadata: Mapping[str, Any]) -> str:
     """What is shown of ``metadata``: not the headers, which may be credentials."""
     return repr({**metadata, "headers": "***"} if "headers" in metadata else metadata)
 
@@ -74,7 +74,7 @@ class Request:
     method: str
     params: Params | None = None
     extra: Mapping[str, Any] = NOTHING
-    metadata: Mapping[str, Any] = attrs.field(default=NOTHING, eq=False, repr=_without_headers)
+    metadata: Mapping[str, Any] = attrs.field(default=NOTHING, eq=False, repr=shown_metadata)
 
 
 @attrs.frozen
@@ -84,7 +84,7 @@ class Notification:
     method: str
     params: Params | None = None
     extra: Mapping[str, Any] = NOTHING
-    metadata: Mapping[str, Any] = attrs.field(default=NOTHING, eq=False, repr=_without_headers)
+    metadata: Mapping[str, Any] = attrs.field(default=NOTHING, eq=False, repr=shown_metadata)
 
 
 @attrs.frozen
@@ -94,7 +94,7 @@ class Response:
     id: RequestId
     result: Any
     extra: Mapping[str, Any] = NOTHING
-    metadata: Mapping[str, Any] = attrs.field(default=NOTHING, eq=False, repr=_without_headers)
+    metadata: Mapping[str, Any] = attrs.field(default=NOTHING, eq=False, repr=shown_metadata)
 
 
 @attrs.frozen
@@ -113,7 +113,7 @@ class ErrorResponse:
     message: str
     data: Any = None
     extra: Mapping[str, Any] = NOTHING
-    metadata: Mapping[str, Any] = attrs.field(default=NOTHING, eq=False, repr=_without_headers)
+    metadata: Mapping[str, Any] = attrs.field(default=NOTHING, eq=False, repr=shown_metadata)
 
 
 @attrs.frozen

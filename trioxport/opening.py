@@ -28,7 +28,7 @@ from trioxport.abc import (
     Transport,
 )
 from trioxport.codecs.json import JSON
-from trioxport.config import Target, describe, to_listener, to_transport
+from trioxport.config import Target, describe, to_listener
 from trioxport.connection import Connection
 from trioxport.errors import ConnectError, ConnectionLost, TransportError
 from trioxport.frames import Limits
@@ -79,7 +79,7 @@ async def open_transport(
     """
     require_trio("open_transport")
     terms = Terms("client", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext)
-    transport, split = _reconnecting(to_transport(target), split_layers(layers), reconnect)
+    transport, split = _reconnecting(target, split_layers(layers), reconnect)
     async with _open(transport, terms, split) as connection:
         yield connection
 
@@ -104,7 +104,7 @@ async def connect_transport(
     """
     require_trio("connect_transport")
     terms = Terms("client", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext)
-    transport, split = _reconnecting(to_transport(target), split_layers(layers), reconnect)
+    transport, split = _reconnecting(target, split_layers(layers), reconnect)
     supervisor = Supervisor(transport, terms, outlives_cancel=False)
     nursery.start_soon(supervisor.run)
     return _compose(await supervisor.entered(), split, supervisor)
@@ -225,12 +225,12 @@ async def _open(transport: Transport, terms: Terms, split: LayerSplit) -> AsyncG
         await connection.aclose()
 
 
-def _reconnecting(transport: Transport, split: LayerSplit, policy: Reconnect | None) -> tuple[Transport, LayerSplit]:
+def _reconnecting(target: Target, split: LayerSplit, policy: Reconnect | None) -> tuple[Transport, LayerSplit]:
     """The transport under the policy, and the layers that remain: its frame layers start anew with each connection."""
     _POLICY.option("reconnect", policy)
     if policy is None:
-        return transport, split
-    return Reconnecting(transport, policy, split.frames), LayerSplit(split.messages, ())
+        return to_transport(target), split
+    return Reconnecting(target, policy, split.frames), LayerSplit(split.messages, ())
 
 
 async def _handle_at_once(

@@ -139,7 +139,7 @@ def _circuit_open(circuit: Circuit, now: float, target: str) -> CircuitOpen:
 
 @attrs.frozen
 class _Guarded:
-    transport: Transport
+    transport: Transport = attrs.field(repr=False)
     name: str
     breaker: CircuitBreaker
     circuit: Circuit

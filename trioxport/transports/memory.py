@@ -173,7 +173,7 @@ class Memory:
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
         switch = _switches().get(self.name)
         if switch is None:
-            raise ServerUnreachable("nobody serves this name here", target=str(self))
+            raise ServerUnreachable("nobody serves this name here", target=scope.target)
         async with switch(scope) as channels:
             yield channels
 

@@ -67,8 +67,8 @@ class Tcp:
 
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
-        refuse_plaintext(self.host, str(self), scope.allow_plaintext)
-        stream = await connect(self.host, self.port, str(self))
+        refuse_plaintext(self.host, scope.target, scope.allow_plaintext)
+        stream = await connect(self.host, self.port, scope.target)
         async with _over_socket(stream, self.framing, scope) as channels:
             yield channels
 
@@ -123,7 +123,7 @@ class Tls:
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
         with about_target(str(self)):
             context = self._tls().client_context()
-        wire = await connect(self.host, self.port, str(self))
+        wire = await connect(self.host, self.port, scope.target)
         stream = TLSStream(wire, context, server_hostname=self.host)
         async with _over_tls(stream, wire, self.framing, scope) as channels:
             yield channels
@@ -176,7 +176,7 @@ class Unix:
         try:
             stream = await trio.open_unix_socket(self.path)
         except OSError as error:
-            raise ServerUnreachable(f"cannot connect: {error.strerror or error}", target=str(self)) from error
+            raise ServerUnreachable(f"cannot connect: {error.strerror or error}", target=scope.target) from error
         async with _over_socket(stream, self.framing, scope) as channels:
             yield channels
 

@@ -8,8 +8,8 @@ import attrs
 import trio
 
 from trioxport._supervisor import Supervisor, Terms
-from trioxport.abc import FrameLayer, Scope, Transport
-from trioxport.config import describe
+from trioxport.abc import FrameLayer, Scope
+from trioxport.config import NamedTransport
 from trioxport.errors import ConnectError, ConnectTimeout, TransportError
 from trioxport.transports.reconnecting.handshake import encoded
 from trioxport.transports.reconnecting.link import Link
@@ -22,7 +22,7 @@ class Plan:
     """What to keep connected: the targets in their order, what wraps each connection's frames, and for how many
     seconds one target is tried at most."""
 
-    targets: Sequence[Transport]
+    targets: Sequence[NamedTransport]
     layers: Sequence[FrameLayer]
     policy: Reconnect
     attempt_timeout: float
@@ -47,18 +47,20 @@ class Opener:
             try:
                 link = await self._open(targets[place])
             except TransportError as error:
-                error.target = error.target or describe(targets[place])
+                error.target = error.target or targets[place].name
                 failures.append(error)
             else:
                 self._next = place + 1
                 return link
         raise _none_opens(failures)
 
-    async def _open(self, target: Transport) -> Link:
+    async def _open(self, target: NamedTransport) -> Link:
         seconds = min(self._plan.attempt_timeout, self._scope.connect_timeout)
         deadline = trio.current_time() + seconds
         self._begin_info(target)
-        supervisor = Supervisor(target, self._terms(target, seconds), outlives_cancel=False, within=self._scope)
+        supervisor = Supervisor(
+            target.transport, self._terms(target, seconds), outlives_cancel=False, within=self._scope
+        )
         self._tasks.start_soon(supervisor.run)
         frames = await supervisor.entered()
         link = Link(supervisor, frames)
@@ -84,11 +86,11 @@ class Opener:
             if self._scope.in_flight.get(request.id) is request:
                 await link.say(encoded(switch.reissues.issue(request), self._scope))
 
-    def _terms(self, target: Transport, seconds: float) -> Terms:
+    def _terms(self, target: NamedTransport, seconds: float) -> Terms:
         scope = self._scope
         return Terms(
             scope.role,
-            describe(target),
+            target.name,
             scope.codec,
             scope.limits,
             seconds,
@@ -96,10 +98,10 @@ class Opener:
             scope.allow_plaintext,
         )
 
-    def _begin_info(self, target: Transport) -> None:
+    def _begin_info(self, target: NamedTransport) -> None:
         """What the application knows of its peer is about another one from now on."""
         info = self._scope.info
-        info.target = describe(target)
+        info.target = target.name
         info.peer = info.session_id = info.tls = info.principal = info.token = None
         info.headers = {}
         info.carries = "text"

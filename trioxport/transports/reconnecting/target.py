@@ -11,8 +11,8 @@ import attrs
 
 from trioxport._backoff import Backoff
 from trioxport._validators import SECONDS, instance_of
-from trioxport.abc import FrameChannels, FrameLayer, Scope, Transport
-from trioxport.config import Target, describe, to_transport
+from trioxport.abc import FrameChannels, FrameLayer, Scope
+from trioxport.config import NamedTransport, Target, describe
 from trioxport.errors import UsageError
 from trioxport.transports.reconnecting.keeper import keep_connected
 from trioxport.transports.reconnecting.opener import Plan
@@ -21,13 +21,17 @@ from trioxport.transports.reconnecting.policy import Reconnect
 AT_ONCE: Final = Backoff(base=0.001, cap=0.001)
 
 
-def _to_transports(targets: Iterable[Target]) -> tuple[Transport, ...]:
+def _all_named(targets: Iterable[Target]) -> tuple[NamedTransport, ...]:
     if isinstance(targets, str):
         raise TypeError(f"Failover takes a list of targets: Failover([{describe(targets)!r}])")
-    return tuple(to_transport(target) for target in targets)
+    return tuple(NamedTransport.of(target) for target in targets)
 
 
-def _not_empty(_failover: Failover, _field: attrs.Attribute[Any], targets: Sequence[Transport]) -> None:
+def _named(target: Target) -> NamedTransport:
+    return NamedTransport.of(target)
+
+
+def _not_empty(_failover: Failover, _field: attrs.Attribute[Any], targets: Sequence[NamedTransport]) -> None:
     if not targets:
         raise UsageError("there is no target to open")
 
@@ -45,11 +49,11 @@ class Failover:
         attempt_timeout: Seconds that each may take to open.
     """
 
-    targets: Sequence[Transport] = attrs.field(converter=_to_transports, validator=_not_empty)
+    targets: Sequence[NamedTransport] = attrs.field(converter=_all_named, validator=_not_empty)
     attempt_timeout: float = attrs.field(default=10.0, validator=SECONDS, kw_only=True)
 
     def __str__(self) -> str:
-        return " or ".join(map(describe, self.targets))
+        return " or ".join(target.name for target in self.targets)
 
     def __call__(self, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
         policy = Reconnect(backoff=AT_ONCE, attempts=len(self.targets))
@@ -70,17 +74,17 @@ class Reconnecting:
         layers: Frame layers that wrap each connection anew, the first closest to the application.
     """
 
-    target: Transport = attrs.field(converter=to_transport)
+    target: NamedTransport = attrs.field(converter=_named)
     policy: Reconnect = attrs.field(factory=Reconnect, validator=instance_of(Reconnect, "a Reconnect(...)"))
     layers: Sequence[FrameLayer] = ()
 
     def __str__(self) -> str:
-        return describe(self.target)
+        return self.target.name
 
     def __call__(self, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
-        target = self.target
-        if isinstance(target, Failover):
-            plan = Plan(target.targets, self.layers, self.policy, target.attempt_timeout)
+        inner = self.target.transport
+        if isinstance(inner, Failover):
+            plan = Plan(inner.targets, self.layers, self.policy, inner.attempt_timeout)
         else:
-            plan = Plan((target,), self.layers, self.policy, math.inf)
+            plan = Plan((self.target,), self.layers, self.policy, math.inf)
         return keep_connected(plan, scope)

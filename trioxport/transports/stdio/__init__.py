@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 
-from trioxport.config import redact_url
+from trioxport._redaction import redact_url
 from trioxport.errors import UsageError
 from trioxport.transports.stdio.command import INHERITED_ENVIRONMENT, Stdio
 from trioxport.transports.stdio.server import StdioServer

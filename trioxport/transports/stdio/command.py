@@ -13,9 +13,9 @@ from typing import Any, Final
 import attrs
 import trio
 
+from trioxport._redaction import redact_command, redact_words
 from trioxport._validators import PATH, TEXT_BY_NAME, Check, are_words
 from trioxport.abc import FrameChannels, Scope
-from trioxport.config import redact_command
 from trioxport.errors import SpawnError
 from trioxport.framing import FRAMING, FRAMINGS, FramingName
 from trioxport.transports.bytestream import carry_frames, refuse_binary
@@ -68,7 +68,7 @@ class Stdio:
     """
 
     command: str | os.PathLike[str] = attrs.field(validator=PATH)
-    args: Sequence[str] = attrs.field(default=(), validator=_ARGUMENTS)
+    args: Sequence[str] = attrs.field(default=(), validator=_ARGUMENTS, repr=lambda args: repr(redact_words(args)))
     env: Mapping[str, str] | None = attrs.field(default=None, validator=TEXT_BY_NAME.or_none(), repr=False)
     cwd: str | os.PathLike[str] | None = attrs.field(default=None, validator=PATH.or_none())
     stderr: StderrSink = attrs.field(default="inherit", validator=check_sink)
@@ -82,7 +82,7 @@ class Stdio:
         refuse_binary(scope, FRAMINGS[self.framing])
         with Sink.to(self.stderr) as sink:
             async with open_guard() as guard:
-                child = Child(await self._spawn(), sink, guard, scope)
+                child = Child(await self._spawn(scope.target), sink, guard, scope)
                 scope.info.peer = f"pid {child.process.pid}"
                 async with self._carry(child, scope) as channels:
                     yield channels
@@ -100,13 +100,13 @@ class Stdio:
                 await child.end()
                 nursery.cancel_scope.cancel()
 
-    async def _spawn(self) -> trio.Process:
+    async def _spawn(self, target: str) -> trio.Process:
         env = {name: value for name in INHERITED_ENVIRONMENT if (value := os.environ.get(name)) is not None}
         env.update(self.env or {})
         options: dict[str, Any] = {} if sys.platform == "win32" else {"start_new_session": True}
         try:
             return await trio.lowlevel.open_process(
-                [self._program(env), *self.args],
+                [self._program(env, target), *self.args],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -115,16 +115,16 @@ class Stdio:
                 **options,
             )
         except OSError as error:
-            raise SpawnError(f"cannot run the command: {self._spawn_reason(error)}", target=str(self)) from error
+            raise SpawnError(f"cannot run the command: {self._spawn_reason(error)}", target=target) from error
 
-    def _program(self, env: Mapping[str, str]) -> str:
+    def _program(self, env: Mapping[str, str], target: str) -> str:
         """The program's path: a bare name is looked up on the child's ``PATH``, with ``PATHEXT`` on Windows."""
         command = os.fspath(self.command)
         if os.path.dirname(command):
             return command
         found = shutil.which(command, path=env.get("PATH"))
         if found is None:
-            raise SpawnError(f"there is no program {command!r} on PATH", target=str(self))
+            raise SpawnError(f"there is no program {command!r} on PATH", target=target)
         return found
 
     def _spawn_reason(self, error: OSError) -> str:

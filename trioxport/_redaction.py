@@ -1,0 +1,138 @@
+"""What is shown of targets, commands and headers: everything but what is, or may be, a credential."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import unquote
+
+HIDDEN: Final = "***"
+
+_SECRET_PART: Final = re.compile(
+    r"pass(?:word|phrase|wd)?|pwd|secret|token|(?:api|access|private)[-_]?key|credential|auth|bearer|signature",
+    re.IGNORECASE,
+)
+"""What makes a name that of a secret wherever in it it stands."""
+_SECRET_WORDS: Final = frozenset(
+    (
+        *("assertion", "code", "cookie", "hmac", "jsessionid", "jwt", "key", "nonce", "otp", "pin", "session"),
+        *("sessionid", "sid", "sig", "state", "ticket"),
+    )
+)
+"""What does so as a word of it: ``authCode``, ``session_id``, but not ``encode``."""
+_SECRET_HEADER_WORDS: Final = frozenset(
+    (
+        *("apikey", "assertion", "authorization", "cookie", "credential", "credentials", "jwt", "key", "password"),
+        *("secret", "signature", "token"),
+    )
+)
+_HARMLESS_HEADERS: Final = frozenset(("idempotency-key", "sec-websocket-key"))
+_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_NAMED_VALUE: Final = re.compile(r"""([A-Za-z_][\w.-]{0,64})["']?\s{0,8}[=:]""")
+_ADDRESS: Final = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::\d*)?\Z")
+_MEMBER: Final = re.compile(r"(?:^|;)([^=;]*)=")
+_PATH_PARAMETER: Final = re.compile(r";(?P<name>[^=;/]*)=[^;/]*")
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a query member, an option, a variable or a field of this name holds a secret."""
+    return bool(_SECRET_PART.search(name)) or not _SECRET_WORDS.isdisjoint(_words(name))
+
+
+def is_secret_header(name: str) -> bool:
+    """Whether a header of this name holds a secret: ``Authorization``, ``Cookie``, ``X-Api-Key`` ..."""
+    return name.lower() not in _HARMLESS_HEADERS and not _SECRET_HEADER_WORDS.isdisjoint(_words(name))
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in _WORD.findall(name)]
+
+
+def redact_url(url: str) -> str:
+    """The URL without what may be a credential: user information, and query members that are named like a secret.
+
+    It takes any text, so that what is no URL can be shown in an error too.
+    """
+    scheme, colon, rest = url.partition(":")
+    if scheme.lower() == "stdio" or not colon:
+        return scheme + colon + _redact_command_line(rest) if colon else _redact_command_line(url)
+    slashes = "//" if rest.startswith("//") else ""
+    rest = _redact_userinfo(rest.removeprefix("//"))
+    address, question, query = rest.partition("#")[0].partition("?")
+    address = _PATH_PARAMETER.sub(_redact_parameter, address)
+    return f"{scheme}:{slashes}{address}{question}{'&'.join(map(_redact_member, query.split('&')))}"
+
+
+def redact_text(text: str) -> str:
+    """A text that may quote URLs, each of which is shown as :func:`redact_url` does."""
+    return re.sub(r"[A-Za-z][\w.+-]{0,64}://\S*", lambda url: redact_url(url[0]), text)
+
+
+def redact_command(words: Sequence[str]) -> str:
+    """A command line as :func:`redact_words` shows it."""
+    return " ".join(redact_words(words))
+
+
+def redact_words(words: Sequence[str]) -> list[str]:
+    """The words of a command without the values of options that are named like a secret, and passwords in URLs."""
+    shown: list[str] = []
+    hide_next = False
+    for word in words:
+        end = _secret_value(word)
+        shown.append(HIDDEN if hide_next else _redact_urls(word) if end is None else word[:end] + HIDDEN)
+        hide_next = not hide_next and end is None and word.startswith("-") and is_secret_name(word)
+    return shown
+
+
+def _redact_command_line(command: str) -> str:
+    try:
+        return redact_command(shlex.split(command))
+    except ValueError:  # quotes that nothing closes: where a secret would end cannot be told
+        return f"{redact_command(command.split(maxsplit=1)[:1])} {HIDDEN}"
+
+
+def _secret_value(word: str) -> int | None:
+    """Where the value begins of what is named like a secret in a word: ``API_KEY=``, ``Authorization:`` ..."""
+    ends = (named.end() for named in _NAMED_VALUE.finditer(word) if is_secret_name(named[1]))
+    return next(ends, None)
+
+
+def _redact_urls(word: str) -> str:
+    before, separator, rest = word.partition("://")
+    if not separator:
+        return word
+    shown = _redact_userinfo(rest)
+    return before + separator + (_redact_urls(rest) if shown == rest else shown)
+
+
+def _redact_userinfo(rest: str) -> str:
+    """What follows the scheme, without user information: it ends at the last ``@`` before the path, as in browsers.
+
+    A password that should have been escaped can hold a ``/``, a ``?`` or a bracket. Where there is another ``@`` behind
+    such a one, it cannot be told where the password ends, and the rest is not shown.
+    """
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    behind = rest[len(authority) :]
+    info, at, host = authority.rpartition("@")
+    if at:
+        return _redact_user(info) if "@" in behind else f"{_redact_user(info)}@{host}{behind}"
+    return _redact_user(authority) if "@" in behind and not _ADDRESS.match(authority) else rest
+
+
+def _redact_user(info: str) -> str:
+    user, colon, _ = info.partition(":")
+    return f"{user}:{HIDDEN}" if colon and "[" not in user else HIDDEN
+
+
+def _redact_member(member: str) -> str:
+    for named in _MEMBER.finditer(member):
+        value = unquote(member[named.end() :])
+        if is_secret_name(unquote(named[1])) or ("://" in value and "@" in value):
+            return f"{member[: named.end()]}{HIDDEN}"
+    return member
+
+
+def _redact_parameter(parameter: re.Match[str]) -> str:
+    return f";{parameter['name']}={HIDDEN}" if is_secret_name(unquote(parameter["name"])) else parameter[0]
