@@ -239,13 +239,13 @@ class WindowOfZero(Carrier):
             await self.end.send(None)
 
 
-@fault("2000 messages of 32 KiB were accepted while the peer read none", "buffers without a bound")
+@fault("2000 messages of 32 KiB were accepted while the peer read none", "buffers without a bound", timeout=5.0)
 class BufferWithoutBound(Reference):
     def open_buffer(self, scope: Scope) -> tuple[trio.MemorySendChannel[Frame], trio.MemoryReceiveChannel[Frame]]:
         return trio.open_memory_channel[Frame](math.inf)
 
 
-@fault("2000 messages of 32 KiB were accepted while the peer read none", "pumps that take frames")
+@fault("2000 messages of 32 KiB were accepted while the peer read none", "pumps that take frames", timeout=5.0)
 class PumpHoards(Carrier):
     async def write(self) -> None:
         hoard: deque[Frame] = deque()
@@ -494,7 +494,7 @@ class LeaksATask(Reference):
 class LeaksWhenCancelled(LeaksADescriptor):
     async def connect(self) -> CableEnd:
         end = await super().connect()
-        for _ in range(5):
+        for _ in range(20):
             await trio.lowlevel.checkpoint()
         os.close(self.opened.pop())
         return end
@@ -504,7 +504,7 @@ class LeaksWhenCancelled(LeaksADescriptor):
 class HangsWhenCancelledEarly(Reference):
     async def connect(self) -> CableEnd:
         try:
-            for _ in range(5):
+            for _ in range(20):
                 await trio.lowlevel.checkpoint()
             return await super().connect()
         finally:

@@ -39,6 +39,7 @@ from trioxport.testing import (
 )
 from trioxport.testing.__main__ import main
 from trioxport.testing.contract import memory_pair
+from trioxport.testing.peer import CheckPeer, process_name
 
 BEATING_PEER = Path(__file__).parent / "peers" / "beating_peer.py"
 
@@ -88,6 +89,13 @@ class TestOneProcess:
             "keeps_exception_of_block_after_loss",
         ]
 
+    async def test_the_peer_kills_no_process_that_asks_it_to_kill_itself(self) -> None:
+        wire = MemoryWire(1)
+        async with open_transport(wire.client) as (tx, _), open_transport(wire.server) as connection:
+            await tx.send(Request(1, "check/kill", {"process": process_name()}))
+            with pytest.raises(ValueError, match="does not kill the process that checks"):
+                await CheckPeer(connection).run()
+
 
 class TestTimers:
     """A poll every 5 ms and a heartbeat of 5 s are no obstacle, and are no excuse."""
@@ -97,6 +105,7 @@ class TestTimers:
         await check_transport(tcp_pair(Beating.at, heartbeat=BEAT_SECONDS))
         assert time.monotonic() - started < 15
 
+    @pytest.mark.deadline(120)
     async def test_the_peer_in_another_process(self) -> None:
         @asynccontextmanager
         async def make_pair() -> AsyncGenerator[TransportPair]:
