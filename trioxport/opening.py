@@ -28,7 +28,7 @@ from trioxport.abc import (
     Transport,
 )
 from trioxport.codecs.json import JSON
-from trioxport.config import Target, describe, to_listener
+from trioxport.config import Target, describe, to_listener, to_transport
 from trioxport.connection import Connection
 from trioxport.errors import ConnectError, ConnectionLost, TransportError
 from trioxport.frames import Limits
