@@ -21,6 +21,7 @@ from trio.abc import ReceiveChannel, SendChannel
 from trioxport._causes import alone, as_connect_error, as_loss, failure_in
 from trioxport._ending import EndingReceive, EndingSend, ending
 from trioxport._states import ENDS, LazyEvent, Signal, State
+from trioxport._tracebacks import shortened
 from trioxport._validators import FLAG, SECONDS, SECONDS_OR_0, Check, instance_of
 from trioxport.abc import Codec, ConnectionInfo, FrameChannels, Role, Scope, Transport
 from trioxport.errors import (
@@ -259,7 +260,7 @@ class Supervisor:
         if self._channels is None:
             await self._over.wait()
             assert self.failure is not None
-            raise self.failure
+            raise shortened(self.failure)
         return self._channels
 
     async def verdict(self) -> TransportError | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Final, cast
 
 import attrs
@@ -43,8 +43,7 @@ _POLICY: Final = instance_of(Reconnect, "a Reconnect(...)").or_none()
 
 
 @names_options
-@asynccontextmanager
-async def open_transport(
+def open_transport(
     target: Target,
     *,
     layers: Sequence[Layer] = (),
@@ -54,7 +53,7 @@ async def open_transport(
     close_timeout: float = CLOSE_TIMEOUT,
     allow_plaintext: bool = False,
     reconnect: Reconnect | None = None,
-) -> AsyncGenerator[Connection]:
+) -> AbstractAsyncContextManager[Connection]:
     """Open a connection to ``target`` for the time of a block: ``async with open_transport(url) as (tx, rx)``.
 
     Args:
@@ -77,11 +76,9 @@ async def open_transport(
     An exception of the block leaves it as the same object. Leaving flushes, closes and reaps within
     ``close_timeout``; when cancelled from around, it waits for nobody, yet leaves nothing behind.
     """
-    require_trio("open_transport")
     terms = Terms("client", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext)
     transport, split = _reconnecting(target, split_layers(layers), reconnect)
-    async with _open(transport, terms, split) as connection:
-        yield connection
+    return _open(transport, terms, split)
 
 
 @names_options
@@ -212,6 +209,7 @@ def _log_failure(error: Exception) -> None:
 
 @asynccontextmanager
 async def _open(transport: Transport, terms: Terms, split: LayerSplit) -> AsyncGenerator[Connection]:
+    require_trio("open_transport")
     async with open_tasks() as tasks:
         supervisor = Supervisor(transport, terms, outlives_cancel=True)
         tasks.start_soon(supervisor.run)
