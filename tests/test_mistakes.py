@@ -61,16 +61,16 @@ async def handler(connection: Connection) -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"limits": 1000}, "limits has to be a Limits(...), and is of the type int"),
-        ({"codec": "json"}, "codec has to be a codec, such as trioxport.codecs.JSON, and is of the type str"),
-        ({"codec": type(MessagePack)}, "codec has to be a codec, such as trioxport.codecs.JSON, and is a class"),
-        ({"connect_timeout": "5"}, "connect_timeout has to be a number of seconds above 0, and is of the type str"),
+        ({"limits": 1000}, "limits has to be a Limits(...), and is an int"),
+        ({"codec": "json"}, "codec has to be a codec, such as trioxport.codecs.JSON, and is a str"),
+        ({"codec": type(MessagePack)}, "codec has to be a codec, such as trioxport.codecs.JSON, and is the class"),
+        ({"connect_timeout": "5"}, "connect_timeout has to be a number of seconds above 0, and is a str"),
         ({"connect_timeout": None}, "connect_timeout has to be a number of seconds above 0, and is None"),
-        ({"close_timeout": True}, "close_timeout has to be a number of seconds, 0 or above, and is of the type bool"),
-        ({"allow_plaintext": "no"}, "allow_plaintext has to be True or False, and is of the type str"),
+        ({"close_timeout": True}, "close_timeout has to be a number of seconds, 0 or above, and is a bool"),
+        ({"allow_plaintext": "no"}, "allow_plaintext has to be True or False, and is a str"),
         ({"layers": Retry()}, "layers is a list of layers: layers=[Retry("),
-        ({"layers": 1}, "layers is a list of layers, and not of the type int"),
-        ({"layers": "Retry"}, "layers is a list of layers, and not of the type str"),
+        ({"layers": 1}, "layers is a list of layers, and not an int"),
+        ({"layers": "Retry"}, "layers is a list of layers, and not a str"),
         ({"layers": [Retry]}, "Retry is a class, and a layer is an object of it: layers=[Retry(...)]"),
         ({"layer": [Retry()]}, "has no option 'layer', did you mean 'layers'? Its options: layers, codec, limits"),
         ({"conect_timeout": 3}, "has no option 'conect_timeout', did you mean 'connect_timeout'?"),
@@ -124,7 +124,7 @@ async def test_arguments_that_cannot_work(options: dict[str, Any], complaint: st
 
 
 async def test_a_policy_is_no_switch() -> None:
-    with pytest.raises(TypeError, match=r"reconnect has to be a Reconnect\(...\), or None, and is of the type bool"):
+    with pytest.raises(TypeError, match=r"reconnect has to be a Reconnect\(...\), or None, and is a bool"):
         await _open({"reconnect": True})
 
 
@@ -161,7 +161,10 @@ async def _generator(connection: Connection) -> AsyncGenerator[None]:
     [
         (None, "handler has to be an async function, and is None"),
         (_generator, "handler has to be an async function, and is a generator: it has a yield"),
-        (Connection, r"handler has to be an async function, and is a class: pass an object of it, Connection\(...\)"),
+        (
+            Connection,
+            r"handler has to be an async function, and is the class Connection: pass an object of it, Connection\(...\)",
+        ),
     ],
 )
 async def test_what_is_no_handler(wrong: Any, complaint: str) -> None:
@@ -204,7 +207,7 @@ async def test_a_handler_that_is_not_async_is_told_so(caplog: pytest.LogCaptureF
 
 async def test_a_peer_is_opened_on_a_connection() -> None:
     tx, rx = trio.open_memory_channel[Any](0)
-    with pytest.raises(TypeError, match="connection has to be a Connection, such as open_transport yields, and is of"):
+    with pytest.raises(TypeError, match="connection has to be a Connection, such as open_transport yields, and is"):
         async with open_peer((tx, rx)):  # type: ignore[arg-type]  # the mistake under test
             pytest.fail("it opened")
     tx.close()
@@ -231,83 +234,83 @@ SECONDS_ABOVE_0 = "has to be a number of seconds above 0"
         ),
         (
             lambda: untyped(Stdio)("x", env=["A=1"]),
-            "env has to be a mapping of texts, or None, and is of the type list",
+            "env has to be a mapping of texts, or None, and is a list",
         ),
-        (lambda: untyped(Stdio)("x", cwd=1), "cwd has to be a path, or None, and is of the type int"),
+        (lambda: untyped(Stdio)("x", cwd=1), "cwd has to be a path, or None, and is an int"),
         (
             lambda: untyped(Tcp)("127.0.0.1", "80"),
-            "port has to be a whole number from 0 to 65535, and is of the type str",
+            "port has to be a whole number from 0 to 65535, and is a str",
         ),
         (lambda: untyped(Tcp)(None, 80), "host has to be a text, and is None"),
         (lambda: untyped(Tcp)("h", 1, framing=None), "framing has to be one of 'newline', 'length', and is None"),
-        (lambda: untyped(Tls)("h", 1, ca=1), "ca has to be a path, or None, and is of the type int"),
+        (lambda: untyped(Tls)("h", 1, ca=1), "ca has to be a path, or None, and is an int"),
         (
             lambda: untyped(Tls)("h", 1, ssl_context=True),
-            "ssl_context has to be an ssl.SSLContext, or None, and is of the type",
+            "ssl_context has to be an ssl.SSLContext, or None, and is an? ",
         ),
         (
             lambda: untyped(TLSOptions)(context="x"),
-            "context has to be an ssl.SSLContext, or None, and is of the type str",
+            "context has to be an ssl.SSLContext, or None, and is a str",
         ),
         (lambda: untyped(Unix)(None), "path has to be a text, and is None"),
-        (lambda: untyped(Memory)(1), "name has to be a text, and is of the type int"),
+        (lambda: untyped(Memory)(1), "name has to be a text, and is an int"),
         (
             lambda: untyped(WebSocket)("ws://h/", headers={"X": 1}),
-            r"headers\['X'\] has to be a text, and is of the type int$",
+            r"headers\['X'\] has to be a text, and is an int$",
         ),
         (
             lambda: untyped(WebSocket)("ws://h/", subprotocols="mcp"),
-            "subprotocols has to be a list of texts, and is of the type",
+            "subprotocols has to be a list of texts, and is an? ",
         ),
         (lambda: untyped(Failover)("tcp://h:1"), r"Failover takes a list of targets: Failover\(\['tcp://h:1'\]\)"),
         (
             lambda: untyped(Reconnecting)("tcp://h:1", True),
-            r"policy has to be a Reconnect\(...\), and is of the type bool",
+            r"policy has to be a Reconnect\(...\), and is a bool",
         ),
         (
             lambda: untyped(Reconnect)(attempts="3"),
-            "attempts has to be a whole number of at least 0, or None, and is of the type",
+            "attempts has to be a whole number of at least 0, or None, and is an? ",
         ),
-        (lambda: untyped(Reconnect)(backoff=1), r"backoff has to be a Backoff\(...\), and is of the type int"),
-        (lambda: untyped(Reconnect)(retry_first=1), "retry_first has to be True or False, and is of the type int"),
-        (lambda: untyped(Backoff)(base="1"), f"base {SECONDS_ABOVE_0}, and is of the type str"),
+        (lambda: untyped(Reconnect)(backoff=1), r"backoff has to be a Backoff\(...\), and is an int"),
+        (lambda: untyped(Reconnect)(retry_first=1), "retry_first has to be True or False, and is an int"),
+        (lambda: untyped(Backoff)(base="1"), f"base {SECONDS_ABOVE_0}, and is a str"),
         (
             lambda: untyped(Limits)("1000"),
-            "max_message_size has to be a whole number of at least 1, and is of the type str",
+            "max_message_size has to be a whole number of at least 1, and is a str",
         ),
-        (lambda: untyped(Rate)("5"), "count has to be a finite number above 0, and is of the type str"),
+        (lambda: untyped(Rate)("5"), "count has to be a finite number above 0, and is a str"),
         (
             lambda: untyped(RateLimit)(5),
-            r"send has to be a Rate\(...\) or a TokenBucket, or None, and is of the type int",
+            r"send has to be a Rate\(...\) or a TokenBucket, or None, and is an int",
         ),
-        (lambda: untyped(Retry)("3"), "attempts has to be a whole number of at least 1, and is of the type str"),
-        (lambda: untyped(Retry)(when=True), "when has to be a function, and is of the type bool"),
-        (lambda: untyped(Timeout)("30"), f"seconds {SECONDS_ABOVE_0}, and is of the type str"),
+        (lambda: untyped(Retry)("3"), "attempts has to be a whole number of at least 1, and is a str"),
+        (lambda: untyped(Retry)(when=True), "when has to be a function, and is a bool"),
+        (lambda: untyped(Timeout)("30"), f"seconds {SECONDS_ABOVE_0}, and is a str"),
         (
             lambda: untyped(CircuitBreaker)(failure_rate=0.5),
-            r"failure_rate has to be a FailureRate\(...\), or None, and is of",
+            r"failure_rate has to be a FailureRate\(...\), or None, and is a float",
         ),
         (
             lambda: untyped(CircuitBreaker)(on_transition=1),
-            "on_transition has to be a function, or None, and is of the type int",
+            "on_transition has to be a function, or None, and is an int",
         ),
-        (lambda: untyped(FailureRate)("x"), "share has to be a finite number above 0, and is of the type str"),
+        (lambda: untyped(FailureRate)("x"), "share has to be a finite number above 0, and is a str"),
         (
             lambda: untyped(Compression)(min_size="1k"),
-            "min_size has to be a whole number of at least 0, and is of the type str",
+            "min_size has to be a whole number of at least 0, and is a str",
         ),
-        (lambda: untyped(Signing)([KEY]), "keys has to be a mapping of keys by their ids, and is of the type list"),
-        (lambda: untyped(Signing)({"k": "secret"}), r"keys\['k'\] has to be bytes, and is of the type str$"),
-        (lambda: untyped(Tap)(1), "to has to be a path, or a function, and is of the type int"),
+        (lambda: untyped(Signing)([KEY]), "keys has to be a mapping of keys by their ids, and is a list"),
+        (lambda: untyped(Signing)({"k": "secret"}), r"keys\['k'\] has to be bytes, and is a str$"),
+        (lambda: untyped(Tap)(1), "to has to be a path, or a function, and is an int"),
         (
             lambda: untyped(Logging)(log_level="INFO"),
-            "log_level has to be a whole number of at least 0, and is of the type str",
+            "log_level has to be a whole number of at least 0, and is a str",
         ),
-        (lambda: untyped(Tracing)(notifications=1), "notifications has to be True or False, and is of the type int"),
-        (lambda: untyped(Faults)(1, drop="x"), "drop has to be a number from 0 to 1, and is of the type str"),
+        (lambda: untyped(Tracing)(notifications=1), "notifications has to be True or False, and is an int"),
+        (lambda: untyped(Faults)(1, drop="x"), "drop has to be a number from 0 to 1, and is a str"),
         (
             lambda: untyped(McpApplication)(handler, "http://h"),
-            r"config has to be an HttpServer\(...\), and is of the type str",
+            r"config has to be an HttpServer\(...\), and is a str",
         ),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeGuard, cast
 
+from trioxport._validators import kind_of
 from trioxport.abc import FrameLayer, Layer, MessageLayer
 from trioxport.errors import UsageError
 
@@ -34,7 +35,7 @@ def _listed(layers: object) -> Iterable[Layer]:
     if hasattr(layers, "wrap"):
         raise TypeError(f"layers is a list of layers: layers=[{layers!r}]")
     if isinstance(layers, str) or not isinstance(layers, Iterable):
-        raise TypeError(f"layers is a list of layers, and not of the type {type(layers).__name__}")
+        raise TypeError(f"layers is a list of layers, and not {kind_of(layers)}")
     return cast("Iterable[Layer]", layers)
 
 

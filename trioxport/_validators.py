@@ -76,12 +76,13 @@ def kind_of(value: object) -> str:
     if value is None:
         return "None"
     if isinstance(value, type):
-        return f"a class: pass an object of it, {value.__name__}(...)"
+        return f"the class {value.__name__}: pass an object of it, {value.__name__}(...)"
     if iscoroutine(value):
         return "a coroutine: pass the function itself, without calling it"
     if isgeneratorfunction(value) or isasyncgenfunction(value):
         return "a generator: it has a yield"
-    return f"of the type {type(value).__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def instance_of(kind: type[Any], what: str) -> Check:

@@ -160,7 +160,7 @@ class _Announcing(trio.TaskStatus[list[str]]):
 
 def refusal_counter(layers: Sequence[Layer]) -> Callable[[str], None]:
     """A function that tells the layers which count refusals of one."""
-    observers = [layer for layer in layers if isinstance(layer, RefusalObserver)]
+    observers = [layer for layer in split_layers(layers).messages if isinstance(layer, RefusalObserver)]
 
     def count(reason: str) -> None:
         for observer in observers:

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 import trio
 
-from trioxport._arguments import kind_of
+from trioxport._validators import kind_of
 from trioxport.auth.credentials import field_value
 from trioxport.auth.secret import SHOWN, Secret, secret
 from trioxport.errors import AuthenticationError, TransportError, UsageError

@@ -17,7 +17,7 @@ from typing import Any, Final
 from trioxport._causes import alone
 from trioxport._running import require_trio
 from trioxport._supervisor import Terms, open_tasks
-from trioxport._validators import instance_of
+from trioxport._validators import instance_of, kind_of
 from trioxport.abc import Layer
 from trioxport.codecs.json import JSON
 from trioxport.connection import Connection
@@ -66,8 +66,8 @@ class McpApplication:
         _CONFIG.option("config", config)
         if not callable(handler):
             raise TypeError(
-                f"{handler!r} is no handler: pass an async function of one connection. A server of the official SDK or "
-                "of FastMCP becomes an application by trioxport.interop.mcp_sdk.sdk_application(server, config)"
+                f"handler has to be an async function, and is {kind_of(handler)}: a server of the official SDK or of "
+                "FastMCP becomes an application by trioxport.interop.mcp_sdk.sdk_application(server, config)"
             )
         terms = Terms(
             "server", str(config), JSON, limits, CONNECT_TIMEOUT, close_timeout, True, refusal_counter(layers)

@@ -12,6 +12,7 @@ from mcp.server import Server
 from mcp.server.runner import serve_dual_era_loop
 from mcp.shared.message import MessageMetadata, ServerMessageMetadata
 
+from trioxport._running import require_trio
 from trioxport.config import Target
 from trioxport.connection import Connection
 from trioxport.interop.asgi import McpApplication
@@ -46,6 +47,7 @@ async def serve_sdk(
             both say who may ask.
         TypeError: ``server`` is no server.
     """
+    require_trio("serve_sdk")
     hosting = Hosting.of(server)
     host = _Host(hosting.server)
     on_target = hosting.on(target)

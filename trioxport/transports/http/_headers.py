@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeAlias, cast
 
-from trioxport._arguments import kind_of
 from trioxport._rpc import META, members_of, meta_of
+from trioxport._validators import kind_of
 from trioxport.errors import UsageError
 from trioxport.messages import Notification, Request
 

@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 import attrs
 import trio
 
-from trioxport._arguments import kind_of
+from trioxport._validators import kind_of
 from trioxport.abc import Accept, FrameChannels, Listener, Scope
 from trioxport.config import redact_url
 from trioxport.errors import UsageError
