@@ -467,7 +467,7 @@ class LingersWhenCancelled(Reference):
 
 
 @fault(
-    "4 connections, opened and left, left 4 descriptors open: 4 x /dev/null", "not closed when the transport is left"
+    "3 connections, opened and left, left 3 descriptors open: 3 x /dev/null", "not closed when the transport is left"
 )
 class LeaksADescriptor(Reference):
     opened: ClassVar[list[int]] = []
@@ -477,7 +477,7 @@ class LeaksADescriptor(Reference):
         return await super().connect()
 
 
-@fault("4 connections, opened and left, left 4 tasks running", "sleep_forever", "trio.lowlevel.spawn_system_task")
+@fault("3 connections, opened and left, left 3 tasks running", "sleep_forever", "trio.lowlevel.spawn_system_task")
 class LeaksATask(Reference):
     spawned: ClassVar[list[trio.lowlevel.Task]] = []
 

@@ -16,7 +16,7 @@ from trioxport.testing.progress import Finding, expect, raised, shown
 from trioxport.testing.rules.resources import counted, new_descriptors, settled_descriptors
 
 MAX_ROUNDS: Final = 30
-MIN_ROUNDS: Final = 10
+MIN_ROUNDS: Final = 6
 """Connections that are cancelled, on a quick wire and on a slow one."""
 SENDS: Final = 100
 MAX_SEND_STEPS: Final = 6

@@ -13,7 +13,7 @@ import trio
 from trioxport.testing.harness import ContractHarness
 from trioxport.testing.progress import CheckSkipped, Finding, shown
 
-CONNECTIONS: Final = 4
+CONNECTIONS: Final = 3
 SETTLE_SECONDS: Final = 0.02
 SETTLE_TURNS: Final = 50
 """Looks at the descriptors until two in a row are the same."""
