@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from typing import Any, ClassVar, Final, Literal, TypeVar
 
 import attrs
@@ -63,7 +64,7 @@ class EmptyFrameLayer:
         return FrameChannels(_Send(channels.send), _Receive(channels.receive))
 
 
-LAYERS: Final[dict[str, Layer]] = {"message layer": EmptyMessageLayer(), "frame layer": EmptyFrameLayer()}
+LAYERS: Final[dict[str, Callable[[], Layer]]] = {"message layer": EmptyMessageLayer, "frame layer": EmptyFrameLayer}
 TRAFFIC: Final = {"one at a time": one_at_a_time, "pipelined": pipelined}
 
 
@@ -71,16 +72,16 @@ async def measure(rounds: int, count: int) -> list[dict[str, Any]]:
     """The cost of each kind of layer over ``memory:``, with each kind of traffic."""
     async with trio.open_nursery() as nursery:
         await nursery.start(serve_transport, _echo, "memory://layers")
-        results = [await _cost(kind, layer, mode, rounds, count) for kind, layer in LAYERS.items() for mode in TRAFFIC]
+        results = [await _cost(kind, make, mode, rounds, count) for kind, make in LAYERS.items() for mode in TRAFFIC]
         nursery.cancel_scope.cancel()
     return results
 
 
-async def _cost(kind: str, layer: Layer, mode: str, rounds: int, count: int) -> dict[str, Any]:
+async def _cost(kind: str, make: Callable[[], Layer], mode: str, rounds: int, count: int) -> dict[str, Any]:
     times: dict[int, list[float]] = {number: [] for number in NUMBERS}
     for _ in range(rounds + 1):
         for number in NUMBERS:
-            times[number].append(await _exchange([layer] * number, mode, count) / count * 1e6)
+            times[number].append(await _exchange([make() for _ in range(number)], mode, count) / count * 1e6)
     most = NUMBERS[-1]
     costs = [(with_most - with_none) / most / 2 for with_none, with_most in zip(times[0], times[most], strict=True)]
     exchanges = {number: round(statistics.median(each[1:]), 1) for number, each in times.items()}

@@ -58,10 +58,10 @@ def fault(*says: str, timeout: float = 0.5) -> Any:
 # Opening and listening.
 
 
-@fault("check opens", "'tuple' object has no attribute 'send'", "Look at", "a FrameChannels is yielded")
-class YieldsATuple(Reference):
+@fault("check opens", "NoneType", "Look at", "a FrameChannels is yielded")
+class YieldsNothing(Reference):
     def channels(self, channels: FrameChannels) -> FrameChannels:
-        return tuple(channels)  # type: ignore[return-value]  # the fault
+        return None  # type: ignore[return-value]  # the fault
 
 
 @fault("waited 0.5 s for open_transport() to connect", "server: no connection was accepted")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -275,3 +276,28 @@ def test_no_message_begins_like_an_envelope() -> None:
     for codec in codecs:
         for message in messages:
             assert not codec.encode(message).startswith(MARK)
+
+
+@pytest.mark.parametrize("forged", [Request(1, "pay"), Request(1, "pay", {"note": "x" * 3000})], ids=["short", "large"])
+async def test_a_forged_request_is_not_answered(forged: Request) -> None:
+    """A signed error to it would tell the client that its own request 1 was not carried out."""
+    received: list[Any] = []
+
+    async def handler(connection: Connection) -> None:
+        async for message in connection.rx:
+            received.append(message)  # noqa: PERF401 (what arrived before the end counts)
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            limits = Limits(max_message_size=2000)
+            serve = partial(
+                serve_transport, handler, "tcp://127.0.0.1:0", layers=[Signing({"k1": b"x" * 32})], limits=limits
+            )
+            [address] = await nursery.start(serve)
+            stream = await trio.open_tcp_stream("127.0.0.1", int(address.rpartition(":")[2]))
+            async with stream:
+                await stream.send_all(JSON.encode(forged) + b"\n")
+                await stream.send_eof()
+                assert await stream.receive_some() == b""
+            nursery.cancel_scope.cancel()
+    assert received == []

@@ -40,6 +40,7 @@ from trioxport.testing import (
 from trioxport.testing.__main__ import main
 from trioxport.testing.contract import memory_pair
 from trioxport.testing.peer import CheckPeer, process_name
+from trioxport.transports.stdio import StdioServer
 
 BEATING_PEER = Path(__file__).parent / "peers" / "beating_peer.py"
 
@@ -285,7 +286,7 @@ class TestBadInput:
             ({"serve": "tcp://127.0.0.1:0", "restore": trio.sleep}, "restore= comes after cut="),
             ({"serve": MemoryWire(1).client}, "can be opened, but not served"),
             ({"serve": "nats://h"}, "no transport for the scheme 'nats'"),
-            ({"serve": "tcp://127.0.0.1:0", "unreachable": 42}, "can be served, but not opened"),
+            ({"serve": "tcp://127.0.0.1:0", "unreachable": StdioServer()}, "can be served, but not opened"),
         ],
     )
     def test_a_pair_that_is_none(self, arguments: dict[str, Any], says: str) -> None:
@@ -390,8 +391,8 @@ class TestReport:
 
     async def test_an_exception_of_a_transport_is_the_cause(self) -> None:
         with pytest.raises(ContractBroken) as caught:
-            await check_transport(FAULTS["YieldsATuple"].make_pair)
-        assert isinstance(caught.value.__cause__, AttributeError)
+            await check_transport(FAULTS["YieldsNothing"].make_pair)
+        assert isinstance(caught.value.__cause__, TypeError)
 
 
 class TestCommand:

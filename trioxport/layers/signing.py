@@ -14,8 +14,8 @@ from typing import ClassVar, Final, Literal
 import attrs
 
 from trioxport._validators import SECONDS, Check, instance_of
-from trioxport.abc import FrameChannels, Role, Scope
-from trioxport.errors import MessageTooLarge, ProtocolViolation, UsageError
+from trioxport.abc import Codec, FrameChannels, Role, Scope
+from trioxport.errors import MessageTooLarge, ProtocolViolation, TransportError, UsageError
 from trioxport.frames import Frame
 from trioxport.framing.envelope import Envelope, open_envelope
 from trioxport.layers._passing import PassingReceive, PassingSend
@@ -107,7 +107,7 @@ class Signing:
         if scope.info.carries in ("http", "events"):
             raise UsageError("over HTTP an answer has no place for a signature", hint="Use https://")
         peer: Role = "client" if scope.role == "server" else "server"
-        signer, verifier = _Signer(self.keys, scope), _Verifier(self.keys, self._seen, peer)
+        signer, verifier = _Signer(self.keys, scope), _Verifier(self.keys, self._seen, peer, scope.codec)
         return FrameChannels(
             PassingSend(channels.send, signer.signed), PassingReceive(channels.receive, verifier.verified)
         )
@@ -150,18 +150,27 @@ class _Verifier:
     keys: Mapping[str, bytes]
     seen: _Seen
     sender: Role
+    codec: Codec
 
     def verified(self, frame: Frame) -> Frame:
-        if frame.error is not None:  # a fragment that is not verified says nothing about any message
-            return frame if frame.message is not None else attrs.evolve(frame, payload=b"")
+        if frame.error is not None:
+            return frame if frame.message is not None else self._refused(frame.payload, frame.error)
         envelope = open_envelope(frame.payload)
         try:
             if envelope is None or envelope.fields[0] != NAME:
                 raise ProtocolViolation("a message is not signed", hint="Give both sides the same Signing")
             self._verify(envelope)
         except ProtocolViolation as error:
-            return attrs.evolve(frame, payload=frame.payload if envelope is None else envelope.body, error=error)
+            return self._refused(frame.payload if envelope is None else envelope.body, error)
         return attrs.evolve(frame, payload=envelope.body)
+
+    def _refused(self, payload: bytes, error: TransportError) -> Frame:
+        """The frame of something that is not verified.
+
+        It may settle a request of this side, as unknown. It is not answered: a signed error to a forged request would
+        tell the peer that its own request with that id was not carried out.
+        """
+        return Frame(payload if self.codec.identify(payload) is not None else b"", error=error)
 
     def _verify(self, envelope: Envelope) -> None:
         *fields, signature = envelope.fields
