@@ -8,7 +8,7 @@ from typing import Final, TypeGuard, cast
 
 import trio
 
-from trioxport._causes import failure_in
+from trioxport._causes import as_listen_error, failure_in
 from trioxport._endpoint import message_channels
 from trioxport._immediate import Immediate, ImmediateSupervisor
 from trioxport._supervisor import Supervisor, Terms, logger, open_tasks
@@ -26,7 +26,7 @@ from trioxport.abc import (
 from trioxport.codecs.json import JSON
 from trioxport.config import Target, describe, to_listener, to_transport
 from trioxport.connection import Connection
-from trioxport.errors import ConnectError, ConnectionLost, TransportError
+from trioxport.errors import ConnectError, ConnectionLost, TransportError, UsageError
 from trioxport.frames import Limits
 from trioxport.transports.reconnecting import Reconnect, Reconnecting
 
@@ -123,15 +123,47 @@ async def serve_transport(
     it is raised here.
 
     Raises:
-        UsageError: The target cannot be served, or its address is in use.
+        UsageError: The target cannot be served, or its address is in use: whatever the listener of another author
+            raises before it listens, apart from a ``TransportError``.
+        TransportError: Its listener ended, or cannot begin, for another reason.
     """
     terms = Terms("server", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext)
     listener = to_listener(target)
     under: Callable[[Terms], Listener] | None = getattr(listener, "under", None)
     if under is not None:
         listener = under(terms)
-    accept = accepting(handler, terms, layers, raising=getattr(listener, "single_connection", False))
-    await listener.listen(accept, allow_plaintext=allow_plaintext, task_status=task_status)
+    raising = getattr(listener, "single_connection", False)
+    started = _Started(task_status)
+    try:
+        accept = accepting(handler, terms, layers, raising=raising)
+        await listener.listen(accept, allow_plaintext=allow_plaintext, task_status=started)
+    except BaseException as error:
+        if raising and started.told:
+            raise
+        failure = _listening_failure(failure_in(error), started, terms.target)
+        raise failure from failure.__cause__
+    if not started.told:
+        raise UsageError("cannot listen: the listener ended before it listened", target=terms.target)
+
+
+class _Started:
+    """Passes on that a server listens, and knows whether it does."""
+
+    def __init__(self, inner: trio.TaskStatus[list[str]]) -> None:
+        self._inner = inner
+        self.told = False
+
+    def started(self, value: list[str] | None = None) -> None:
+        self.told = True
+        self._inner.started(value or [])
+
+
+def _listening_failure(failure: Exception, started: _Started, target: str) -> Exception:
+    """What a listener raised, about its target: a ``UsageError`` that says why it does not listen, or what ended it."""
+    error = failure if started.told else as_listen_error(failure)
+    if isinstance(error, TransportError):
+        error.target = error.target or target
+    return error
 
 
 def accepting(
