@@ -197,27 +197,62 @@ def test_a_factory_that_refuses_its_url_is_a_usage_error_without_what_it_quotes(
     assert "hunter2" not in str(caught.value)
 
 
+def install(place: Path, name: str, entry_points: str, **modules: str) -> None:
+    """A distribution with a package of the same name."""
+    info = place / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[trioxport.transports]\n{entry_points}")
+    package = place / name
+    package.mkdir()
+    for module, code in modules.items():
+        (package / f"{module}.py").write_text(code)
+
+
+PIGEON = """
+pigeon = carrier_pigeon:make
+owl = carrier_pigeon.owl:make
+bat = carrier_pigeon.owl:make [night, far]
+tcp = carrier_pigeon:make
+gone = carrier_pigeon.gone:make
+renamed = carrier_pigeon:made
+broken = carrier_pigeon.broken:make
+number = carrier_pigeon:NUMBER
+raises = carrier_pigeon:raises
+without = carrier_pigeon:without
+returns = carrier_pigeon:returns
+Upper = carrier_pigeon:make
+dove = carrier_pigeon:make
+"""
+CODE = """
+NUMBER = 42
+def make(url):
+    return lambda scope: (url, scope)
+def raises(url):
+    raise KeyError("no feathers in " + url)
+def without():
+    pass
+def returns(url):
+    return 42
+"""
+
+
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
-    """A distribution with entry points: one that works, one whose module is missing, one that needs an extra."""
-    info = tmp_path / "carrier_pigeon-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: carrier-pigeon\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[trioxport.transports]\n"
-        "pigeon = carrier_pigeon:make\n"
-        "owl = carrier_pigeon.owl:make\n"
-        "bat = carrier_pigeon.owl:make [night, far]\n"
-        "tcp = carrier_pigeon:make\n"
+    """Distributions with entry points: some that work, and one for each mistake."""
+    install(
+        tmp_path,
+        "carrier_pigeon",
+        PIGEON,
+        __init__=CODE,
+        owl="import feathers_that_nobody_installed\n",
+        broken="1 / 0\n",
     )
-    package = tmp_path / "carrier_pigeon"
-    package.mkdir()
-    (package / "__init__.py").write_text("def make(url):\n    return lambda scope: (url, scope)\n")
-    (package / "owl.py").write_text("import feathers_that_nobody_installed\n")
+    install(tmp_path, "stray_dove", "dove = stray_dove:make\n", __init__=CODE)
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
     yield
-    for name in [name for name in sys.modules if name.startswith("carrier_pigeon")]:
+    for name in [name for name in sys.modules if name.startswith(("carrier_pigeon", "stray_dove"))]:
         del sys.modules[name]
 
 
@@ -226,17 +261,56 @@ def test_an_installed_distribution_adds_schemes() -> None:
     transport: Any = to_transport("pigeon://loft")
     assert transport("scope") == ("pigeon://loft", "scope")
     assert {"pigeon", "owl", "bat"} <= set(known_schemes())
+    assert "Upper" not in known_schemes()
     assert to_transport("tcp://h:1") == Tcp("h", 1)  # what is built in cannot be replaced by accident
+
+
+@pytest.mark.usefixtures("installed", "registry")
+def test_a_scheme_of_an_installed_distribution_is_taken() -> None:
+    with pytest.raises(UsageError, match="'pigeon' is taken"):
+        register_scheme("pigeon", Carrier)
+
+
+PIGEONS = r"the entry point {0} = carrier_pigeon{1} of carrier-pigeon "
 
 
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(
-    ("url", "needed"), [("owl://x", "carrier-pigeon"), ("bat://x", r"carrier-pigeon\[(night,far|far,night)\]")]
+    ("scheme", "reason"),
+    [
+        ("owl", "needs the module 'feathers_that_nobody_installed'.*Install what has it; carrier-pigeon itself is"),
+        ("bat", r"'feathers_that_nobody_installed'.*pip install 'carrier-pigeon\[(night,far|far,night)\]'"),
+        ("gone", PIGEONS.format("gone", ".gone:make") + "names the module 'carrier_pigeon.gone', which does not exist"),
+        ("renamed", PIGEONS.format("renamed", ":made") + "cannot be loaded: AttributeError.*'made'"),
+        ("broken", PIGEONS.format("broken", ".broken:make") + "cannot be loaded: ZeroDivisionError"),
+        ("number", PIGEONS.format("number", ":NUMBER") + "is of the type int, which cannot be called with a URL"),
+        ("raises", r"the factory of the scheme 'raises' failed: KeyError\('no feathers in raises://a:\*\*\*@b'\)"),
+        ("without", "the factory of the scheme 'without' failed: TypeError.*It is called with the URL"),
+        (
+            "returns",
+            "the factory of the scheme 'returns' returned something of the type int, which is no target",
+        ),
+        ("upper", PIGEONS.format("Upper", ":make") + "is no scheme: one is written in lower case"),
+        ("dove", r"'dove' is installed more than once: by .*carrier-pigeon, .*stray-dove.*Uninstall all but one"),
+    ],
 )
-def test_a_missing_module_is_named_with_what_to_install(url: str, needed: str) -> None:
-    with pytest.raises(UsageError, match=f"'feathers_that_nobody_installed'.*pip install '{needed}'") as caught:
-        to_transport(url)
-    assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+@pytest.mark.parametrize("use", [to_transport, to_listener])
+def test_a_mistake_in_a_plug_in_is_a_usage_error_that_names_it(
+    scheme: str, reason: str, use: Callable[[str], object]
+) -> None:
+    with pytest.raises(UsageError, match=reason) as caught:
+        use(f"{scheme}://a:b@b")
+    assert caught.value.target == f"{scheme}://a:***@b"
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_factory_that_finds_fault_with_its_url_need_not_name_it() -> None:
+    def refuse(url: str) -> Transport:
+        raise UsageError("a pigeon's target is written pigeon://LOFT")
+
+    register_scheme("x-pigeon", refuse)
+    with pytest.raises(UsageError, match=r"^x-pigeon://ann:\*\*\*@loft: a pigeon's target"):
+        to_transport("x-pigeon://ann:hunter2@loft")
 
 
 def test_a_built_in_scheme_names_its_own_extra(monkeypatch: pytest.MonkeyPatch) -> None:

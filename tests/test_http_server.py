@@ -297,7 +297,7 @@ async def test_what_has_no_place_in_an_answer_is_not_sent(caplog: pytest.LogCapt
 
 async def test_what_is_known_of_a_connection() -> None:
     frames: list[bytes] = []
-    fields = {"authorization": "Bearer hidden", "cookie": "hidden", "x-api-key": "hidden", "x-mine": "shown"}
+    fields = {"authorization": "Bearer hidden", "cookie": "hidden", "x-api-key": "k3y", "x-mine": "shown"}
     with trio.fail_after(BOUND):
         async with (
             serving(layers=[Tap(frames.append)]) as served,
@@ -310,6 +310,9 @@ async def test_what_is_known_of_a_connection() -> None:
     assert info.headers["x-mine"] == "shown"
     assert "hidden" not in str([dict(info.headers), frames])
     assert "hidden" not in repr(info)
+    assert info.headers["x-api-key"] == "k3y"  # for the application to check, and not to show
+    assert "k3y" not in f"{info.headers}"
+    assert "'x-mine': 'shown'" in repr(info.headers)
 
 
 SCHEMA: Final = {

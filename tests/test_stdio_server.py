@@ -239,4 +239,4 @@ async def test_a_process_without_standard_streams() -> None:
         completed = await trio.run_process(
             ["sh", "-c", f"exec '{sys.executable}' '{SERVED}' <&-"], capture_stderr=True, check=False
         )
-    assert b"UsageError: this process was started without its three standard streams" in completed.stderr
+    assert b"UsageError: stdio:: this process was started without its three standard streams" in completed.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from typing import Final, cast
@@ -9,7 +10,14 @@ from typing import Final, cast
 import trio
 
 from trioxport._redaction import redact_text
-from trioxport.errors import ConnectError, ConnectionLost, NameResolutionError, ServerUnreachable, TransportError
+from trioxport.errors import (
+    ConnectError,
+    ConnectionLost,
+    NameResolutionError,
+    ServerUnreachable,
+    TransportError,
+    UsageError,
+)
 
 
 def alone(error: BaseException) -> BaseException:
@@ -57,6 +65,29 @@ def as_connect_error(error: BaseException) -> TransportError:
         failure = ConnectError(f"the transport failed to open: {redact_text(repr(cause))}", retryable=False)
     failure.__cause__ = error
     return failure
+
+
+def as_listen_error(error: Exception) -> TransportError:
+    """The error of a listener that did not come to listen."""
+    cause = _most_telling(error)
+    if isinstance(cause, TransportError):
+        return cause
+    hint = None
+    if isinstance(cause, OSError):
+        reason = system_reason(cause)
+        hint = "Choose another port, or 0 for a free one" if cause.errno == errno.EADDRINUSE else None
+    else:
+        reason = f"the listener failed: {redact_text(repr(cause))}"
+    failure = UsageError(f"cannot listen: {reason}", hint=hint)
+    failure.__cause__ = error
+    return failure
+
+
+def not_sent(loss: TransportError) -> TransportError:
+    """The error of a message that had been accepted, and was not written before the connection was lost."""
+    error = ConnectionLost(f"not sent: {loss.reason}", target=loss.target, outcome="not_sent")
+    error.__cause__ = loss
+    return error
 
 
 def as_loss(error: BaseException) -> TransportError:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Iterable
-from contextlib import contextmanager
+from types import TracebackType
 from typing import Final
 from weakref import ref
 
@@ -28,28 +27,36 @@ class _Waiting:
     """The tasks that wait at a channel, until the transport is over."""
 
     def __init__(self) -> None:
-        self._scopes: set[trio.CancelScope] = set()
+        self.scopes: set[trio.CancelScope] = set()
         self.over = False
 
-    @contextmanager
-    def until_over(self) -> Generator[trio.CancelScope]:
-        """Wait no longer than the transport lasts; once it is over, take only what takes no waiting."""
-        with trio.CancelScope() as scope:
-            self._scopes.add(scope)
-            if self.over:
-                scope.deadline = trio.current_time()  # which takes effect at the first waiting, not before
-            try:
-                yield scope
-            finally:
-                self._scopes.discard(scope)
-
     def __len__(self) -> int:
-        return len(self._scopes)
+        return len(self.scopes)
 
     def end(self) -> None:
         self.over = True
-        for scope in self._scopes:
+        for scope in self.scopes:
             scope.cancel()
+
+
+class _UntilOver:
+    """A block that ends when the transport is over; entered later, it is left where it would have to wait."""
+
+    def __init__(self, waiting: _Waiting) -> None:
+        self._waiting = waiting
+        self._scope = trio.CancelScope()
+
+    def __enter__(self) -> None:
+        self._scope.__enter__()
+        self._waiting.scopes.add(self._scope)
+        if self._waiting.over:
+            self._scope.deadline = trio.current_time()  # which takes effect at the first waiting, not before
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        self._waiting.scopes.discard(self._scope)
+        return self._scope.__exit__(kind, error, traceback)
 
 
 class EndingSend(SendChannel[Frame]):
@@ -71,16 +78,16 @@ class EndingSend(SendChannel[Frame]):
         self._latest.append(noted)  # now, since those who wait at a channel are served in this order
         accepted = False
         try:
-            with self._waiting.until_over():
+            with _UntilOver(self._waiting):
                 while len(self._latest) > self._room + len(self._waiting):
                     self._latest.popleft()
                 await self._inner.send(value)
                 accepted = True
+                return
         finally:
             if not accepted:
                 self._latest = deque(other for other in self._latest if other is not noted)
-        if not accepted:
-            raise trio.BrokenResourceError
+        raise trio.BrokenResourceError
 
     async def aclose(self) -> None:
         await self._inner.aclose()
@@ -100,41 +107,25 @@ class EndingSend(SendChannel[Frame]):
 
 
 class EndingReceive(ReceiveChannel[Frame]):
-    """Receives until the transport is over: then what had arrived, and what ``left`` tells, and then the end.
+    """Receives until the transport is over: then what had arrived, and then the end."""
 
-    Args:
-        inner: The transport's own channel.
-        left: Frames that report what was not sent, once the transport is over; it may wait until that is so.
-    """
-
-    def __init__(self, inner: ReceiveChannel[Frame], left: Callable[[], Awaitable[Iterable[Frame]]]) -> None:
+    def __init__(self, inner: ReceiveChannel[Frame]) -> None:
         self._inner = inner
-        self._left = left
-        self._reports: deque[Frame] | None = None
         self._waiting = _Waiting()
-        self._closed = False
 
     async def receive(self) -> Frame:
-        while self._reports is None:
+        while True:
             over = self._waiting.over
             try:
-                with self._waiting.until_over():
+                with _UntilOver(self._waiting):
                     return await self._inner.receive()
-            except (trio.EndOfChannel, trio.ClosedResourceError):  # a transport that was left closes its own ends
-                if self._closed:
-                    raise
-                over = True
+            except trio.EndOfChannel:
+                await trio.lowlevel.checkpoint()  # a pump that fails at the same time has its turn: then it is a loss
+                raise
             if over:
-                reports = await self._left()
-                if self._reports is None:
-                    self._reports = deque(reports)
-        await trio.lowlevel.checkpoint()
-        if self._reports:
-            return self._reports.popleft()
-        raise trio.EndOfChannel
+                raise trio.EndOfChannel
 
     async def aclose(self) -> None:
-        self._closed = True
         await self._inner.aclose()
 
     def end(self) -> None:
@@ -142,10 +133,10 @@ class EndingReceive(ReceiveChannel[Frame]):
         self._waiting.end()
 
 
-def ending(channels: FrameChannels, left: Callable[[], Awaitable[Iterable[Frame]]]) -> FrameChannels:
+def ending(channels: FrameChannels) -> FrameChannels:
     """The channels, made to end with their transport where they might not do so by themselves."""
     send, receive = channels
     return FrameChannels(
         send if isinstance(send, SelfEnding) else EndingSend(send),
-        receive if isinstance(receive, SelfEnding) else EndingReceive(receive, left),
+        receive if isinstance(receive, SelfEnding) else EndingReceive(receive),
     )

@@ -9,6 +9,7 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
+from trioxport._causes import not_sent
 from trioxport._refusals import Refusals, fragment_of
 from trioxport._rpc import CANCELLED, as_id, members_of
 from trioxport._supervisor import Supervisor
@@ -229,12 +230,16 @@ class _MessageReceive(ReceiveChannel[Incoming]):
             await trio.lowlevel.checkpoint()
             if waiting:
                 self._supervisor.failure_seen = failure is not None
-                undelivered = Undelivered.of(waiting.pop(next(iter(waiting))), failure or self._ended_early())
-                return attrs.evolve(undelivered, outcome="unknown")  # it was accepted, whatever became of the rest
+                return self._unanswered_one(waiting.pop(next(iter(waiting))), failure or self._ended_early())
         if failure is None:
             raise trio.EndOfChannel
         self._supervisor.failure_seen = True
         raise failure.with_traceback(None)
+
+    def _unanswered_one(self, request: Request, loss: TransportError) -> Undelivered:
+        if self._supervisor.never_took(request):
+            return Undelivered.of(request, not_sent(loss))
+        return attrs.evolve(Undelivered.of(request, loss), outcome="unknown")  # whatever became of the rest
 
     def _ended_early(self) -> TransportError:
         """One error for all requests: it is one event."""

@@ -46,6 +46,13 @@ def is_secret_header(name: str) -> bool:
     return name.lower() not in _HARMLESS_HEADERS and not _SECRET_HEADER_WORDS.isdisjoint(_words(name))
 
 
+class Headers(dict[str, str]):
+    """Headers by name, whose ``repr`` hides those that hold a secret."""
+
+    def __repr__(self) -> str:
+        return repr({name: HIDDEN if is_secret_header(name) else value for name, value in self.items()})
+
+
 def _words(name: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(name)]
 

@@ -29,8 +29,8 @@ from trioxport.errors import (
     ConnectTimeout,
     TransportError,
 )
-from trioxport.frames import Frame, Limits, never_sent
-from trioxport.messages import Request, RequestId
+from trioxport.frames import Limits
+from trioxport.messages import Message, Request, RequestId
 
 logger: Final = logging.getLogger("trioxport")
 
@@ -136,13 +136,14 @@ class Supervisor:
         self._state: State = "connecting"
         self._within = within
         self._leaving = False
+        self._breaking = False
         self.discarded: Counter[str] = Counter()
         self._channels: FrameChannels | None = None
         self._life = trio.CancelScope(shield=outlives_cancel)
         self._entered_or_over = LazyEvent()
         self._leave = LazyEvent()
         self._over = LazyEvent()
-        self._left: list[Frame] = []
+        self._left: list[Message | None] = []
         self._deferred: list[Callable[[], object]] = []
         self._tasks: trio.Nursery | None = None
 
@@ -265,12 +266,16 @@ class Supervisor:
 
     async def verdict(self) -> TransportError | None:
         """How the connection ended, once one of its channels has: the loss, or None for an orderly end."""
-        if self.failure is None and self.peer_is_done:
+        if self.failure is None and self.peer_is_done and not self._breaking:
             return None
         self._begin_leaving()
         if self.failure is None:
             await self._over.wait()
         return self.failure
+
+    def never_took(self, request: Request) -> bool:
+        """Whether the transport, which is over, had accepted a request and never took it out of its buffer."""
+        return any(message is request for message in self._left)
 
     async def close(self, tx: SendChannel[Any], rx: ReceiveChannel[Any]) -> None:
         """Flush and close within ``close_timeout``; cancelled, leave at once. Returns when everything is over."""
@@ -301,13 +306,20 @@ class Supervisor:
     async def _carry(self) -> None:
         async with open_tasks() as self._tasks:
             async with self.transport(self) as channels:
-                self._channels = channels = ending(channels, self._never_sent)
+                self._channels = channels = ending(channels)
                 self._life.deadline = math.inf
                 self._turn("open")
                 self._entered_or_over.set()
-                await self._leave.wait()
+                await self._wait_to_leave()
                 await channels.send.aclose()
             self._tasks.cancel_scope.cancel()
+
+    async def _wait_to_leave(self) -> None:
+        try:
+            await self._leave.wait()
+        except trio.Cancelled:  # by a pump of the transport that failed, if not from around
+            self._breaking = True
+            raise
 
     async def _contain(self, async_fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
         try:
@@ -358,14 +370,9 @@ class Supervisor:
 
     def _end_channels(self, channels: FrameChannels) -> None:
         if isinstance(channels.send, EndingSend):
-            self._left = channels.send.end()
+            self._left = [frame.message for frame in channels.send.end()]
         if isinstance(channels.receive, EndingReceive):
             channels.receive.end()
-
-    async def _never_sent(self) -> list[Frame]:
-        """What the transport had accepted and never took, once it failed and is over; waits for the verdict."""
-        failure = await self.verdict()
-        return [] if failure is None else [never_sent(frame, failure) for frame in self._left]
 
     def _run_deferred(self) -> None:
         while self._deferred:

@@ -17,7 +17,7 @@ import trio
 from trioxport._redaction import HIDDEN, is_secret_name, redact_command, redact_text, redact_url
 from trioxport._suggestions import close_to, whole_target
 from trioxport.abc import FrameChannels, Listener, Scope, Transport
-from trioxport.errors import UsageError
+from trioxport.errors import TransportError, UsageError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint, EntryPoints
@@ -63,18 +63,25 @@ _BUILT_IN: Final = {
 """What a scheme's factory is. One that needs an extra says so as entry points do: ``"module:factory [extra]"``."""
 
 _registered: dict[str, Factory] = {}
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
 
 
 def register_scheme(scheme: str, factory: Factory) -> None:
     """Make URLs of ``scheme`` targets: ``factory(url)`` returns what opens them, serves them, or both.
 
-    A distribution does the same for whoever installs it with an entry point in the group ``trioxport.transports``,
-    named like the scheme; one that needs an extra of the distribution names it, ``"module:factory [extra]"``.
-    Raises ``UsageError`` if the scheme is taken.
+    A distribution does the same where it is installed, by an entry point in the group ``trioxport.transports``, named
+    like the scheme; one that needs an extra of the distribution names it, ``"module:factory [extra]"``.
+
+    Args:
+        scheme: In lower case.
+        factory: It raises ``UsageError``, or ``ValueError``, for a URL that is none of the scheme.
+
+    Raises:
+        UsageError: The scheme is no scheme, or is taken: built in, registered or installed.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
+    if not _SCHEME.fullmatch(scheme):
         raise UsageError(f"{scheme!r} is no URL scheme", hint="Lower-case letters, digits, '+', '.' and '-'")
-    if scheme in _BUILT_IN or scheme in _registered:
+    if scheme in known_schemes():
         raise UsageError(f"the scheme {scheme!r} is taken")
     _registered[scheme] = factory
 
@@ -127,16 +134,39 @@ def _object(target: Transport | Listener) -> Transport | Listener:
 
 def _from_url(url: str) -> Transport | Listener:
     scheme = url.partition(":")[0].lower() if ":" in url else ""
+    try:
+        found = _made_by(_factory_of(scheme, url), scheme, url)
+    except TransportError as error:
+        error.target = error.target or redact_url(url)
+        raise
+    if not callable(found) and not hasattr(found, "listen"):
+        kind = type(found).__name__
+        raise UsageError(
+            f"the factory of the scheme {scheme!r} returned something of the type {kind}, which is no target",
+            target=redact_url(url),
+        )
+    return found
+
+
+def _factory_of(scheme: str, url: str) -> Factory:
     factory = _registered.get(scheme) or _installed(scheme)
     if factory is None:
         raise _unknown(scheme, redact_url(url))
+    return factory
+
+
+def _made_by(factory: Factory, scheme: str, url: str) -> Transport | Listener:
     try:
         return factory(url)
-    except UsageError as error:
-        error.target = error.target or redact_url(url)
+    except TransportError:
         raise
     except ValueError:  # its text can quote a password
-        raise UsageError("this is no valid URL", target=redact_url(url)) from None
+        raise UsageError("this is no valid URL") from None
+    except Exception as error:
+        raise UsageError(
+            f"the factory of the scheme {scheme!r} failed: {redact_text(repr(error))}",
+            hint="It is called with the URL, and returns what opens it, serves it, or both",
+        ) from error
 
 
 def _unknown(scheme: str, shown: str) -> UsageError:
@@ -151,7 +181,8 @@ def _unknown(scheme: str, shown: str) -> UsageError:
 
 def known_schemes() -> list[str]:
     """The schemes that URLs can have here, built in, registered or installed."""
-    return sorted({*_BUILT_IN, *_registered, *(point.name for point in _entry_points())})
+    installed = (point.name for point in _entry_points())
+    return sorted({*_BUILT_IN, *_registered, *(name for name in installed if _SCHEME.fullmatch(name))})
 
 
 def _installed(scheme: str) -> Factory | None:
@@ -159,14 +190,35 @@ def _installed(scheme: str) -> Factory | None:
     if point is None:
         return None
     try:
-        return cast("Factory", point.load())
+        factory = point.load()
     except ModuleNotFoundError as error:
-        distribution = point.dist.name if point.dist else "trioxport"
-        needed = f"{distribution}[{','.join(point.extras)}]" if point.extras else distribution
+        raise _missing_module(point, error) from error
+    except Exception as error:
+        raise UsageError(f"{_plug_in(point)} cannot be loaded: {redact_text(repr(error))}") from error
+    if not callable(factory):
         raise UsageError(
-            f"the scheme {scheme!r} needs the module {error.name!r}, which is not installed",
-            hint=f"Install it: pip install '{needed}'",
-        ) from error
+            f"{_plug_in(point)} is of the type {type(factory).__name__}, which cannot be called with a URL"
+        )
+    return cast("Factory", factory)
+
+
+def _plug_in(point: EntryPoint) -> str:
+    return f"the entry point {point.name} = {point.value} of {_distribution(point)}"
+
+
+def _distribution(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else "trioxport"
+
+
+def _missing_module(point: EntryPoint, error: ModuleNotFoundError) -> UsageError:
+    missing = error.name or ""
+    if point.extras:
+        hint = f"Install it: pip install '{_distribution(point)}[{','.join(point.extras)}]'"
+    elif f"{point.module}.".startswith(f"{missing}."):
+        return UsageError(f"{_plug_in(point)} names the module {missing!r}, which does not exist")
+    else:
+        hint = f"Install what has it; {_distribution(point)} itself is installed"
+    return UsageError(f"the scheme {point.name!r} needs the module {missing!r}, which is not installed", hint=hint)
 
 
 def _entry_point(scheme: str) -> EntryPoint | None:
@@ -174,7 +226,17 @@ def _entry_point(scheme: str) -> EntryPoint | None:
 
     if scheme in _BUILT_IN:
         return EntryPoint(scheme, _BUILT_IN[scheme], ENTRY_POINTS)
-    return next((point for point in _entry_points() if point.name == scheme), None)
+    points = {(_distribution(point), point.value): point for point in _entry_points() if point.name.lower() == scheme}
+    exact = [point for point in points.values() if point.name == scheme]
+    if len(exact) > 1:
+        raise UsageError(
+            f"the scheme {scheme!r} is installed more than once: by {', '.join(sorted(map(_plug_in, exact)))}",
+            hint="Uninstall all but one of them",
+        )
+    for point in points.values():
+        if point not in exact:
+            raise UsageError(f"{_plug_in(point)} is no scheme: one is written in lower case")
+    return exact[0] if exact else None
 
 
 def _entry_points() -> EntryPoints:

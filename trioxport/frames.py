@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import attrs
 
 from trioxport._validators import COUNT, COUNT_OR_0
-from trioxport.errors import ConnectionLost, TransportError
+from trioxport.errors import TransportError
 from trioxport.messages import Message
 
 MIB = 1024 * 1024
@@ -30,13 +30,6 @@ class Frame:
     message: Message | None = None
     headers: Mapping[str, str] | None = None
     error: TransportError | None = None
-
-
-def never_sent(frame: Frame, loss: TransportError) -> Frame:
-    """What tells that ``frame``, which had been accepted, was not written before the connection was lost."""
-    error = ConnectionLost(f"not sent: {loss.reason}", target=loss.target, outcome="not_sent")
-    error.__cause__ = loss
-    return Frame(b"", frame.message, error=error)
 
 
 @attrs.frozen

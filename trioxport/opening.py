@@ -6,10 +6,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Final, cast
 
-import attrs
 import trio
 
-from trioxport._causes import failure_in
+from trioxport._causes import as_listen_error, failure_in
 from trioxport._endpoint import message_channels
 from trioxport._immediate import Immediate, ImmediateSupervisor
 from trioxport._layering import LayerSplit, split_layers
@@ -30,7 +29,7 @@ from trioxport.abc import (
 from trioxport.codecs.json import JSON
 from trioxport.config import Target, describe, to_listener, to_transport
 from trioxport.connection import Connection
-from trioxport.errors import ConnectError, ConnectionLost, TransportError
+from trioxport.errors import ConnectError, ConnectionLost, TransportError, UsageError
 from trioxport.frames import Limits
 from trioxport.transports.reconnecting import Reconnect, Reconnecting
 
@@ -131,7 +130,9 @@ async def serve_transport(
     it is raised here.
 
     Raises:
-        UsageError: The target cannot be served, or its address is in use.
+        UsageError: The target cannot be served, or its address is in use: whatever the listener of another author
+            raises before it listens, apart from a ``TransportError``.
+        TransportError: Its listener ended, or cannot begin, for another reason.
     """
     require_trio("serve_transport")
     refused = refusal_counter(layers)
@@ -140,22 +141,42 @@ async def serve_transport(
     under: Callable[[Terms], Listener] | None = getattr(listener, "under", None)
     if under is not None:
         listener = under(terms)
-    accept = accepting(handler, terms, layers, raising=getattr(listener, "single_connection", False))
+    raising = getattr(listener, "single_connection", False)
+    started = _Started(task_status)
     try:
-        await listener.listen(accept, allow_plaintext=allow_plaintext, task_status=_Announcing(task_status))
+        accept = accepting(handler, terms, layers, raising=raising)
+        await listener.listen(accept, allow_plaintext=allow_plaintext, task_status=started)
+    except BaseException as error:
+        if raising and started.told:
+            raise
+        failure = _listening_failure(failure_in(error), started, terms.target)
+        raise failure from failure.__cause__
     finally:
-        logger.info("%s: stopped serving", terms.target)
+        if started.told:
+            logger.info("%s: stopped serving", terms.target)
+    if not started.told:
+        raise UsageError("cannot listen: the listener ended before it listened", target=terms.target)
 
 
-@attrs.frozen
-class _Announcing(trio.TaskStatus[list[str]]):
-    """Logs the addresses that a listener reports."""
+class _Started:
+    """Passes on that a server listens, logs its addresses, and knows whether it does."""
 
-    _inner: trio.TaskStatus[list[str]]
+    def __init__(self, inner: trio.TaskStatus[list[str]]) -> None:
+        self._inner = inner
+        self.told = False
 
-    def started(self, value: list[str]) -> None:
-        logger.info("serving %s", ", ".join(value))
-        self._inner.started(value)
+    def started(self, value: list[str] | None = None) -> None:
+        self.told = True
+        logger.info("serving %s", ", ".join(value or []))
+        self._inner.started(value or [])
+
+
+def _listening_failure(failure: Exception, started: _Started, target: str) -> Exception:
+    """What a listener raised, about its target: a ``UsageError`` that says why it does not listen, or what ended it."""
+    error = failure if started.told else as_listen_error(failure)
+    if isinstance(error, TransportError):
+        error.target = error.target or target
+    return error
 
 
 def refusal_counter(layers: Sequence[Layer]) -> Callable[[str], None]:

@@ -33,7 +33,16 @@ def is_loopback(host: str) -> bool:
 
 
 def refuse_plaintext(host: str, target: str, allowed: bool) -> None:
-    """Raise ``UsageError`` for unencrypted traffic beyond this machine that nobody allowed."""
+    """Refuse unencrypted traffic beyond this machine, as every transport without encryption is to do.
+
+    Args:
+        host: The host to connect to, or to listen on.
+        target: What the error names: ``scope.target`` of a client, ``str(self)`` of a listener.
+        allowed: ``scope.allow_plaintext``, or the ``allow_plaintext`` of ``listen``.
+
+    Raises:
+        UsageError: The host is not on this machine, and it is not allowed.
+    """
     if not allowed and not is_loopback(host):
         raise UsageError(
             f"unencrypted traffic beyond this machine ({host})",

@@ -13,12 +13,12 @@ from typing import ClassVar, Final, Protocol, TypeAlias
 import trio
 from trio.abc import SendChannel
 
-from trioxport._causes import as_loss
+from trioxport._causes import as_loss, not_sent
 from trioxport._ending import SelfEnding
 from trioxport._states import LazyEvent
 from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import ConnectionLost, MessageTooLarge, TransportError
-from trioxport.frames import Frame, never_sent
+from trioxport.frames import Frame
 from trioxport.transports._batched import BatchedReceive
 
 COALESCE_BYTES: Final = 64 * 1024
@@ -352,4 +352,4 @@ class _Pumps:
 
     async def _report_unsent(self, loss: TransportError) -> None:
         for frame in self._unsent:
-            await self._deliver([never_sent(frame, loss)])
+            await self._deliver([Frame(b"", frame.message, error=not_sent(loss))])

@@ -10,7 +10,10 @@ from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import MessageTooLarge, TransportError, UsageError
 from trioxport.frames import Frame
 from trioxport.framing import Framing, Oversized
+from trioxport.transports._accepting import refuse_plaintext
 from trioxport.transports._pumps import COALESCE_BYTES, Explain, carry
+
+__all__ = ["COPIED", "ByteStream", "carry_frames", "explain_plainly", "frame_of", "refuse_binary", "refuse_plaintext"]
 
 COPIED: Final = 1024 * 1024
 """Bytes of a frame from which on a copy of it costs more than a second write for what delimits it."""

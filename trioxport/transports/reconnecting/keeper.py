@@ -142,7 +142,7 @@ class Keeper:
             switch.end(self.failure)
             self._link = None
             return
-        switch.settle(failure)
+        switch.settle(failure, link)
         self._link = None
         with trio.CancelScope() as switch.reopening:
             found = await self._try_again(failure)

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 import trio
 
+from trioxport._causes import not_sent
 from trioxport._reissues import Reissues
 from trioxport._rpc import LISTEN, cancelled_id
 from trioxport._states import Signal
@@ -104,8 +105,8 @@ class Switch:
         ):
             await self.changed.wait()
 
-    def settle(self, failure: TransportError) -> None:
-        """Put the end of every request that the lost connection had accepted behind what came of it."""
+    def settle(self, failure: TransportError, link: Link) -> None:
+        """Put the end of every request that the lost connection, which is over, had accepted behind what came of it."""
         self.failure = failure
         self.inbox.extend(encoded(note, self.scope) for note in self.asked.lost())
         error = _of_unknown_outcome(failure)
@@ -114,7 +115,8 @@ class Switch:
             if self.policy.resend_subscriptions and request.method == LISTEN:
                 self.resend.append(request)
             else:
-                self.inbox.append(Unanswered(request, error))
+                never_taken = link.supervisor.never_took(request)
+                self.inbox.append(Unanswered(request, not_sent(failure) if never_taken else error))
         self.changed.tell()
 
     def unanswered(self) -> list[Request]:

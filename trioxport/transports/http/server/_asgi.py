@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 
 import trio
 
-from trioxport._redaction import is_secret_header
+from trioxport._redaction import Headers
 from trioxport._rpc import INVALID_REQUEST
 from trioxport.auth import VerifiedToken
 from trioxport.codecs.json import JSON
@@ -22,6 +22,9 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 Field: TypeAlias = tuple[bytes, bytes]
+
+SECRET: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
+"""Headers that nobody is shown."""
 
 _JSON: Final = (b"content-type", b"application/json")
 _TLS: Final = {0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
@@ -148,7 +151,7 @@ class Exchange:
     def shown(self) -> Mapping[str, str]:
         """The headers without credentials: who the client is, ``principal`` says."""
         if self._shown is None:
-            self._shown = {name: value for name, value in self.headers.items() if not is_secret_header(name)}
+            self._shown = Headers({name: value for name, value in self.headers.items() if name not in SECRET})
         return self._shown
 
     async def body(self, limit: int, count: Callable[[int], None]) -> bytes:
