@@ -9,6 +9,7 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
+from trioxport._excerpts import excerpt_of
 from trioxport._rpc import CANCELLED
 from trioxport._supervisor import Supervisor
 from trioxport.abc import FrameChannels, MessageChannels
@@ -204,6 +205,8 @@ class _MessageReceive(ReceiveChannel[Incoming]):
         error.target = error.target or self._supervisor.target
         original = frame.message
         if original is None:
+            if frame.payload:
+                error.add_note(f"it begins with: {excerpt_of(frame.payload)}")
             self._supervisor.discard(error)
             request_id = self._supervisor.codec.identify(frame.payload)
             original = None if request_id is None else self._in_flight.requests.pop(request_id, None)
@@ -232,7 +235,9 @@ class _MessageReceive(ReceiveChannel[Incoming]):
         """One error for all requests: it is one event."""
         if self._unanswered is None:
             target = self._supervisor.target
-            self._unanswered = ConnectionLost("the peer ended the connection before it answered", target=target)
+            self._unanswered = self._supervisor.unanswered or ConnectionLost(
+                "the peer ended the connection before it answered", target=target
+            )
         return self._unanswered
 
 
