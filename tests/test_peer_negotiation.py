@@ -232,6 +232,46 @@ async def test_a_refusal_that_says_nothing_of_the_version_is_raised_as_it_is(cod
     assert server.methods == ["server/discover"]
 
 
+@pytest.mark.parametrize("era", [None, "legacy"], ids=["never met", "legacy the last time"])
+@pytest.mark.parametrize(
+    "initialize",
+    [error(-32022, "Unsupported protocol version", {"supported": ["2026-07-28"]}), error(*UNKNOWN)],
+    ids=["names its versions", "knows no initialize"],
+)
+async def test_the_reason_of_a_modern_server_is_what_is_raised(era: Any, initialize: Answer) -> None:
+    server = Server(discover=error(-32602, "clientCapabilities is missing"), initialize=initialize)
+    async with talking_to(server) as peer:
+        peer.connection.info.era = era
+        with pytest.raises(JSONRPCError, match="clientCapabilities is missing") as caught:
+            await peer.negotiate(client_info=CLIENT)
+    assert caught.value.code == -32602
+    assert caught.value.hint is None
+
+
+@pytest.mark.parametrize("info", [{}, {"name": "x"}, {"name": "x", "version": 1}])
+async def test_a_client_names_itself_and_its_version(info: Any) -> None:
+    server = Server(discover=result(DISCOVERED))
+    async with talking_to(server) as peer:
+        with pytest.raises(TypeError, match=r"client_info\['\w+'\] has to be a text, and is "):
+            await peer.negotiate(client_info=info)
+    assert server.methods == []
+
+
+async def test_a_refusal_to_a_client_that_has_not_negotiated_says_so() -> None:
+    server = Server(discover=result(DISCOVERED), list=error(-32602, "Invalid request parameters"))
+    async with talking_to(server) as peer:
+        with pytest.raises(JSONRPCError) as caught:
+            await peer.request("tools/list")
+        assert str(caught.value) == (
+            "Invalid request parameters (code -32602). This client has not negotiated with the server: "
+            "await peer.negotiate(client_info=...) first"
+        )
+        await peer.negotiate(client_info=CLIENT)
+        with pytest.raises(JSONRPCError) as caught:
+            await peer.request("tools/list")
+        assert str(caught.value) == "Invalid request parameters (code -32602)"
+
+
 async def test_era_modern_never_falls_back() -> None:
     server = Server(initialize=result(INITIALIZED))
     async with talking_to(server) as peer:

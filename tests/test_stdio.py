@@ -32,6 +32,7 @@ from trioxport import (
     UsageError,
     open_transport,
 )
+from trioxport.peer import open_peer
 from trioxport.transports.stdio import TAIL_LINES, Stdio, command
 from trioxport.transports.stdio import child as stdio_child
 
@@ -186,6 +187,40 @@ async def test_it_exits_at_once_with_a_message() -> None:
     assert "exited with code 3" in str(caught.value)
     assert str(caught.value).endswith("cannot read the configuration")
     assert caught.value.target == str(command)
+
+
+async def test_it_exits_without_an_error_and_without_an_answer() -> None:
+    command = Stdio("sh", ["-c", "read request; echo 'usage: server PORT' >&2"])
+    with pytest.raises(ConnectionLost) as caught:
+        async with opened(command) as connection, open_peer(connection) as peer:
+            await peer.request("initialize")
+    assert caught.value.exit_code == 0
+    assert "the server process exited with code 0 before it answered. Check that the command" in str(caught.value)
+    assert str(caught.value).endswith("usage: server PORT")
+    assert caught.value.target == str(command)
+
+
+async def test_it_has_exited_without_an_error_before_it_is_asked() -> None:
+    async with (
+        opened(Stdio("sh", ["-c", "echo 'usage: server PORT' >&2"])) as connection,
+        open_peer(connection) as peer,
+    ):
+        await peer.wait_finished()
+        with pytest.raises(ConnectionLost, match="the server process exited with code 0") as caught:
+            await peer.request("initialize")
+    assert caught.value.outcome == "not_sent"
+    assert str(caught.value).endswith("usage: server PORT")
+
+
+async def test_an_end_in_order_after_the_last_answer_is_no_loss() -> None:
+    async with opened() as connection:
+        assert await ask(connection, "echo", ["a"]) == ["a"]
+        await connection.tx.send(Request(2, "leave", {"code": 0}))
+        unanswered = await connection.rx.receive()
+        assert isinstance(unanswered, Undelivered)
+        assert "exited with code 0 before it answered" in str(unanswered.cause)
+        with pytest.raises(trio.EndOfChannel):
+            await connection.rx.receive()
 
 
 async def test_a_death_that_nobody_saw_is_raised_on_leaving() -> None:
@@ -529,6 +564,18 @@ async def test_junk_is_skipped_counted_and_logged(line: bytes, kind: str, caplog
     records = [record for record in caplog.records if "skipped something received" in record.getMessage()]
     assert [record.levelname for record in records] == ["WARNING", "DEBUG", "DEBUG"]
     assert all(kind in record.getMessage() for record in records)
+    assert all(("it begins with: " in text) != ("id 99" in text) for text in map(logging.LogRecord.getMessage, records))
+
+
+async def test_what_is_skipped_is_shown_short_on_one_line_and_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
+    line = b"Listening with password=hunter2 \x1b[31mred\x1b[0m \xff " + b"x" * 10_000 + b"\n"
+    async with opened() as connection:
+        assert await ask(connection, "say", saying(line)) == "said"
+    [record] = [record for record in caplog.records if "skipped something received" in record.getMessage()]
+    _, _, shown = record.getMessage().partition("; it begins with: ")
+    assert shown.startswith(r"Listening with password=*** \x1b[31mred\x1b[0m \xff xxx")
+    assert shown.endswith("xxx...")
+    assert len(shown) < 150
 
 
 @pytest.mark.parametrize("seed", range(3))

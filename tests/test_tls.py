@@ -17,11 +17,14 @@ import trio
 import trustme
 
 from trioxport import (
+    Backoff,
+    ConnectError,
     Connection,
     ConnectionLost,
     ConnectTimeout,
     Message,
     Notification,
+    Reconnect,
     Request,
     Response,
     TLSError,
@@ -176,7 +179,9 @@ async def test_a_peer_without_tls_is_named_as_such(client_context: ssl.SSLContex
             await stream.receive_some()
 
     async with raw_peer(greet) as port:
-        with pytest.raises(TLSError, match=r"wrong version number|record layer failure"):
+        with pytest.raises(
+            TLSError, match=r"the server does not speak TLS on this port. Check the port. Is it tcp://\?$"
+        ):
             await ask(port, client_context)
 
 
@@ -186,8 +191,41 @@ async def test_a_peer_that_closes_in_the_handshake(client_context: ssl.SSLContex
         await stream.aclose()
 
     async with raw_peer(close) as port:
-        with pytest.raises(TLSError, match=r"closed the connection during the TLS handshake.*speaks TLS"):
+        with pytest.raises(ConnectError, match=r"closed the connection during the TLS handshake.*speaks TLS") as caught:
             await ask(port, client_context)
+    assert type(caught.value) is ConnectError
+    assert caught.value.retryable
+
+
+async def test_a_server_that_dies_in_the_handshake_is_tried_again(
+    certificate: trustme.LeafCert, client_context: ssl.SSLContext
+) -> None:
+    async with serving(echo, server_context(certificate)) as port:
+        accepted = 0
+
+        async def die_or_pass(stream: trio.SocketStream) -> None:
+            nonlocal accepted
+            accepted += 1
+            if accepted < 3:
+                await stream.receive_some()
+                await stream.aclose()
+                return
+            async with stream, await trio.open_tcp_stream(HOST, port) as onward, trio.open_nursery() as nursery:
+                nursery.start_soon(_copy, stream, onward)
+                await _copy(onward, stream)
+                nursery.cancel_scope.cancel()
+
+        async with raw_peer(die_or_pass) as dying:
+            policy = Reconnect(retry_first=True, attempts=3, backoff=Backoff(base=0.01, cap=0.01))
+            async with open_transport(Tls(HOST, dying, ssl_context=client_context), reconnect=policy) as (tx, rx):
+                await tx.send(Request(1, "echo"))
+                assert isinstance(await rx.receive(), Response)
+        assert accepted == 3
+
+
+async def _copy(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+    async for chunk in source:
+        await sink.send_all(chunk)
 
 
 async def test_a_peer_that_says_nothing(client_context: ssl.SSLContext) -> None:
@@ -210,7 +248,7 @@ async def test_a_client_without_tls_does_not_disturb_the_others(
             while await _receive_or_end(stream):
                 pass
         await ask(port, client_context)
-    assert "the TLS handshake failed" in caplog.text
+    assert "the client does not speak TLS" in caplog.text
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 

@@ -10,6 +10,7 @@ import trio
 from trio.abc import ReceiveChannel, SendChannel
 
 from trioxport._causes import not_sent
+from trioxport._excerpts import excerpt_of
 from trioxport._refusals import Refusals, fragment_of
 from trioxport._rpc import CANCELLED, as_id, members_of
 from trioxport._supervisor import Supervisor
@@ -209,6 +210,8 @@ class _MessageReceive(ReceiveChannel[Incoming]):
         error.target = error.target or self._supervisor.target
         original = frame.message
         if original is None:
+            if frame.payload:
+                error.add_note(f"it begins with: {excerpt_of(frame.payload)}")
             self._supervisor.discard(error)
             fragment = fragment_of(frame.payload, error)
             request_id = self._supervisor.codec.identify(fragment)
@@ -245,7 +248,9 @@ class _MessageReceive(ReceiveChannel[Incoming]):
         """One error for all requests: it is one event."""
         if self._unanswered is None:
             target = self._supervisor.target
-            self._unanswered = ConnectionLost("the peer ended the connection before it answered", target=target)
+            self._unanswered = self._supervisor.unanswered or ConnectionLost(
+                "the peer ended the connection before it answered", target=target
+            )
         return self._unanswered
 
 

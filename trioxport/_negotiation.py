@@ -21,6 +21,7 @@ from trioxport._rpc import (
     members_of,
     meta_of,
 )
+from trioxport._validators import TEXT
 from trioxport.abc import Era
 from trioxport.errors import DecodeError, HTTPStatusError, ProtocolViolation, RequestTimeout, VersionMismatch
 
@@ -40,11 +41,16 @@ _REFUSALS: Final = range(400, 500)
 _MODERN_CODES: Final = (UNSUPPORTED_VERSION, HEADER_MISMATCH, MISSING_CLIENT_CAPABILITY)
 
 
+def _names_a_program(_client: object, _field: object, info: Mapping[str, Any]) -> None:
+    for member in ("name", "version"):
+        TEXT.option(f"client_info[{member!r}]", info.get(member))
+
+
 @attrs.frozen
 class Client:
     """What a client tells of itself."""
 
-    info: Mapping[str, Any]
+    info: Mapping[str, Any] = attrs.field(validator=_names_a_program)
     capabilities: Mapping[str, Any]
 
     def meta(self, version: str) -> dict[str, Any]:
@@ -88,15 +94,34 @@ async def negotiate(peer: Peer, client: Client, era: Era | None, probe_timeout: 
     except JSONRPCError as error:
         if error.code in _MODERN_CODES:
             raise
-        return await _initialize(peer, client)
-    except (ProtocolViolation, DecodeError):
-        return await _initialize(peer, client)
+        return await _initialize_instead(peer, client, error)
+    except (ProtocolViolation, DecodeError) as error:
+        return await _initialize_instead(peer, client, error)
     except HTTPStatusError as error:
         if error.status not in _REFUSALS:
             raise
-        return await _initialize(peer, client)
+        return await _initialize_instead(peer, client, error)
     except RequestTimeout:
         return await _initialize_or_discover(peer, client)
+
+
+async def _initialize_instead(peer: Peer, client: Client, refusal: Exception) -> Negotiated:
+    """For a server that refused ``server/discover``: if it turns out to be modern, its reason was that refusal."""
+    try:
+        return await _initialize(peer, client)
+    except (JSONRPCError, VersionMismatch) as error:
+        if _is_of_modern_server(error, refusal):
+            raise refusal from None
+        raise
+
+
+def _is_of_modern_server(error: Exception, refusal: Exception) -> bool:
+    """Whether the refusal of ``initialize`` says that the versions are no reason for that of ``server/discover``."""
+    cause = error.__cause__
+    if isinstance(error, VersionMismatch):
+        return isinstance(cause, JSONRPCError) and _any_in(_supported_by(cause), MODERN_VERSIONS)
+    unknown = isinstance(error, JSONRPCError) and error.code == METHOD_NOT_FOUND
+    return unknown and isinstance(refusal, JSONRPCError) and refusal.code != METHOD_NOT_FOUND
 
 
 async def _initialize_or_discover(peer: Peer, client: Client) -> Negotiated:
@@ -108,8 +133,8 @@ async def _initialize_or_discover(peer: Peer, client: Client) -> Negotiated:
             raise
         try:
             return await _discover(peer, client, ANSWER_TIMEOUT)
-        except (JSONRPCError, ProtocolViolation, DecodeError, RequestTimeout, HTTPStatusError):
-            raise refusal from None
+        except (JSONRPCError, ProtocolViolation, DecodeError, RequestTimeout, HTTPStatusError) as error:
+            raise (error if _is_of_modern_server(refusal, error) else refusal) from None
 
 
 async def _discover_or_explain(peer: Peer, client: Client) -> Negotiated:

@@ -27,6 +27,9 @@ CANCEL_TIMEOUT: Final = 1.0
 """Seconds that telling the other side of a cancellation may take: sending may have to wait for it."""
 
 
+_NEGOTIATING: Final = ("server/discover", "initialize")
+_NOT_NEGOTIATED: Final = "This client has not negotiated with the server: await peer.negotiate(client_info=...) first"
+
 handled: Final[ContextVar[tuple[Connection, RequestId] | None]] = ContextVar("trioxport.handled", default=None)
 """The incoming request that this task works on: what it sends on the same connection belongs to that."""
 
@@ -77,6 +80,7 @@ class Calls:
         self._ids = count(1)
         self._calls: dict[RequestId, _Call] = {}
         self._by_token: dict[RequestId, _Call] = {}
+        self._answered = False
         self.told: BaseException | None = None
 
     @property
@@ -120,12 +124,20 @@ class Calls:
         if call is None:
             logger.debug("%s: nobody waits for %r", self.target, message)
         elif isinstance(message, Response):
+            self._answered = True
             call.settle(result=message.result)
         elif isinstance(message, Undelivered):
             self.told = message.cause
             call.settle(error=fresh(message.cause))
         else:
-            call.settle(error=JSONRPCError(message.code, message.message, message.data))
+            call.settle(error=self._refusal(message, call.request.method))
+
+    def _refusal(self, answer: ErrorResponse, method: str) -> JSONRPCError:
+        error = JSONRPCError(answer.code, answer.message, answer.data)
+        negotiated = self._answered or self._connection.info.era or method in _NEGOTIATING
+        if not negotiated and self._connection.scope.role == "client":
+            error.hint = _NOT_NEGOTIATED
+        return error
 
     def take_progress(self, params: Mapping[str, Any]) -> None:
         call = _still_waiting(self._by_token, as_id(params.get("progressToken")))

@@ -41,6 +41,9 @@ class JSONRPCError(Exception):
         code: A JSON-RPC or MCP error code; codes of one's own lie outside -32768 to -32000.
         message: One sentence about the failure.
         data: More about it, or None.
+
+    Attributes:
+        hint: What this side may do about it, or None; it is not sent.
     """
 
     def __init__(self, code: int, message: str, data: Any = None) -> None:
@@ -48,9 +51,11 @@ class JSONRPCError(Exception):
         self.code = code
         self.message = message
         self.data = data
+        self.hint: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.message} (code {self.code})"
+        text = f"{self.message} (code {self.code})"
+        return f"{text}. {self.hint}" if self.hint else text
 
 
 def members_of(value: object) -> Mapping[str, Any]:

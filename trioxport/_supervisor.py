@@ -132,6 +132,7 @@ class Supervisor:
         self.failure: TransportError | None = None
         self.failure_seen = False
         self.peer_is_done = False
+        self.unanswered: TransportError | None = None
         self.cut_short = False
         self._state: State = "connecting"
         self._within = within
@@ -185,8 +186,11 @@ class Supervisor:
     def in_flight(self) -> Mapping[RequestId, Request]:
         return self.requests if self._within is None else self._within.in_flight
 
-    def peer_done(self) -> None:
+    def peer_done(self, unanswered: TransportError | None = None) -> None:
         self.peer_is_done = True
+        if unanswered is not None:
+            unanswered.target = unanswered.target or self.target
+            self.unanswered = unanswered
         self.changed.tell()
 
     def lost(self, error: TransportError) -> None:
@@ -209,7 +213,8 @@ class Supervisor:
         self.discarded[kind] += 1
         level = logging.WARNING if self.discarded[kind] == 1 else logging.DEBUG
         error.target = error.target or self.target
-        logger.log(level, "skipped something received: %s: %s", kind, error)
+        notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+        logger.log(level, "skipped something received: %s: %s%s", kind, error, notes)
 
     def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: Any) -> None:
         if self._tasks is None:

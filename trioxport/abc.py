@@ -140,9 +140,10 @@ class Scope(Protocol):
     @property
     def in_flight(self) -> Mapping[RequestId, Request]: ...
 
-    def peer_done(self) -> None:
+    def peer_done(self, unanswered: TransportError | None = None) -> None:
         """Say that the peer orderly sends no more while this side still may: then close the receiving channel.
 
+        Requests that the peer has left unanswered settle by the error ``unanswered``, or by one that says just that.
         A transport that closes its receiving channel without this is left, and what leaving raises, or does not
         raise, decides between a loss and an orderly end.
         """

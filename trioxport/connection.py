@@ -11,6 +11,7 @@ from trio.abc import ReceiveChannel, SendChannel
 from trioxport._states import State, StateChanges
 from trioxport._supervisor import Supervisor
 from trioxport.abc import ConnectionInfo, MessageChannels, Scope
+from trioxport.errors import TransportError
 from trioxport.messages import Incoming, Message
 
 
@@ -70,6 +71,11 @@ class Connection(tuple[SendChannel[Message], ReceiveChannel[Incoming]]):
         It ends after ``"closed"`` or ``"failed"``. A reader that is late gets the latest state only.
         """
         return StateChanges(self._supervisor)
+
+    @property
+    def unanswered(self) -> TransportError | None:
+        """Why the peer, which ended in order, answers no more; None if its transport does not say."""
+        return self._supervisor.unanswered
 
     @property
     def scope(self) -> Scope:

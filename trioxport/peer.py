@@ -177,7 +177,16 @@ class Peer:
             pass  # closed by a task of this side, which therefore knows
         except Exception as error:
             self._failure = as_loss(error)
-        self._end(self._failure or ConnectionLost("the conversation has ended", target=self.target, outcome="not_sent"))
+        self._end(self._failure or self._orderly_end())
+
+    def _orderly_end(self) -> TransportError:
+        """What requests raise that are made after the end."""
+        told = self.connection.unanswered
+        if told is None:
+            return ConnectionLost("the conversation has ended", target=self.target, outcome="not_sent")
+        ended = fresh(told)
+        ended.outcome = "not_sent"
+        return ended
 
     async def _take(self, message: Incoming) -> None:
         if isinstance(message, Request):

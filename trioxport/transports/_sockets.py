@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
+from typing import Final
 
 import trio
 
 from trioxport._causes import system_reason
-from trioxport.errors import NameResolutionError, ServerUnreachable, TLSError, UsageError
-from trioxport.transports._tls import TLSStream, tls_reason
+from trioxport.errors import ConnectError, NameResolutionError, ServerUnreachable, TLSError, UsageError
+from trioxport.transports._tls import NO_TLS, TLSStream, tls_reason
+
+_PLAIN: Final = {"tls": "tcp", "wss": "ws", "https": "http"}
+"""The scheme without encryption for each that has it."""
 
 
 async def connect(host: str, port: int, target: str) -> trio.SocketStream:
@@ -26,17 +30,30 @@ async def connect(host: str, port: int, target: str) -> trio.SocketStream:
 
 
 async def secure(stream: TLSStream, target: str) -> None:
-    """Shake hands. Raises ``TLSError``, about ``target``."""
+    """Shake hands. Raises ``TLSError``, or another ``ConnectError`` if the connection breaks, about ``target``."""
     try:
         await stream.do_handshake()
     except ssl.SSLError as error:
-        raise TLSError(f"the TLS handshake failed: {tls_reason(error)}", target=target) from error
+        raise _handshake_error(error, target, serving=stream.is_server) from error
     except trio.BrokenResourceError as error:
-        raise TLSError(
+        raise ConnectError(
             "the peer closed the connection during the TLS handshake",
             target=target,
-            hint="Check that the peer speaks TLS on this port",
+            hint="Try again; if it goes on, check that the peer speaks TLS on this port",
         ) from error
+
+
+def _handshake_error(error: ssl.SSLError, target: str, *, serving: bool) -> TLSError:
+    if error.reason not in NO_TLS:
+        return TLSError(f"the TLS handshake failed: {tls_reason(error)}", target=target)
+    if serving:
+        return TLSError("the client does not speak TLS", target=target, hint="It has to connect with encryption")
+    scheme = target.partition(":")[0]
+    return TLSError(
+        "the server does not speak TLS on this port",
+        target=target,
+        hint=f"Check the port. Is it {_PLAIN[scheme]}://?" if scheme in _PLAIN else "Check the port",
+    )
 
 
 async def listen(host: str, port: int, target: str) -> list[trio.SocketListener]:

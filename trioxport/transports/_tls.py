@@ -18,6 +18,8 @@ import trio
 Result = TypeVar("Result")
 
 RECORD: Final = 64 * 1024
+NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"})
+"""Reasons of OpenSSL for a peer whose first bytes are no TLS."""
 
 
 class TLSStream:
@@ -31,10 +33,11 @@ class TLSStream:
 
     def __init__(self, wire: trio.SocketStream, context: ssl.SSLContext, server_hostname: str | None = None) -> None:
         self._wire = wire
+        self.is_server = server_hostname is None
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(
-            self._incoming, self._outgoing, server_side=server_hostname is None, server_hostname=server_hostname
+            self._incoming, self._outgoing, server_side=self.is_server, server_hostname=server_hostname
         )
         self._early: deque[bytes] = deque()
         self._write_lock = trio.Lock()

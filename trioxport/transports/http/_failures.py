@@ -193,9 +193,9 @@ def of_connecting(error: BaseException) -> TransportError:
         elif isinstance(cause, ssl.SSLError):
             failure = _of_tls(cause)
         elif isinstance(cause, trio.BrokenResourceError):
-            failure = TLSError(
+            failure = ConnectError(
                 "the server closed the connection during the TLS handshake",
-                hint="Check that it speaks TLS on this port",
+                hint="Try again; if it goes on, check that it speaks TLS on this port",
             )
     failed = [cause for cause in causes if isinstance(cause, OSError)]
     if failure is None and failed:

@@ -95,10 +95,11 @@ class Keeper:
             switch.writing = None
         await self._drain(link)
         failure = await link.supervisor.verdict()
-        error = failure or ConnectionLost("the peer ended the connection", target=link.supervisor.target)
+        unanswered = link.supervisor.unanswered
+        error = failure or unanswered or ConnectionLost("the peer ended the connection", target=link.supervisor.target)
         if failure is None and not self._is_loss(error):
             if link.supervisor.peer_is_done:
-                self._scope.peer_done()
+                self._scope.peer_done(unanswered)
             switch.end()
             return None
         switch.writing = None

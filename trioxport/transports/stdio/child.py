@@ -24,6 +24,9 @@ KILLED: Final = 2.0
 FLUSH_SECONDS: Final = 0.25
 """Seconds that the last of standard error gets to be read, and to be written."""
 
+_LOOK: Final = "Run the command by hand to see more"
+_NO_SERVER: Final = "Check that the command, with these arguments, is a server that goes on until its input ends"
+
 
 class Child:
     """A running child process as a byte stream that knows why it ended."""
@@ -106,11 +109,18 @@ class Child:
         if code is None:
             return None if error is None else ConnectionLost("the server process closed its input", hint=_LOOK)
         if code == 0 and not isinstance(error, trio.BrokenResourceError):
+            self._scope.peer_done(await self._ended(0, " before it answered"))
             return None
+        return await self._ended(code)
+
+    async def _ended(self, code: int, when: str = "") -> ConnectionLost:
         with trio.move_on_after(AFTER_EXIT):
             await self._stderr_over.wait()
         return ConnectionLost(
-            f"the server process {_ending(code)}", hint=_LOOK, exit_code=code, stderr_tail=self._sink.tail
+            f"the server process {_ending(code)}{when}",
+            hint=_LOOK if code else _NO_SERVER,
+            exit_code=code,
+            stderr_tail=self._sink.tail,
         )
 
     async def terminate_after(self, seconds: float) -> None:
@@ -154,9 +164,6 @@ class Child:
             self.process.kill()
         else:
             self._signal_group(signal.SIGKILL)
-
-
-_LOOK: Final = "Run the command by hand to see more"
 
 
 def _ending(code: int) -> str:
