@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager
 from dataclasses import is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, TypeVar, cast, get_args, get_origin
@@ -13,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 import attrs
 
 from trioxport._redaction import HIDDEN, is_secret_name, redact_command, redact_text, redact_url
-from trioxport.abc import FrameChannels, Listener, Scope, Transport
+from trioxport.abc import Listener, Transport
 from trioxport.errors import TransportError, UsageError
 
 if TYPE_CHECKING:
@@ -289,9 +288,3 @@ class NamedTransport:
     def of(cls, target: Target) -> Self:
         """What opens ``target``. Raises ``UsageError``."""
         return cls(describe(target), to_transport(target))
-
-    def __str__(self) -> str:
-        return self.name
-
-    def __call__(self, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
-        return self.transport(scope)
