@@ -143,6 +143,26 @@ async def test_a_task_that_crashes_ends_a_block_that_waits_in_tasks_of_its_own()
     assert caught.value is error
 
 
+async def test_a_task_that_crashes_after_the_block_comes_out_without_a_group() -> None:
+    error = KeyError("bug")
+    with pytest.raises(KeyError) as caught:
+        async with open_tasks() as tasks:
+            tasks.start_soon(crash, error)
+    assert caught.value is error
+
+
+async def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+async def test_a_keyboard_interrupt_in_a_task_wins_over_the_blocks_exception() -> None:
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 (what raises is the block's end)
+        async with open_tasks() as tasks:
+            tasks.start_soon(interrupt)
+            await trio.lowlevel.checkpoint()
+            raise ValueError("mine")
+
+
 class TestAlone:
     @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
     def test_what_ends_the_program_prevails(self, kind: type[BaseException]) -> None:

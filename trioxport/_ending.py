@@ -93,7 +93,7 @@ class EndingSend(SendChannel[Frame]):
         await self._inner.aclose()
 
     def end(self) -> list[Frame]:
-        """Let nobody wait any more. Returns what was accepted, and still waits in the transport's buffer.
+        """End every wait. Returns what was accepted, and still waits in the transport's buffer.
 
         Only of a memory channel is that known, and only while its transport has not closed the other end.
         """
@@ -129,7 +129,7 @@ class EndingReceive(ReceiveChannel[Frame]):
         await self._inner.aclose()
 
     def end(self) -> None:
-        """Let nobody wait any more for what has not arrived."""
+        """End every wait for what has not arrived."""
         self._waiting.end()
 
 

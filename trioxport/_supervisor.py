@@ -250,7 +250,7 @@ class Supervisor:
             if cut_short:
                 self._record_cut()
             self._end()
-            if self._channels is not None:  # somebody may wait for a pump that is gone
+            if self._channels is not None:  # a task may wait for a pump that is gone
                 self._end_channels(self._channels)
                 await _close_by_force(self._channels.send)
             if cut_short or self._channels is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager
 from dataclasses import is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, TypeGuard, TypeVar, cast, get_args, get_origin
@@ -16,7 +15,7 @@ import trio
 
 from trioxport._redaction import HIDDEN, is_secret_name, redact_command, redact_text, redact_url
 from trioxport._suggestions import close_to, whole_target
-from trioxport.abc import FrameChannels, Listener, Scope, Transport
+from trioxport.abc import Listener, Transport
 from trioxport.errors import TransportError, UsageError
 
 if TYPE_CHECKING:
@@ -331,9 +330,3 @@ class NamedTransport:
     def of(cls, target: Target) -> Self:
         """What opens ``target``. Raises ``UsageError``."""
         return cls(describe(target), to_transport(target))
-
-    def __str__(self) -> str:
-        return self.name
-
-    def __call__(self, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
-        return self.transport(scope)
