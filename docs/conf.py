@@ -1,5 +1,6 @@
 """How Sphinx builds the documentation: ``sphinx-build -W docs docs/_build/html``. It fetches nothing."""
 
+import inspect
 import re
 from typing import Any
 
@@ -32,6 +33,11 @@ nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!trioxport\.).*")]
 
 
+def _shown(value: object) -> str:
+    """A constant as the default of a parameter."""
+    return f"trioxport.codecs.{value.name}" if hasattr(value, "encode") and hasattr(value, "name") else str(value)
+
+
 def _readable(
     _app: object, _what: str, _name: str, found: Any, _options: object, signature: str | None, returned: str | None
 ) -> tuple[str | None, str | None]:
@@ -43,6 +49,9 @@ def _readable(
 
     if signature is not None:
         signature = re.sub(r"attr_dict\['(\w+)'\]\.default", default, signature).replace("= NOTHING", "= {}")
+    if signature is not None and callable(found):
+        names = vars(inspect.getmodule(inspect.unwrap(found)))
+        signature = re.sub(r"(?<== )[A-Z][A-Z_]+\b", lambda match: _shown(names.get(match[0], match[0])), signature)
     if returned is not None and hasattr(found, "__wrapped__"):
         returned = returned.replace("AsyncGenerator[", "AbstractAsyncContextManager[")
     return signature, returned

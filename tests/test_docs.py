@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ import pytest
 
 import trioxport
 from trioxport import TransportError
+from trioxport._extras import REQUIREMENTS
 
 ROOT: Final = Path(__file__).parent.parent
 PAGES: Final = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -79,3 +81,9 @@ def test_the_table_of_errors_is_complete_and_right() -> None:
         if isinstance(found, type) and issubclass(found, TransportError)
     }
     assert set(rows) == expected
+
+
+def test_extras_that_errors_tell_to_install_are_those_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for extra, requirement in REQUIREMENTS.items():
+        assert [each.partition(";")[0] for each in project["optional-dependencies"][extra]] == [requirement]

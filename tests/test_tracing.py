@@ -542,5 +542,5 @@ async def test_no_provider_means_the_global_one() -> None:
 
 def test_without_opentelemetry_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.trace", None)
-    with pytest.raises(UsageError, match=r"not installed\. Install it: pip install 'trioxport\[otel\]'"):
+    with pytest.raises(UsageError, match=r"not installed\. Install it: pip install 'opentelemetry-api>="):
         Tracing()

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, get_args
 
 import attrs
 
+from trioxport._extras import install_hint
 from trioxport.errors import DecodeError, MessageTooLarge, UsageError
 from trioxport.framing.base import EXCERPT
 
@@ -246,7 +247,7 @@ def _zstd() -> Any:
 def _brotli() -> Any:
     module = _imported("brotli", "br")
     if not hasattr(module.Decompressor, "can_accept_more_data"):
-        raise UsageError("this release of brotli cannot bound what it expands", hint="Install trioxport[brotli]")
+        raise UsageError("this release of brotli cannot bound what it expands", hint=install_hint("brotli"))
     return module
 
 
@@ -254,4 +255,4 @@ def _imported(name: str, coding: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise UsageError(f"{coding} is not installed", hint=f"Install trioxport[{_EXTRAS[coding]}]") from error
+        raise UsageError(f"{coding} is not installed", hint=install_hint(_EXTRAS[coding])) from error

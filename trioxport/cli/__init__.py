@@ -132,7 +132,7 @@ def _command(commands: Commands, name: str, summary: str) -> argparse.ArgumentPa
     return commands.add_parser(
         name,
         help=summary,
-        description=summary.capitalize() + ".",
+        description=f"{summary[0].upper()}{summary[1:]}.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

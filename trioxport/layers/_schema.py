@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import attrs
 import msgspec
 
+from trioxport._extras import install_hint
 from trioxport._rpc import members_of
 from trioxport.codecs._envelope import VERSION, plain
 from trioxport.errors import UsageError
@@ -145,7 +146,7 @@ def _compiled(schema: Mapping[str, Any]) -> ValidatorMap:
     try:
         import jsonschema_rs
     except ImportError as error:
-        raise UsageError("jsonschema-rs is not installed", hint="Install trioxport[validation]") from error
+        raise UsageError("jsonschema-rs is not installed", hint=install_hint("validation")) from error
     try:
         return jsonschema_rs.validator_map_for(dict(schema), mask=MASK, offline=True)
     except (ValueError, jsonschema_rs.ReferencingError) as error:

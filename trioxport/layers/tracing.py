@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
 import attrs
 
+from trioxport._extras import install_hint
 from trioxport._rpc import members_of, meta_of
 from trioxport._validators import FLAG
 from trioxport.abc import MessageChannels, Scope
@@ -79,7 +80,7 @@ class Tracing:
         except ModuleNotFoundError as error:
             raise UsageError(
                 "Tracing needs OpenTelemetry, which is not installed",
-                hint="Install it: pip install 'trioxport[otel]'",
+                hint=install_hint("otel"),
             ) from error
 
     def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:

@@ -132,5 +132,5 @@ class TLSStream:
 def tls_reason(error: ssl.SSLError) -> str:
     """What went wrong, in the words of the ssl module without its numbers."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message
+        return error.verify_message.rstrip(".")
     return (error.reason or str(error)).replace("_", " ").lower()

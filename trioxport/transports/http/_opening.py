@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import httpx
 
 from trioxport import __version__
+from trioxport._extras import install_hint
 from trioxport.abc import Scope
 from trioxport.auth import AuthFlow, TLSOptions
 from trioxport.config import redact_url
@@ -94,7 +95,7 @@ def _context(target: Http, *, proxied: bool) -> ssl.SSLContext | None:
     if target.url.startswith("http:"):
         return None
     if target.http2 and find_spec("h2") is None:
-        raise UsageError("HTTP/2 is not installed", target=str(target), hint="Install trioxport[http2]")
+        raise UsageError("HTTP/2 is not installed", target=str(target), hint=install_hint("http2"))
     try:
         return tls_options(target).client_context(*(() if proxied or target.http2 else ("http/1.1",)))
     except UsageError as error:
@@ -137,5 +138,5 @@ def _proxy(target: Http, url: httpx.URL) -> httpx.URL | None:
     if scheme not in _PORTS:
         raise UsageError(f"the proxy of the environment is of the unknown kind {scheme!r}", target=str(target))
     if scheme.startswith("socks") and find_spec("socksio") is None:
-        raise UsageError("SOCKS is not installed", target=str(target), hint="Install httpx[socks]")
+        raise UsageError("SOCKS is not installed", target=str(target), hint="Install it: pip install 'httpx[socks]'")
     return httpx.URL(named if "://" in named else f"http://{named}")
