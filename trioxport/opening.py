@@ -143,8 +143,8 @@ async def serve_transport(
         listener = under(terms)
     raising = getattr(listener, "single_connection", False)
     started = _Started(task_status)
+    accept = accepting(handler, terms, layers, raising=raising)
     try:
-        accept = accepting(handler, terms, layers, raising=raising)
         await listener.listen(accept, allow_plaintext=allow_plaintext, task_status=started)
     except BaseException as error:
         if raising and started.told:
