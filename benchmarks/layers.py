@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from copy import copy
 from typing import Any, ClassVar, Final, Literal, TypeVar
 
 import attrs
@@ -80,7 +81,7 @@ async def _cost(kind: str, layer: Layer, mode: str, rounds: int, count: int) -> 
     times: dict[int, list[float]] = {number: [] for number in NUMBERS}
     for _ in range(rounds + 1):
         for number in NUMBERS:
-            times[number].append(await _exchange([layer] * number, mode, count) / count * 1e6)
+            times[number].append(await _exchange([copy(layer) for _ in range(number)], mode, count) / count * 1e6)
     most = NUMBERS[-1]
     costs = [(with_most - with_none) / most / 2 for with_none, with_most in zip(times[0], times[most], strict=True)]
     exchanges = {number: round(statistics.median(each[1:]), 1) for number, each in times.items()}
