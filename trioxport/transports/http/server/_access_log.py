@@ -53,7 +53,7 @@ def log_access(exchange: Exchange, started: float) -> None:
     )
 
 
-class Refusals:
+class RefusalLog:
     """Counts what a server refuses, and logs it so that a flood of it stays readable.
 
     The first refusal of each reason is logged at WARNING, and then the tenth, the hundredth and so on with the count.

@@ -14,7 +14,7 @@ from trioxport.errors import ProtocolViolation
 from trioxport.frames import Frame
 from trioxport.framing.base import EXCERPT
 from trioxport.messages import Message, Notification, Request
-from trioxport.transports.http.server._access_log import Refusals, log_access
+from trioxport.transports.http.server._access_log import RefusalLog, log_access
 from trioxport.transports.http.server._asgi import ClientGone, Exchange, Receive, Refusal, Scope, Send
 from trioxport.transports.http.server._bodies import body_of, check_initialize, parse, parts_of
 from trioxport.transports.http.server._body_budget import BodyBudget
@@ -48,7 +48,7 @@ class Endpoint:
         self.terms = terms
         self.stopping = False
         self.gate = Gate(config)
-        self.refusals = Refusals(str(config), terms.note_refusal)
+        self.refusals = RefusalLog(str(config), terms.note_refusal)
         self._bodies = BodyBudget(config.bounds.unfinished_bodies)
         self.health = Health(config)
         self._watch = Watch()

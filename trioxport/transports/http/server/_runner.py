@@ -17,7 +17,7 @@ import h11
 import trio
 
 from trioxport.transports._sockets import bracketed
-from trioxport.transports.http.server._access_log import Refusals
+from trioxport.transports.http.server._access_log import RefusalLog
 from trioxport.transports.http.server._asgi import Application
 from trioxport.transports.http.server._cycle import READ, ConnectionOver, Cycle, Stream, scope_of
 from trioxport.transports.http.server.bounds import Bounds
@@ -58,7 +58,7 @@ class Runner:
         self,
         app: Application,
         bounds: Bounds,
-        refusals: Refusals,
+        refusals: RefusalLog,
         context: Callable[[], ssl.SSLContext] | None = None,
         upgrade: Upgrade | None = None,
     ) -> None:

@@ -11,7 +11,7 @@ import trio
 
 from trioxport.abc import Accept, Scope
 from trioxport.transports._sockets import peer_of
-from trioxport.transports.http.server._access_log import Refusals
+from trioxport.transports.http.server._access_log import RefusalLog
 from trioxport.transports.http.server._asgi import Exchange, Message, Refusal
 from trioxport.transports.http.server._cycle import Stream, scope_of
 from trioxport.transports.http.server._gate import Gate
@@ -36,7 +36,7 @@ class WebSockets:
         accept: What to do with those who did.
     """
 
-    def __init__(self, options: Upgrades, gate: Gate, health: Health, refusals: Refusals, accept: Accept) -> None:
+    def __init__(self, options: Upgrades, gate: Gate, health: Health, refusals: RefusalLog, accept: Accept) -> None:
         self._pings = PingSettings(options.ping_interval, options.ping_timeout)
         self._gate = gate
         self._health = health
