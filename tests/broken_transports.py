@@ -494,7 +494,7 @@ class LeaksATask(Reference):
 class LeaksWhenCancelled(LeaksADescriptor):
     async def connect(self) -> CableEnd:
         end = await super().connect()
-        for _ in range(20):
+        for _ in range(200):
             await trio.lowlevel.checkpoint()
         os.close(self.opened.pop())
         return end

@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import pytest
 import trio
-import trio.testing
 from stuck import (
     STUCK_OUTPUTS,
     StuckOutput,
@@ -251,11 +250,13 @@ async def test_a_callback_gets_the_last_line_although_it_has_no_end() -> None:
 async def test_a_socket_that_takes_its_time_gets_everything() -> None:
     theirs, ours = socket.socketpair()
     text = b""
+    complete = trio.Event()
 
     async def read() -> None:
         nonlocal text
-        while chunk := await reader.recv(65536):
-            text += chunk
+        while text.count(b"\n") < 10_000:
+            text += await reader.recv(65536)
+        complete.set()
 
     with theirs, ours, trio.socket.from_stdlib_socket(theirs) as reader, standard_error(ours.fileno()):
         async with trio.open_nursery() as nursery, opened(child(stderr="inherit")) as connection:
@@ -263,9 +264,7 @@ async def test_a_socket_that_takes_its_time_gets_everything() -> None:
                 assert await ask(connection, "complain", {"lines": 10}, number) == "complained"
                 if number == 200:
                     nursery.start_soon(read)
-            while text.count(b"\n") < 10_000:
-                await trio.testing.wait_all_tasks_blocked(0.01)
-            nursery.cancel_scope.cancel()
+            await complete.wait()
     assert [line.split() for line in text.splitlines()] == [[b"line", b"%d" % number] for number in range(10)] * 1000
 
 

@@ -53,10 +53,10 @@ async def opened(target: Any, **options: Any) -> None:
         pytest.fail("it opened")
 
 
-async def asked(target: Any, method: str = "tools/list", **options: Any) -> None:
+async def asked(target: Any, method: str = "tools/list", *, patience: float = 15.0, **options: Any) -> None:
     """Ask for something without having negotiated."""
     async with open_transport(target, **options) as connection, open_peer(connection) as peer:
-        await peer.request(method, timeout=0.05)
+        await peer.request(method, timeout=patience)
 
 
 def child(code: str) -> Stdio:
@@ -181,7 +181,7 @@ async def _() -> None:
 @shows("no sign of life for … s in answer to …")
 async def _() -> None:
     async with served(silent) as target:
-        await asked(target)
+        await asked(target, patience=0.05)
 
 
 @shows("This client has not negotiated with the server")
