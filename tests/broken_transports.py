@@ -29,10 +29,12 @@ class Fault:
         carrier: The wrong pumps; the right ones where the transport is wrong.
         says: Words of the finding, in this order.
         timeout: Seconds that a step may take.
+        check: The one check that is to find it, where it depends on timing whether an earlier one does; else all.
     """
 
     says: tuple[str, ...]
     timeout: float = 0.5
+    check: str | None = None
     transport: type[Reference] = Reference
     carrier: type[Carrier] = Carrier
 
@@ -44,12 +46,12 @@ class Fault:
 FAULTS: Final[dict[str, Fault]] = {}
 
 
-def fault(*says: str, timeout: float = 0.5) -> Any:
+def fault(*says: str, timeout: float = 0.5, check: str | None = None) -> Any:
     """Register a broken transport, or broken pumps, with the words that say what is wrong."""
 
     def register(broken: type[Any]) -> type[Any]:
         role = "carrier" if issubclass(broken, Carrier) else "transport"
-        FAULTS[broken.__name__] = Fault(says, timeout, **{role: broken})
+        FAULTS[broken.__name__] = Fault(says, timeout, check, **{role: broken})
         return broken
 
     return register
@@ -439,7 +441,7 @@ class ReadsOnDemand(Carrier):
 # Leaving.
 
 
-@fault("of 200 messages sent just before leaving", "has to finish before it is cancelled")
+@fault("of 200 messages sent just before leaving", "has to finish before it is cancelled", check="flushes_on_leaving")
 class DropsWhatIsNotWritten(Reference):
     async def leave(self, scope: Scope, carrier: Carrier) -> None:
         while carrier.outgoing.statistics().current_buffer_used > 10:
