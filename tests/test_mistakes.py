@@ -45,7 +45,7 @@ from trioxport.layers import (
 )
 from trioxport.peer import open_peer
 from trioxport.testing import Faults
-from trioxport.transports.http.server import HttpServer
+from trioxport.transports.http.server import Bounds, HttpServer, Sessions, Upgrades
 from trioxport.transports.memory import Memory
 from trioxport.transports.stdio import Stdio
 from trioxport.transports.stream import Tcp, Tls, Unix
@@ -411,3 +411,22 @@ def test_a_server_on_asyncio_is_told_as_it_starts() -> None:
         assert "hypercorn -k trio" in failed["message"]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: HttpServer("http://127.0.0.1:0/", keep_alive=0), "keep_alive has to be a number of seconds above 0"),
+        (
+            lambda: untyped(HttpServer)("http://127.0.0.1:0/", hosts="mcp.example.com"),
+            "hosts has to be a list of texts",
+        ),
+        (lambda: untyped(HttpServer)("http://127.0.0.1:0/", drain="10"), "drain has to be a number of seconds"),
+        (lambda: Sessions(most=0), "most has to be a whole number of at least 1"),
+        (lambda: Bounds(connections=0), "connections has to be a whole number of at least 1"),
+        (lambda: untyped(Upgrades)(ping_interval="20"), "ping_interval has to be a number of seconds above 0, or None"),
+    ],
+)
+def test_options_of_an_http_server(make: Callable[[], object], complaint: str) -> None:
+    with pytest.raises((TypeError, UsageError), match=complaint):
+        make()

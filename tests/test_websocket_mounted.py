@@ -19,6 +19,7 @@ from trioxport import (
     PermissionDenied,
     Request,
     Response,
+    UsageError,
     open_transport,
     serve_transport,
 )
@@ -131,7 +132,7 @@ async def test_how_its_clients_are_watched(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("options", [{"ping_interval": 0}, {"ping_timeout": -1}])
 def test_what_cannot_be_told(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(options))):
+    with pytest.raises(UsageError, match=next(iter(options))):
         Upgrades(**options)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import attrs
 
+from trioxport._validators import COUNT, SECONDS
+
 
 @attrs.frozen
 class Bounds:
@@ -20,10 +22,10 @@ class Bounds:
             that needs more is answered with 503.
     """
 
-    head: int = 16 * 1024
-    head_timeout: float = 10.0
-    body_timeout: float = 60.0
-    idle_timeout: float = 75.0
-    write_timeout: float = 30.0
-    connections: int = 4096
-    unfinished_bodies: int = 256 * 1024 * 1024
+    head: int = attrs.field(default=16 * 1024, validator=COUNT)
+    head_timeout: float = attrs.field(default=10.0, validator=SECONDS)
+    body_timeout: float = attrs.field(default=60.0, validator=SECONDS)
+    idle_timeout: float = attrs.field(default=75.0, validator=SECONDS)
+    write_timeout: float = attrs.field(default=30.0, validator=SECONDS)
+    connections: int = attrs.field(default=4096, validator=COUNT)
+    unfinished_bodies: int = attrs.field(default=256 * 1024 * 1024, validator=COUNT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Self, TypeAlias
+from typing import Self, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
@@ -12,6 +12,7 @@ import trio
 
 from trioxport._bucket import Rate
 from trioxport._supervisor import Terms
+from trioxport._validators import COUNT, FLAG, SECONDS, SECONDS_OR_0, TEXT, WORDS
 from trioxport.abc import Accept, Listener
 from trioxport.auth import TLSOptions, VerifiedToken
 from trioxport.codecs.json import JSON
@@ -21,9 +22,6 @@ from trioxport.transports.http.server._asgi import Application
 from trioxport.transports.http.server.bounds import Bounds
 from trioxport.transports.http.server.events import EventStore
 from trioxport.transports.http.server.proxies import TrustedProxies
-
-_positive: Any = attrs.validators.gt(0)
-_positive_or_none: Any = attrs.validators.optional(_positive)
 
 Verify: TypeAlias = Callable[[str], Awaitable[str | VerifiedToken | None]]
 """The principal that a bearer token speaks for, or all that is known of the token; None for a token that is not valid
@@ -47,12 +45,12 @@ class Sessions:
         stall: How long a message waits for a client that does not read its stream; then it is undelivered.
     """
 
-    most: int = attrs.field(default=1000, validator=_positive, kw_only=True)
-    most_each: int = attrs.field(default=250, validator=_positive, kw_only=True)
-    idle_timeout: float = attrs.field(default=1800.0, validator=_positive, kw_only=True)
-    hold: float | None = attrs.field(default=None, kw_only=True)
-    retry: float = attrs.field(default=1.0, kw_only=True)
-    stall: float = attrs.field(default=30.0, validator=_positive, kw_only=True)
+    most: int = attrs.field(default=1000, validator=COUNT, kw_only=True)
+    most_each: int = attrs.field(default=250, validator=COUNT, kw_only=True)
+    idle_timeout: float = attrs.field(default=1800.0, validator=SECONDS, kw_only=True)
+    hold: float | None = attrs.field(default=None, validator=SECONDS.or_none(), kw_only=True)
+    retry: float = attrs.field(default=1.0, validator=SECONDS_OR_0, kw_only=True)
+    stall: float = attrs.field(default=30.0, validator=SECONDS, kw_only=True)
 
 
 @attrs.frozen
@@ -82,8 +80,8 @@ class Upgrades:
         ping_timeout: Seconds that it has to give one; a client that gives none is lost.
     """
 
-    ping_interval: float | None = attrs.field(default=20.0, validator=_positive_or_none, kw_only=True)
-    ping_timeout: float = attrs.field(default=20.0, validator=_positive, kw_only=True)
+    ping_interval: float | None = attrs.field(default=20.0, validator=SECONDS.or_none(), kw_only=True)
+    ping_timeout: float = attrs.field(default=20.0, validator=SECONDS, kw_only=True)
 
 
 def _trusted(given: TrustedProxies | Sequence[str] | None) -> TrustedProxies | None:
@@ -124,24 +122,24 @@ class HttpServer:
         bounds: What clients are held to: how slow, how large, how many.
     """
 
-    url: str = attrs.field(repr=redact_url)
+    url: str = attrs.field(repr=redact_url, validator=TEXT)
     sessions: Sessions | None = attrs.field(factory=Sessions, kw_only=True)
-    hosts: Sequence[str] | None = attrs.field(default=None, kw_only=True)
-    origins: Sequence[str] = attrs.field(default=(), kw_only=True)
-    cors: bool = attrs.field(default=False, kw_only=True)
+    hosts: Sequence[str] | None = attrs.field(default=None, validator=WORDS.or_none(), kw_only=True)
+    origins: Sequence[str] = attrs.field(default=(), validator=WORDS, kw_only=True)
+    cors: bool = attrs.field(default=False, validator=FLAG, kw_only=True)
     tls: TLSOptions | ssl.SSLContext | None = attrs.field(default=None, repr=False, kw_only=True)
     events: EventStore | None = attrs.field(default=None, kw_only=True)
     verify: ProtectedResource | None = attrs.field(default=None, repr=False, kw_only=True)
     rate: Rate | None = attrs.field(default=None, kw_only=True)
-    health: str | None = attrs.field(default=None, kw_only=True)
-    ready: str | None = attrs.field(default=None, kw_only=True)
-    drain: float = attrs.field(default=0.0, validator=attrs.validators.ge(0), kw_only=True)
-    sse: str | None = attrs.field(default=None, kw_only=True)
+    health: str | None = attrs.field(default=None, validator=TEXT.or_none(), kw_only=True)
+    ready: str | None = attrs.field(default=None, validator=TEXT.or_none(), kw_only=True)
+    drain: float = attrs.field(default=0.0, validator=SECONDS_OR_0, kw_only=True)
+    sse: str | None = attrs.field(default=None, validator=TEXT.or_none(), kw_only=True)
     websocket: bool | Upgrades = attrs.field(default=False, kw_only=True)
     fallback: Application | None = attrs.field(default=None, repr=False, kw_only=True)
     trusted_proxies: TrustedProxies | None = attrs.field(default=None, converter=_trusted, kw_only=True)
-    access_log: bool = attrs.field(default=False, kw_only=True)
-    keep_alive: float = attrs.field(default=15.0, validator=_positive, kw_only=True)
+    access_log: bool = attrs.field(default=False, validator=FLAG, kw_only=True)
+    keep_alive: float = attrs.field(default=15.0, validator=SECONDS, kw_only=True)
     bounds: Bounds = attrs.field(factory=Bounds, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
