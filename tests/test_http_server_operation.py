@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,6 +48,7 @@ async def ada(token: str) -> str | None:
         ({"x-forwarded-for": "::ffff:203.0.113.9"}, "203.0.113.9", None),
         ({"x-forwarded-for": "unknown"}, "10.0.0.1:4000", None),
         ({"x-forwarded-for": "6.6.6.6, garbage"}, "10.0.0.1:4000", None),
+        ({"x-forwarded-for": "fe80::1%any text"}, "10.0.0.1:4000", None),
         ({"x-forwarded-for": ""}, "10.0.0.1:4000", None),
         ({"forwarded": "for=6.6.6.6"}, "10.0.0.1:4000", None),
     ],
@@ -64,12 +66,29 @@ def test_x_forwarded_for(fields: dict[str, str], client: str, scheme: str | None
         ("for=6.6.6.6, for=_hidden", "10.0.0.1:4000", None),
         ("for=unknown", "10.0.0.1:4000", None),
         ("for=203.0.113.9;proto=http, for=10.1.1.1;proto=https", "203.0.113.9", "http"),
+        ("for=203.0.113.9:1234 ; proto=https", "203.0.113.9:1234", "https"),
         ("=;,,;=", "10.0.0.1:4000", None),
+        ("for=6.6.6.6;for=6.6.6.7", "10.0.0.1:4000", None),
+        ('for=6.6.6.6;x=", for="203.0.113.9:1234";proto=http', "10.0.0.1:4000", None),  # a client's open quote, and
+        ('for=6.6.6.6;x=", for=203.0.113.9;by="[::1]"', "10.0.0.1:4000", None),  # what a proxy added behind it
+        ('for=6.6.6.6;x=", for=203.0.113.9', "10.0.0.1:4000", None),
     ],
 )
 def test_forwarded(value: str, client: str, scheme: str | None) -> None:
     proxies = TrustedProxies(["10.0.0.0/8"], header="forwarded")
     assert proxies.client("10.0.0.1:4000", {"forwarded": value, "x-forwarded-for": "6.6.6.6"}) == (client, scheme)
+
+
+@pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded"])
+@pytest.mark.parametrize("peer", ["10.0.0.1:4000", "192.0.2.1:4000"])
+@pytest.mark.parametrize("piece", ["a", " ", ",", '"', "=", "1,", "for=1.2.3.4;"])
+def test_a_header_costs_no_more_than_its_length(header: Any, peer: str, piece: str) -> None:
+    proxies = TrustedProxies(["10.0.0.0/8"], header=header)
+    value = piece * (16_000 // len(piece))
+    began = time.perf_counter()
+    for _ in range(5):
+        assert proxies.client(peer, {header: value})[0] == peer
+    assert time.perf_counter() - began < 1
 
 
 @pytest.mark.parametrize("peer", ["192.0.2.1:4000", "[2001:db8::1]:4000", None, "a socket"])

@@ -13,9 +13,11 @@ from trioxport.errors import UsageError
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+_Hop: TypeAlias = tuple[str | None, str | None]
 
 _PORT: Final = re.compile(r":[0-9]{1,5}")
-_PAIR: Final = re.compile(r'\s*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=("(?:[^"\\]|\\.)*"|[^\s;,"]*)\s*')
+_PAIR: Final = re.compile(r'[ \t]*(?:([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=("(?:[^"\\]|\\.)*"|[^\s;,"]*)[ \t]*)?([;,]|\Z)')
+"""A parameter of a Forwarded header, or nothing, and what ends it; linear in the length of the header."""
 
 
 def _networks(given: Sequence[str]) -> tuple[Network, ...]:
@@ -53,49 +55,70 @@ class TrustedProxies:
     def client(self, peer: str | None, headers: Mapping[str, str]) -> tuple[str | None, str | None]:
         """The address of the client behind ``peer``, and the scheme that it used, or None if that is not said."""
         scheme = None
-        for hop in reversed(list(self._hops(headers))):
-            if not self._trusts(peer):
-                break
-            address, protocol = hop
+        if not self._trusts(peer):  # whose headers cost nothing to ignore
+            return peer, scheme
+        for address, protocol in self._hops(headers):
             scheme = protocol or scheme
             if address is None:  # an unknown or hidden one: the proxy stands for it
                 break
             peer = address
+            if not self._trusts(peer):
+                break
         return peer, scheme
 
     def _trusts(self, peer: str | None) -> bool:
         address = _address_in(peer or "")
         return address is not None and any(address in network for network in self.networks)
 
-    def _hops(self, headers: Mapping[str, str]) -> Iterator[tuple[str | None, str | None]]:
-        """The address and scheme that each proxy has noted, the client's own first."""
+    def _hops(self, headers: Mapping[str, str]) -> Iterator[_Hop]:
+        """The address and scheme that each proxy has noted, what the nearest one wrote first."""
         value = headers.get(self.header, "")
+        if not value:
+            return iter(())
         if self.header == "forwarded":
-            yield from (_forwarded(element) for element in _elements(value)) if value else ()
-        elif value:
-            schemes = [each.strip().lower() for each in headers.get("x-forwarded-proto", "").split(",")]
-            addresses = value.split(",")
-            for place, each in enumerate(addresses):
-                behind = len(addresses) - place
-                scheme = schemes[-behind] if behind <= len(schemes) else schemes[0]
-                yield _node(each.strip()), scheme if scheme in ("http", "https") else None
+            return map(_hop, reversed(_elements(value)))
+        return _x_forwarded(value.split(","), headers.get("x-forwarded-proto", "").split(","))
 
 
-def _elements(value: str) -> list[str]:
-    """The elements of a Forwarded header; commas in quotes do not divide."""
-    return re.findall(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+', value)
+def _x_forwarded(addresses: list[str], schemes: list[str]) -> Iterator[_Hop]:
+    """Pairs from the right; one scheme, or too few, is that of the connection between client and first proxy."""
+    for behind, address in enumerate(reversed(addresses), 1):
+        scheme = schemes[-behind] if behind <= len(schemes) else schemes[0]
+        yield _node(address.strip()), _scheme(scheme.strip())
 
 
-def _forwarded(element: str) -> tuple[str | None, str | None]:
-    pairs = {name.lower(): value.strip('"') for name, value in _PAIR.findall(element)}
-    scheme = pairs.get("proto", "").lower()
-    return _node(pairs.get("for", "")), scheme if scheme in ("http", "https") else None
+def _elements(value: str) -> list[dict[str, str]]:
+    """The parameters of each element of a Forwarded header; none if it is malformed.
+
+    A quote that a client leaves open would end in what a proxy adds, and hide it: then no part of the header counts.
+    """
+    elements: list[dict[str, str]] = [{}]
+    position, end = 0, ""
+    while position < len(value) or end:
+        pair = _PAIR.match(value, position)
+        if pair is None or (pair[1] or "").lower() in elements[-1]:
+            return []
+        if pair[1] is not None:
+            elements[-1][pair[1].lower()] = pair[2].strip('"')
+        position, end = pair.end(), pair[3]
+        if end == ",":
+            elements.append({})
+    return elements
+
+
+def _hop(element: Mapping[str, str]) -> _Hop:
+    return _node(element.get("for", "")), _scheme(element.get("proto", ""))
+
+
+def _scheme(text: str) -> str | None:
+    scheme = text.lower()
+    return scheme if scheme in ("http", "https") else None
 
 
 def _node(text: str) -> str | None:
     """An address as ``ConnectionInfo.peer`` has it, with its port or without; None for what is no address."""
     address = _address_in(text)
-    if address is None:
+    if address is None or "%" in text:  # a zone means nothing beyond the proxy, and may be any text
         return None
     port = _PORT.search(text.rpartition("]")[2]) if "]" in text or text.count(":") == 1 else None
     shown = f"[{address}]" if address.version == 6 else str(address)
