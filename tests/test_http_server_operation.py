@@ -19,6 +19,7 @@ from trioxport.auth import TLSOptions, tls
 from trioxport.demo import serve_demo
 from trioxport.layers import Metrics, Rate
 from trioxport.transports.http.server import Bounds, HttpServer, ProtectedResource, TrustedProxies
+from trioxport.transports.http.server._rates import Rates
 from trioxport.transports.stream import Tls
 from trioxport.transports.websocket import WebSocket
 
@@ -141,6 +142,64 @@ async def test_guessed_tokens_are_charged_to_the_address_and_not_even_looked_at(
             assert reply.headers["retry-after"] == "20"
     assert statuses == [401] * 3 + [429] * 7
     assert len(looked) == 3
+
+
+@pytest.mark.parametrize("token", ["guess", "good"])
+async def test_as_many_tokens_are_looked_at_once_as_the_address_has_requests_left(token: str) -> None:
+    looked = running = most = 0
+    go = trio.Event()
+    statuses: list[int] = []
+
+    async def verify(token: str) -> str | None:
+        nonlocal looked, running, most
+        looked, running = looked + 1, running + 1
+        most = max(most, running)
+        await go.wait()
+        await trio.lowlevel.checkpoint()
+        running -= 1
+        return f"{token}-{looked}" if token == "good" else None
+
+    config = HttpServer(ANYWHERE, rate=Rate(3, per=60), verify=ProtectedResource(verify))
+
+    async def ask() -> None:
+        async with calling(served.url, modern("hello"), Authorization=f"Bearer {token}") as reply:
+            statuses.append(reply.status)
+
+    with trio.fail_after(BOUND):
+        async with serving(config) as served, trio.open_nursery() as nursery:
+            for _ in range(12):
+                nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked(0.2)
+            assert running == 3
+            go.set()
+    assert most == 3
+    if token == "good":
+        assert (looked, statuses) == (12, [200] * 12)
+    else:
+        assert (looked, sorted(statuses)) == (3, [401] * 3 + [429] * 9)
+
+
+async def test_a_check_that_is_cancelled_makes_room_for_the_next(autojump_clock: trio.testing.MockClock) -> None:
+    rates = Rates(Rate(1, per=60))
+
+    async def check() -> None:
+        await trio.sleep(5)
+
+    with trio.move_on_after(1) as cut:
+        await rates.guard("203.0.113.1", check)
+    assert cut.cancelled_caught
+    with trio.fail_after(6):
+        await rates.guard("203.0.113.1", check)
+
+
+async def test_a_client_may_ask_without_a_token_first_and_learn_where_to_get_one() -> None:
+    config = HttpServer(ANYWHERE, rate=Rate(1, per=60), verify=ProtectedResource(ada))
+    with trio.fail_after(BOUND):
+        async with serving(config) as served:
+            async with calling(served.url, modern("hello")) as reply:
+                assert reply.status == 401
+            async with calling(served.url, modern("hello"), Authorization="Bearer good") as reply:
+                assert reply.status == 200
 
 
 async def test_good_tokens_are_not_charged_to_the_address() -> None:

@@ -52,13 +52,17 @@ class Door:
         await exchange.respond(200, msgspec.json.encode(metadata))
         return True
 
-    async def admit(self, exchange: Exchange) -> None:
-        """Find out who the client is. Raises ``Refusal`` for one who does not show that, or may not ask."""
+    def token_of(self, exchange: Exchange) -> str:
+        """The token that the client shows. Raises ``Refusal`` if it shows none."""
         token = _BEARER.fullmatch(exchange.headers.get("authorization", ""))
         if token is None:
             raise self._refusal(exchange, 401, "A bearer token is needed")
+        return token[1]
+
+    async def admit(self, exchange: Exchange, token: str) -> None:
+        """Find out who the client is by its token. Raises ``Refusal`` for one that is not valid, or may not ask."""
         try:
-            verified = await self._resource.verify(token[1])
+            verified = await self._resource.verify(token)
         except PermissionDenied:
             raise self._refusal(exchange, 403, "The token is not good for this", "insufficient_scope") from None
         if verified is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -52,14 +53,11 @@ class Gate:
 
     async def _admit(self, exchange: Exchange, door: Door) -> None:
         """Check the token. Guesses are counted against the address: looking at one can cost a request elsewhere."""
-        if self._rates is not None:
-            self._rates.check_address(exchange)
-        try:
-            await door.admit(exchange)
-        except Refusal:
-            if self._rates is not None:
-                self._rates.charge_address(exchange)
-            raise
+        check = partial(door.admit, exchange, door.token_of(exchange))
+        if self._rates is None:
+            await check()
+        else:
+            await self._rates.guard(exchange.address, check)
 
     def identify(self, exchange: Exchange) -> None:
         """Find the client behind trusted proxies."""

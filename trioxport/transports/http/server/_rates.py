@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
+from collections.abc import Awaitable, Callable
 from typing import Final
 
+import attrs
 import trio
 
 from trioxport._bucket import Rate, TokenBucket
@@ -15,6 +17,15 @@ MAX_CLIENTS: Final = 10_000
 """Clients of which it is remembered how often they asked; beyond it the one that did not for longest is forgotten."""
 TOLERANCE: Final = 1e-6
 """The part of a token that may be missing: a rounding error."""
+
+
+@attrs.define
+class _Checks:
+    """The checks of tokens from one address: how many there are, and how many of them are under way."""
+
+    count: int = 0
+    running: int = 0
+    ended: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
 
 
 class Rates:
@@ -27,22 +38,49 @@ class Rates:
     def __init__(self, rate: Rate) -> None:
         self._rate = rate
         self._buckets: OrderedDict[tuple[bool, str], TokenBucket] = OrderedDict()
+        self._checks: defaultdict[str, _Checks] = defaultdict(_Checks)
 
     def take(self, exchange: Exchange) -> None:
         """Count a request of the principal, or else of the address. Raises ``Refusal`` if it is one too many."""
         if wait := self._bucket(*exchange.client).take(trio.current_time()):
             raise _too_many(wait)
 
-    def check_address(self, exchange: Exchange) -> None:
-        """Raise ``Refusal`` if the address has no request left: then its token is not looked at."""
-        bucket = self._buckets.get((False, exchange.address))
-        now = trio.current_time()
-        if bucket is not None and (missing := 1 - bucket.tokens(now)) > TOLERANCE:
-            raise _too_many(missing * self._rate.interval)
+    async def guard(self, address: str, check: Callable[[], Awaitable[None]]) -> None:
+        """Run ``check``, which raises ``Refusal`` for a bad token; that counts as a request of the address.
 
-    def charge_address(self, exchange: Exchange) -> None:
-        """Count a request without a good token."""
-        self._bucket(False, exchange.address).take(trio.current_time())
+        As many run at once as the address has requests left, and others wait for one of them to end. Raises
+        ``Refusal``, without running it, when none is left.
+        """
+        checks = self._checks[address]
+        checks.count += 1
+        try:
+            while not self._may_check(address, checks.running):
+                await checks.ended.park()
+            await self._run(check, address, checks)
+        finally:
+            checks.count -= 1
+            if not checks.count:
+                del self._checks[address]
+
+    async def _run(self, check: Callable[[], Awaitable[None]], address: str, checks: _Checks) -> None:
+        checks.running += 1
+        try:
+            await check()
+        except Refusal:
+            self._bucket(False, address).take(trio.current_time())
+            raise
+        finally:
+            checks.running -= 1
+            checks.ended.unpark_all()
+
+    def _may_check(self, address: str, running: int) -> bool:
+        """Whether one more token may be checked while others are. Raises ``Refusal`` if it need not be waited for."""
+        bucket = self._buckets.get((False, address))
+        left = self._rate.burst if bucket is None else bucket.tokens(trio.current_time())
+        missing = 1 + running - left
+        if missing > TOLERANCE and not running:
+            raise _too_many(missing * self._rate.interval)
+        return missing <= TOLERANCE
 
     def _bucket(self, is_principal: bool, name: str) -> TokenBucket:
         client = is_principal, name
