@@ -6,7 +6,7 @@ import gc
 import tracemalloc
 from collections import Counter
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import pytest
@@ -15,11 +15,13 @@ from http_served import serving
 from raw_http import INITIALIZE, JSON_OR_EVENTS, initialized, modern, modern_fields, request, talking
 
 from trioxport import Connection, Request, Response
-from trioxport.transports.http.server import HttpServer, Sessions
+from trioxport.layers import Metrics
+from trioxport.transports.http.server import Bounds, HttpServer, Sessions
 
 ANYWHERE: Final = "http://127.0.0.1:0/mcp"
 BOUND: Final = 25.0
 IDLE_SESSION: Final = 20 * 1024
+PIECE: Final = b" " * 32 * 1024
 
 
 async def brief(connection: Connection) -> None:
@@ -112,3 +114,34 @@ async def test_refused_requests_leave_nothing_behind() -> None:
             await settled(tasks)
             assert held() - before == Counter()
             assert served.received == []
+
+
+async def test_unfinished_bodies_take_no_more_memory_than_their_bound() -> None:
+    size, clients, most = 2 * 2**20, 20, 4 * 2**20
+    metrics = Metrics()
+    refused: list[str] = []
+    all_refused = trio.Event()
+
+    async def send_almost_all(url: str) -> None:
+        fields = modern_fields(modern("hello")) | {"host": "127.0.0.1", "content-length": str(size)}
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        async with talking(url) as slow:
+            with suppress(trio.BrokenResourceError):  # the server is done with those that it refused
+                await slow.stream.send_all(f"POST /mcp HTTP/1.1\r\n{head}\r\n".encode())
+                for _ in range(size // len(PIECE) - 1):
+                    await slow.stream.send_all(PIECE)
+                await slow.at_end()
+        refused.append(url)
+        if len(refused) == clients - most // size:
+            all_refused.set()
+
+    config = HttpServer(ANYWHERE, bounds=Bounds(unfinished_bodies=most))
+    with trio.fail_after(BOUND), tracing():
+        async with serving(config, layers=[metrics]) as served, trio.open_nursery() as nursery:
+            for _ in range(clients):
+                nursery.start_soon(send_almost_all, served.url)
+            await all_refused.wait()
+            nursery.cancel_scope.cancel()
+        peak = tracemalloc.get_traced_memory()[1]
+    assert sum(metrics.snapshot().refusals.values()) == clients - most // size
+    assert peak < most + clients * 4 * 64 * 1024  # the free beginning of each, and what is read from its socket

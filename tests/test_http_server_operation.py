@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import ssl
 import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +14,7 @@ import pytest
 import trio
 import trustme
 from http_served import serving
-from raw_http import asking, calling, initialized, modern, modern_fields, talking
+from raw_http import Conversation, asking, calling, initialized, modern, modern_fields, talking
 
 from trioxport import Limits, UsageError, open_transport, serve_transport
 from trioxport.auth import TLSOptions, tls
@@ -396,23 +398,46 @@ async def trusted_by(ca: trustme.CA, port: int) -> bool:
 # Bodies.
 
 
+@asynccontextmanager
+async def half_sent(url: str, size: int) -> AsyncGenerator[Conversation]:
+    """A connection on which ``size`` bytes of a request's body arrived, and one more is due."""
+    async with talking(url) as slow:
+        fields = "".join(f"{name}: {value}\r\n" for name, value in modern_fields(modern("hello")).items())
+        head = f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\n{fields}Content-Length: {size + 1}\r\n\r\n"
+        await slow.stream.send_all(head.encode() + b" " * size)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        yield slow
+
+
 async def test_unfinished_bodies_are_bounded_together() -> None:
+    config = HttpServer(ANYWHERE, bounds=Bounds(unfinished_bodies=200_000))
+    large = modern("hello", ballast="x" * 170_000)
+    with trio.fail_after(BOUND):
+        async with serving(config, limits=Limits(max_message_size=300_000)) as served:
+            async with half_sent(served.url, 200_000), calling(served.url, large) as reply:
+                assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            async with calling(served.url, large) as reply:
+                assert reply.status == 200
+
+
+async def test_large_unfinished_bodies_keep_no_small_request_out() -> None:
     config = HttpServer(ANYWHERE, bounds=Bounds(unfinished_bodies=100_000))
     with trio.fail_after(BOUND):
-        async with serving(config, limits=Limits(max_message_size=80_000)) as served:
-            message = modern("hello", ballast="x" * 70_000)
-            async with talking(served.url) as slow:
-                fields = modern_fields(message)
-                head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-                await slow.stream.send_all(
-                    f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\n{head}Content-Length: 79000\r\n\r\n".encode()
-                )
-                await slow.stream.send_all(b"x" * 60_000)
-                await trio.testing.wait_all_tasks_blocked(0.05)
-                async with calling(served.url, message) as reply:
-                    assert (reply.status, reply.headers["retry-after"]) == (503, "1")
-                async with calling(served.url, modern("hello")) as reply:
-                    assert reply.status == 200
-            await trio.testing.wait_all_tasks_blocked(0.05)
-            async with calling(served.url, message) as reply:
-                assert reply.status == 200
+        async with (
+            serving(config, limits=Limits(max_message_size=300_000)) as served,
+            half_sent(served.url, 99_990),
+            half_sent(served.url, 10 + 2 * 64 * 1024),
+            calling(served.url, modern("hello", ballast="x" * 60_000)) as reply,
+        ):
+            assert reply.status == 200
+
+
+async def test_a_body_that_is_alone_may_be_as_large_as_a_message() -> None:
+    config = HttpServer(ANYWHERE, bounds=Bounds(unfinished_bodies=100_000))
+    with trio.fail_after(BOUND):
+        async with (
+            serving(config, limits=Limits(max_message_size=500_000)) as served,
+            calling(served.url, modern("hello", ballast="x" * 400_000)) as reply,
+        ):
+            assert reply.status == 200

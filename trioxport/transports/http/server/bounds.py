@@ -18,8 +18,8 @@ class Bounds:
         idle_timeout: Seconds that a connection may wait for its next request.
         write_timeout: Seconds that a client may take to make room for what is written to it.
         connections: How many there may be; one more is answered with 503.
-        unfinished_bodies: Bytes of request bodies that may have arrived in part, on all connections together; a request
-            that needs more is answered with 503.
+        unfinished_bodies: Bytes of request bodies that may have arrived in part, on all connections together, besides
+            the first 64 KiB of each; a request that needs more is answered with 503, unless it is the only one.
     """
 
     head: int = attrs.field(default=16 * 1024, validator=COUNT)
