@@ -294,7 +294,7 @@ async def test_refusals_are_counted_by_reason_and_logged_without_flooding(caplog
     assert metrics.snapshot().refusals == {
         "401 Unauthorized": 25,
         "421 Misdirected Request": 1,
-        "403 Forbidden": 1,
+        "403 Forbidden (Origin)": 1,
         "400 Bad Request": 1,
     }
     lines = [each.getMessage() for each in caplog.records]

@@ -221,6 +221,16 @@ class TestOpenTelemetry:
         assert session.sum == pytest.approx(90)
         assert session.attributes == {"error.type": "ConnectionLost"}
 
+    async def test_counts_what_a_server_refuses(self, reader: InMemoryMetricReader, provider: MeterProvider) -> None:
+        metrics = Metrics(provider)
+        for reason in ("401 Unauthorized", "TLSError", "401 Unauthorized"):
+            metrics.note_refusal(reason)
+        data = reader.get_metrics_data()
+        assert isinstance(data, MetricsData)
+        [metric] = data.resource_metrics[0].scope_metrics[0].metrics
+        counted = {point.attributes["error.type"]: point.value for point in metric.data.data_points}
+        assert (metric.name, counted) == ("trioxport.server.refusals", {"401 Unauthorized": 2, "TLSError": 1})
+
 
 KINDS = ("operation", "session")
 

@@ -20,6 +20,7 @@ from trio.abc import ReceiveChannel, SendChannel
 
 from trioxport._causes import alone, as_connect_error, as_loss, failure_in
 from trioxport._ending import EndingReceive, EndingSend, ending
+from trioxport._refused import RefusalLog
 from trioxport._states import ENDS, LazyEvent, Signal, State
 from trioxport._tracebacks import shortened
 from trioxport._validators import FLAG, SECONDS, SECONDS_OR_0, Check, instance_of
@@ -76,10 +77,6 @@ class open_tasks:  # noqa: N801 (it is called like a function)
         raise crash
 
 
-def _ignore(reason: str) -> None:
-    pass
-
-
 def _is_codec(value: object) -> bool:
     members = ("name", "content_type", "binary", "encode", "decode", "identify")
     return not isinstance(value, type) and all(hasattr(value, name) for name in members)
@@ -90,7 +87,7 @@ _CODEC: Final = Check("a codec, such as trioxport.codecs.JSON", _is_codec)
 
 @attrs.frozen
 class Terms:
-    """What holds for one connection; times in seconds. ``note_refusal`` counts what a server refuses, by its reason."""
+    """What holds for one connection; times in seconds. ``refusals`` counts what a server refuses."""
 
     role: Role
     target: str
@@ -99,7 +96,7 @@ class Terms:
     connect_timeout: float = attrs.field(validator=SECONDS)
     close_timeout: float = attrs.field(validator=SECONDS_OR_0)
     allow_plaintext: bool = attrs.field(validator=FLAG)
-    note_refusal: Callable[[str], None] = _ignore
+    refusals: RefusalLog = attrs.field(default=attrs.Factory(lambda terms: RefusalLog(terms.target), takes_self=True))
 
 
 class Supervisor:
@@ -234,6 +231,11 @@ class Supervisor:
     @property
     def state(self) -> State:
         return self._state
+
+    @property
+    def has_opened(self) -> bool:
+        """Whether the connection came about."""
+        return self._channels is not None
 
     async def run(self) -> None:
         """Enter the transport, and leave it when told so; to be started in a nursery. Raises no ``Exception``."""

@@ -224,7 +224,7 @@ class RefusalObserver(Protocol):
     """A layer that counts what a server refuses: requests and connections that never reach a handler, or its layers."""
 
     def note_refusal(self, reason: str) -> None:
-        """Count a refusal: the HTTP status and its phrase, or the name of the error."""
+        """Count a refusal by its reason: an HTTP status, as ``"403 Forbidden (Origin)"``, or the name of an error."""
         ...
 
 

@@ -12,6 +12,7 @@ from trioxport._causes import as_listen_error, failure_in
 from trioxport._endpoint import message_channels
 from trioxport._immediate import Immediate, ImmediateSupervisor
 from trioxport._layering import LayerSplit, split_layers
+from trioxport._refused import RefusalLog
 from trioxport._running import require_trio
 from trioxport._suggestions import names_options
 from trioxport._supervisor import Supervisor, Terms, logger, open_tasks
@@ -77,7 +78,7 @@ def open_transport(
     """
     terms = Terms("client", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext)
     transport, split = _reconnecting(target, split_layers(layers), reconnect)
-    return _open(transport, terms, split)
+    return _open(Supervisor(transport, terms, outlives_cancel=True), split)
 
 
 @names_options
@@ -135,8 +136,9 @@ async def serve_transport(
         TransportError: Its listener ended, or cannot begin, for another reason.
     """
     require_trio("serve_transport")
-    refused = refusal_counter(layers)
-    terms = Terms("server", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext, refused)
+    name = describe(target)
+    refusals = RefusalLog(name, refusal_counter(layers))
+    terms = Terms("server", name, codec, limits, connect_timeout, close_timeout, allow_plaintext, refusals)
     listener = to_listener(target)
     under: Callable[[Terms], Listener] | None = getattr(listener, "under", None)
     if under is not None:
@@ -203,19 +205,22 @@ def accepting(
         await running
 
     async def accept(transport: Transport) -> None:
+        supervisor: Supervisor | None = None
         try:
             if getattr(transport, "immediate", False):
                 await _handle_at_once(handle, cast("Immediate", transport), terms, split)
             else:
-                async with _open(transport, terms, split) as connection:
+                supervisor = Supervisor(transport, terms, outlives_cancel=True)
+                async with _open(supervisor, split) as connection:
                     await handle(connection)
         except BaseException as error:
             if raising:
                 raise
             failure = failure_in(error)
-            if isinstance(failure, ConnectError):
-                terms.note_refusal(type(failure).__name__)
-            _log_failure(failure)
+            if isinstance(failure, ConnectError) and supervisor is not None and not supervisor.has_opened:
+                terms.refusals.note_error(failure, supervisor.info.peer)
+            else:
+                _log_failure(failure)
 
     return accept
 
@@ -229,10 +234,9 @@ def _log_failure(error: Exception) -> None:
 
 
 @asynccontextmanager
-async def _open(transport: Transport, terms: Terms, split: LayerSplit) -> AsyncGenerator[Connection]:
+async def _open(supervisor: Supervisor, split: LayerSplit) -> AsyncGenerator[Connection]:
     require_trio("open_transport")
     async with open_tasks() as tasks:
-        supervisor = Supervisor(transport, terms, outlives_cancel=True)
         tasks.start_soon(supervisor.run)
         connection = _compose(await supervisor.entered(), split, supervisor)
         try:

@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from typing import Any, Final
 
 from trioxport._causes import alone
+from trioxport._refused import RefusalLog
 from trioxport._running import require_trio
 from trioxport._supervisor import Terms, open_tasks
 from trioxport._validators import instance_of, kind_of
@@ -69,9 +70,8 @@ class McpApplication:
                 f"handler has to be an async function, and is {kind_of(handler)}: a server of the official SDK or of "
                 "FastMCP becomes an application by trioxport.interop.mcp_sdk.sdk_application(server, config)"
             )
-        terms = Terms(
-            "server", str(config), JSON, limits, CONNECT_TIMEOUT, close_timeout, True, refusal_counter(layers)
-        )
+        refusals = RefusalLog(str(config), refusal_counter(layers))
+        terms = Terms("server", str(config), JSON, limits, CONNECT_TIMEOUT, close_timeout, True, refusals)
         self._endpoint = Endpoint(config, terms)
         self._accept = accepting(handler, terms, layers)
         self._within = within

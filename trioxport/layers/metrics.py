@@ -1,7 +1,8 @@
 """Counts, errors, what is in flight and latencies: as a snapshot at any time, and as OpenTelemetry's histograms.
 
 The histograms are those of the semantic conventions for MCP: ``mcp.client.operation.duration``,
-``mcp.server.operation.duration``, ``mcp.client.session.duration`` and ``mcp.server.session.duration``.
+``mcp.server.operation.duration``, ``mcp.client.session.duration`` and ``mcp.server.session.duration``. A server's
+refusals are the counter ``trioxport.server.refusals``.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from trioxport.layers._operations import Failure, Operation, watched
 from trioxport.messages import Incoming, Notification, Request
 
 if TYPE_CHECKING:
+    from opentelemetry.metrics import Counter, Meter, MeterProvider
     from opentelemetry.metrics import Histogram as Instrument
-    from opentelemetry.metrics import Meter, MeterProvider
     from opentelemetry.util.types import AttributeValue
 
 OTHER: Final = "_OTHER"
@@ -30,6 +31,8 @@ OTHER: Final = "_OTHER"
 MAX_METHODS: Final = 128
 MAX_ERRORS: Final = 64
 """Different ones that are counted apart: a peer may send any number of them."""
+REFUSALS: Final = "trioxport.server.refusals"
+"""The conventions have no name for it."""
 BOUNDARIES: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 """The buckets that the conventions ask for, in seconds."""
 
@@ -64,7 +67,8 @@ class MetricsSnapshot:
         all_sent: The sum of ``sent``.
         all_received: The sum of ``received``.
         refusals: How often a server refused a request or a connection before it reached a handler, by reason: an HTTP
-            status, as ``"401 Unauthorized"``, or the name of an error, as ``"TLSError"``.
+            status, as ``"401 Unauthorized"``, with what it is about where that is not plain, as
+            ``"403 Forbidden (Origin)"``, or the name of an error, as ``"TLSError"``.
     """
 
     connections: int
@@ -83,7 +87,7 @@ class Metrics:
     and methods and errors beyond a number are counted together.
 
     Args:
-        meter_provider: Where OpenTelemetry's histograms are recorded too, such as
+        meter_provider: Where OpenTelemetry's instruments are recorded too, such as
             ``opentelemetry.metrics.get_meter_provider()``; None for the snapshot alone.
     """
 
@@ -91,6 +95,14 @@ class Metrics:
 
     meter_provider: MeterProvider | None = None
     _totals: _Totals = attrs.field(factory=lambda: _Totals(), init=False, repr=False)
+    _refused: Counter | None = attrs.field(init=False, repr=False)
+
+    @_refused.default
+    def _counter(self) -> Counter | None:
+        if self.meter_provider is None:
+            return None
+        description = "The requests and connections that a server refused before they reached a handler."
+        return _meter(self.meter_provider).create_counter(REFUSALS, unit="{refusal}", description=description)
 
     def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:
         return watched(channels, scope, _Meters(self._totals, _Instruments.of(self.meter_provider, scope), scope))
@@ -113,6 +125,8 @@ class Metrics:
         if reason not in refusals and len(refusals) >= MAX_ERRORS:
             reason = OTHER
         refusals[reason] = refusals.get(reason, 0) + 1
+        if self._refused is not None:
+            self._refused.add(1, {names.ERROR_TYPE: reason})
 
 
 @attrs.define
@@ -169,9 +183,7 @@ class _Instruments:
     def of(cls, provider: MeterProvider | None, scope: Scope) -> _Instruments | None:
         if provider is None:
             return None
-        from trioxport import __version__
-
-        meter = provider.get_meter("trioxport", __version__)
+        meter = _meter(provider)
         return cls(
             _duration(meter, "mcp.client.operation", "a request until it is settled, as its sender sees it"),
             _duration(meter, "mcp.server.operation", "a request until it is answered, as its receiver sees it"),
@@ -179,6 +191,12 @@ class _Instruments:
             names.network_of(scope),
             names.server_of(scope),
         )
+
+
+def _meter(provider: MeterProvider) -> Meter:
+    from trioxport import __version__
+
+    return provider.get_meter("trioxport", __version__)
 
 
 def _duration(meter: Meter, name: str, of_what: str) -> Instrument:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from trioxport._refused import RefusedConnection
 from trioxport.transports._accepting import is_loopback
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
@@ -35,15 +36,18 @@ class Admission:
     hosts: Collection[str] = ()
     origins: Collection[str] = ()
 
-    def refusal(self, host: str | None, origin: str | None) -> str | None:
-        """Why a request with these two headers is to be refused (403), or None if it is not."""
+    def refusal(self, host: str | None, origin: str | None) -> RefusedConnection | None:
+        """The refusal of a request with these two headers, or None if it is not to be refused."""
         name = _host_of(f"//{host}") if host else None
         if name is None:
-            return "the Host header is missing or no host"
+            return RefusedConnection(403, "the Host header is missing or no host", about="Host")
         if self._is_restricted and not self._is_own(name):
-            return "the Host header names another host"
+            detail = f"the Host is {name!r}; add it to hosts= if clients may use it"
+            return RefusedConnection(403, "the Host header names another host", about="Host", detail=detail)
         if origin is not None and not self._admits(origin):
-            return "the Origin is not among those that may use this server"
+            detail = f"the Origin is {origin!r}; add it to origins= if its pages may ask"
+            reason = "the Origin is not among those that may use this server"
+            return RefusedConnection(403, reason, about="Origin", detail=detail)
         return None
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 
+from trioxport._refused import RefusedConnection
 from trioxport.abc import Accept, FrameChannels, Scope
 from trioxport.auth.tls import TLSOptions, about_target, server_contexts
-from trioxport.errors import AuthenticationError, TransportError
+from trioxport.errors import AuthenticationError
 from trioxport.transports._origin import Admission
 from trioxport.transports._pumps import carry
 from trioxport.transports._sockets import connect, peer_of, secure
@@ -133,15 +134,18 @@ class Reception:
     async def receive(self, socket: trio.SocketStream) -> None:
         """Serve one client, or turn it away."""
         if self._room == 0:
-            with trio.move_on_after(TURNING_AWAY), suppress(TransportError):
-                _, knock = await self._greet(socket)
-                await knock.turn_away(503, "there are too many connections already")
+            with trio.move_on_after(TURNING_AWAY):
+                await self._serve(socket, self._refuse_for_room)
             return
         self._room -= 1
         try:
-            await self._accept(lambda scope: carry_over(partial(self._welcome, socket, scope), scope, self.watch))
+            await self._serve(socket, self._check)
         finally:
             self._room += 1
+
+    async def _serve(self, socket: trio.SocketStream, check: Callable[[Knock], Awaitable[None]]) -> None:
+        welcome = partial(self._welcome, socket, check)
+        await self._accept(lambda scope: carry_over(partial(welcome, scope), scope, self.watch))
 
     async def _greet(self, socket: trio.SocketStream) -> tuple[trio.SocketStream | TLSStream, Knock]:
         if self._tls is None:
@@ -150,13 +154,15 @@ class Reception:
         await secure(stream, self._target)
         return stream, with_token(await answer(stream))
 
-    async def _welcome(self, socket: trio.SocketStream, scope: Scope) -> WebSocketWire:
+    async def _welcome(
+        self, socket: trio.SocketStream, check: Callable[[Knock], Awaitable[None]], scope: Scope
+    ) -> WebSocketWire:
         try:
             scope.info.peer = peer_of(socket)
             stream, knock = await self._greet(socket)
             if isinstance(stream, TLSStream):
                 scope.info.tls = stream.version
-            await self._check(knock)
+            await check(knock)
             await agree(knock, scope)
         except BaseException:
             socket.socket.close()
@@ -168,16 +174,20 @@ class Reception:
         """Raise ``ConnectError`` after a client was turned away that may have no WebSocket here."""
         refusal = self._admission.refusal(knock.host, knock.headers.get("origin"))
         if refusal is not None:
-            await knock.turn_away(403, refusal)
+            await knock.turn_away(refusal)
         if knock.path != self._path:
-            await knock.turn_away(404, "no WebSocket is served at this path")
+            await knock.turn_away(RefusedConnection(404, "no WebSocket is served at this path"))
+
+    async def _refuse_for_room(self, knock: Knock) -> None:
+        reason = "there are too many connections already"
+        await knock.turn_away(RefusedConnection(503, reason, about="connections"))
 
 
 async def agree(knock: Knock, scope: Scope) -> None:
     """Open the WebSocket with the subprotocol that both sides speak. Raises ``ConnectError`` if there is none."""
     offered = knock.subprotocols
     if offered and SUBPROTOCOL not in offered:
-        await knock.turn_away(400, f"the subprotocol spoken here is {SUBPROTOCOL}")
+        await knock.turn_away(RefusedConnection(400, f"the subprotocol spoken here is {SUBPROTOCOL}"))
     versions = [offer.removeprefix(VERSION) for offer in offered if offer.startswith(VERSION)]
     scope.info.protocol_version = versions[0] if versions else None
     await knock.admit(SUBPROTOCOL if offered else None)

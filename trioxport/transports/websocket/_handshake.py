@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 import attrs
 import trio
 
+from trioxport._refused import RefusedConnection
 from trioxport.errors import ConnectError, HTTPStatusError, TransportError, UsageError
 from trioxport.transports.bytestream import ByteStream
 from trioxport.transports.websocket._upgrade import (
@@ -139,9 +140,9 @@ class Knock:
         except _BROKEN as error:
             raise ConnectError("the client went away during the handshake") from error
 
-    async def turn_away(self, status: int, reason: str, fields: Fields = ()) -> NoReturn:
-        """Refuse it, and raise a ``ConnectError`` that says so."""
-        await turn_away(self._stream, status, reason, fields)
+    async def turn_away(self, error: RefusedConnection, fields: Fields = ()) -> NoReturn:
+        """Refuse it, and raise ``error``."""
+        await turn_away(self._stream, error, fields)
 
 
 async def answer(stream: ByteStream, early: bytes = b"") -> Knock:
@@ -152,7 +153,7 @@ async def answer(stream: ByteStream, early: bytes = b"") -> Knock:
     except _BROKEN as error:
         raise ConnectError("the client went away before it asked for anything") from error
     except BadHandshake as error:
-        await turn_away(stream, error.status, str(error))
+        await turn_away(stream, RefusedConnection(error.status, str(error)))
     return _knock(stream, asked, head, early)
 
 
@@ -161,7 +162,7 @@ async def answer_request(stream: ByteStream, fields: Fields, target: bytes, earl
     try:
         asked = check_request(target, fields)
     except BadHandshake as error:
-        await turn_away(stream, error.status, str(error))
+        await turn_away(stream, RefusedConnection(error.status, str(error)))
     lines = [b"GET %b HTTP/1.1" % target, *(b"%b: %b" % field for field in fields), b"", b""]
     return _knock(stream, asked, b"\r\n".join(lines), early)
 
@@ -171,9 +172,10 @@ def _knock(stream: ByteStream, asked: UpgradeRequest, head: bytes, early: bytes)
     return Knock(asked.host, path, texts(asked.fields), asked.subprotocols, head, early, asked, stream)
 
 
-async def turn_away(stream: ByteStream, status: int, reason: str, fields: Fields = ()) -> NoReturn:
-    """Answer a request with a failure, and raise a ``ConnectError`` that says so."""
-    body = f"{reason}\n".encode()
+async def turn_away(stream: ByteStream, error: RefusedConnection, fields: Fields = ()) -> NoReturn:
+    """Answer a request with a failure, and raise ``error``, which says so."""
+    status = error.status
+    body = f"{error.told}\n".encode()
     more = "".join(f"{name.decode()}: {value.decode('latin-1')}\r\n" for name, value in fields)
     if status == HTTPStatus.UPGRADE_REQUIRED:
         more += "Sec-WebSocket-Version: 13\r\n"
@@ -181,7 +183,6 @@ async def turn_away(stream: ByteStream, status: int, reason: str, fields: Fields
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n{more}"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
-    error = ConnectError(f"a client was turned away with {status}: {reason}")
     try:
         await stream.send_all(head.encode() + body)
     except _BROKEN as broken:

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 import trio
 
 from trioxport._redaction import Headers
+from trioxport._refused import status_reason
 from trioxport._rpc import INVALID_REQUEST
 from trioxport.auth import VerifiedToken
 from trioxport.codecs.json import JSON
@@ -47,6 +48,7 @@ class Refusal(Exception):
         fields: More headers.
         cause: What is wrong with the message that was refused, if it is that.
         excerpt: The beginning of that message.
+        about: What tells refusals with this status apart where they are counted.
         detail: What the operator is told besides, and the client is not.
     """
 
@@ -61,6 +63,7 @@ class Refusal(Exception):
         fields: Iterable[Field] = (),
         cause: TransportError | None = None,
         excerpt: bytes = b"",
+        about: str = "",
         detail: str = "",
     ) -> None:
         super().__init__(reason)
@@ -69,7 +72,13 @@ class Refusal(Exception):
         self.fields = tuple(fields)
         self.cause = cause
         self.excerpt = excerpt
-        self.detail = detail
+        self.about = about
+        self.detail = detail or reason
+
+    @property
+    def counted_as(self) -> str:
+        """The reason under which it is counted."""
+        return status_reason(self.status, self.about)
 
 
 class Exchange:

@@ -35,7 +35,7 @@ class BodyBudget:
             mine += more
             self._used += more
             if more and self._used > max(self._most, mine):
-                raise unavailable("The server is reading too many large requests", 1)
+                raise unavailable("The server is reading too many large requests", 1, "bodies")
 
         try:
             yield count

@@ -82,11 +82,14 @@ class Cycle:
         states = (self._connection.our_state, self._connection.their_state)
         return states == (h11.DONE, h11.DONE) and not self._broken
 
-    async def conclude(self) -> None:
-        """After the application: answer for it if it did not."""
-        if self._head is None and self._connection.our_state is h11.SEND_RESPONSE and not (self._broken or self._gone):
-            await self.send({"type": "http.response.start", "status": self._status_of_failure, "headers": [_CLOSE]})
-            await self.send({"type": "http.response.body"})
+    async def conclude(self) -> int | None:
+        """After the application: answer for it if it did not; returns the status then."""
+        if self._head is not None or self._connection.our_state is not h11.SEND_RESPONSE or self._broken or self._gone:
+            return None
+        status = self._status_of_failure
+        await self.send({"type": "http.response.start", "status": status, "headers": [_CLOSE]})
+        await self.send({"type": "http.response.body"})
+        return status
 
     # What the client sends.
 

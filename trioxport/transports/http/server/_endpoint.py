@@ -14,7 +14,7 @@ from trioxport.errors import ProtocolViolation
 from trioxport.frames import Frame
 from trioxport.framing.base import EXCERPT
 from trioxport.messages import Message, Notification, Request
-from trioxport.transports.http.server._access_log import RefusalLog, log_access
+from trioxport.transports.http.server._access_log import log_access
 from trioxport.transports.http.server._asgi import ClientGone, Exchange, Receive, Refusal, Scope, Send
 from trioxport.transports.http.server._bodies import body_of, check_initialize, parse, parts_of
 from trioxport.transports.http.server._body_budget import BodyBudget
@@ -48,7 +48,7 @@ class Endpoint:
         self.terms = terms
         self.stopping = False
         self.gate = Gate(config)
-        self.refusals = RefusalLog(str(config), terms.note_refusal)
+        self.refusals = terms.refusals
         self._bodies = BodyBudget(config.bounds.unfinished_bodies)
         self.health = Health(config)
         self._watch = Watch()
@@ -123,7 +123,7 @@ class Endpoint:
             self.gate.identify(exchange)
             await self._serve(exchange, scope)
         except Refusal as refusal:
-            self.refusals.note(refusal.status, exchange.peer, refusal.detail or refusal.error.message)
+            self.refusals.note(refusal.counted_as, exchange.peer, refusal.detail)
             if not exchange.begun:
                 await exchange.refuse(refusal)
         except ClientGone:
@@ -146,7 +146,7 @@ class Endpoint:
         if await self.gate.answers(exchange):
             return
         if self._accept is None:
-            raise unavailable("The server is stopping", 1)
+            raise unavailable("The server is stopping", 1, "stopping")
         if self._sse is not None and await self._sse.answers(exchange):
             return
         if not self.gate.is_endpoint(exchange):

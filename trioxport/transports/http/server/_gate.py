@@ -93,7 +93,7 @@ class Gate:
         own = f"{'https' if exchange.secure else 'http'}://{exchange.headers.get('host', '')}"
         if origin.lower() != own.lower() and origin not in self._origins and "*" not in self._origins:
             detail = f"the Origin is {origin!r}; add it to origins= if its pages may ask"
-            raise Refusal(403, "Pages of this Origin may not ask here", detail=detail)
+            raise Refusal(403, "Pages of this Origin may not ask here", about="Origin", detail=detail)
         if self._config.cors:
             exchange.fields += [
                 (b"access-control-allow-origin", origin.encode("latin-1")),

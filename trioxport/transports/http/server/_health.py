@@ -9,9 +9,9 @@ from trioxport.transports.http.server.config import HttpServer
 _FRESH: Field = (b"cache-control", b"no-store")
 
 
-def unavailable(reason: str, retry_after: int) -> Refusal:
+def unavailable(reason: str, retry_after: int, about: str) -> Refusal:
     """The refusal of a request that was not begun, and may be sent again after so many seconds."""
-    return Refusal(503, reason, code=INTERNAL_ERROR, fields=[(b"retry-after", b"%d" % retry_after)])
+    return Refusal(503, reason, code=INTERNAL_ERROR, fields=[(b"retry-after", b"%d" % retry_after)], about=about)
 
 
 class Health:
@@ -40,4 +40,4 @@ class Health:
     def admit(self) -> None:
         """Raise ``Refusal`` for a new request while the server drains."""
         if self.draining:
-            raise unavailable("The server is stopping", 1)
+            raise unavailable("The server is stopping", 1, "stopping")

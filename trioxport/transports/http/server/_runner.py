@@ -11,13 +11,14 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Final, TypeAlias
+from http import HTTPStatus
+from typing import Any, Final, TypeAlias, cast
 
 import h11
 import trio
 
+from trioxport._refused import RefusalLog, status_reason
 from trioxport.transports._sockets import bracketed
-from trioxport.transports.http.server._access_log import RefusalLog
 from trioxport.transports.http.server._asgi import Application
 from trioxport.transports.http.server._cycle import READ, ConnectionOver, Cycle, Stream, scope_of
 from trioxport.transports.http.server.bounds import Bounds
@@ -102,7 +103,8 @@ class Runner:
             stream, tls = secure, _TLS.get(secure.version(), 0)
         quiet = False
         if self._count > self.bounds.connections:
-            self._refusals.note(503, _peer(wire), f"there are {self.bounds.connections} connections already")
+            detail = f"there are {self.bounds.connections} connections already"
+            self._refusals.note(status_reason(503, "connections"), _peer(wire), detail)
             with trio.move_on_after(LINGER):
                 await stream.send_all(REFUSED)
         else:
@@ -123,7 +125,7 @@ class Runner:
                 reason = str(error.__cause__ or error)
             else:
                 return True
-        self._refusals.note_tls_failure(_peer(wire), reason)
+        self._refusals.note("TLSError", _peer(wire), reason)
         return False
 
     async def _serve_requests(self, stream: Stream, names: tuple[Any, Any], tls: int | None) -> bool:
@@ -176,7 +178,10 @@ class Runner:
             raise
         except Exception:
             logger.exception("a request could not be answered")
-        await cycle.conclude()
+        status = await cycle.conclude()
+        if status is not None and status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            detail = "the body is no HTTP, or did not arrive in time"
+            self._refusals.note(status_reason(status), _shown(scope["client"]), detail)
 
     async def _next_request(
         self, stream: Stream, connection: h11.Connection, life: trio.CancelScope
@@ -210,7 +215,9 @@ class Runner:
         """Answer what is no request, and is not answered by the application."""
         if connection.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
-        self._refusals.note(status, None, "the request is no HTTP that is taken here, or did not arrive in time")
+        self._refusals.note(
+            status_reason(status), _peer(stream), "the request is no HTTP that is taken here, or did not arrive in time"
+        )
         response = h11.Response(status_code=status, headers=[("connection", "close"), ("content-length", "0")])
         data = (connection.send(response) or b"") + (connection.send(h11.EndOfMessage()) or b"")
         with trio.move_on_after(LINGER):
@@ -233,8 +240,12 @@ def _names(wire: trio.SocketStream) -> tuple[Any, Any]:
         return None, None
 
 
-def _peer(wire: trio.SocketStream) -> str | None:
-    client, _ = _names(wire)
+def _peer(stream: Stream) -> str | None:
+    wire = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    return _shown(_names(cast("trio.SocketStream", wire))[0])
+
+
+def _shown(client: Any) -> str | None:
     return client and f"{bracketed(client[0])}:{client[1]}"
 
 

@@ -79,7 +79,7 @@ class SessionRegistry:
         """A new session, whose handler is started. Raises ``Refusal`` if there are too many that are not idle."""
         assert self._nursery is not None
         if len(self._nursery.child_tasks) > 2 * self.config.most:  # handlers of ended sessions are still there
-            raise unavailable("There are too many sessions", FULL_SECONDS)
+            raise unavailable("There are too many sessions", FULL_SECONDS, "sessions")
         self._make_room(exchange.client)
         session = kind(secrets.token_urlsafe(24), exchange, self._capacity, self._store, self.config.stall)
         self._known[session.id] = session
@@ -96,7 +96,7 @@ class SessionRegistry:
         else:
             return
         if idle is None:
-            raise unavailable("There are too many sessions", FULL_SECONDS)
+            raise unavailable("There are too many sessions", FULL_SECONDS, "sessions")
         self.end(idle)
 
     def _longest_idle(self, client: tuple[bool, str] | None = None) -> Session | None:
@@ -113,7 +113,7 @@ class SessionRegistry:
         """The session, if it is the principal's, and of the binding. Raises ``Refusal``."""
         session = self._known.get(session_id)
         if not isinstance(session, kind) or type(session) is not kind or session.principal != principal:
-            raise Refusal(404, "There is no such session (any more)")
+            raise Refusal(404, "There is no such session (any more)", about="session")
         return session
 
     def end(self, session: Session) -> None:

@@ -9,9 +9,9 @@ import attrs
 import h11
 import trio
 
+from trioxport._refused import RefusedConnection
 from trioxport.abc import Accept, Scope
 from trioxport.transports._sockets import peer_of
-from trioxport.transports.http.server._access_log import RefusalLog
 from trioxport.transports.http.server._asgi import Exchange, Message, Refusal
 from trioxport.transports.http.server._cycle import Stream, scope_of
 from trioxport.transports.http.server._gate import Gate
@@ -32,15 +32,13 @@ class WebSockets:
         options: How they are spoken.
         gate: Who gets in.
         health: What refuses new connections while the server drains.
-        refusals: What counts those that are refused.
         accept: What to do with those who did.
     """
 
-    def __init__(self, options: Upgrades, gate: Gate, health: Health, refusals: RefusalLog, accept: Accept) -> None:
+    def __init__(self, options: Upgrades, gate: Gate, health: Health, accept: Accept) -> None:
         self._pings = PingSettings(options.ping_interval, options.ping_timeout)
         self._gate = gate
         self._health = health
-        self._refusals = refusals
         self._accept = accept
         self._open: set[trio.CancelScope] = set()
         self.watch = HeartbeatMonitor()
@@ -89,8 +87,9 @@ class WebSockets:
                 raise Refusal(404, "There is nothing at this path")
             self._health.admit()
         except Refusal as refusal:
-            self._refusals.note(refusal.status, exchange.peer, refusal.detail or refusal.error.message)
-            await knock.turn_away(refusal.status, refusal.error.message, refusal.fields)
+            reason = refusal.error.message
+            error = RefusedConnection(refusal.status, reason, about=refusal.about, detail=refusal.detail)
+            await knock.turn_away(error, refusal.fields)
 
 
 @attrs.frozen
