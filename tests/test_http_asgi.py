@@ -71,6 +71,17 @@ async def test_by_itself() -> None:
             await a_conversation(f"{origin}/mcp", served)
 
 
+async def test_the_client_behind_a_trusted_proxy_is_the_peer() -> None:
+    served = Served()
+    with trio.fail_after(BOUND):
+        async with (
+            on_hypercorn(application(served, trusted_proxies=["127.0.0.1"])) as origin,
+            calling(f"{origin}/mcp", modern("hello"), **{"X-Forwarded-For": "203.0.113.1"}) as reply,
+        ):
+            assert reply.status == 200
+    assert served.infos[0].peer == "203.0.113.1"
+
+
 @pytest.mark.parametrize("mount", ["/", "/outer"])
 async def test_mounted(mount: str) -> None:
     served = Served()

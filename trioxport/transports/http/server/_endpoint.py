@@ -128,12 +128,19 @@ class Endpoint:
                 await exchange.refuse(refusal)
         except ClientGone:
             return
+        except Exception:
+            exchange.status = exchange.status or 500  # which the server says in its place
+            raise
         finally:
             self._serving -= 1
-            if self.config.access_log:
-                log_access(exchange, started)
+            self.log(exchange, started)
             if self.stopping:
                 self._changed.unpark_all()
+
+    def log(self, exchange: Exchange, started: float) -> None:
+        """Log an exchange that is over, if the server has an access log."""
+        if self.config.access_log:
+            log_access(exchange, started)
 
     async def _serve(self, exchange: Exchange, scope: Scope) -> None:
         if await self.health.answers(exchange):

@@ -45,7 +45,7 @@ class HttpListener:
         context = None if tls is None else server_contexts(tls)
         endpoint = self._endpoint
         upgrades = Upgrades() if self._config.websocket is True else self._config.websocket
-        sockets = WebSockets(upgrades, endpoint.gate, endpoint.health, accept) if upgrades else None
+        sockets = WebSockets(upgrades, endpoint, accept) if upgrades else None
         upgrade = None if sockets is None else sockets.upgrade
         runner = Runner(self._endpoint, self._config.bounds, self._endpoint.refusals, context, upgrade)
         listeners = await listen(host, parts.port, target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from http import HTTPStatus
 from typing import Final, cast
 
 import attrs
@@ -12,10 +13,10 @@ import trio
 from trioxport._refused import RefusedConnection
 from trioxport.abc import Accept, Scope
 from trioxport.transports._sockets import peer_of
+from trioxport.transports.bytestream import ByteStream
 from trioxport.transports.http.server._asgi import Exchange, Message, Refusal
 from trioxport.transports.http.server._cycle import Stream, scope_of
-from trioxport.transports.http.server._gate import Gate
-from trioxport.transports.http.server._health import Health
+from trioxport.transports.http.server._endpoint import Endpoint
 from trioxport.transports.http.server.config import Upgrades
 from trioxport.transports.websocket._connections import agree, carry_over, with_token
 from trioxport.transports.websocket._handshake import Knock, answer_request
@@ -30,15 +31,13 @@ class WebSockets:
 
     Args:
         options: How they are spoken.
-        gate: Who gets in.
-        health: What refuses new connections while the server drains.
+        endpoint: What they are at, and who gets in there.
         accept: What to do with those who did.
     """
 
-    def __init__(self, options: Upgrades, gate: Gate, health: Health, accept: Accept) -> None:
+    def __init__(self, options: Upgrades, endpoint: Endpoint, accept: Accept) -> None:
         self._pings = PingSettings(options.ping_interval, options.ping_timeout)
-        self._gate = gate
-        self._health = health
+        self._endpoint = endpoint
         self._accept = accept
         self._open: set[trio.CancelScope] = set()
         self.watch = HeartbeatMonitor()
@@ -50,46 +49,71 @@ class WebSockets:
 
     async def upgrade(self, stream: Stream, request: h11.Request, early: bytes) -> None:
         """Serve one client until it or its handler is done."""
-        welcome = partial(self._welcome, stream, request, early)
+        wire, exchange = _taken_over(stream, request)
+        self._endpoint.gate.identify(exchange)
+        welcome = partial(self._welcome, wire, exchange, request, early)
+        started = trio.current_time()
         with trio.CancelScope() as life:
             self._open.add(life)
             try:
                 await self._accept(lambda scope: carry_over(partial(welcome, scope), scope, self.watch))
             finally:
                 self._open.discard(life)
+                self._endpoint.log(exchange, started)
 
-    async def _welcome(self, stream: Stream, request: h11.Request, early: bytes, scope: Scope) -> WebSocketWire:
-        over_tls = isinstance(stream, trio.SSLStream)
-        secure = cast("trio.SSLStream[trio.SocketStream]", stream) if over_tls else None
-        socket = cast("trio.SocketStream", stream) if secure is None else secure.transport_stream
-        scope.info.peer = peer_of(socket)
-        spoken = socket if secure is None else _Secure(secure)
-        knock = with_token(await answer_request(spoken, list(request.headers), request.target, early))
-        exchange = Exchange(scope_of(request, None, None, None if secure is None else _SECURE), _nothing, _no_answer)
-        exchange.peer = scope.info.peer
-        self._gate.identify(exchange)
+    async def _welcome(
+        self, wire: _Wire, exchange: Exchange, request: h11.Request, early: bytes, scope: Scope
+    ) -> WebSocketWire:
         scope.info.peer = exchange.peer
-        exchange.headers.update({name: knock.headers[name] for name in ("authorization",) if name in knock.headers})
-        await self._check(exchange, knock)
+        try:
+            knock = with_token(await answer_request(wire.stream, list(request.headers), request.target, early))
+            exchange.headers.update({name: knock.headers[name] for name in ("authorization",) if name in knock.headers})
+            await self._check(exchange, knock)
+            await agree(knock, scope)
+        except RefusedConnection as error:
+            exchange.status = error.status
+            raise
+        exchange.status = HTTPStatus.SWITCHING_PROTOCOLS.value
         scope.info.principal = exchange.principal
         scope.info.token = exchange.token
         scope.info.headers = exchange.shown()
-        scope.info.tls = None if secure is None else secure.version()
-        await agree(knock, scope)
-        return WebSocketWire(spoken, socket, scope, client=False, early=knock.early, pings=self._pings)
+        scope.info.tls = wire.tls
+        return WebSocketWire(wire.stream, wire.socket, scope, client=False, early=knock.early, pings=self._pings)
 
     async def _check(self, exchange: Exchange, knock: Knock) -> None:
         """Raise ``ConnectError`` after a client was turned away that the gate does not let in."""
         try:
-            await self._health.answers(exchange)
-            await self._gate.answers(exchange)
-            if not self._gate.is_endpoint(exchange):
+            await self._endpoint.health.answers(exchange)
+            await self._endpoint.gate.answers(exchange)
+            if not self._endpoint.gate.is_endpoint(exchange):
                 raise Refusal(404, "There is nothing at this path")
-            self._health.admit()
+            self._endpoint.health.admit()
         except Refusal as refusal:
             reason = refusal.error.message
             error = RefusedConnection(refusal.status, reason, about=refusal.about, detail=refusal.detail)
             await knock.turn_away(error, refusal.fields)
+
+
+@attrs.frozen
+class _Wire:
+    """What a WebSocket is spoken over: its stream, the socket under that, and the version of TLS between them."""
+
+    stream: ByteStream
+    socket: trio.SocketStream
+    tls: str | None
+
+
+def _taken_over(stream: Stream, request: h11.Request) -> tuple[_Wire, Exchange]:
+    """The wire under a request, and the request as others are seen; it has no body, and is not answered as they are."""
+    if isinstance(stream, trio.SSLStream):
+        secure = cast("trio.SSLStream[trio.SocketStream]", stream)
+        wire = _Wire(_Secure(secure), secure.transport_stream, secure.version())
+    else:
+        socket = cast("trio.SocketStream", stream)
+        wire = _Wire(socket, socket, None)
+    exchange = Exchange(scope_of(request, None, None, None if wire.tls is None else _SECURE), _nothing, _no_answer)
+    exchange.peer = peer_of(wire.socket)
+    return wire, exchange
 
 
 @attrs.frozen
