@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 
-from trioxport import Connection, ErrorResponse, Notification, Request, Response, serve_transport
+from trioxport import Connection, ErrorResponse, Notification, Request, Response, Target, serve_transport
 from trioxport.abc import ConnectionInfo
 from trioxport.transports.http.server import HttpServer
 
@@ -104,7 +104,7 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(config: HttpServer | str = "http://127.0.0.1:0/mcp", **options: Any) -> AsyncGenerator[Served]:
+async def serving(config: Target = "http://127.0.0.1:0/mcp", **options: Any) -> AsyncGenerator[Served]:
     """A server for the time of a block, which it leaves by cancellation."""
     served = Served()
     options.setdefault("close_timeout", 0.5)

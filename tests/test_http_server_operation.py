@@ -172,45 +172,6 @@ async def test_refusals_are_counted_by_reason_and_logged_without_flooding(caplog
     assert any("the Origin is 'https://evil.example'; add it to origins=" in line for line in lines)
 
 
-async def test_failed_tls_handshakes_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    metrics, ca = Metrics(), trustme.CA()
-    files = certificate(ca, tmp_path)
-    with trio.fail_after(BOUND):
-        for target in (
-            HttpServer("https://127.0.0.1:0/mcp", tls=TLSOptions(cert=files)),
-            Tls("127.0.0.1", 0, cert=files),
-            WebSocket("wss://127.0.0.1:0/", tls=TLSOptions(cert=files)),
-        ):
-            async with serving(target, layers=[metrics]) as served:  # type: ignore[arg-type]
-                port = int(served.url.rpartition(":")[2].partition("/")[0])
-                stream = await trio.open_tcp_stream("127.0.0.1", port)
-                async with stream:
-                    await stream.send_all(b"GET / HTTP/1.1\r\n\r\n")
-                    await drained(stream)
-                while not metrics.snapshot().refusals.get("TLSError"):
-                    await trio.lowlevel.checkpoint()
-            assert metrics._totals.refusals.pop("TLSError") == 1
-
-
-async def drained(stream: trio.SocketStream) -> None:
-    try:
-        while await stream.receive_some():
-            pass
-    except trio.BrokenResourceError:
-        return
-
-
-async def test_a_mounted_websocket_counts_its_refusals() -> None:
-    metrics = Metrics()
-    config = HttpServer(ANYWHERE, websocket=True, verify=ProtectedResource(ada))
-    with trio.fail_after(BOUND):
-        async with serving(config, layers=[metrics]) as served:
-            with pytest.raises(Exception, match="401"):
-                async with open_transport(served.url.replace("http", "ws")):
-                    pass
-    assert metrics.snapshot().refusals["401 Unauthorized"] == 1
-
-
 # Renewed certificates.
 
 

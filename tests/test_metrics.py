@@ -11,7 +11,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, MetricsData
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, MetricsData, NumberDataPoint
 
 from trioxport import (
     Connection,
@@ -228,7 +228,11 @@ class TestOpenTelemetry:
         data = reader.get_metrics_data()
         assert isinstance(data, MetricsData)
         [metric] = data.resource_metrics[0].scope_metrics[0].metrics
-        counted = {point.attributes["error.type"]: point.value for point in metric.data.data_points}
+        counted = {
+            (point.attributes or {})["error.type"]: point.value
+            for point in metric.data.data_points
+            if isinstance(point, NumberDataPoint)
+        }
         assert (metric.name, counted) == ("trioxport.server.refusals", {"401 Unauthorized": 2, "TLSError": 1})
 
 

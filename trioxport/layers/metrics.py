@@ -95,14 +95,11 @@ class Metrics:
 
     meter_provider: MeterProvider | None = None
     _totals: _Totals = attrs.field(factory=lambda: _Totals(), init=False, repr=False)
-    _refused: Counter | None = attrs.field(init=False, repr=False)
-
-    @_refused.default
-    def _counter(self) -> Counter | None:
-        if self.meter_provider is None:
-            return None
-        description = "The requests and connections that a server refused before they reached a handler."
-        return _meter(self.meter_provider).create_counter(REFUSALS, unit="{refusal}", description=description)
+    _refused: Counter | None = attrs.field(
+        default=attrs.Factory(lambda metrics: _refusal_counter(metrics.meter_provider), takes_self=True),
+        init=False,
+        repr=False,
+    )
 
     def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:
         return watched(channels, scope, _Meters(self._totals, _Instruments.of(self.meter_provider, scope), scope))
@@ -197,6 +194,13 @@ def _meter(provider: MeterProvider) -> Meter:
     from trioxport import __version__
 
     return provider.get_meter("trioxport", __version__)
+
+
+def _refusal_counter(provider: MeterProvider | None) -> Counter | None:
+    if provider is None:
+        return None
+    description = "The requests and connections that a server refused before they reached a handler."
+    return _meter(provider).create_counter(REFUSALS, unit="{refusal}", description=description)
 
 
 def _duration(meter: Meter, name: str, of_what: str) -> Instrument:

@@ -241,8 +241,9 @@ def _names(wire: trio.SocketStream) -> tuple[Any, Any]:
 
 
 def _peer(stream: Stream) -> str | None:
-    wire = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
-    return _shown(_names(cast("trio.SocketStream", wire))[0])
+    if isinstance(stream, trio.SSLStream):
+        return _peer(cast("trio.SSLStream[trio.SocketStream]", stream).transport_stream)
+    return _shown(_names(cast("trio.SocketStream", stream))[0])
 
 
 def _shown(client: Any) -> str | None:
