@@ -208,6 +208,40 @@ async def test_a_renewed_certificate_is_shown_and_a_broken_one_is_not(
     assert caplog.text.count("the renewed certificate is not used") == 1
 
 
+async def test_a_pair_that_is_replaced_by_halves_is_used_once_it_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tls, "RENEWAL_CHECK_SECONDS", 0.0)
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    old, new = trustme.CA(), trustme.CA()
+    for ca, files in ((old, (cert, key)), (new, (tmp_path / "new-cert.pem", tmp_path / "new-key.pem"))):
+        issued = ca.issue_cert("127.0.0.1")
+        issued.cert_chain_pems[0].write_to_path(files[0])
+        issued.private_key_pem.write_to_path(files[1])
+    config = HttpServer("https://127.0.0.1:0/mcp", tls=TLSOptions(cert=str(cert), key=str(key)))
+    with trio.fail_after(BOUND):
+        async with serving(config) as served:
+            port = int(served.url.rpartition(":")[2].partition("/")[0])
+            (tmp_path / "new-cert.pem").replace(cert)
+            assert await trusted_by(old, port)
+            (tmp_path / "new-key.pem").replace(key)
+            assert await trusted_by(new, port)
+    assert caplog.text.count("the renewed certificate is not used") == 1
+
+
+async def test_files_are_not_looked_at_for_each_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls, "RENEWAL_CHECK_SECONDS", 3600.0)
+    old, new = trustme.CA(), trustme.CA()
+    file = certificate(old, tmp_path)
+    config = HttpServer("https://127.0.0.1:0/mcp", tls=TLSOptions(cert=file))
+    with trio.fail_after(BOUND):
+        async with serving(config) as served:
+            port = int(served.url.rpartition(":")[2].partition("/")[0])
+            assert await trusted_by(old, port)
+            certificate(new, tmp_path)
+            assert await trusted_by(old, port)
+
+
 async def trusted_by(ca: trustme.CA, port: int) -> bool:
     context = ssl.create_default_context()
     ca.configure_trust(context)
