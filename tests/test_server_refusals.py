@@ -155,6 +155,18 @@ async def test_a_body_that_does_not_arrive_is_counted() -> None:
     assert metrics.snapshot().refusals == {"408 Request Timeout": 1}
 
 
+async def test_a_client_that_leaves_in_the_middle_of_a_body_was_not_refused() -> None:
+    metrics = Metrics()
+    with trio.fail_after(BOUND):
+        async with serving(ANYWHERE, layers=[metrics]) as served, talking(served.url) as reply:
+            fields = modern_fields(modern("hello")) | {"host": "127.0.0.1", "content-length": "9"}
+            head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+            await reply.stream.send_all(f"POST /mcp HTTP/1.1\r\n{head}\r\nbody".encode())
+            await reply.stream.send_eof()
+            await until_closed(reply.stream)
+    assert metrics.snapshot().refusals == {}
+
+
 async def test_a_handler_that_cannot_connect_has_refused_nobody(caplog: pytest.LogCaptureFixture) -> None:
     async def bridging(connection: Connection) -> None:
         raise ConnectError("the upstream is down")

@@ -83,13 +83,13 @@ class Cycle:
         return states == (h11.DONE, h11.DONE) and not self._broken
 
     async def conclude(self) -> int | None:
-        """After the application: answer for it if it did not; returns the status then."""
+        """After the application: answer for it if it did not; returns the status then, if the client is still there."""
         if self._head is not None or self._connection.our_state is not h11.SEND_RESPONSE or self._broken or self._gone:
             return None
         status = self._status_of_failure
         await self.send({"type": "http.response.start", "status": status, "headers": [_CLOSE]})
         await self.send({"type": "http.response.body"})
-        return status
+        return None if self._connection.trailing_data[1] else status
 
     # What the client sends.
 
