@@ -106,7 +106,7 @@ async def test_clients_that_fail_the_tls_handshake_are_named_without_a_flood(
     assert "(10 so far)" in lines[1]
 
 
-async def until_closed(stream: trio.SocketStream) -> None:
+async def until_closed(stream: trio.abc.ReceiveStream) -> None:
     try:
         while await stream.receive_some():
             pass
