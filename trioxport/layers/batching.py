@@ -15,7 +15,7 @@ from trioxport._rpc import members_of
 from trioxport._validators import COUNT, SECONDS_OR_0, whole_between
 from trioxport.abc import FrameChannels, Scope
 from trioxport.codecs.batch import MOST, REVISION, is_batch, join_batch, split_batch
-from trioxport.errors import DecodeError, ProtocolViolation, TransportError
+from trioxport.errors import ConnectionLost, DecodeError, ProtocolViolation, TransportError
 from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Message, Notification, Request, Response
 
@@ -34,9 +34,10 @@ class Batching:
     Over HTTP the layer does nothing: there a batch is a matter of a POST and its answer, and so of the transport.
 
     Requests and notifications travel together, and so do answers; the order stays. ``send`` accepts a message when it
-    is in the queue, which holds ``max_messages``. Closing sends what waits. A layer that makes something else of a
-    payload, such as ``Compression``, has to come after this one. A byte stream writes waiting messages together by
-    itself; what a batch saves there is the peer's work, if any.
+    is in the queue, which holds ``max_messages``. Closing sends what waits. Once the peer sends no more, as after a
+    loss, requests that still wait come back as ``not_sent``; other messages are sent as long as the peer takes them. A
+    layer that makes something else of a payload, such as ``Compression``, has to come after this one. A byte stream
+    writes waiting messages together by itself; what a batch saves there is the peer's work, if any.
 
     Args:
         window: Seconds that a message waits for others at most. With 0 only those go together that are sent without
@@ -55,10 +56,8 @@ class Batching:
         if scope.info.carries in ("http", "events"):
             return channels
         revision, returned = _Revision(scope), _Returned()
-        return FrameChannels(
-            _BatchingSend(channels.send, self, scope, revision, returned),
-            _SplittingReceive(channels.receive, revision, returned),
-        )
+        sender = _BatchingSend(channels.send, self, scope, revision, returned)
+        return FrameChannels(sender, _SplittingReceive(channels.receive, revision, returned, sender))
 
 
 class _Revision:
@@ -127,7 +126,9 @@ class _BatchingSend(SendChannel[Frame]):
         self._queue, self._gathered = trio.open_memory_channel[Frame](layer.max_messages)
         self._begun = False
         self._over = trio.Event()
-        self._left: Frame | None = None
+        self._waiting: deque[Frame] = deque()
+        self._interruptible = trio.CancelScope()
+        self._taken_back: trio.Event | None = None
 
     async def send(self, value: Frame) -> None:
         if not self._begun and self._revision.has_batches:
@@ -143,6 +144,15 @@ class _BatchingSend(SendChannel[Frame]):
         finally:
             await self._inner.aclose()
 
+    async def take_back(self) -> None:
+        """Return the requests that still wait; nobody answers them any more."""
+        if self._taken_back is None:
+            self._taken_back = trio.Event()
+            self._interruptible.cancel()
+            if not self._begun or self._over.is_set():
+                self._taken_back.set()
+        await self._taken_back.wait()
+
     def _begin(self) -> None:
         try:
             self._scope.start_soon(self._run)
@@ -151,13 +161,24 @@ class _BatchingSend(SendChannel[Frame]):
         self._begun = True
 
     async def _run(self) -> None:
-        gone = (trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError)
         try:
-            with self._gathered, suppress(*gone):
-                while True:
-                    await self._send_together(await self._gather())
+            with self._gathered, suppress(trio.EndOfChannel):
+                await self._send_all()
         finally:
             self._over.set()
+            if self._taken_back is not None:
+                self._taken_back.set()
+
+    async def _send_all(self) -> None:
+        try:
+            while True:
+                if self._taken_back is not None and not self._taken_back.is_set():
+                    self._return_requests()
+                    self._taken_back.set()
+                with trio.CancelScope() as self._interruptible:
+                    await self._send_together(await self._gather())
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._return_requests()
 
     async def _send_together(self, frames: list[Frame]) -> None:
         together = frames[0]
@@ -171,34 +192,51 @@ class _BatchingSend(SendChannel[Frame]):
                 raise
             error.outcome = error.outcome or "not_sent"
             self._returned.add(frames, error)
+        for _ in frames:
+            self._waiting.popleft()
+
+    def _return_requests(self) -> None:
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                self._waiting.append(self._gathered.receive_nowait())
+        requests = [frame for frame in self._waiting if isinstance(frame.message, Request)]
+        self._waiting = deque(frame for frame in self._waiting if not isinstance(frame.message, Request))
+        reason = "not sent: the peer ended the connection while the request waited to go with others"
+        if requests:
+            self._returned.add(requests, ConnectionLost(reason, outcome="not_sent"))
 
     async def _gather(self) -> list[Frame]:
-        """The next frame, and those behind it that may go with it."""
-        first, self._left = self._left or await self._gathered.receive(), None
+        """The next frame, and those behind it that may go with it; they count as waiting until they are sent."""
+        if not self._waiting:
+            self._waiting.append(await self._gathered.receive())
+        first = self._waiting[0]
         frames, size, kind = [first], len(first.payload), _kind_of(first)
         if kind is None:
             return frames
         latest = trio.current_time() + self._layer.window
         while len(frames) < self._layer.max_messages:
-            frame = await self._next(latest)
-            if frame is None:
+            if len(frames) == len(self._waiting) and not await self._await_next(latest):
                 break
+            frame = self._waiting[len(frames)]
             size += len(frame.payload) + 1
             if _kind_of(frame) != kind or size > self._max_size:
-                self._left = frame
                 break
             frames.append(frame)
         return frames
 
-    async def _next(self, latest: float) -> Frame | None:
+    async def _await_next(self, latest: float) -> bool:
+        """Take one more frame off the queue. Returns whether one came."""
         with suppress(trio.WouldBlock, trio.EndOfChannel):
-            return self._gathered.receive_nowait()
+            self._waiting.append(self._gathered.receive_nowait())
+            return True
         await trio.lowlevel.checkpoint()
         with suppress(trio.WouldBlock, trio.EndOfChannel):
-            return self._gathered.receive_nowait()
+            self._waiting.append(self._gathered.receive_nowait())
+            return True
         with trio.move_on_at(latest), suppress(trio.EndOfChannel):
-            return await self._gathered.receive()
-        return None
+            self._waiting.append(await self._gathered.receive())
+            return True
+        return False
 
 
 def _kind_of(frame: Frame) -> Kind | None:
@@ -213,8 +251,11 @@ def _kind_of(frame: Frame) -> Kind | None:
 
 
 class _SplittingReceive(ReceiveChannel[Frame]):
-    def __init__(self, inner: ReceiveChannel[Frame], revision: _Revision, returned: _Returned) -> None:
+    def __init__(
+        self, inner: ReceiveChannel[Frame], revision: _Revision, returned: _Returned, sender: _BatchingSend
+    ) -> None:
         self._inner = inner
+        self._sender = sender
         self._revision = revision
         self._returned = returned
         self._ready = returned.frames
@@ -223,8 +264,13 @@ class _SplittingReceive(ReceiveChannel[Frame]):
         if self._ready:
             await trio.lowlevel.checkpoint()
         while not self._ready:
-            with self._returned.interrupting():
-                self._take(await self._inner.receive())
+            try:
+                with self._returned.interrupting():
+                    self._take(await self._inner.receive())
+            except trio.EndOfChannel:
+                await self._sender.take_back()
+                if not self._ready:
+                    raise
         return self._ready.popleft()
 
     async def aclose(self) -> None:
