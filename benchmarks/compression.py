@@ -82,8 +82,8 @@ def _speed(coding: Coding, effort: int, kinds: dict[str, bytes], rounds: int) ->
         small = compress(coding, payload, effort)
         found[kind] = {
             "ratio": round(len(payload) / len(small), 2),
-            "compress": _rate(len(payload), lambda p=payload: compress(coding, p, effort), rounds),  # type: ignore[misc]
-            "expand": _rate(len(payload), lambda s=small: expand(coding, s, _MOST), rounds),  # type: ignore[misc]
+            "compress": _rate(len(payload), lambda p=payload: compress(coding, p, effort), rounds),  # type: ignore[misc]  # a default
+            "expand": _rate(len(payload), lambda s=small: expand(coding, s, _MOST), rounds),  # type: ignore[misc]  # a default
         }
     return found
 
@@ -108,8 +108,8 @@ def _break_even(coding: Coding, prose: bytes, rounds: int) -> dict[str, Any]:
     for size in SIZES:
         payload = prose[: size - 40] + prose[-40:]
         small = compress(coding, payload)
-        work = _seconds(lambda p=payload: compress(coding, p), rounds * 3)  # type: ignore[misc]
-        work += _seconds(lambda s=small: expand(coding, s, _MOST), rounds * 3)  # type: ignore[misc]
+        work = _seconds(lambda p=payload: compress(coding, p), rounds * 3)  # type: ignore[misc]  # a default
+        work += _seconds(lambda s=small: expand(coding, s, _MOST), rounds * 3)  # type: ignore[misc]  # a default
         sizes.append({"size": size, "bytes": len(small), "microseconds": round(work * 1e6, 1)})
     pays = {
         link: next(

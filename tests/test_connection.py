@@ -267,7 +267,7 @@ class TestLeaving:
     async def test_an_exception_leaves_as_the_same_object_even_when_cancelled(self) -> None:
         mine = ValueError("mine")
         async with served() as target:
-            with trio.CancelScope() as scope, pytest.raises(ValueError, match="mine") as caught:  # noqa: PT012
+            with trio.CancelScope() as scope, pytest.raises(ValueError, match="mine") as caught:  # noqa: PT012 (the scope as well)
                 async with open_transport(target):
                     scope.cancel()
                     raise mine

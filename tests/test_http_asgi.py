@@ -126,7 +126,7 @@ SCOPE: Final = {"type": "http", "method": "GET", "path": "/mcp", "headers": [], 
 
 async def test_outside_its_lifespan_it_says_what_to_do() -> None:
     with pytest.raises(UsageError, match=r"lifespan\(\)"):
-        await application(Served())(dict(SCOPE), nothing, dropped)  # type: ignore[arg-type]
+        await application(Served())(dict(SCOPE), nothing, dropped)  # type: ignore[arg-type]  # no scope, receive or send is asked for
 
 
 async def test_it_runs_once_at_a_time() -> None:
@@ -137,7 +137,7 @@ async def test_it_runs_once_at_a_time() -> None:
                 raise AssertionError("it ran twice")
     async with app.lifespan():
         with pytest.raises(UsageError, match="websocket"):
-            await app({**SCOPE, "type": "websocket"}, nothing, dropped)  # type: ignore[arg-type]
+            await app({**SCOPE, "type": "websocket"}, nothing, dropped)  # type: ignore[arg-type]  # no scope, receive or send is asked for
 
 
 async def test_a_lifespan_that_cannot_begin_is_told_to_the_server() -> None:

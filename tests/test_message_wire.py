@@ -147,7 +147,7 @@ async def test_a_send_that_raises_is_a_loss_and_what_was_never_given_to_it_is_no
             await tx.send(Request(number, "r"))
         gate.set()
         found, error = await everything(rx)
-    outcomes = {each.original.id: each.outcome for each in found if isinstance(each, Undelivered)}  # type: ignore[union-attr]
+    outcomes = {each.original.id: each.outcome for each in found if isinstance(each, Undelivered)}  # type: ignore[union-attr]  # requests
     assert outcomes == {0: "unknown", 1: "not_sent", 2: "not_sent", 3: "not_sent"}
     assert isinstance(error, ConnectionLost)
 

@@ -344,7 +344,7 @@ def test_options_that_cannot_work(make: Callable[[], object], complaint: str) ->
 
 def test_no_value_is_shown_that_may_be_a_secret() -> None:
     with pytest.raises(TypeError) as caught:
-        Stdio("x", env={"TOKEN": b"hunter2"})  # type: ignore[dict-item]
+        Stdio("x", env={"TOKEN": b"hunter2"})  # type: ignore[dict-item]  # the mistake under test
     assert "hunter2" not in str(caught.value)
 
 
@@ -380,7 +380,7 @@ async def _ignore(event: MutableMapping[str, Any]) -> None:
     [
         (_run_client, "open_transport"),
         (_run_sdk_client, "open_transport"),
-        (lambda: connect_transport(None, "memory://x"), "connect_transport"),  # type: ignore[arg-type]
+        (lambda: connect_transport(None, "memory://x"), "connect_transport"),  # type: ignore[arg-type]  # it is never opened
         (lambda: serve_transport(handler, "memory://x"), "serve_transport"),
         (_run_lifespan, "McpApplication"),
         (_run_request, "McpApplication"),

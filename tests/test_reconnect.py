@@ -546,7 +546,7 @@ class TestLeaving:
             return hanging() if shore.attempts and while_connecting else shore(scope)
 
         @attrs.frozen
-        class hanging:  # noqa: N801
+        class hanging:  # noqa: N801 (called like a function)
             async def __aenter__(self) -> FrameChannels:
                 hang.set()
                 await trio.sleep_forever()

@@ -111,7 +111,7 @@ async def test_a_server_is_killed_during_a_hundred_requests(layers: list[Layer],
         elif left[request.id].outcome == "not_sent":
             assert request.id not in acted_on
     if layers:
-        assert all(each.original.method == "tools/call" for each in left.values())  # type: ignore[union-attr]
+        assert all(each.original.method == "tools/call" for each in left.values())  # type: ignore[union-attr]  # requests
 
 
 Direction: TypeAlias = Literal["out", "in"]

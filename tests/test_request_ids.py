@@ -57,6 +57,11 @@ def cancelled(request_id: object) -> Notification:
     return note("notifications/cancelled", requestId=request_id)
 
 
+def params(message: Request | Notification) -> Any:
+    """The parameters, which are an object."""
+    return message.params
+
+
 def progress(token: object, number: int) -> Notification:
     return note("notifications/progress", progressToken=token, progress=number)
 
@@ -72,7 +77,7 @@ class Server:
             assert isinstance(message, Request | Notification)
             self.received.append(message)
             if len(self.requests) == 3 and isinstance(message, Request):
-                token = message.params["_meta"]["progressToken"]  # type: ignore[index, call-overload]  # it has one
+                token = params(message)["_meta"]["progressToken"]
                 await connection.tx.send(attrs.evolve(progress(token, 1), metadata={"related_request": message.id}))
                 await connection.tx.send(Response(message.id, {"resultType": "complete", "tools": []}))
         if len(self.requests) < 3:  # over HTTP a connection is one request, and its client's leaving ends it
@@ -108,10 +113,10 @@ class TestOnTheWire:
         ids = [request.id for request in server.requests]
         assert len(ids) == 3 == len(set(ids))
         assert ids[0] == 7
-        tokens = [request.params["_meta"]["progressToken"] for request in server.requests]  # type: ignore[index, call-overload]
+        tokens = [params(request)["_meta"]["progressToken"] for request in server.requests]
         assert tokens == ["mine", *ids[1:]]
         over_http = url.startswith("http")  # where the stream is closed instead
-        told = [message.params["requestId"] for message in server.received if isinstance(message, Notification)]  # type: ignore[index, call-overload]
+        told = [params(message)["requestId"] for message in server.received if isinstance(message, Notification)]
         assert told == ([] if over_http else ids[:2])
 
     @EACH_WIRE
@@ -167,7 +172,7 @@ class TestWhatTheApplicationSees:
             for subscription in (again.id, 7, "another's", [1]):
                 far.say(note("notifications/tools/list_changed", _meta={SUBSCRIPTION: subscription, "kept": 1}))
             seen = [await rx.receive() for _ in range(4)]
-            subscriptions = [message.params["_meta"] for message in seen if isinstance(message, Notification)]  # type: ignore[index, call-overload]
+            subscriptions = [params(message)["_meta"] for message in seen if isinstance(message, Notification)]
             assert subscriptions == [{SUBSCRIPTION: each, "kept": 1} for each in (7, 7, "another's", [1])]
             far.answer(again, {"resultType": "complete", "_meta": {SUBSCRIPTION: again.id}})
             over = Response(7, {"resultType": "complete", "_meta": {SUBSCRIPTION: 7}})
@@ -243,7 +248,7 @@ class TestWithOtherLayers:
             with trio.move_on_after(1):
                 await rx.receive()
             again = await far.request()
-            far.say(progress(again.params["_meta"]["progressToken"], 1))  # type: ignore[index, call-overload]
+            far.say(progress(params(again)["_meta"]["progressToken"], 1))
             far.answer(again, {"tools": []})
             assert await rx.receive() == progress("mine", 1)
             assert await rx.receive() == Response(7, {"tools": []})

@@ -73,7 +73,7 @@ def mounted(server: Any) -> Starlette:
 async def test_a_server_is_an_application(make: Any, wrap: Any, mode: str) -> None:
     server = make("plain")
 
-    @server.tool()  # type: ignore[untyped-decorator]
+    @server.tool()  # type: ignore[untyped-decorator]  # the server is of either library
     async def add(a: int, b: int) -> int:
         return a + b
 

@@ -195,7 +195,7 @@ async def test_two_checks_of_tokens_are_one_too_many() -> None:
 
 async def test_what_is_no_server_is_refused() -> None:
     with pytest.raises(TypeError, match="is no server: pass an MCPServer"):
-        await serve_sdk("server", HTTP)  # type: ignore[arg-type]
+        await serve_sdk("server", HTTP)  # type: ignore[arg-type]  # the mistake under test
 
 
 async def test_a_check_of_ones_own_may_tell_more_than_the_principal(nursery: trio.Nursery) -> None:

@@ -102,7 +102,7 @@ def test_another_library_reads_what_is_written_and_writes_what_is_read(payload: 
     theirs = FrameProtocol(client=not client, extensions=[])
     theirs.receive_bytes(written(BINARY, payload, KEY if client else None))
     [read] = theirs.received_frames()
-    assert (read.opcode, bytes(read.payload), read.message_finished) == (BINARY, payload, True)  # type: ignore[arg-type]
+    assert (read.opcode, bytes(read.payload), read.message_finished) == (BINARY, payload, True)  # type: ignore[arg-type]  # it is binary
     assert decoded(bytes(theirs.send_data(payload)), masked=not client) == [payload]
 
 

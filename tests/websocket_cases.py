@@ -157,16 +157,18 @@ def pings() -> Iterator[Case]:
     yield fine("2.8", [Sent(PONG, b"unsolicited")], [])
     yield fine("2.9", [Sent(PONG, b"unsolicited"), Sent(PING, b"asked")], [(PONG, b"asked")])
     names = [b"payload-%d" % number for number in range(10)]
-    for number, chop in (("2.10", "whole"), ("2.11", 1)):
-        yield fine(number, [Sent(PING, name) for name in names], [(PONG, name) for name in names], chop)  # type: ignore[arg-type]
+    ways: list[tuple[str, Chop]] = [("2.10", "whole"), ("2.11", 1)]
+    for number, chop in ways:
+        yield fine(number, [Sent(PING, name) for name in names], [(PONG, name) for name in names], chop)
 
 
 def reserved_bits() -> Iterator[Case]:
     hello, ping = Sent(TEXT, b"Hello, world!"), Sent(PING)
     answer = [(TEXT, b"Hello, world!")]
     yield wrong("3.1", [Sent(TEXT, b"Hello, world!", reserved=1)])
-    for at, (bits, chop) in enumerate([(2, "whole"), (3, "frames"), (4, 1)]):
-        yield wrong(f"3.{at + 2}", [hello, Sent(TEXT, b"Hello, world!", reserved=bits), ping], answer, chop)  # type: ignore[arg-type]
+    ways: list[tuple[int, Chop]] = [(2, "whole"), (3, "frames"), (4, 1)]
+    for at, (bits, chop) in enumerate(ways):
+        yield wrong(f"3.{at + 2}", [hello, Sent(TEXT, b"Hello, world!", reserved=bits), ping], answer, chop)
     yield wrong("3.5", [Sent(BINARY, b"\x00\xff\xfe", reserved=5)])
     yield wrong("3.6", [Sent(PING, b"Hello, world!", reserved=6)])
     yield wrong("3.7", [Sent(CLOSE, b"\x03\xe8", reserved=7)])
@@ -233,11 +235,15 @@ def some_texts() -> Iterator[Case]:
     broken = KOSME + SURROGATE + b"edited"
     yield text("6.3.1", broken, valid=False)
     yield text("6.3.2", broken, octets(broken), valid=False)
-    for at, (first, chop) in enumerate(
-        [(KOSME, "frames"), (KOSME + TOO_HIGH[:2], "frames"), (KOSME, "pauses"), (KOSME, 1)]
-    ):
+    ways: list[tuple[bytes, Chop]] = [
+        (KOSME, "frames"),
+        (KOSME + TOO_HIGH[:2], "frames"),
+        (KOSME, "pauses"),
+        (KOSME, 1),
+    ]
+    for at, (first, chop) in enumerate(ways):
         rest = (KOSME + TOO_HIGH).removeprefix(first)
-        yield text(f"6.4.{at + 1}", b"", [first, rest, b"edited"], valid=False, chop=chop)  # type: ignore[arg-type]
+        yield text(f"6.4.{at + 1}", b"", [first, rest, b"edited"], valid=False, chop=chop)
 
 
 def _hex(*payloads: str) -> list[bytes]:

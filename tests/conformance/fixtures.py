@@ -65,11 +65,11 @@ def _titled(**titles: str) -> list[JsonValue]:
 class Choices(BaseModel):
     """Every form in which a choice can be asked for."""
 
-    untitledSingle: str = Field(json_schema_extra={"enum": ["option1", "option2", "option3"]})  # noqa: N815
-    titledSingle: str = Field(json_schema_extra={"oneOf": _titled(value1="First", value2="Second")})  # noqa: N815
-    legacyEnum: str = Field(json_schema_extra={"enum": ["opt1", "opt2"], "enumNames": ["One", "Two"]})  # noqa: N815
-    untitledMulti: list[str] = Field(json_schema_extra={"items": {"type": "string", "enum": ["a", "b"]}})  # noqa: N815
-    titledMulti: list[str] = Field(json_schema_extra={"items": {"anyOf": _titled(a="First", b="Second")}})  # noqa: N815
+    untitledSingle: str = Field(json_schema_extra={"enum": ["option1", "option2", "option3"]})  # noqa: N815 (as on the wire)
+    titledSingle: str = Field(json_schema_extra={"oneOf": _titled(value1="First", value2="Second")})  # noqa: N815 (as on the wire)
+    legacyEnum: str = Field(json_schema_extra={"enum": ["opt1", "opt2"], "enumNames": ["One", "Two"]})  # noqa: N815 (as on the wire)
+    untitledMulti: list[str] = Field(json_schema_extra={"items": {"type": "string", "enum": ["a", "b"]}})  # noqa: N815 (as on the wire)
+    titledMulti: list[str] = Field(json_schema_extra={"items": {"anyOf": _titled(a="First", b="Second")}})  # noqa: N815 (as on the wire)
 
 
 def add_contents(server: MCPServer) -> None:
@@ -137,7 +137,7 @@ def add_contents(server: MCPServer) -> None:
         return f"Prompt with arguments: arg1='{arg1}', arg2='{arg2}'"
 
     @server.prompt()
-    def test_prompt_with_embedded_resource(resourceUri: str) -> list[dict[str, Any]]:  # noqa: N803
+    def test_prompt_with_embedded_resource(resourceUri: str) -> list[dict[str, Any]]:  # noqa: N803 (as on the wire)
         """A prompt about a resource."""
         content = embedded(resourceUri, "Embedded resource content for testing.")
         return [_said(content), _said(text("Please process the embedded resource above."))]

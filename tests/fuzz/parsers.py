@@ -139,7 +139,7 @@ def main() -> None:
     if len(sys.argv) < 2:
         sys.stdout.write("\n".join(TARGETS) + "\n")
         return
-    import atheris  # type: ignore[import-untyped]
+    import atheris  # type: ignore[import-untyped]  # it has no stubs
 
     target = TARGETS[sys.argv.pop(1)]
     with atheris.instrument_imports(include=["trioxport"]):

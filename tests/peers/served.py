@@ -19,7 +19,7 @@ def note(text: str) -> None:
 async def chatter() -> object:
     """Everything that could get onto the wire by mistake."""
     print("a print", flush=True)  # noqa: T201  # its way is what is tested
-    print("a print that stays in the buffer")  # noqa: T201
+    print("a print that stays in the buffer")  # noqa: T201  # as above
     os.write(1, b"a write\n")
     await trio.run_process(["echo", "a child"])
     return "chattered"
@@ -70,7 +70,7 @@ async def handler(connection: Connection) -> None:
 
 async def main(close_timeout: Any = "5", *last_words: str) -> None:
     await serve_transport(handler, "stdio:", close_timeout=float(close_timeout))
-    print(*last_words)  # noqa: T201
+    print(*last_words)  # noqa: T201  # as above
 
 
 trio.run(main, *sys.argv[1:])
