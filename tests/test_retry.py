@@ -321,13 +321,11 @@ async def test_other_messages_pass_while_one_waits(autojump_clock: MockClock) ->
         far.answer(await far.request())
 
 
-@pytest.mark.parametrize("message", [Notification("notifications/roots/list_changed"), Response(3, {})])
-async def test_what_is_no_request_is_sent_again_a_limited_number_of_times(
-    message: Message, autojump_clock: MockClock
-) -> None:
-    async with far_end(retry(3)) as ((tx, rx), far), trio.open_nursery() as nursery:
+async def refused_until_told(message: Message, *layers: Layer) -> tuple[list[Message], Incoming]:
+    """The attempts to send ``message``, each of which is refused, and what comes of them."""
+    sent: list[Message] = []
+    async with far_end(*layers) as ((tx, rx), far), trio.open_nursery() as nursery:
         await tx.send(message)
-        sent: list[Message] = []
 
         async def refuse() -> None:
             while True:
@@ -337,24 +335,21 @@ async def test_what_is_no_request_is_sent_again_a_limited_number_of_times(
         nursery.start_soon(refuse)
         told = await rx.receive()
         nursery.cancel_scope.cancel()
+    return sent, told
+
+
+@pytest.mark.parametrize("message", [Notification("notifications/roots/list_changed"), Response(3, {})])
+async def test_what_is_no_request_is_sent_again_a_limited_number_of_times(
+    message: Message, autojump_clock: MockClock
+) -> None:
+    sent, told = await refused_until_told(message, retry(3))
     assert sent == [message] * 3
     assert isinstance(told, Undelivered) and told.id is None and told.original is message
 
 
 async def test_each_of_two_counts_its_own_attempts_to_send_a_notification(autojump_clock: MockClock) -> None:
     note = Notification("notifications/roots/list_changed")
-    async with far_end(retry(3), retry(2)) as ((tx, rx), far), trio.open_nursery() as nursery:
-        await tx.send(note)
-        sent: list[Message] = []
-
-        async def refuse() -> None:
-            while True:
-                sent.append(await far.sent())
-                far.refuse(sent[-1], unreachable())
-
-        nursery.start_soon(refuse)
-        told = await rx.receive()
-        nursery.cancel_scope.cancel()
+    sent, told = await refused_until_told(note, retry(3), retry(2))
     assert sent == [note] * 6
     assert isinstance(told, Undelivered) and told.original is note and told.metadata["attempt"] == 3
 

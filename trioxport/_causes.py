@@ -1,4 +1,4 @@
-"""What a failure is: the exception in groups of them, and the error of a connection that it means."""
+"""Failures: the one exception in nested groups, and the error of a connection that it stands for."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _most_telling(error: BaseException) -> BaseException:
 
 
 def system_reason(error: BaseException) -> str:
-    """What the system says of a connection, without the sentence of Trio's or of an exception's around it."""
+    """The system's own message about a connection, without the sentence that Trio or an exception puts around it."""
     cause = error.__cause__
     if isinstance(cause, BaseExceptionGroup):  # the addresses of a host, each of which was tried
         first = _leaves(cast("BaseExceptionGroup[BaseException]", cause))[0]

@@ -1,4 +1,4 @@
-"""What arrived from a peer, as it may be shown: short, on one line, and without what looks like a credential."""
+"""Excerpts of received data for messages: short, on one line, and without what looks like a credential."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the extras of this distribution install, for errors that say what is missing."""
+"""The requirements behind the extras of this distribution, for errors that name a missing one."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ REQUIREMENTS: Final = {
 
 
 def install_hint(extra: str) -> str:
-    """How to install what the extra brings, by its own name, which does not need a release of this distribution."""
+    """A hint to install the extra's requirement by its own name, which does not need a release of this distribution."""
     return f"Install it: pip install '{REQUIREMENTS[extra]}', which is what the extra {extra} of trioxport brings"

@@ -1,4 +1,4 @@
-"""What is shown of targets, commands and headers: everything but what is, or may be, a credential."""
+"""Redaction of targets, commands and headers: everything is shown but what is, or may be, a credential."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _redact_command_line(command: str) -> str:
 
 
 def _secret_value(word: str) -> int | None:
-    """Where the value begins of what is named like a secret in a word: ``API_KEY=``, ``Authorization:`` ..."""
+    """The start of the value behind a secret's name in a word (``API_KEY=``, ``Authorization:`` ...), or None."""
     ends = (named.end() for named in _NAMED_VALUE.finditer(word) if is_secret_name(named[1]))
     return next(ends, None)
 
@@ -115,7 +115,7 @@ def _redact_urls(word: str) -> str:
 
 
 def _redact_userinfo(rest: str) -> str:
-    """What follows the scheme, without user information: it ends at the last ``@`` before the path, as in browsers.
+    """A URL behind its scheme without user information, which ends at the last ``@`` before the path, as in browsers.
 
     A password that should have been escaped can hold a ``/``, a ``?`` or a bracket. Where there is another ``@`` behind
     such a one, it cannot be told where the password ends, and the rest is not shown.

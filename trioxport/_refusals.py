@@ -69,7 +69,7 @@ def _code_of(error: TransportError) -> int | None:
 
 
 def fragment_of(payload: bytes, error: TransportError) -> bytes:
-    """What is looked at of a message that was refused: its ends, as framings keep them, unless it can be decoded."""
+    """The part of a refused message that is searched for its id: both ends, or all of it if it can be decoded."""
     if len(payload) <= 2 * EXCERPT or isinstance(error, ProtocolViolation):
         return payload
     return payload[:EXCERPT] + payload[-EXCERPT:]

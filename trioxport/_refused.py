@@ -1,4 +1,4 @@
-"""What a server refuses: counted by reason, and logged so that a flood of it stays readable."""
+"""Refusals of a server: counted by reason, and logged so that a flood of them stays readable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was probably meant by a word that is not known, or by a target without its scheme."""
+"""Suggestions for a word that is not known, or a target without its scheme."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def close_to(unknown: str, known: Iterable[str]) -> str | None:
 
 
 def whole_target(target: str) -> str | None:
-    """What a target without a scheme would be with one, as a hint; None for text that looks like nothing known.
+    """A hint with the scheme that a target probably lacks; None for text that looks like nothing known.
 
     Args:
         target: The target as it may be shown, without its secrets.

@@ -23,7 +23,7 @@ from trioxport._ending import EndingReceive, EndingSend, ending
 from trioxport._refused import RefusalLog
 from trioxport._states import ENDS, LazyEvent, Signal, State
 from trioxport._tracebacks import shortened
-from trioxport._validators import FLAG, SECONDS, SECONDS_OR_0, Check, instance_of
+from trioxport._validators import FLAG, SECONDS, SECONDS_OR_0, OptionCheck, instance_of
 from trioxport.abc import Codec, ConnectionInfo, FrameChannels, Role, Scope, Transport
 from trioxport.errors import (
     ConnectionLost,
@@ -82,12 +82,12 @@ def _is_codec(value: object) -> bool:
     return not isinstance(value, type) and all(hasattr(value, name) for name in members)
 
 
-_CODEC: Final = Check("a codec, such as trioxport.codecs.JSON", _is_codec)
+_CODEC: Final = OptionCheck("a codec, such as trioxport.codecs.JSON", _is_codec)
 
 
 @attrs.frozen
 class Terms:
-    """What holds for one connection; times in seconds. ``refusals`` counts what a server refuses."""
+    """The settings of one connection; times in seconds. ``refusals`` counts what a server refuses."""
 
     role: Role
     target: str

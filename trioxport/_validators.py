@@ -17,7 +17,7 @@ import attrs
 from trioxport.errors import UsageError
 
 
-class Check:
+class OptionCheck:
     """A validator for attrs; :meth:`option` is the same for an argument of a function.
 
     Args:
@@ -45,17 +45,17 @@ class Check:
         if self._is_possible is not None and not self._is_possible(value):
             raise UsageError(f"{name} has to be {self._what}, and is {value if _is_number(value) else 'another'}")
 
-    def or_none(self) -> Check:
+    def or_none(self) -> OptionCheck:
         """The same for an option that may be None."""
         is_possible = self._is_possible
-        return Check(
+        return OptionCheck(
             f"{self._what}, or None",
             lambda value: value is None or self._is_right_type(value),
             None if is_possible is None else lambda value: value is None or is_possible(value),
         )
 
 
-class _TextByName(Check):
+class _TextByName(OptionCheck):
     """The check for headers, variables and the like, which says whose value is wrong."""
 
     __slots__ = ()
@@ -67,7 +67,7 @@ class _TextByName(Check):
                 unset = " (is a variable of the environment not set?)" if text is None else ""
                 raise TypeError(f"{name}[{key!r}] has to be a text, and is {kind_of(text)}{unset}")
 
-    def or_none(self) -> Check:
+    def or_none(self) -> OptionCheck:
         return _TextByName(f"{self._what}, or None", lambda value: value is None or isinstance(value, Mapping))
 
 
@@ -85,26 +85,26 @@ def kind_of(value: object) -> str:
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
-def instance_of(kind: type[Any], what: str) -> Check:
+def instance_of(kind: type[Any], what: str) -> OptionCheck:
     """The check for an object of one class, described by ``what``."""
-    return Check(what, lambda value: isinstance(value, kind))
+    return OptionCheck(what, lambda value: isinstance(value, kind))
 
 
-def one_of(*values: str) -> Check:
+def one_of(*values: str) -> OptionCheck:
     """The check for one of some words."""
-    return Check(
+    return OptionCheck(
         f"one of {', '.join(map(repr, values))}", lambda value: isinstance(value, str), lambda value: value in values
     )
 
 
-def number_between(least: float, most: float) -> Check:
+def number_between(least: float, most: float) -> OptionCheck:
     """The check for a number from ``least`` to ``most``."""
-    return Check(f"a number from {least:g} to {most:g}", _is_number, lambda value: least <= value <= most)
+    return OptionCheck(f"a number from {least:g} to {most:g}", _is_number, lambda value: least <= value <= most)
 
 
-def whole_between(least: int, most: int) -> Check:
+def whole_between(least: int, most: int) -> OptionCheck:
     """The check for a whole number from ``least`` to ``most``."""
-    return Check(f"a whole number from {least} to {most}", _is_whole, lambda value: least <= value <= most)
+    return OptionCheck(f"a whole number from {least} to {most}", _is_whole, lambda value: least <= value <= most)
 
 
 def _is_number(value: object) -> TypeGuard[float]:
@@ -138,17 +138,17 @@ def are_words(value: object) -> bool:
     )
 
 
-NUMBER_ABOVE_0: Final = Check("a finite number above 0", _is_number, lambda value: 0 < value < math.inf)
-SECONDS: Final = Check("a number of seconds above 0", _is_number, lambda value: value > 0)
-SECONDS_OR_0: Final = Check("a number of seconds, 0 or above", _is_number, lambda value: value >= 0)
-WHOLE: Final = Check("a whole number", _is_whole)
-COUNT: Final = Check("a whole number of at least 1", _is_whole, lambda value: value >= 1)
-COUNT_OR_0: Final = Check("a whole number of at least 0", _is_whole, lambda value: value >= 0)
+NUMBER_ABOVE_0: Final = OptionCheck("a finite number above 0", _is_number, lambda value: 0 < value < math.inf)
+SECONDS: Final = OptionCheck("a number of seconds above 0", _is_number, lambda value: value > 0)
+SECONDS_OR_0: Final = OptionCheck("a number of seconds, 0 or above", _is_number, lambda value: value >= 0)
+WHOLE: Final = OptionCheck("a whole number", _is_whole)
+COUNT: Final = OptionCheck("a whole number of at least 1", _is_whole, lambda value: value >= 1)
+COUNT_OR_0: Final = OptionCheck("a whole number of at least 0", _is_whole, lambda value: value >= 0)
 PORT: Final = whole_between(0, 65535)
-FLAG: Final = Check("True or False", lambda value: isinstance(value, bool))
-TEXT: Final = Check("a text", lambda value: isinstance(value, str))
-PATH: Final = Check("a path", _is_path)
-WORDS: Final = Check("a list of texts", are_words)
-TEXT_BY_NAME: Final[Check] = _TextByName("a mapping of texts", lambda value: isinstance(value, Mapping))
-FUNCTION: Final = Check("a function", callable)
-ASYNC_FUNCTION: Final = Check("an async function", _is_async_function)
+FLAG: Final = OptionCheck("True or False", lambda value: isinstance(value, bool))
+TEXT: Final = OptionCheck("a text", lambda value: isinstance(value, str))
+PATH: Final = OptionCheck("a path", _is_path)
+WORDS: Final = OptionCheck("a list of texts", are_words)
+TEXT_BY_NAME: Final[OptionCheck] = _TextByName("a mapping of texts", lambda value: isinstance(value, Mapping))
+FUNCTION: Final = OptionCheck("a function", callable)
+ASYNC_FUNCTION: Final = OptionCheck("an async function", _is_async_function)

@@ -86,7 +86,7 @@ def register_scheme(scheme: str, factory: Factory) -> None:
 
 
 def to_transport(target: Target) -> Transport:
-    """What opens ``target``. Raises ``UsageError``."""
+    """The transport of ``target``. Raises ``UsageError``."""
     found = _resolved(target)
     if not callable(found):
         raise UsageError("this target can be served, but not opened", target=describe(target))
@@ -102,7 +102,7 @@ def to_listener(target: Target) -> Listener:
 
 
 def _resolved(target: Target) -> Transport | Listener:
-    """What opens or serves a target."""
+    """The transport or listener of a target."""
     if isinstance(target, str):
         return _from_url(target)
     if isinstance(target, trio.abc.Stream):
@@ -328,5 +328,5 @@ class NamedTransport:
 
     @classmethod
     def of(cls, target: Target) -> Self:
-        """What opens ``target``. Raises ``UsageError``."""
+        """The transport of ``target``, with its name. Raises ``UsageError``."""
         return cls(describe(target), to_transport(target))

@@ -40,7 +40,7 @@ NOTHING: Final[Mapping[str, Any]] = _Nothing()
 
 
 def shown_metadata(metadata: Mapping[str, Any]) -> str:
-    """What is shown of ``metadata``: not the headers, which may be credentials."""
+    """The ``repr`` of ``metadata`` without the headers, which may be credentials."""
     return repr({**metadata, "headers": "***"} if "headers" in metadata else metadata)
 
 

@@ -16,7 +16,7 @@ from trioxport._refused import RefusalLog
 from trioxport._running import require_trio
 from trioxport._suggestions import names_options
 from trioxport._supervisor import Supervisor, Terms, logger, open_tasks
-from trioxport._validators import ASYNC_FUNCTION, Check, instance_of
+from trioxport._validators import ASYNC_FUNCTION, OptionCheck, instance_of
 from trioxport.abc import (
     Accept,
     Codec,
@@ -38,7 +38,7 @@ DEFAULT_LIMITS: Final = Limits()
 CONNECT_TIMEOUT: Final = 30.0
 CLOSE_TIMEOUT: Final = 5.0
 
-_RUNNING: Final = Check("awaitable, as it is with async def", lambda value: isinstance(value, Awaitable))
+_RUNNING: Final = OptionCheck("awaitable, as it is with async def", lambda value: isinstance(value, Awaitable))
 _POLICY: Final = instance_of(Reconnect, "a Reconnect(...)").or_none()
 
 
@@ -174,7 +174,7 @@ class _Started:
 
 
 def _listening_failure(failure: Exception, started: _Started, target: str) -> Exception:
-    """What a listener raised, about its target: a ``UsageError`` that says why it does not listen, or what ended it."""
+    """The failure of a listener with its target: a ``UsageError`` if it never came to listen, else what ended it."""
     error = failure if started.told else as_listen_error(failure)
     if isinstance(error, TransportError):
         error.target = error.target or target

@@ -180,7 +180,7 @@ class Peer:
         self._end(self._failure or self._orderly_end())
 
     def _orderly_end(self) -> TransportError:
-        """What requests raise that are made after the end."""
+        """The error of requests that are made after the end."""
         told = self.connection.unanswered
         if told is None:
             return ConnectionLost("the conversation has ended", target=self.target, outcome="not_sent")

@@ -90,7 +90,7 @@ class TLSOptions:
         return context
 
     def _unreadable(self) -> str | None:
-        """Which of the files cannot be read, and why: OpenSSL does not tell which one it was."""
+        """The file that cannot be read, and why, which OpenSSL does not tell; None if all can."""
         for name in (self.ca, self.cert, self.key):
             try:
                 with open(name or os.devnull, "rb"):

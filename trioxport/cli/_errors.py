@@ -1,4 +1,4 @@
-"""What the command says of an error: a line in the words of the shell, or one line of JSON for programs."""
+"""Errors as the command prints them: a line in the words of the shell, or one line of JSON for programs."""
 
 from __future__ import annotations
 

@@ -11,12 +11,14 @@ from trio.abc import ReceiveChannel, SendChannel
 
 from trioxport._bucket import Rate, TokenBucket
 from trioxport._rpc import CANCELLED
-from trioxport._validators import Check, one_of
+from trioxport._validators import OptionCheck, one_of
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import RateLimited
 from trioxport.messages import Incoming, Message, Notification, Request
 
-_LIMIT: Final = Check("a Rate(...) or a TokenBucket", lambda limit: isinstance(limit, Rate | TokenBucket)).or_none()
+_LIMIT: Final = OptionCheck(
+    "a Rate(...) or a TokenBucket", lambda limit: isinstance(limit, Rate | TokenBucket)
+).or_none()
 _INITIATED: Final = (Request, Notification)
 
 

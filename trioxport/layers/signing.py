@@ -13,7 +13,7 @@ from typing import ClassVar, Final, Literal
 
 import attrs
 
-from trioxport._validators import SECONDS, Check, instance_of
+from trioxport._validators import SECONDS, OptionCheck, instance_of
 from trioxport.abc import Codec, FrameChannels, Role, Scope
 from trioxport.errors import MessageTooLarge, ProtocolViolation, TransportError, UsageError
 from trioxport.frames import Frame
@@ -24,7 +24,7 @@ NAME: Final = "hmac-sha256"
 SHORTEST_KEY: Final = 32
 """Bytes; fewer than the hash gives are discouraged by RFC 2104, section 3."""
 
-_KEYS: Final = Check("a mapping of keys by their ids", lambda keys: isinstance(keys, Mapping))
+_KEYS: Final = OptionCheck("a mapping of keys by their ids", lambda keys: isinstance(keys, Mapping))
 _KEY: Final = instance_of(bytes, "bytes")
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DIGITS: Final = re.compile(r"[0-9]{1,18}")

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 import attrs
 import msgspec
 
-from trioxport._validators import COUNT, COUNT_OR_0, Check
+from trioxport._validators import COUNT, COUNT_OR_0, OptionCheck
 from trioxport.abc import Codec, FrameChannels, Scope
 from trioxport.errors import TransportError
 from trioxport.frames import MIB, Frame
@@ -22,7 +22,9 @@ from trioxport.layers._rotating import open_recording
 Write: TypeAlias = Callable[[bytes], object]
 Direction: TypeAlias = Literal["sent", "received"]
 
-_PATH_OR_FUNCTION: Final = Check("a path, or a function", lambda to: isinstance(to, str | os.PathLike) or callable(to))
+_PATH_OR_FUNCTION: Final = OptionCheck(
+    "a path, or a function", lambda to: isinstance(to, str | os.PathLike) or callable(to)
+)
 
 MAX_SIZE: Final = 64 * MIB
 

@@ -92,7 +92,7 @@ def _place_in(frame: FrameType | None) -> str | None:
 
 
 def _pauses_of_thread() -> Callable[[], int]:
-    """What counts how often this thread has given up the processor; where that is not counted, each call is a pause."""
+    """A counter of how often this thread has given up the processor; where there is none, each call is a pause."""
     try:
         from resource import RUSAGE_THREAD, getrusage  # Linux
     except ImportError:

@@ -38,7 +38,7 @@ Handler: TypeAlias = Callable[[Connection], Awaitable[object]]
 
 @attrs.frozen
 class CheckSettings:
-    """How both sides of a check are configured."""
+    """The configuration of both sides of a check."""
 
     codec: Codec = JSON
     layers: Sequence[Layer] = ()

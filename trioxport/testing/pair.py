@@ -74,7 +74,7 @@ class TransportPair:
                 to_transport(opened)
 
     def target(self, address: str) -> Target:
-        """What the client opens, the server being at ``address``. Raises ``UsageError`` if there is no such thing."""
+        """The client's target for a server at ``address``. Raises ``UsageError`` if there is none."""
         if self.through is not None:
             return self.through(address)
         if self.open is None and not address:
@@ -92,7 +92,7 @@ whether the check fails or not."""
 
 
 def maker_of(pair: TransportPair | MakePair) -> MakePair:
-    """What sets up the pair: for a pair that needs no setting up, what yields it."""
+    """The function that sets up the pair; for a pair that needs no setting up, one that yields it."""
 
     @asynccontextmanager
     async def make_pair() -> AsyncGenerator[TransportPair]:

@@ -1,4 +1,4 @@
-"""Where a check stands: on which side, in which step, what that step waits for, and how both sides fare."""
+"""The progress of a check: its side, its step, what that step waits for, and how both sides fare."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _STANDARD_LIBRARY: Final = sysconfig.get_path("stdlib")
 
 
 class Finding(Exception):
-    """What a check found instead of what the rule says."""
+    """A violation of the rule that a check is about."""
 
 
 class CheckSkipped(Exception):
@@ -125,7 +125,7 @@ class CheckProgress:
             self._raised[error] = Place(self.side, self.step, self.waiting_for, self.condition, self._sides())
 
     def place_of(self, error: BaseException) -> Place:
-        """Where an exception was raised, and the bugs of transports that came up until the pair was left."""
+        """The place where an exception was raised, and the bugs of transports that came up until the pair was left."""
         self.note(error)
         place = self._raised[error]
         bugs = (self._account(scope.role) for scope in self.scopes if _is_bug(scope))

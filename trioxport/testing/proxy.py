@@ -129,7 +129,7 @@ def tcp_pair(
     heartbeat: float | None = None,
     continuous: bool = True,
 ) -> MakePair:
-    """What makes the pairs of a binding over TCP: with a proxy in between that cuts, and ports that are no good.
+    """A maker of pairs for a binding over TCP: with a proxy in between that cuts, and ports that are no good.
 
     ::
 

@@ -1,4 +1,4 @@
-"""What a run of the checks says: a report of what passed, or the error of what did not."""
+"""The report of a run of the checks, and the error of one that failed."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _what_happened(cause: BaseException, place: Place) -> str:
 
 @attrs.frozen
 class CheckResult:
-    """What became of one check.
+    """The result of one check.
 
     Args:
         rule: The number of its rule.
@@ -112,12 +112,12 @@ class ContractReport:
 
     @property
     def hints(self) -> list[str]:
-        """What breaks no rule and may be done better."""
+        """Advice about what breaks no rule and may be done better."""
         return [hint for result in self.results for hint in result.hints]
 
     @property
     def summary(self) -> str:
-        """How many checks there were, and the hints."""
+        """The numbers of checks by outcome, and the hints."""
         seconds = sum(result.seconds for result in self.results)
         counts = f"{len(self.passed)} passed, {len(self.skipped)} skipped, {len(self.failed)} failed"
         total = f"{len(self.results)} checks: {counts} in {seconds:.1f} s, seed {self.seed}"

@@ -1,4 +1,4 @@
-"""What a server of the SDK, or of FastMCP, asks of the HTTP around it: authentication and further routes."""
+"""Hosting of servers of the SDK and of FastMCP: their own authentication and further routes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class SDKToken(VerifiedToken):
 
 @attrs.frozen
 class Hosting:
-    """What a server asks for.
+    """The needs of a server.
 
     Args:
         server: The low-level server.
@@ -74,7 +74,7 @@ class Hosting:
 
     @classmethod
     def of(cls, server: AnyServer) -> Hosting:
-        """What ``server`` asks for. Raises ``TypeError`` for what is no server."""
+        """The needs of ``server``. Raises ``TypeError`` for what is no server."""
         match server:
             case MCPServer():
                 return _of_mcp_server(server)

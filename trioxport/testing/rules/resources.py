@@ -59,13 +59,13 @@ async def settled_descriptors() -> Mapping[str, str]:
 
 
 async def new_descriptors(harness: ContractHarness, base: Mapping[str, str]) -> list[str]:
-    """What is open and was not, if that does not change within the timeout."""
+    """The descriptors that were opened since ``base`` and are not closed within the timeout."""
     await _settle(lambda: len(descriptors()) <= len(base), harness.progress.timeout)
     return [what for number, what in descriptors().items() if base.get(number) != what]
 
 
 def counted(descriptors: Iterable[str]) -> str:
-    """What is open, with how many there are of each."""
+    """The kinds of open descriptors, with the number of each."""
     return shown(", ".join(f"{count} x {what}" for what, count in sorted(Counter(descriptors).items())))
 
 

@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from trioxport._redaction import redact_command, redact_words
-from trioxport._validators import PATH, TEXT_BY_NAME, Check, are_words
+from trioxport._validators import PATH, TEXT_BY_NAME, OptionCheck, are_words
 from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import SpawnError
 from trioxport.framing import FRAMING, FRAMINGS, FramingName
@@ -35,7 +35,7 @@ INHERITED_ENVIRONMENT: Final = (
 """The variables that a child inherits: none that usually holds a secret. ``env`` adds to them."""
 
 
-_ARGUMENTS: Final = Check("""a list of texts, such as ["server.py", "--fast"]""", are_words)
+_ARGUMENTS: Final = OptionCheck("""a list of texts, such as ["server.py", "--fast"]""", are_words)
 
 
 @attrs.frozen

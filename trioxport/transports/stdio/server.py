@@ -133,7 +133,7 @@ def _is_abandoned(descriptor: int) -> bool:
 
 
 def _flush_prints() -> None:
-    """What was printed meanwhile belongs to standard error, as far as that takes it without waiting."""
+    """Flush what was printed meanwhile to standard error, as far as that takes it without waiting."""
     own = None if stat.S_ISREG(os.fstat(1).st_mode) else open_anew(1)
     if own is not None:
         os.dup2(own, 1)

@@ -1,4 +1,4 @@
-"""What a server tells the programs that watch over it: whether it is alive, and whether it takes new requests."""
+"""Probes: whether a server is alive, and whether it takes new requests."""
 
 from __future__ import annotations
 

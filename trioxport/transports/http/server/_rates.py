@@ -20,7 +20,7 @@ TOLERANCE: Final = 1e-6
 
 
 @attrs.define
-class _Checks:
+class _TokenChecks:
     """The checks of tokens from one address: how many there are, and how many of them are under way."""
 
     count: int = 0
@@ -38,7 +38,7 @@ class Rates:
     def __init__(self, rate: Rate) -> None:
         self._rate = rate
         self._buckets: OrderedDict[tuple[bool, str], TokenBucket] = OrderedDict()
-        self._checks: defaultdict[str, _Checks] = defaultdict(_Checks)
+        self._checks: defaultdict[str, _TokenChecks] = defaultdict(_TokenChecks)
 
     def take(self, exchange: Exchange) -> None:
         """Count a request of the principal, or else of the address. Raises ``Refusal`` if it is one too many."""
@@ -62,7 +62,7 @@ class Rates:
             if not checks.count:
                 del self._checks[address]
 
-    async def _run(self, check: Callable[[], Awaitable[None]], address: str, checks: _Checks) -> None:
+    async def _run(self, check: Callable[[], Awaitable[None]], address: str, checks: _TokenChecks) -> None:
         checks.running += 1
         try:
             await check()

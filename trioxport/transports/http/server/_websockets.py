@@ -96,7 +96,7 @@ class WebSockets:
 
 @attrs.frozen
 class _Wire:
-    """What a WebSocket is spoken over: its stream, the socket under that, and the version of TLS between them."""
+    """The way under a WebSocket: its stream, the socket under that, and the version of TLS between them."""
 
     stream: ByteStream
     socket: trio.SocketStream
