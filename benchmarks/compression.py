@@ -17,8 +17,8 @@ from pydoc_data.topics import topics
 from typing import Any, Final
 
 from trioxport import Response
-from trioxport._codings import CODINGS, Coding, compress, expand, is_available
 from trioxport.codecs import JSON
+from trioxport.codecs.content_codings import CODINGS, Coding, compress, expand, is_available
 
 ROOT: Final = Path(__file__).parents[1]
 LARGE: Final = 100_000

@@ -16,8 +16,8 @@ from typing import Final
 import pytest
 from trio.testing import MockClock
 
-from trioxport.transports.http import _eras
-from trioxport.transports.stdio import command
+from trioxport.transports.http.client import era_cache
+from trioxport.transports.stdio import target as stdio_target
 
 DEADLINE: Final = 30.0
 GRACE: Final = 15.0
@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep the standard error from before pytest captures it: it is where a hanging test is reported."""
     config.stash[_real_stderr] = os.dup(2)
     if MEASURING in os.environ:  # a child inherits few variables; under coverage it is to be measured like its parent
-        command.INHERITED_ENVIRONMENT = (*command.INHERITED_ENVIRONMENT, MEASURING)  # type: ignore[misc]  # is Final
+        stdio_target.INHERITED_ENVIRONMENT = (*stdio_target.INHERITED_ENVIRONMENT, MEASURING)  # type: ignore[misc]  # is Final
 
 
 def pytest_collection_finish() -> None:
@@ -59,7 +59,7 @@ def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Generator[None]:
 @pytest.fixture(autouse=True)
 def _knows_no_server() -> None:
     """A port may have been another server's in an earlier test."""
-    _eras.forget_all()
+    era_cache.forget_all()
 
 
 def _deadline(request: pytest.FixtureRequest) -> float:

@@ -20,10 +20,10 @@ from raw_http import INITIALIZE, modern
 from trio.abc import SendChannel
 
 from trioxport import Message, Notification, Request, Response, serve_transport
-from trioxport._rpc import members_of
-from trioxport._supervisor import Terms, open_tasks
+from trioxport._core.supervisor import Terms, open_tasks
 from trioxport.abc import Accept, FrameChannels, Listener, Scope, Transport
 from trioxport.frames import Frame
+from trioxport.protocol import members_of
 from trioxport.testing import MakePair, TransportPair, tcp_pair
 from trioxport.testing.peer import LIMITS, RAW, check_peer
 from trioxport.transports.http import Http

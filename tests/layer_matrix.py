@@ -23,8 +23,8 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
-from trioxport._backoff import Backoff
-from trioxport._supervisor import open_tasks
+from trioxport._core.backoff import Backoff
+from trioxport._core.supervisor import open_tasks
 from trioxport.abc import Layer
 from trioxport.layers import (
     Batching,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trioxport import UsageError
-from trioxport._bucket import SLACK, Rate, TokenBucket
+from trioxport._core.token_bucket import SLACK, Rate, TokenBucket
 
 rates = st.builds(Rate, st.integers(1, 50), per=st.sampled_from([1.0, 7.0, 60.0]), burst=st.integers(1, 5))
 steps = st.lists(st.one_of(st.just(0.0), st.floats(0, 100)), min_size=1, max_size=60)

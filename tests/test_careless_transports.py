@@ -27,7 +27,7 @@ from trioxport import (
     Undelivered,
     open_transport,
 )
-from trioxport._ending import WATCHED
+from trioxport._core.ending import WATCHED
 from trioxport.abc import FrameChannels, Scope
 from trioxport.codecs import JSON
 from trioxport.framing import NEWLINE

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from trioxport import ErrorResponse, Notification, Request, Response, open_transport, serve_transport
-from trioxport._supervisor import open_tasks
+from trioxport._core.supervisor import open_tasks
 from trioxport.demo import serve_demo
 from trioxport.peer import JSONRPCError, Peer, open_peer
 from trioxport.transports.stdio import Stdio

@@ -14,7 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trioxport import DecodeError, MessageTooLarge, UsageError
-from trioxport._codings import CODINGS, PIECE, Coding, Unexpanded, check_effort, compress, expand, expander, require
+from trioxport.codecs.content_codings import (
+    CODINGS,
+    PIECE,
+    Coding,
+    Unexpanded,
+    check_effort,
+    compress,
+    expand,
+    expander,
+    require,
+)
 
 MIB = 1024 * 1024
 TEXT = b'{"jsonrpc":"2.0","id":7,"result":{"text":"' + b"a line of text\\n" * 5000 + b'"}}'

@@ -34,9 +34,9 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
-from trioxport._codings import CODINGS, Coding, accepts, compress
 from trioxport.abc import FrameChannels, Layer, Scope
 from trioxport.codecs import JSON, MessagePack
+from trioxport.codecs.content_codings import CODINGS, Coding, accepts, compress
 from trioxport.framing.envelope import Envelope, open_envelope
 from trioxport.layers import Compression, Tap
 from trioxport.testing import check_layer, check_transport

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from trioxport import TransportError, UsageError, config, open_transport, register_scheme
 from trioxport.abc import FrameChannels, Scope, Transport
-from trioxport.config import describe, known_schemes, options_of, redact_command, redact_url, to_listener, to_transport
+from trioxport.targets import describe, known_schemes, options_of, redact_command, redact_url, to_listener, to_transport
 from trioxport.transports.memory import Memory
 from trioxport.transports.stdio import Stdio, StdioServer
 from trioxport.transports.stream import Tcp, Tls, Unix

@@ -14,7 +14,7 @@ import pytest
 
 import trioxport
 from trioxport import TransportError
-from trioxport._extras import REQUIREMENTS
+from trioxport._diagnostics.hints import REQUIREMENTS
 
 ROOT: Final = Path(__file__).parent.parent
 PAGES: Final = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -23,8 +23,8 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
-from trioxport._causes import alone
-from trioxport._supervisor import open_tasks
+from trioxport._core.causes import alone
+from trioxport._core.supervisor import open_tasks
 from trioxport.abc import FrameChannels, MessageChannels, Scope
 from trioxport.peer import IncomingRequest, open_peer
 from trioxport.testing import MemoryWire

@@ -47,7 +47,7 @@ from trioxport import (
 )
 from trioxport.codecs import MessagePack
 from trioxport.transports.http import Http
-from trioxport.transports.http._headers import ToolHeaders, encode_value
+from trioxport.transports.http.headers import ToolHeaders, encode_value
 
 BOUND: Final = 15.0
 META: Final = {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}

@@ -23,7 +23,7 @@ from trioxport import (
     Undelivered,
     open_transport,
 )
-from trioxport._codings import CODINGS, Coding, compress
+from trioxport.codecs.content_codings import CODINGS, Coding, compress
 from trioxport.frames import MIB
 
 BOUND: Final = 25.0

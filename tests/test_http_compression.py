@@ -11,9 +11,9 @@ from http_served import serving
 from trio.abc import SendChannel
 
 from trioxport import Connection, Frame, Message, Notification, Request, Response, open_transport
-from trioxport._codings import CODINGS, Coding, compress
 from trioxport.abc import FrameChannels, Layer, Scope
 from trioxport.codecs import JSON
+from trioxport.codecs.content_codings import CODINGS, Coding, compress
 from trioxport.layers import Compression, Signing
 from trioxport.transports.http.server import HttpServer
 from trioxport.transports.http.server.events import EventStore, MemoryEvents

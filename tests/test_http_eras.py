@@ -12,7 +12,7 @@ from scripted_http import Reply, Script, serving
 from trioxport import ErrorResponse, HTTPStatusError, Request, Response, Undelivered, open_transport
 from trioxport.abc import Era
 from trioxport.peer import open_peer
-from trioxport.transports.http import _eras
+from trioxport.transports.http.client import era_cache
 
 BOUND: Final = 15.0
 CLIENT: Final = {"name": "c", "version": "1"}
@@ -134,7 +134,7 @@ async def test_a_legacy_server_that_became_a_modern_one(refusal: Script | None) 
 
     with trio.fail_after(BOUND):
         async with serving(scripted) as server:
-            _eras.learn(server.url, "legacy")
+            era_cache.learn(server.url, "legacy")
             assert await era_of(server.url) == ("legacy", "modern")
             assert await era_of(server.url) == ("modern", "modern")
 
@@ -145,18 +145,18 @@ async def test_a_legacy_server_that_refuses_to_be_one_is_known_no_longer() -> No
 
     with trio.fail_after(BOUND):
         async with serving(script) as server:
-            _eras.learn(server.url, "legacy")
+            era_cache.learn(server.url, "legacy")
             async with open_transport(server.url) as (tx, rx):
                 await tx.send(INITIALIZE)
                 assert isinstance(await rx.receive(), Undelivered)
             assert server.rpcs() == ["initialize", "GET"]
-            assert _eras.known(server.url) is None
+            assert era_cache.known(server.url) is None
 
 
 async def test_a_modern_server_that_became_a_legacy_one() -> None:
     with trio.fail_after(BOUND):
         async with serving(simply_legacy) as server:
-            _eras.learn(server.url, "modern")
+            era_cache.learn(server.url, "modern")
             assert await era_of(server.url) == ("modern", "legacy")
             assert await era_of(server.url) == ("legacy", "legacy")
 
@@ -169,11 +169,11 @@ async def test_a_legacy_server_in_trouble_stays_one() -> None:
 
     with trio.fail_after(BOUND):
         async with serving(script) as server:
-            _eras.learn(server.url, "legacy")
+            era_cache.learn(server.url, "legacy")
             with pytest.raises(HTTPStatusError):
                 await era_of(server.url)
             assert server.rpcs() == ["initialize"]
-            assert _eras.known(server.url) == "legacy"
+            assert era_cache.known(server.url) == "legacy"
 
 
 @pytest.mark.parametrize(
@@ -218,16 +218,16 @@ async def test_a_session_goes_on_whatever_is_refused_later() -> None:
             await rx.receive()
             await tx.send(Request(1, "tools/list"))
             assert isinstance(await rx.receive(), Undelivered)
-            assert _eras.known(server.url) == "legacy"
+            assert era_cache.known(server.url) == "legacy"
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_eras, "REMEMBERED", 2)
+    monkeypatch.setattr(era_cache, "REMEMBERED", 2)
     for host in ("a", "b"):
-        _eras.learn(f"https://{host}/mcp", "legacy")
-    assert _eras.known("https://A/mcp?x=1") == "legacy"
-    _eras.learn("https://c/mcp", "sse")
-    known = [_eras.known(f"https://{host}/mcp") for host in ("a", "b", "c")]
+        era_cache.learn(f"https://{host}/mcp", "legacy")
+    assert era_cache.known("https://A/mcp?x=1") == "legacy"
+    era_cache.learn("https://c/mcp", "sse")
+    known = [era_cache.known(f"https://{host}/mcp") for host in ("a", "b", "c")]
     assert known == ["legacy", None, "sse"]
-    assert _eras.known("https://a:8443/mcp") is None
-    assert _eras.known("http://a/mcp") is None
+    assert era_cache.known("https://a:8443/mcp") is None
+    assert era_cache.known("http://a/mcp") is None

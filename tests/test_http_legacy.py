@@ -19,7 +19,8 @@ from trioxport import (
     Undelivered,
     open_transport,
 )
-from trioxport.transports.http import Http, _pauses
+from trioxport.transports.http import Http
+from trioxport.transports.http.client import pauses
 
 BOUND: Final = 15.0
 
@@ -95,7 +96,7 @@ async def test_the_server_asks_on_a_requests_stream_and_is_answered() -> None:
 
 async def test_the_server_speaks_first_on_its_own_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stream is opened again where it broke off, as soon as the server wants that."""
-    monkeypatch.setattr(_pauses, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(pauses, "FIRST_PAUSE", 0.01)
     resumed: list[str | None] = []
 
     async def stream(reply: Reply) -> None:
@@ -129,9 +130,9 @@ async def test_the_server_speaks_first_on_its_own_stream(monkeypatch: pytest.Mon
 
 
 def test_the_pauses_before_a_stream_is_opened_again() -> None:
-    pauses = _pauses.Pauses()
-    good, empty = partial(pauses.after, heard=True, useful=True), partial(pauses.after, heard=False, useful=False)
-    useless = partial(pauses.after, heard=True, useful=False)
+    waits = pauses.Pauses()
+    good, empty = partial(waits.after, heard=True, useful=True), partial(waits.after, heard=False, useful=False)
+    useless = partial(waits.after, heard=True, useful=False)
     assert [good(None), good(None)] == [1, 1]
     assert [empty(None) for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
     assert [good(0), good(None), good(5000)] == [0.1, 0.1, 5]
@@ -143,7 +144,7 @@ def test_the_pauses_before_a_stream_is_opened_again() -> None:
 
 async def test_an_answer_is_fetched_where_its_stream_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a resumed stream breaks before its first new event: the place is kept."""
-    monkeypatch.setattr(_pauses, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(pauses, "FIRST_PAUSE", 0.01)
     resumed: list[str] = []
 
     async def stream(reply: Reply) -> None:
@@ -183,7 +184,7 @@ async def test_an_answer_is_fetched_where_its_stream_broke_off(monkeypatch: pyte
 
 @pytest.mark.parametrize("how", ["405", "nothing new", "no place"])
 async def test_an_answer_that_cannot_be_fetched(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_pauses, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(pauses, "FIRST_PAUSE", 0.01)
 
     async def stream(reply: Reply) -> None:
         if how == "405" or "last-event-id" not in reply.asked.headers:

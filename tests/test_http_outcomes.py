@@ -22,7 +22,7 @@ from scripted_http import Reply, serving
 from trio.testing import MockClock
 
 from trioxport import ConnectionLost, Notification, Request, Undelivered, open_transport
-from trioxport._backoff import Backoff
+from trioxport._core.backoff import Backoff
 from trioxport.errors import AuthenticationError
 from trioxport.layers.retry import Retry
 from trioxport.peer import open_peer

@@ -13,7 +13,7 @@ from raw_http import calling, modern
 from trioxport import Request, UsageError, open_transport
 from trioxport.layers import Rate
 from trioxport.transports.http.server import HttpServer, ProtectedResource, TrustedProxies
-from trioxport.transports.http.server._rates import Rates
+from trioxport.transports.http.server.rates import Rates
 from trioxport.transports.websocket import WebSocket
 
 BOUND: Final = 10.0

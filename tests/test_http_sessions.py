@@ -21,7 +21,8 @@ from trioxport import (
     Undelivered,
     open_transport,
 )
-from trioxport.transports.http import Http, _pauses
+from trioxport.transports.http import Http
+from trioxport.transports.http.client import pauses
 
 BOUND: Final = 15.0
 
@@ -152,7 +153,7 @@ async def test_whoever_gives_up_does_not_take_the_new_session_with_it() -> None:
 
 async def test_the_servers_own_stream_moves_to_the_new_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when it is the stream that hears of the end first; its place is of no use in another session."""
-    monkeypatch.setattr(_pauses, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(pauses, "FIRST_PAUSE", 0.01)
     numbers = count(1)
     cut = trio.Event()
 
@@ -180,7 +181,7 @@ async def test_the_servers_own_stream_moves_to_the_new_session(monkeypatch: pyte
 
 async def test_a_stream_that_ends_with_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """If no new one begins, whoever asks next is told, and the connection goes on."""
-    monkeypatch.setattr(_pauses, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(pauses, "FIRST_PAUSE", 0.01)
     broken = True
 
     async def stream(reply: Reply) -> None:

@@ -31,7 +31,8 @@ from trioxport import (
     open_transport,
 )
 from trioxport.peer import open_peer
-from trioxport.transports.http import Http, _eras
+from trioxport.transports.http import Http
+from trioxport.transports.http.client import era_cache
 
 BOUND: Final = 15.0
 CLIENT: Final = {"name": "c", "version": "1"}
@@ -579,9 +580,9 @@ async def test_what_was_known_may_not_hold_any_more() -> None:
 
     with trio.fail_after(BOUND):
         async with serving(script) as server:
-            _eras.learn(server.url, "sse")
+            era_cache.learn(server.url, "sse")
             async with open_transport(server.url) as connection, open_peer(connection) as peer:
                 assert (await peer.negotiate(client_info=CLIENT)).era == "modern"
             assert server.rpcs() == ["GET", "server/discover"]
             assert json.loads(server.asked[1].body)["method"] == "server/discover"
-            assert _eras.known(server.url) == "modern"
+            assert era_cache.known(server.url) == "modern"

@@ -17,7 +17,7 @@ import trio
 
 from trioxport import Connection, open_transport
 from trioxport.peer import IncomingRequest, JSONRPCError, Peer, open_peer
-from trioxport.transports.http._tool_lists import ToolLists
+from trioxport.transports.http.client.tool_cache import ToolLists
 
 BOUND: Final = 25.0
 CLIENT: Final = {"name": "test", "version": "1"}

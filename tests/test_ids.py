@@ -18,9 +18,9 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
-from trioxport._rpc import as_id
 from trioxport.layers import Timeout
 from trioxport.peer import IncomingRequest, open_peer
+from trioxport.protocol import as_id
 from trioxport.testing import MemoryWire
 
 CANCELLED = "notifications/cancelled"

@@ -31,7 +31,7 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
-from trioxport._supervisor import open_tasks
+from trioxport._core.supervisor import open_tasks
 from trioxport.peer import IncomingRequest, JSONRPCError, Peer, open_peer
 
 Handler = Callable[[Connection], Awaitable[object]]

@@ -8,7 +8,7 @@ import pytest
 from cutting import Cut, sweep
 
 from trioxport import Connection, open_transport, serve_transport
-from trioxport._supervisor import open_tasks
+from trioxport._core.supervisor import open_tasks
 from trioxport.demo import serve_demo
 from trioxport.peer import IncomingRequest, Peer, open_peer
 

@@ -22,11 +22,11 @@ from trioxport import (
     RequestTimeout,
     Response,
     VersionMismatch,
-    _negotiation,
+    negotiation,
     open_transport,
     serve_transport,
 )
-from trioxport._supervisor import open_tasks
+from trioxport._core.supervisor import open_tasks
 from trioxport.peer import JSONRPCError, Negotiated, Peer, open_peer
 
 CLIENT: Final = {"name": "test", "version": "1"}
@@ -183,7 +183,7 @@ async def test_a_server_that_never_answers(autojump_clock: trio.testing.MockCloc
 
 
 async def test_an_unsupported_version_is_retried_with_one_in_common(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_negotiation, "MODERN_VERSIONS", ("2099-01-01", "2026-07-28"))
+    monkeypatch.setattr(negotiation, "MODERN_VERSIONS", ("2099-01-01", "2026-07-28"))
     answers = iter([error(-32022, "Unsupported", {"supported": ["2026-07-28"]}), result(DISCOVERED)])
     server = Server(discover=lambda request: next(answers)(request))
     async with talking_to(server) as peer:

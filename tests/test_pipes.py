@@ -14,7 +14,7 @@ from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from trioxport.frames import Frame
 from trioxport.transports._batched import BatchedReceive
-from trioxport.transports._fd import CAPACITY, READ_SIZE, Reader, Writer, reader_of, writer_of
+from trioxport.transports.stdio.pipes import CAPACITY, READ_SIZE, Reader, Writer, reader_of, writer_of
 
 A_LOT: Final = bytes(range(256)) * 16 * 1024
 ROOM: Final = CAPACITY if sys.platform == "linux" else 16 * 1024

@@ -27,11 +27,11 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
+from trioxport._diagnostics.message_redaction import Redaction, is_secret, redact_text
 from trioxport.abc import Codec, FrameChannels, Layer, Scope
 from trioxport.codecs import JSON, MessagePack
 from trioxport.frames import Frame
 from trioxport.layers import Logging, Tap
-from trioxport.layers._redaction import Redaction, is_secret, redact_text
 
 SECRET = "hunter2hunter2"
 

@@ -41,7 +41,7 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
-from trioxport._backoff import Backoff
+from trioxport._core.backoff import Backoff
 from trioxport.abc import Layer, MessageChannels, Scope
 from trioxport.layers import CircuitBreaker, Retry, is_read_only, is_safe_to_repeat
 from trioxport.testing import check_layer

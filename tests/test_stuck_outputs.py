@@ -28,8 +28,8 @@ from stuck import (
 from test_stdio import PYTHON, ask, child, settle
 
 from trioxport import Connection, ConnectionLost, Request, UsageError, open_transport
-from trioxport import _bounded_output as bounded_output
-from trioxport._bounded_output import BACKLOG_BYTES
+from trioxport._core import bounded_output
+from trioxport._core.bounded_output import BACKLOG_BYTES
 from trioxport.layers import Tap
 from trioxport.testing import Replay
 from trioxport.transports.stdio import Stdio

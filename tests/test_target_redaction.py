@@ -31,11 +31,11 @@ from trioxport import (
     register_scheme,
     serve_transport,
 )
-from trioxport._redaction import is_secret_header, is_secret_name, redact_text, redact_url, redact_words
+from trioxport._diagnostics.redaction import is_secret_header, is_secret_name, redact_text, redact_url, redact_words
 from trioxport.abc import FrameChannels, Scope
-from trioxport.config import describe, options_of
 from trioxport.layers import CircuitBreaker
 from trioxport.peer import IncomingRequest
+from trioxport.targets import describe, options_of
 from trioxport.testing import MemoryWire
 from trioxport.transports.stdio import Stdio
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from trioxport._supervisor import open_tasks
+from trioxport._core.supervisor import open_tasks
 
 
 async def _fail() -> None:

@@ -22,7 +22,7 @@ from reference_transport import Board, Carrier, Reference, pair_of
 from trio.testing import MockClock
 
 from trioxport import ConnectionLost, Notification, Request, Response, UsageError, open_transport
-from trioxport._supervisor import open_tasks
+from trioxport._core.supervisor import open_tasks
 from trioxport.abc import Scope
 from trioxport.testing import (
     ContractBroken,
@@ -418,7 +418,9 @@ class TestCommand:
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         board = Board()
-        monkeypatch.setattr("trioxport.config._registered", {"broken": lambda url: FAULTS["Reorders"].transport(board)})
+        monkeypatch.setattr(
+            "trioxport.targets._registered", {"broken": lambda url: FAULTS["Reorders"].transport(board)}
+        )
         monkeypatch.setattr(Carrier, "write", FAULTS["Reorders"].carrier.write)
         assert main(["broken:", "--rule", "2", "--timeout", "0.5"]) == 1
         assert "rule 2, check keeps_order" in capsys.readouterr().out

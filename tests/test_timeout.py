@@ -27,7 +27,7 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
-from trioxport._backoff import Backoff
+from trioxport._core.backoff import Backoff
 from trioxport.abc import Layer
 from trioxport.layers import Retry, Timeout
 from trioxport.layers._deadlines import SPARE, Deadlines

@@ -27,7 +27,7 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
-from trioxport._refusals import MAX_WAITING
+from trioxport._core.unreadable import MAX_WAITING
 from trioxport.abc import FrameChannels, Scope
 from trioxport.codecs import JSON, MessagePack
 from trioxport.errors import UsageError

@@ -50,6 +50,7 @@ GIB = 1024**3
 HELLO = b'{"jsonrpc":"2.0","id":1,"method":"hello","params":[]}'
 ANSWER = b'{"jsonrpc":"2.0","id":1,"result":{}}'
 LOCAL = "ws://127.0.0.1:0/mcp"
+PROMPT_SOCKET = "trioxport.transports.websocket.prompt_socket"
 
 
 async def echo(connection: Connection) -> None:
@@ -234,7 +235,7 @@ async def test_a_client_that_is_cancelled_says_so_too() -> None:
 
 async def test_what_the_system_takes_in_parts_arrives_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
-    monkeypatch.setattr("trioxport.transports._prompt.os.write", lambda descriptor, data: write(descriptor, data[:7]))
+    monkeypatch.setattr(f"{PROMPT_SOCKET}.os.write", lambda descriptor, data: write(descriptor, data[:7]))
     recorder = Recorder()
     async with serving(recorder.handle) as address, open_transport(address) as (tx, _):
         for number in range(3):
@@ -251,7 +252,7 @@ async def test_what_the_system_takes_not_at_once_arrives(monkeypatch: pytest.Mon
     def refuse(descriptor: int, data: bytes) -> int:
         raise BlockingIOError
 
-    monkeypatch.setattr("trioxport.transports._prompt.os.write", refuse)
+    monkeypatch.setattr(f"{PROMPT_SOCKET}.os.write", refuse)
     async with serving(echo) as address, open_transport(address) as (tx, rx):
         for number in range(3):
             await tx.send(Request(number, "hello"))
@@ -382,8 +383,8 @@ def break_writing(monkeypatch: pytest.MonkeyPatch, tried: trio.Event) -> None:
         await trio.lowlevel.checkpoint()
         raise trio.BrokenResourceError("the socket broke: Broken pipe")
 
-    monkeypatch.setattr("trioxport.transports._prompt.PromptSocket.send_all", send_all)
-    monkeypatch.setattr("trioxport.transports._prompt.PromptSocket.send_now", lambda _self, _data: 0)
+    monkeypatch.setattr(f"{PROMPT_SOCKET}.PromptSocket.send_all", send_all)
+    monkeypatch.setattr(f"{PROMPT_SOCKET}.PromptSocket.send_now", lambda _self, _data: 0)
 
 
 async def test_why_the_peer_closed_says_more_than_that_writing_failed(monkeypatch: pytest.MonkeyPatch) -> None:

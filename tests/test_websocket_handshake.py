@@ -34,7 +34,7 @@ from trioxport import (
 from trioxport.auth import Bearer
 from trioxport.framing.websocket import CLOSE, TEXT
 from trioxport.transports.websocket import WebSocket
-from trioxport.transports.websocket._handshake import MAX_HEAD
+from trioxport.transports.websocket.handshake import MAX_HEAD
 
 
 async def opened(target: WebSocket | str, **options: Any) -> None:

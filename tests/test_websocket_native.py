@@ -14,9 +14,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trioxport import ConnectError, Connection, ConnectionLost, Notification, open_transport
 from trioxport.framing.websocket import CLOSE, PING, PONG, TEXT, CloseReason, Control, close_payload
-from trioxport.transports._prompt import PromptSocket
 from trioxport.transports.websocket import WebSocket
-from trioxport.transports.websocket._wire import MAX_OWED_PONGS, WebSocketWire
+from trioxport.transports.websocket.prompt_socket import PromptSocket
+from trioxport.transports.websocket.wire import MAX_OWED_PONGS, WebSocketWire
 
 # Handshakes.
 

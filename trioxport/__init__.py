@@ -8,8 +8,8 @@
             ...
 """
 
-from trioxport._backoff import Backoff
-from trioxport.config import Target, register_scheme
+from trioxport._core.backoff import Backoff
+from trioxport._version import __version__ as __version__
 from trioxport.connection import Connection, Statistics
 from trioxport.errors import (
     AuthenticationError,
@@ -36,9 +36,8 @@ from trioxport.errors import (
 from trioxport.frames import Frame, Limits
 from trioxport.messages import ErrorResponse, Incoming, Message, Notification, Request, Response, Undelivered
 from trioxport.opening import connect_transport, open_transport, serve_transport
+from trioxport.targets import Target, register_scheme
 from trioxport.transports.reconnecting import Failover, Reconnect, Reconnecting
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AuthenticationError",

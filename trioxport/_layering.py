@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeGuard, cast
 
-from trioxport._validators import kind_of
+from trioxport._diagnostics.validators import kind_of
 from trioxport.abc import FrameLayer, Layer, MessageLayer
 from trioxport.errors import UsageError
 

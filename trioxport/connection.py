@@ -8,8 +8,8 @@ from typing import Self
 import attrs
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._states import State, StateChanges
-from trioxport._supervisor import Supervisor
+from trioxport._core.states import State, StateChanges
+from trioxport._core.supervisor import Supervisor
 from trioxport.abc import ConnectionInfo, MessageChannels, Scope
 from trioxport.errors import TransportError
 from trioxport.messages import Incoming, Message

@@ -12,12 +12,20 @@ from typing import Any, Final, TypeAlias, cast
 import attrs
 import trio
 
-from trioxport import __version__
-from trioxport._negotiation import LEGACY_VERSIONS, MODERN_VERSIONS
-from trioxport._rpc import INVALID_PARAMS, META, UNSUPPORTED_VERSION, meta_of
+from trioxport._version import __version__
 from trioxport.connection import Connection
 from trioxport.frames import MIB
 from trioxport.peer import IncomingRequest, JSONRPCError, open_peer
+from trioxport.protocol import (
+    DISCOVER,
+    INITIALIZE,
+    INVALID_PARAMS,
+    LEGACY_VERSIONS,
+    META,
+    MODERN_VERSIONS,
+    UNSUPPORTED_VERSION,
+    meta_of,
+)
 
 SERVER_INFO: Final = {"name": "trioxport-demo", "version": __version__}
 INSTRUCTIONS: Final = "Tools to try a transport with; none of them has an effect."
@@ -32,8 +40,8 @@ async def serve_demo(connection: Connection) -> None:
     """
     server = _Server()
     requests = {
-        "initialize": server.initialize,
-        "server/discover": server.discover,
+        INITIALIZE: server.initialize,
+        DISCOVER: server.discover,
         "tools/list": server.list_tools,
         "tools/call": server.call_tool,
     }

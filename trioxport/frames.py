@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from trioxport._validators import COUNT, COUNT_OR_0
+from trioxport._diagnostics.validators import COUNT, COUNT_OR_0
 from trioxport.errors import TransportError
 from trioxport.messages import Message
 

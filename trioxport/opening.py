@@ -8,15 +8,15 @@ from typing import Final, cast
 
 import trio
 
-from trioxport._causes import as_listen_error, failure_in
-from trioxport._endpoint import message_channels
-from trioxport._immediate import Immediate, ImmediateSupervisor
+from trioxport._core.causes import as_listen_error, failure_in
+from trioxport._core.inline import Immediate, ImmediateSupervisor
+from trioxport._core.message_channels import message_channels
+from trioxport._core.nursery import require_trio
+from trioxport._core.supervisor import Supervisor, Terms, logger, open_tasks
+from trioxport._diagnostics.hints import names_options
+from trioxport._diagnostics.refusal_log import RefusalLog
+from trioxport._diagnostics.validators import ASYNC_FUNCTION, OptionCheck, instance_of
 from trioxport._layering import LayerSplit, split_layers
-from trioxport._refused import RefusalLog
-from trioxport._running import require_trio
-from trioxport._suggestions import names_options
-from trioxport._supervisor import Supervisor, Terms, logger, open_tasks
-from trioxport._validators import ASYNC_FUNCTION, OptionCheck, instance_of
 from trioxport.abc import (
     Accept,
     Codec,
@@ -28,10 +28,10 @@ from trioxport.abc import (
     Transport,
 )
 from trioxport.codecs.json import JSON
-from trioxport.config import Target, describe, to_listener, to_transport
 from trioxport.connection import Connection
 from trioxport.errors import ConnectError, ConnectionLost, TransportError, UsageError
 from trioxport.frames import Limits
+from trioxport.targets import Target, describe, to_listener, to_transport
 from trioxport.transports.reconnecting import Reconnect, Reconnecting
 
 DEFAULT_LIMITS: Final = Limits()

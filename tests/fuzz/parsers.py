@@ -88,8 +88,8 @@ def batch(data: bytes) -> None:
 
 def headers(data: bytes) -> None:
     """A header's value is decoded or refused, and any text has one; no media type is odd enough to trip on."""
-    from trioxport.transports.http._headers import decode_value, encode_value
-    from trioxport.transports.http.server._checks import _accepted
+    from trioxport.transports.http.headers import decode_value, encode_value
+    from trioxport.transports.http.server.validation import _accepted
 
     decode_value(data.decode("latin-1"))
     decode_value(f"=?base64?{data.decode('latin-1')}?=")
@@ -100,7 +100,7 @@ def headers(data: bytes) -> None:
 
 def bodies(data: bytes) -> None:
     """Nothing expands beyond the limit, and what was compressed comes back."""
-    from trioxport._codings import compress, expand, known
+    from trioxport.codecs.content_codings import compress, expand, known
 
     for name in ("gzip", "deflate", "zstd", "br"):
         coding = known(name)

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from beating import Beating
 
-from trioxport._supervisor import open_tasks
+from trioxport._core.supervisor import open_tasks
 from trioxport.testing import serve_check_peer
 
 

@@ -7,8 +7,7 @@ Over HTTP any ``httpx.Auth`` will do too. Trust and client certificates are :cla
 from trioxport.auth.credentials import ApiKey, AuthFlow, Credentials
 from trioxport.auth.secret import Secret
 from trioxport.auth.tls import TLSOptions
-from trioxport.auth.tokens import Bearer, Token, TokenProvider
-from trioxport.auth.verification import VerifiedToken
+from trioxport.auth.tokens import Bearer, Token, TokenProvider, VerifiedToken
 
 __all__ = [
     "ApiKey",

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol, cast, runtime_checkable
 
 import attrs
 
-from trioxport._validators import kind_of
+from trioxport._diagnostics.validators import kind_of
 from trioxport.auth.secret import Secret, secret
 from trioxport.errors import UsageError
 

@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 
 import attrs
 
-from trioxport._validators import PATH, instance_of
+from trioxport._diagnostics.validators import PATH, instance_of
 from trioxport.auth.secret import Secret, secret
 from trioxport.errors import UsageError
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import attrs
 import trio
 
-from trioxport._validators import kind_of
+from trioxport._diagnostics.validators import kind_of
 from trioxport.auth.credentials import field_value
 from trioxport.auth.secret import SHOWN, Secret, secret
 from trioxport.errors import AuthenticationError, TransportError, UsageError
@@ -161,3 +161,22 @@ def _failed(error: Exception) -> AuthenticationError:
     if isinstance(error, TransportError):
         return AuthenticationError(f"the token provider failed: {error.reason}", retryable=error.retryable)
     return AuthenticationError(f"the token provider failed with {type(error).__name__}")
+
+
+@attrs.frozen
+class VerifiedToken:
+    """The facts about a bearer token that a server's check established.
+
+    Args:
+        principal: The party that the token speaks for: sessions and rates belong to it.
+        client_id: The OAuth client that the token was issued to, where that is known.
+        scopes: What the token is good for.
+        expires_at: When it ends, in seconds since 1970; None if that is not known.
+        claims: Further claims, as the check found them.
+    """
+
+    principal: str
+    client_id: str | None = attrs.field(default=None, kw_only=True)
+    scopes: Sequence[str] = attrs.field(default=(), kw_only=True)
+    expires_at: float | None = attrs.field(default=None, kw_only=True)
+    claims: Mapping[str, Any] = attrs.field(factory=dict[str, Any], kw_only=True, repr=False)

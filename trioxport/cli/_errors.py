@@ -8,7 +8,7 @@ import sys
 from typing import Any, Final, NoReturn
 
 from trioxport import TransportError
-from trioxport._suggestions import close_to
+from trioxport._diagnostics.hints import close_to
 from trioxport.cli._output import complain, one_line, write
 from trioxport.peer import JSONRPCError
 

@@ -9,9 +9,9 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, TextIO, cast
 
-from trioxport._bounded_output import BoundedOutput, inherited
-from trioxport._rpc import members_of
-from trioxport._supervisor import open_tasks
+from trioxport._core.bounded_output import BoundedOutput, inherited
+from trioxport._core.supervisor import open_tasks
+from trioxport.protocol import members_of
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 

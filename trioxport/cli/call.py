@@ -12,15 +12,15 @@ from typing import Any, Final, cast
 import trio
 
 from trioxport import RequestTimeout, UsageError, __version__, open_transport
-from trioxport._rpc import members_of
 from trioxport.abc import Era
 from trioxport.cli._errors import complain_in_json
 from trioxport.cli._output import complain, one_line, open_status, pretty, readable, texts_of, write
 from trioxport.opening import CONNECT_TIMEOUT
 from trioxport.peer import Negotiated, Peer, ProgressCallback, open_peer
+from trioxport.protocol import DISCOVER, INITIALIZE, members_of
 
 CLIENT_INFO: Final = {"name": "trioxport", "version": __version__}
-ABOUT_THE_SERVER: Final = ("server/discover", "initialize")
+ABOUT_THE_SERVER: Final = (DISCOVER, INITIALIZE)
 """The methods whose answers are what negotiation finds out."""
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import trio
 
 from trioxport import open_transport
-from trioxport._supervisor import open_tasks
+from trioxport._core.supervisor import open_tasks
 from trioxport.cli._output import texts_of, write
 from trioxport.cli.call import CLIENT_INFO
 from trioxport.frames import MIB

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import trio
 
 from trioxport import Target, serve_transport
-from trioxport._supervisor import open_tasks
+from trioxport._core.supervisor import open_tasks
 from trioxport.cli._output import write
 from trioxport.demo import serve_demo
 

@@ -8,7 +8,6 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from trioxport._rpc import as_id, members_of
 from trioxport.errors import ProtocolViolation, UsageError
 from trioxport.messages import (
     NOTHING,
@@ -21,6 +20,7 @@ from trioxport.messages import (
     Response,
     Undelivered,
 )
+from trioxport.protocol import as_id, members_of
 
 VERSION: Final = "2.0"
 _ID_TYPES: Final = (int, str)

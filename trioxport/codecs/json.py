@@ -18,11 +18,11 @@ from typing import Any, Final, NoReturn, cast
 
 import msgspec
 
-from trioxport._rpc import as_id
 from trioxport.codecs._envelope import from_wire, non_finite, plain, request_id, response_id, to_wire
 from trioxport.errors import DecodeError, UsageError
 from trioxport.framing.base import EXCERPT
 from trioxport.messages import Message, RequestId
+from trioxport.protocol import as_id
 
 _encode: Final = msgspec.json.Encoder(enc_hook=plain).encode
 _decode: Final = msgspec.json.Decoder().decode

@@ -7,10 +7,10 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from trioxport._rpc import as_id
 from trioxport.codecs._envelope import from_wire, non_finite, plain, request_id, response_id, to_wire
 from trioxport.errors import DecodeError, UsageError
 from trioxport.messages import Message, RequestId
+from trioxport.protocol import as_id
 
 _encode: Final = msgspec.msgpack.Encoder(enc_hook=plain).encode
 _decode: Final = msgspec.msgpack.Decoder().decode

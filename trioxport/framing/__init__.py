@@ -2,7 +2,7 @@
 
 from typing import Final, get_args
 
-from trioxport._validators import one_of
+from trioxport._diagnostics.validators import one_of
 from trioxport.framing.base import Decoder, Framing, FramingName, Oversized
 from trioxport.framing.length import LENGTH
 from trioxport.framing.newline import NEWLINE

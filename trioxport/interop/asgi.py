@@ -14,11 +14,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, Final
 
-from trioxport._causes import alone
-from trioxport._refused import RefusalLog
-from trioxport._running import require_trio
-from trioxport._supervisor import Terms, open_tasks
-from trioxport._validators import instance_of, kind_of
+from trioxport._core.causes import alone
+from trioxport._core.nursery import require_trio
+from trioxport._core.supervisor import Terms, open_tasks
+from trioxport._diagnostics.refusal_log import RefusalLog
+from trioxport._diagnostics.validators import instance_of, kind_of
 from trioxport.abc import Layer
 from trioxport.codecs.json import JSON
 from trioxport.connection import Connection
@@ -26,8 +26,8 @@ from trioxport.errors import UsageError
 from trioxport.frames import Limits
 from trioxport.opening import CLOSE_TIMEOUT, CONNECT_TIMEOUT, DEFAULT_LIMITS, accepting, refusal_counter
 from trioxport.transports.http.server import HttpServer
-from trioxport.transports.http.server._asgi import Receive, Scope, Send
-from trioxport.transports.http.server._endpoint import Endpoint
+from trioxport.transports.http.server.application import Endpoint
+from trioxport.transports.http.server.request import Receive, Scope, Send
 
 __all__ = ["McpApplication"]
 

@@ -1,8 +1,8 @@
 """Layers: configuration that wraps a connection's channels. One module each, all in the same order: configuration,
 send side, receive side."""
 
-from trioxport._backoff import Backoff
-from trioxport._bucket import Rate, TokenBucket
+from trioxport._core.backoff import Backoff
+from trioxport._core.token_bucket import Rate, TokenBucket
 from trioxport.layers._attempts import is_read_only, is_safe_to_repeat
 from trioxport.layers._circuit import CircuitState, FailureRate
 from trioxport.layers._latency import Latency

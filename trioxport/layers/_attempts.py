@@ -9,11 +9,12 @@ from typing import Any, Protocol
 
 import attrs
 
-from trioxport._backoff import Backoff
+from trioxport._core.backoff import Backoff
 from trioxport.errors import Outcome, TransportError
 from trioxport.messages import Message, Request, Undelivered
+from trioxport.protocol import DISCOVER
 
-_READ_ONLY = frozenset({"ping", "server/discover", "completion/complete"})
+_READ_ONLY = frozenset({"ping", DISCOVER, "completion/complete"})
 _READING = ("/list", "/read", "/get")
 _ATTEMPTS = "trioxport.attempts"
 """The key under which a message that is sent again carries its attempts: what comes back undelivered still has them,

@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeAlias
 
 import attrs
 
-from trioxport._validators import COUNT, NUMBER_ABOVE_0, SECONDS, number_between
+from trioxport._diagnostics.validators import COUNT, NUMBER_ABOVE_0, SECONDS, number_between
 
 CircuitState: TypeAlias = Literal["closed", "open", "half-open"]
 """``"closed"``: all may pass. ``"open"``: none. ``"half-open"``: one at a time, to see if the target works again."""

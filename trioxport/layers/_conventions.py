@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from trioxport._rpc import META, members_of
+from trioxport._diagnostics.redaction import redact_url
 from trioxport.abc import Scope
-from trioxport.config import redact_url
 from trioxport.messages import Notification, Params, Request
+from trioxport.protocol import META, members_of
 
 METHOD: Final = "mcp.method.name"
 SESSION: Final = "mcp.session.id"

@@ -10,8 +10,8 @@ from typing import Final, Literal
 
 import attrs
 
-from trioxport._rpc import as_id, members_of, meta_of
 from trioxport.messages import Notification, Request, RequestId
+from trioxport.protocol import as_id, members_of, meta_of
 
 SPARE: Final = 256
 """Deadlines of settled requests that may lie around, besides as many as there are requests."""

@@ -13,11 +13,11 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._rpc import LISTEN, cancelled_id, members_of
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import Outcome, TransportError
-from trioxport.layers._requests import ANSWERS
+from trioxport.layers._support import ANSWERS
 from trioxport.messages import ErrorResponse, Incoming, Message, Notification, Request, RequestId, Response, Undelivered
+from trioxport.protocol import LISTEN, cancelled_id, members_of
 
 NOT_THE_SERVERS_FAULT: Final = frozenset({-32700, -32600, -32601, -32602, -32002})
 """Codes that say what was wrong with the request: to whoever sent them, they are no errors."""

@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from trioxport._bounded_output import BoundedOutput, NonblockingDescriptor, open_to_append
+from trioxport._core.bounded_output import BoundedOutput, NonblockingDescriptor, open_to_append
 from trioxport.abc import Scope
 from trioxport.errors import UsageError
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import attrs
 import msgspec
 
-from trioxport._extras import install_hint
-from trioxport._rpc import members_of
+from trioxport._diagnostics.hints import install_hint
 from trioxport.codecs._envelope import VERSION, plain
 from trioxport.errors import UsageError
 from trioxport.messages import Notification, Request
+from trioxport.protocol import members_of
 
 if TYPE_CHECKING:
     from jsonschema_rs import ValidationError, Validator, ValidatorMap

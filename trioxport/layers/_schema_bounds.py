@@ -13,8 +13,8 @@ from itertools import takewhile
 from typing import Any, Final
 from urllib.parse import unquote
 
-from trioxport._rpc import items_of, members_of
 from trioxport.messages import NOTHING
+from trioxport.protocol import items_of, members_of
 
 MAX_VISITS: Final = 50_000
 """Subschemas that a validator may visit for one value, repeated visits included."""

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import attrs
 import msgspec
 
-from trioxport._rpc import items_of, members_of, meta_of
 from trioxport.abc import Scope
 from trioxport.codecs._envelope import plain
 from trioxport.layers._conventions import VERSION_IN_META
 from trioxport.layers._schema import MASK, Fault, fault_of
 from trioxport.layers._schema_bounds import UnusableSchema, depth_of, greatest_depth
 from trioxport.messages import NOTHING, Message, Notification, Request, Response
+from trioxport.protocol import items_of, members_of, meta_of
 
 if TYPE_CHECKING:
     from jsonschema_rs import Validator

@@ -11,13 +11,13 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._rpc import members_of
-from trioxport._validators import COUNT, SECONDS_OR_0, whole_between
+from trioxport._diagnostics.validators import COUNT, SECONDS_OR_0, whole_between
 from trioxport.abc import FrameChannels, Scope
 from trioxport.codecs.batch import MOST, REVISION, is_batch, join_batch, split_batch
 from trioxport.errors import ConnectionLost, DecodeError, ProtocolViolation, TransportError
 from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Message, Notification, Request, Response
+from trioxport.protocol import INITIALIZE, members_of
 
 Kind: TypeAlias = Literal["call", "answer"]
 
@@ -86,7 +86,7 @@ class _Revision:
             return
         if isinstance(message, Response):
             asked = self._scope.in_flight.get(message.id)
-            if asked is not None and asked.method == "initialize":
+            if asked is not None and asked.method == INITIALIZE:
                 self.sent(message)
 
 
@@ -245,7 +245,7 @@ def _kind_of(frame: Frame) -> Kind | None:
         return None
     if isinstance(frame.message, Response | ErrorResponse):
         return "answer"
-    if isinstance(frame.message, Request | Notification) and frame.message.method != "initialize":
+    if isinstance(frame.message, Request | Notification) and frame.message.method != INITIALIZE:
         return "call"
     return None
 

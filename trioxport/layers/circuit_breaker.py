@@ -11,10 +11,8 @@ import attrs
 import trio
 from trio.abc import SendChannel
 
-from trioxport._rpc import cancelled_id
-from trioxport._validators import COUNT, FUNCTION, SECONDS, instance_of
+from trioxport._diagnostics.validators import COUNT, FUNCTION, SECONDS, instance_of
 from trioxport.abc import FrameChannels, MessageChannels, Scope, Transport
-from trioxport.config import Target, describe, to_transport
 from trioxport.errors import (
     AuthenticationError,
     CircuitOpen,
@@ -28,9 +26,10 @@ from trioxport.errors import (
     VersionMismatch,
 )
 from trioxport.layers._circuit import Circuit, CircuitState, FailureRate
-from trioxport.layers._passing import PassingReceive
-from trioxport.layers._requests import ANSWERS, ended_subscription
+from trioxport.layers._support import ANSWERS, PassingReceive, ended_subscription
 from trioxport.messages import ErrorResponse, Incoming, Message, Request, RequestId, Response, Undelivered
+from trioxport.protocol import cancelled_id
+from trioxport.targets import Target, describe, to_transport
 
 logger: Final = logging.getLogger("trioxport")
 

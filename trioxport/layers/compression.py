@@ -8,13 +8,23 @@ from typing import ClassVar, Final, Literal
 
 import attrs
 
-from trioxport._codings import CODINGS, Coding, Unexpanded, accepts, check_effort, compress, expand, known, require
-from trioxport._validators import COUNT_OR_0, FLAG, WHOLE, one_of
+from trioxport._diagnostics.validators import COUNT_OR_0, FLAG, WHOLE, one_of
 from trioxport.abc import FrameChannels, Scope
+from trioxport.codecs.content_codings import (
+    CODINGS,
+    Coding,
+    Unexpanded,
+    accepts,
+    check_effort,
+    compress,
+    expand,
+    known,
+    require,
+)
 from trioxport.errors import DecodeError, TransportError, UsageError
 from trioxport.frames import Frame
 from trioxport.framing.envelope import Envelope, open_envelope
-from trioxport.layers._passing import PassingReceive, PassingSend
+from trioxport.layers._support import PassingReceive, PassingSend
 from trioxport.messages import ErrorResponse, Response
 
 ENCODING: Final = "content-encoding"

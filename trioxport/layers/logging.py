@@ -7,12 +7,12 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import attrs
 
-from trioxport._validators import COUNT_OR_0, FLAG, TEXT
+from trioxport._diagnostics.message_redaction import Redaction, as_paths, redact_text
+from trioxport._diagnostics.validators import COUNT_OR_0, FLAG, TEXT
 from trioxport.abc import MessageChannels, Scope
 from trioxport.codecs.json import JSON
 from trioxport.errors import UsageError
-from trioxport.layers._passing import PassingReceive, PassingSend
-from trioxport.layers._redaction import Redaction, as_paths, redact_text
+from trioxport.layers._support import PassingReceive, PassingSend
 from trioxport.messages import ErrorResponse, Incoming, Message, Notification, Request, Undelivered
 
 Direction: TypeAlias = Literal["sent", "not sent", "received"]

@@ -191,7 +191,7 @@ class _Instruments:
 
 
 def _meter(provider: MeterProvider) -> Meter:
-    from trioxport import __version__
+    from trioxport._version import __version__
 
     return provider.get_meter("trioxport", __version__)
 

@@ -9,12 +9,12 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._bucket import Rate, TokenBucket
-from trioxport._rpc import CANCELLED
-from trioxport._validators import OptionCheck, one_of
+from trioxport._core.token_bucket import Rate, TokenBucket
+from trioxport._diagnostics.validators import OptionCheck, one_of
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import RateLimited
 from trioxport.messages import Incoming, Message, Notification, Request
+from trioxport.protocol import CANCELLED
 
 _LIMIT: Final = OptionCheck(
     "a Rate(...) or a TokenBucket", lambda limit: isinstance(limit, Rate | TokenBucket)

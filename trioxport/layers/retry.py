@@ -11,15 +11,15 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._backoff import BACKOFF, Backoff
-from trioxport._reissues import Reissues
-from trioxport._rpc import cancelled_id
-from trioxport._validators import COUNT, FUNCTION, SECONDS_OR_0
+from trioxport._core.backoff import BACKOFF, Backoff
+from trioxport._core.reissues import Reissues
+from trioxport._diagnostics.validators import COUNT, FUNCTION, SECONDS_OR_0
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import ProtocolViolation, TransportError, UsageError
 from trioxport.layers._attempts import Attempts, is_safe_to_repeat
-from trioxport.layers._requests import ANSWERS, ended_subscription
+from trioxport.layers._support import ANSWERS, ended_subscription
 from trioxport.messages import Incoming, Message, Request, RequestId, Undelivered
+from trioxport.protocol import cancelled_id
 
 
 @attrs.frozen

@@ -13,12 +13,12 @@ from typing import ClassVar, Final, Literal
 
 import attrs
 
-from trioxport._validators import SECONDS, OptionCheck, instance_of
+from trioxport._diagnostics.validators import SECONDS, OptionCheck, instance_of
 from trioxport.abc import Codec, FrameChannels, Role, Scope
 from trioxport.errors import MessageTooLarge, ProtocolViolation, TransportError, UsageError
 from trioxport.frames import Frame
 from trioxport.framing.envelope import Envelope, open_envelope
-from trioxport.layers._passing import PassingReceive, PassingSend
+from trioxport.layers._support import PassingReceive, PassingSend
 
 NAME: Final = "hmac-sha256"
 SHORTEST_KEY: Final = 32

@@ -11,13 +11,13 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 import attrs
 import msgspec
 
-from trioxport._validators import COUNT, COUNT_OR_0, OptionCheck
+from trioxport._diagnostics.message_redaction import Redaction, as_paths, redact_text
+from trioxport._diagnostics.validators import COUNT, COUNT_OR_0, OptionCheck
 from trioxport.abc import Codec, FrameChannels, Scope
 from trioxport.errors import TransportError
 from trioxport.frames import MIB, Frame
-from trioxport.layers._passing import PassingReceive, PassingSend
-from trioxport.layers._redaction import Redaction, as_paths, redact_text
 from trioxport.layers._rotating import open_recording
+from trioxport.layers._support import PassingReceive, PassingSend
 
 Write: TypeAlias = Callable[[bytes], object]
 Direction: TypeAlias = Literal["sent", "received"]

@@ -12,12 +12,11 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._rpc import LISTEN, PROGRESS, cancellation_of, cancelled_id
-from trioxport._validators import SECONDS
+from trioxport._diagnostics.validators import SECONDS
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import Outcome, RequestTimeout, TransportError, UsageError
 from trioxport.layers._deadlines import Deadline, Deadlines
-from trioxport.layers._requests import ANSWERS
+from trioxport.layers._support import ANSWERS
 from trioxport.messages import (
     NOTHING,
     ErrorResponse,
@@ -29,6 +28,7 @@ from trioxport.messages import (
     Response,
     Undelivered,
 )
+from trioxport.protocol import INITIALIZE, LISTEN, PROGRESS, cancellation_of, cancelled_id
 
 logger: Final = logging.getLogger("trioxport")
 
@@ -133,7 +133,7 @@ class _Watch:
 
     def cancel(self, request: Request) -> None:
         """Have the peer told that nobody waits any more."""
-        if request.method == "initialize":
+        if request.method == INITIALIZE:
             return self.free(request.id)
         self._to_cancel.append(request)
         if len(self._to_cancel) == 1:

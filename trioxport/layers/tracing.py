@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
 import attrs
 
-from trioxport._extras import install_hint
-from trioxport._rpc import members_of, meta_of
-from trioxport._validators import FLAG
+from trioxport._diagnostics.hints import install_hint
+from trioxport._diagnostics.message_redaction import redact_text
+from trioxport._diagnostics.validators import FLAG
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import TransportError, UsageError
 from trioxport.layers import _conventions as names
 from trioxport.layers._operations import Failure, Operation, watched
-from trioxport.layers._redaction import redact_text
 from trioxport.messages import (
     NOTHING,
     Incoming,
@@ -29,6 +28,7 @@ from trioxport.messages import (
     Response,
     Undelivered,
 )
+from trioxport.protocol import INITIALIZE, members_of, meta_of
 
 if TYPE_CHECKING:
     from contextvars import Token
@@ -124,7 +124,7 @@ class _Spans:
     def __init__(self, layer: Tracing, scope: Scope) -> None:
         from opentelemetry import baggage, context, propagate, trace
 
-        from trioxport import __version__
+        from trioxport._version import __version__
 
         self._start = trace.get_tracer("trioxport", __version__, layer.tracer_provider).start_span
         self._client_kind, self._server_kind = trace.SpanKind.CLIENT, trace.SpanKind.SERVER
@@ -269,7 +269,7 @@ class _SentSpan(_Span):
     def end(self, failure: Failure | None, answer: Incoming | None) -> None:
         if isinstance(answer, Undelivered) and "attempt" in answer.metadata:  # a layer below this one tried as often
             self._span.set_attribute(names.ATTEMPT, answer.metadata["attempt"])
-        elif self.method == "initialize" and isinstance(answer, Response):
+        elif self.method == INITIALIZE and isinstance(answer, Response):
             self._span.set_attributes(self._spans.learned(answer))
         super().end(failure, answer)
 

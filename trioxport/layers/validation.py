@@ -12,7 +12,6 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._rpc import INVALID_PARAMS, META, cancelled_id, meta_of
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import ProtocolViolation, TransportError, UsageError
 from trioxport.layers._schema import Fault, RevisionSchema, Schema
@@ -28,6 +27,7 @@ from trioxport.messages import (
     Response,
     Undelivered,
 )
+from trioxport.protocol import INVALID_PARAMS, META, cancelled_id, meta_of
 
 REMEMBERED: Final = 4096
 """Requests in each direction whose answers are still to be checked; those of the oldest beyond pass unchecked."""

@@ -13,12 +13,13 @@ from typing import Final, NoReturn
 
 import trio
 
-from trioxport._causes import alone
-from trioxport._supervisor import open_tasks
+from trioxport._core.causes import alone
+from trioxport._core.supervisor import open_tasks
+from trioxport._diagnostics.redaction import redact_url
 from trioxport.abc import Codec
 from trioxport.codecs import JSON, MessagePack
-from trioxport.config import redact_url, to_listener
 from trioxport.errors import TransportError, UsageError
+from trioxport.targets import to_listener
 from trioxport.testing.contract import run_check
 from trioxport.testing.harness import CheckSettings
 from trioxport.testing.pair import MakePair, TransportPair

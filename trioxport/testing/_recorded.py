@@ -8,12 +8,12 @@ from typing import Any, Final, TypeAlias, cast
 import msgspec
 import trio
 
-from trioxport._rpc import members_of, meta_of
+from trioxport._diagnostics.message_redaction import HIDDEN
 from trioxport.abc import Codec
 from trioxport.errors import TransportError, UsageError
-from trioxport.layers._redaction import HIDDEN
 from trioxport.layers._rotating import parts_of
 from trioxport.messages import ErrorResponse, Message, Notification, Request, RequestId, Response
+from trioxport.protocol import members_of, meta_of
 
 _CHANGING: Final = frozenset({"progressToken", "traceparent", "tracestate", "baggage"})
 """Members of ``_meta`` that are new each time, and say nothing of what is asked."""

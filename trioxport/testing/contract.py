@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import attrs
 import trio
 
-from trioxport._causes import alone
+from trioxport._core.causes import alone
 from trioxport.abc import Codec, Layer, Transport
 from trioxport.codecs.json import JSON
 from trioxport.errors import UsageError

@@ -12,7 +12,7 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._validators import SECONDS_OR_0, number_between
+from trioxport._diagnostics.validators import SECONDS_OR_0, number_between
 from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import ConnectionLost
 from trioxport.frames import Frame

@@ -9,15 +9,15 @@ from typing import Final, TypeAlias
 import attrs
 import trio
 
-from trioxport._supervisor import Supervisor, open_tasks
+from trioxport._core.supervisor import Supervisor, open_tasks
 from trioxport.abc import Codec, Layer
 from trioxport.codecs.json import JSON
-from trioxport.config import Target, to_listener
 from trioxport.connection import Connection
 from trioxport.errors import ConnectionLost
 from trioxport.frames import Limits
 from trioxport.messages import Request
 from trioxport.opening import open_transport, serve_transport
+from trioxport.targets import Target, to_listener
 from trioxport.testing.checked import CheckedConnection, numbered
 from trioxport.testing.observed import ObservedListener
 from trioxport.testing.pair import MakePair, TransportPair

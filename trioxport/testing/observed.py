@@ -8,9 +8,9 @@ from contextlib import AbstractAsyncContextManager
 import attrs
 import trio
 
-from trioxport._supervisor import Supervisor, Terms
+from trioxport._core.supervisor import Supervisor, Terms
 from trioxport.abc import Accept, FrameChannels, Listener, Scope, Transport
-from trioxport.config import Target, describe
+from trioxport.targets import Target, describe
 
 
 @attrs.frozen

@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 import attrs
 
-from trioxport.config import Target, to_listener, to_transport
 from trioxport.errors import UsageError
+from trioxport.targets import Target, to_listener, to_transport
 
 _positive = attrs.validators.gt(0.0)
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from trioxport._supervisor import open_tasks
+from trioxport._core.supervisor import open_tasks
 from trioxport.abc import Accept, FrameChannels, Scope, Transport
 from trioxport.errors import ServerUnreachable
 

@@ -14,15 +14,15 @@ import attrs
 import trio
 from trio.abc import SendChannel
 
-from trioxport._rpc import members_of
 from trioxport.abc import Codec, FrameChannels, Layer, Scope
 from trioxport.codecs.json import JSON
-from trioxport.config import Target
 from trioxport.connection import Connection
 from trioxport.errors import ConnectionLost
 from trioxport.frames import Frame, Limits
 from trioxport.messages import Notification, Request, RequestId, Response
 from trioxport.opening import serve_transport
+from trioxport.protocol import members_of
+from trioxport.targets import Target
 
 LIMITS: Final = Limits(max_message_size=256 * 1024)
 """What both sides of a check keep to: small, so that messages over the limit are cheap to make."""

@@ -14,8 +14,8 @@ import attrs
 import trio
 
 import trioxport
-from trioxport._causes import alone
-from trioxport._supervisor import Supervisor
+from trioxport._core.causes import alone
+from trioxport._core.supervisor import Supervisor
 from trioxport.abc import Role
 from trioxport.errors import TransportError
 

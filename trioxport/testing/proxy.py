@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 import trio
 
-from trioxport._supervisor import open_tasks
-from trioxport.config import Target
+from trioxport._core.supervisor import open_tasks
 from trioxport.errors import UsageError
+from trioxport.targets import Target
 from trioxport.testing.pair import MakePair, TransportPair
 
 LOCALHOST: Final = "127.0.0.1"

@@ -12,13 +12,13 @@ import attrs
 import trio
 from trio.abc import SendChannel
 
-from trioxport._rpc import CANCELLED, PROGRESS, SUBSCRIPTION, members_of, meta_of
+from trioxport._diagnostics.message_redaction import Redaction
 from trioxport.abc import Accept, FrameChannels, Scope
 from trioxport.codecs.json import JSON
 from trioxport.errors import ConnectError, ConnectionLost, TransportError
 from trioxport.frames import Frame
-from trioxport.layers._redaction import Redaction
 from trioxport.messages import ErrorResponse, Message, Notification, Request, RequestId, Response
+from trioxport.protocol import CANCELLED, PROGRESS, SUBSCRIPTION, members_of, meta_of
 from trioxport.testing._recorded import Line, alike, decoded, equal, order, read
 
 _SHOWN: Final = 200

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import attrs
 
-from trioxport._causes import alone
+from trioxport._core.causes import alone
 from trioxport.testing.check import Check
 from trioxport.testing.progress import Finding, Place, raised
 from trioxport.testing.rules import RULES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 from trio.abc import ReceiveChannel
 
-from trioxport._ending import SelfEnding
+from trioxport._core.ending import SelfEnding
 from trioxport.frames import Frame
 
 

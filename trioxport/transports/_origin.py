@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from trioxport._refused import RefusedConnection
-from trioxport.transports._accepting import is_loopback
+from trioxport._diagnostics.refusal_log import RefusedConnection
+from trioxport.transports._sockets import is_loopback
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 

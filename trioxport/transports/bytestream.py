@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import ClassVar, Final, Protocol
 
-from trioxport._causes import as_loss
+from trioxport._core.causes import as_loss
 from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import MessageTooLarge, TransportError, UsageError
 from trioxport.frames import Frame
 from trioxport.framing import Framing, Oversized
-from trioxport.transports._accepting import refuse_plaintext
 from trioxport.transports._pumps import COALESCE_BYTES, Explain, carry
+from trioxport.transports._sockets import refuse_plaintext
 
 __all__ = ["COPIED", "ByteStream", "carry_frames", "explain_plainly", "frame_of", "refuse_binary", "refuse_plaintext"]
 

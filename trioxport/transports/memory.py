@@ -11,10 +11,10 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._ending import SelfEnding
-from trioxport._validators import TEXT
+from trioxport._core.ending import SelfEnding
+from trioxport._diagnostics.redaction import redact_url
+from trioxport._diagnostics.validators import TEXT
 from trioxport.abc import Accept, FrameChannels, Scope, Transport
-from trioxport.config import redact_url
 from trioxport.errors import ConnectionLost, ServerUnreachable, TransportError, UsageError
 from trioxport.frames import Frame
 

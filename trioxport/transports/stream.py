@@ -18,15 +18,24 @@ from urllib.parse import quote, unquote, urlsplit
 import attrs
 import trio
 
-from trioxport._validators import PATH, PORT, TEXT
+from trioxport._diagnostics.redaction import redact_url
+from trioxport._diagnostics.validators import PATH, PORT, TEXT
 from trioxport.abc import Accept, FrameChannels, Scope, Transport
 from trioxport.auth.secret import Secret, secret
 from trioxport.auth.tls import SSL_CONTEXT, TLSOptions, about_target, server_contexts
-from trioxport.config import options_of, redact_url
 from trioxport.errors import ServerUnreachable, UsageError
 from trioxport.framing import FRAMING, FRAMINGS, FramingName
-from trioxport.transports._accepting import refuse_plaintext, serve_streams
-from trioxport.transports._sockets import bound, bracketed, connect, listen, peer_of, secure
+from trioxport.targets import options_of
+from trioxport.transports._sockets import (
+    bound,
+    bracketed,
+    connect,
+    listen,
+    peer_of,
+    refuse_plaintext,
+    secure,
+    serve_streams,
+)
 from trioxport.transports._tls import TLSStream
 from trioxport.transports.bytestream import carry_frames
 

@@ -8,7 +8,7 @@ await serve_sdk(server, "tcp://127.0.0.1:8000")
 try:
     import mcp as mcp  # so that what is missing is said here
 except ModuleNotFoundError as error:
-    from trioxport._extras import install_hint
+    from trioxport._diagnostics.hints import install_hint
     from trioxport.errors import UsageError
 
     raise UsageError("the official Python SDK is not installed", hint=install_hint("mcp")) from error

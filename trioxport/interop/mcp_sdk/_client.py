@@ -10,12 +10,12 @@ import mcp_types as types
 from mcp.shared.exceptions import MCPError
 from mcp.shared.message import ClientMessageMetadata, MessageMetadata
 
-from trioxport._causes import alone
-from trioxport.config import Target
+from trioxport._core.causes import alone
 from trioxport.interop.mcp_sdk._convert import mcp_error
 from trioxport.interop.mcp_sdk._streams import SDKReadStream, SDKWriteStream
 from trioxport.messages import NOTHING, Incoming
 from trioxport.opening import open_transport
+from trioxport.targets import Target
 
 Options = ParamSpec("Options")
 Streams: TypeAlias = tuple[SDKReadStream, SDKWriteStream]

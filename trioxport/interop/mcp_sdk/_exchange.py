@@ -24,10 +24,10 @@ from mcp.shared.message import MessageMetadata
 from mcp.shared.transport_context import TransportContext
 from trio.abc import SendChannel
 
-from trioxport._rpc import as_id, meta_of
 from trioxport.connection import Connection
 from trioxport.interop.mcp_sdk._context import metadata_of
 from trioxport.messages import ErrorResponse, Message, Notification, Request, Response
+from trioxport.protocol import as_id, meta_of
 
 LISTING_PAGES: Final = 100
 """How far a listing of tools is followed."""

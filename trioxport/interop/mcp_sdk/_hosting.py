@@ -19,10 +19,10 @@ from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
 
-from trioxport._supervisor import logger
+from trioxport._core.supervisor import logger
 from trioxport.auth import VerifiedToken
-from trioxport.config import Target, describe, to_listener
 from trioxport.errors import PermissionDenied, UsageError
+from trioxport.targets import Target, describe, to_listener
 from trioxport.transports.http import Http
 from trioxport.transports.http.server import HttpServer, ProtectedResource
 from trioxport.transports.memory import Memory

@@ -12,8 +12,7 @@ from mcp.server import Server
 from mcp.server.runner import serve_dual_era_loop
 from mcp.shared.message import MessageMetadata, ServerMessageMetadata
 
-from trioxport._running import require_trio
-from trioxport.config import Target
+from trioxport._core.nursery import require_trio
 from trioxport.connection import Connection
 from trioxport.interop.asgi import McpApplication
 from trioxport.interop.mcp_sdk._context import introduce, metadata_of
@@ -21,6 +20,7 @@ from trioxport.interop.mcp_sdk._exchange import serve_exchange
 from trioxport.interop.mcp_sdk._hosting import AnyServer, Hosting
 from trioxport.interop.mcp_sdk._streams import SDKReadStream, SDKWriteStream, UnansweredRequests
 from trioxport.opening import serve_transport
+from trioxport.targets import Target
 from trioxport.transports.http.server import HttpServer
 
 

@@ -12,7 +12,6 @@ import trio
 from mcp.shared.message import MessageMetadata, SessionMessage
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._rpc import CANCELLED, members_of
 from trioxport.errors import ConnectionLost, TransportError
 from trioxport.interop.mcp_sdk._convert import from_sdk, mcp_error, to_sdk
 from trioxport.messages import (
@@ -26,6 +25,7 @@ from trioxport.messages import (
     Response,
     Undelivered,
 )
+from trioxport.protocol import CANCELLED, LISTEN, members_of
 
 Inbound: TypeAlias = Callable[[Incoming], MessageMetadata]
 """The SDK's metadata of a message that was received."""
@@ -52,7 +52,7 @@ class UnansweredRequests:
 
     def note_received(self, message: Incoming) -> None:
         """Remember a request, or forget one that its client cancels."""
-        if isinstance(message, Request) and message.method != "subscriptions/listen":
+        if isinstance(message, Request) and message.method != LISTEN:
             self._ids.add(message.id)
         elif isinstance(message, Notification) and message.method == CANCELLED:
             self._forget(members_of(message.params).get("requestId"))

@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from trioxport.config import Target
+from trioxport.targets import Target
 from trioxport.testing.checked import CheckedConnection, numbered
 from trioxport.testing.harness import ContractHarness
 from trioxport.testing.progress import Finding, expect, raised, shown

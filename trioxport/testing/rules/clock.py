@@ -7,7 +7,7 @@ from typing import Final
 import trio
 from trio.testing import MockClock
 
-from trioxport._supervisor import open_tasks
+from trioxport._core.supervisor import open_tasks
 from trioxport.testing.blocking import LoopWatch
 from trioxport.testing.harness import ContractHarness
 from trioxport.testing.progress import CheckSkipped, Finding

@@ -6,7 +6,7 @@ from typing import Final
 
 import trio
 
-from trioxport._supervisor import open_tasks
+from trioxport._core.supervisor import open_tasks
 from trioxport.messages import ErrorResponse, Incoming, Response
 from trioxport.testing.checked import CheckedConnection
 from trioxport.testing.harness import ContractHarness

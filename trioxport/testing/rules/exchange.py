@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from trioxport._supervisor import open_tasks
+from trioxport._core.supervisor import open_tasks
 from trioxport.errors import ConnectError
 from trioxport.frames import Limits
 from trioxport.messages import Request, Response

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from trioxport._causes import alone
+from trioxport._core.causes import alone
 from trioxport.connection import Connection
 from trioxport.errors import UsageError
 from trioxport.opening import serve_transport

@@ -1,5 +1,5 @@
 """``http://`` and ``https://``: Streamable HTTP, in the modern and the legacy era."""
 
-from trioxport.transports.http.target import Http
+from trioxport.transports.http.client.target import Http
 
 __all__ = ["Http"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from trioxport._rpc import CANCELLED, as_id, members_of
 from trioxport.messages import ErrorResponse, Message, Notification, Request, RequestId, Response
+from trioxport.protocol import CANCELLED, as_id, members_of
 
 REMEMBERED: Final = 256
 """Requests of lost connections whose answers are dropped, if they come."""

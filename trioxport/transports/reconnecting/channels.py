@@ -8,7 +8,7 @@ from __future__ import annotations
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._ending import SelfEnding
+from trioxport._core.ending import SelfEnding
 from trioxport.errors import TransportError
 from trioxport.frames import Frame
 from trioxport.messages import Request

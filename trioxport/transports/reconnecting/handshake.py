@@ -10,17 +10,15 @@ from typing import Any, Final
 
 import attrs
 
-from trioxport._reissues import new_request_id
-from trioxport._rpc import members_of
-from trioxport._supervisor import logger
+from trioxport._core.reissues import new_request_id
+from trioxport._core.supervisor import logger
 from trioxport.abc import Scope
 from trioxport.errors import ConnectError, DecodeError, ProtocolViolation, VersionMismatch
 from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Message, Notification, Request, Response
+from trioxport.protocol import INITIALIZE, INITIALIZED, members_of
 from trioxport.transports.reconnecting.link import Link
 
-INITIALIZE: Final = "initialize"
-INITIALIZED: Final = "notifications/initialized"
 HANDSHAKE: Final = frozenset((INITIALIZE, INITIALIZED))
 
 

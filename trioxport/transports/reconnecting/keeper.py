@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from trioxport._supervisor import logger, open_tasks
+from trioxport._core.supervisor import logger, open_tasks
 from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import ConnectionLost, TransportError
 from trioxport.transports.reconnecting.channels import LastingReceive, LastingSend

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import trio
 
-from trioxport._states import Signal
-from trioxport._supervisor import Supervisor
+from trioxport._core.states import Signal
+from trioxport._core.supervisor import Supervisor
 from trioxport.abc import FrameChannels
 from trioxport.errors import ConnectionLost, TransportError
 from trioxport.frames import Frame

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import attrs
 import trio
 
-from trioxport._supervisor import Supervisor, Terms
+from trioxport._core.supervisor import Supervisor, Terms
 from trioxport.abc import FrameLayer, Scope
-from trioxport.config import NamedTransport
 from trioxport.errors import ConnectError, ConnectTimeout, TransportError
+from trioxport.targets import NamedTransport
 from trioxport.transports.reconnecting.handshake import encoded
 from trioxport.transports.reconnecting.link import Link
 from trioxport.transports.reconnecting.policy import Reconnect

@@ -6,8 +6,8 @@ from random import Random
 
 import attrs
 
-from trioxport._backoff import BACKOFF, Backoff
-from trioxport._validators import COUNT_OR_0, FLAG, SECONDS_OR_0
+from trioxport._core.backoff import BACKOFF, Backoff
+from trioxport._diagnostics.validators import COUNT_OR_0, FLAG, SECONDS_OR_0
 from trioxport.errors import TransportError
 
 

@@ -7,14 +7,14 @@ from typing import Final, NamedTuple
 
 import trio
 
-from trioxport._causes import not_sent
-from trioxport._reissues import Reissues
-from trioxport._rpc import LISTEN, cancelled_id
-from trioxport._states import Signal
+from trioxport._core.causes import not_sent
+from trioxport._core.reissues import Reissues
+from trioxport._core.states import Signal
 from trioxport.abc import Scope
 from trioxport.errors import ConnectionLost, DecodeError, TransportError
 from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Message, Notification, Request, RequestId, Response
+from trioxport.protocol import LISTEN, cancelled_id
 from trioxport.transports.reconnecting.asked import Asked
 from trioxport.transports.reconnecting.handshake import HANDSHAKE, Handshake, encoded, message_of
 from trioxport.transports.reconnecting.link import Link

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import attrs
 
-from trioxport._backoff import Backoff
-from trioxport._validators import SECONDS, instance_of
+from trioxport._core.backoff import Backoff
+from trioxport._diagnostics.validators import SECONDS, instance_of
 from trioxport.abc import FrameChannels, FrameLayer, Scope
-from trioxport.config import NamedTransport, Target, describe
 from trioxport.errors import UsageError
+from trioxport.targets import NamedTransport, Target, describe
 from trioxport.transports.reconnecting.keeper import keep_connected
 from trioxport.transports.reconnecting.opener import Plan
 from trioxport.transports.reconnecting.policy import Reconnect

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import shlex
 
-from trioxport._redaction import redact_url
+from trioxport._diagnostics.redaction import redact_url
 from trioxport.errors import UsageError
-from trioxport.transports.stdio.command import INHERITED_ENVIRONMENT, Stdio
 from trioxport.transports.stdio.server import StdioServer
 from trioxport.transports.stdio.stderr import TAIL_LINES
+from trioxport.transports.stdio.target import INHERITED_ENVIRONMENT, Stdio
 
 __all__ = ["INHERITED_ENVIRONMENT", "TAIL_LINES", "Stdio", "StdioServer", "stdio_from_url"]
 

@@ -13,8 +13,8 @@ import trio
 
 from trioxport.abc import Scope
 from trioxport.errors import ConnectionLost, TransportError
-from trioxport.transports._fd import reader_of, writer_of
 from trioxport.transports.stdio.guard import Guard
+from trioxport.transports.stdio.pipes import reader_of, writer_of
 from trioxport.transports.stdio.stderr import Sink
 
 AFTER_EXIT: Final = 1.0

@@ -13,12 +13,12 @@ from typing import ClassVar
 import attrs
 import trio
 
-from trioxport._bounded_output import open_anew
+from trioxport._core.bounded_output import open_anew
 from trioxport.abc import Accept, FrameChannels, Scope
 from trioxport.errors import UsageError
 from trioxport.framing import FRAMING, FRAMINGS, FramingName
-from trioxport.transports._fd import reader_of, writer_of
 from trioxport.transports.bytestream import carry_frames
+from trioxport.transports.stdio.pipes import reader_of, writer_of
 
 
 @attrs.frozen

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
-from trioxport._bounded_output import BoundedOutput, NonblockingDescriptor, inherited, open_to_append
+from trioxport._core.bounded_output import BoundedOutput, NonblockingDescriptor, inherited, open_to_append
 from trioxport.errors import UsageError
 
 logger: Final = logging.getLogger("trioxport")

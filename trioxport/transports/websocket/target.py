@@ -10,14 +10,13 @@ from urllib.parse import SplitResult, urlsplit
 import attrs
 import trio
 
-from trioxport._validators import COUNT, SECONDS, TEXT, TEXT_BY_NAME, WORDS
+from trioxport._diagnostics.redaction import redact_url
+from trioxport._diagnostics.validators import COUNT, SECONDS, TEXT, TEXT_BY_NAME, WORDS
 from trioxport.abc import Accept, FrameChannels, Scope
-from trioxport.config import redact_url
 from trioxport.errors import UsageError
 from trioxport.messages import NOTHING
-from trioxport.transports._accepting import refuse_plaintext
-from trioxport.transports._sockets import bound, bracketed, listen
-from trioxport.transports.http._headers import check_fields
+from trioxport.transports._sockets import bound, bracketed, listen, refuse_plaintext
+from trioxport.transports.http.headers import check_fields
 
 if TYPE_CHECKING:
     import ssl
@@ -82,7 +81,7 @@ class WebSocket:
         return redact_url(self.url)
 
     def __call__(self, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
-        from trioxport.transports.websocket._connections import open_as_client
+        from trioxport.transports.websocket.connections import open_as_client
 
         parts = urlsplit(self.url)
         if parts.scheme == "ws":
@@ -92,7 +91,7 @@ class WebSocket:
     async def listen(
         self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
     ) -> None:
-        from trioxport.transports.websocket._connections import Reception
+        from trioxport.transports.websocket.connections import Reception
 
         parts = urlsplit(self.url)
         host = parts.hostname or ""

@@ -1,0 +1,214 @@
+"""Output that never waits for its reader: to standard error, to a FIFO or to a terminal.
+
+A pipe that is not drained, a FIFO without a reader and a stopped terminal make a blocking write wait for ever, and with
+it the event loop. ``O_NONBLOCK`` on an inherited descriptor is no way out: it belongs to the open file description, so
+it would change the descriptors of other processes too. Polling first is none either: another writer can take the room.
+So a pipe or a terminal is opened anew, which makes a description of this process's own; a socket takes the flag for one
+call; and only where neither can be had, a thread writes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, Protocol
+
+import trio
+
+from trioxport._core.states import Signal
+
+BACKLOG_BYTES: Final = 256 * 1024
+"""Bytes that wait for a reader that is slow; more are dropped."""
+PIECE_BYTES: Final = 64 * 1024
+"""Bytes that are written at once."""
+
+_APPEND: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+_FLAGS: Final = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
+
+
+class Device(Protocol):
+    """A destination of bytes."""
+
+    def write_now(self, data: bytes | bytearray) -> int:
+        """Write what can be written without waiting; returns how much that was. Raises ``OSError``."""
+        ...
+
+    async def write(self, data: bytes) -> int:
+        """Write some of ``data``; returns how much. Raises ``OSError``."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def _notice_of(dropped: int) -> bytes:
+    return b"\n[trioxport: %d bytes were dropped here, because nothing read them]\n" % dropped
+
+
+class BoundedOutput:
+    """Writes in order, and never waits: what finds no room is dropped, and the loss is noted where it occurred.
+
+    Args:
+        device: The destination, which is closed with this.
+        notice: Makes the note of how many bytes were dropped.
+    """
+
+    def __init__(self, device: Device, notice: Callable[[int], bytes] = _notice_of) -> None:
+        self._device = device
+        self._notice = notice
+        self._backlog = bytearray()
+        self._changed = Signal()
+        self.dropped = 0
+        """Bytes that were dropped since the latest notice."""
+
+    def put(self, data: bytes) -> None:
+        """Write ``data``, or keep it until there is room, or drop it."""
+        noted = self._notice(self.dropped) + data if self.dropped else data
+        waiting = len(self._backlog)
+        if waiting and waiting + len(noted) > BACKLOG_BYTES:
+            self.dropped += len(data)
+            return
+        self.dropped = 0
+        self._backlog += noted
+        if not waiting:
+            self._write_now()
+        self._changed.tell()
+
+    async def run(self) -> None:
+        """Write what had to be kept, until cancelled."""
+        while True:
+            while self._backlog:
+                piece = bytes(self._backlog[:PIECE_BYTES])
+                try:
+                    written = await self._device.write(piece)
+                except OSError:
+                    self._drop_backlog()
+                else:
+                    del self._backlog[:written]
+            self._changed.tell()
+            await self._changed.wait()
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until everything is written, for so long."""
+        with trio.move_on_after(seconds):
+            while self._backlog:
+                await self._changed.wait()
+
+    def close(self) -> None:
+        """Write what can be written, and close the device; :meth:`run` has to be over."""
+        self._write_now()
+        self._device.close()
+
+    def _write_now(self) -> None:
+        if not self._backlog:
+            return
+        try:
+            del self._backlog[: self._device.write_now(self._backlog)]
+        except OSError:
+            self._drop_backlog()
+
+    def _drop_backlog(self) -> None:
+        """Give up what waits: the reader has gone, or the disk is full."""
+        self.dropped += len(self._backlog)
+        self._backlog.clear()
+
+
+class NonblockingDescriptor:
+    """A descriptor on which writing does not wait, and which this owns."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def write_now(self, data: bytes | bytearray) -> int:
+        try:
+            return os.write(self._descriptor, data)
+        except BlockingIOError:
+            return 0
+
+    async def write(self, data: bytes) -> int:
+        while not (written := self.write_now(data)):
+            await trio.lowlevel.wait_writable(self._descriptor)
+        return written
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class _SharedSocket:
+    """An inherited socket, such as the journal's, which is told for each call not to wait."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = socket.socket(fileno=os.dup(descriptor))
+
+    def write_now(self, data: bytes | bytearray) -> int:
+        try:
+            return self._socket.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+
+    async def write(self, data: bytes) -> int:
+        while not (written := self.write_now(data)):
+            await trio.lowlevel.wait_writable(self._socket)
+        return written
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class _ThreadedDescriptor:
+    """An inherited descriptor that only a thread can write. A write that is stuck when this is closed stays behind, and
+    its thread with it, until there is room or the process ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._limiter = trio.CapacityLimiter(1)
+
+    def write_now(self, data: bytes | bytearray) -> int:
+        return 0
+
+    async def write(self, data: bytes) -> int:
+        return await trio.to_thread.run_sync(
+            os.write, self._descriptor, data, abandon_on_cancel=True, limiter=self._limiter
+        )
+
+    def close(self) -> None:
+        """The descriptor is the process's, and stays open."""
+
+
+def inherited(descriptor: int) -> Device:
+    """A standard descriptor of this process as a device; closing that leaves the descriptor open."""
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return NonblockingDescriptor(os.dup(descriptor))
+    if stat.S_ISSOCK(mode):
+        return _SharedSocket(descriptor)
+    own = open_anew(descriptor)
+    return _ThreadedDescriptor(descriptor) if own is None else NonblockingDescriptor(own)
+
+
+def open_anew(descriptor: int) -> int | None:
+    """A non-blocking descriptor of the same pipe or terminal, or None where the system gives none.
+
+    It gives none on other systems than Linux, and to a process that runs as another user than the one who made it.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError):
+            return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | _FLAGS)
+    return None
+
+
+def open_to_append(path: str | os.PathLike[str], permissions: int = 0o666) -> int:
+    """A descriptor to append to ``path`` with, made if it is not there; neither opening nor writing waits for a reader.
+
+    Raises ``OSError``.
+    """
+    try:
+        return os.open(path, _APPEND | _FLAGS, permissions)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+    return os.open(path, os.O_RDWR | _FLAGS)  # a FIFO without a reader opens only for both

@@ -1,0 +1,281 @@
+"""Where messages become frames and frames messages, and where every sent request is settled exactly once."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import attrs
+import trio
+from trio.abc import ReceiveChannel, SendChannel
+
+from trioxport._core.causes import not_sent
+from trioxport._core.supervisor import Supervisor
+from trioxport._core.unreadable import Refusals, fragment_of
+from trioxport._diagnostics.message_redaction import excerpt_of
+from trioxport.abc import FrameChannels, MessageChannels
+from trioxport.errors import ConnectionLost, DecodeError, MessageTooLarge, ProtocolViolation, TransportError, UsageError
+from trioxport.frames import Frame
+from trioxport.framing.envelope import open_envelope
+from trioxport.messages import (
+    NOTHING,
+    ErrorResponse,
+    Incoming,
+    Message,
+    Notification,
+    Request,
+    RequestId,
+    Response,
+    Undelivered,
+)
+from trioxport.protocol import CANCELLED, LISTEN, as_id, members_of
+
+_ANSWERS: Final = (Response, ErrorResponse)
+REMEMBERED: Final = 256
+"""Cancelled requests whose late answers are expected, and dropped without a word."""
+
+
+@attrs.define
+class _InFlight:
+    """The requests that were sent and are not settled yet."""
+
+    requests: dict[RequestId, Request]
+    cancelled: deque[RequestId] | None = None
+    sending: int = 0
+    none_sending: trio.Event | None = None
+
+    def add(self, request: Request) -> None:
+        if request.id in self.requests:
+            raise UsageError(f"a request with the id {request.id!r} is in flight already", hint="Give each its own id")
+        self.requests[request.id] = request
+
+    def settle_cancelled(self, notification: Notification, *, by_peer: bool = False) -> None:
+        """A request that this side cancels, or a subscription that its server ends, is settled by that."""
+        if notification.method != CANCELLED:
+            return
+        request_id = as_id(members_of(notification.params).get("requestId"))
+        request = None if request_id is None else self.requests.get(request_id)
+        if request is not None and not (by_peer and request.method != LISTEN):
+            del self.requests[request.id]
+            if self.cancelled is None:  # which is the rule, and an empty deque is large
+                self.cancelled = deque(maxlen=REMEMBERED)
+            self.cancelled.append(request.id)
+
+    async def all_sent_or_refused(self) -> None:
+        """Wait until each request is either accepted for sending, or refused and no longer in flight."""
+        while self.sending:
+            if self.none_sending is None:
+                self.none_sending = trio.Event()
+            await self.none_sending.wait()
+
+
+class _MessageSend(SendChannel[Message]):
+    def __init__(self, frames: SendChannel[Frame], supervisor: Supervisor, in_flight: _InFlight) -> None:
+        self._frames = frames
+        self._supervisor = supervisor
+        self._encode = supervisor.codec.encode
+        self._max_size = supervisor.limits.max_message_size
+        self._in_flight = in_flight
+        self._closed = False
+
+    async def send(self, value: Message) -> None:
+        payload = self._encode(value)
+        if len(payload) > self._max_size:
+            raise self._too_large(len(payload))
+        metadata = value.metadata
+        headers = None if metadata is NOTHING else metadata.get("headers")
+        if type(value) is not Request:
+            await self._send(Frame(payload, value, headers))
+            if type(value) is Notification:
+                self._in_flight.settle_cancelled(value)
+            return
+        in_flight = self._in_flight
+        in_flight.add(value)
+        in_flight.sending += 1
+        try:
+            await self._send(Frame(payload, value, headers))
+        except BaseException as error:
+            if in_flight.requests.get(value.id) is value:
+                del in_flight.requests[value.id]
+            elif isinstance(error, TransportError):
+                return  # something that was received, or a cancellation, has settled it
+            raise
+        finally:
+            in_flight.sending -= 1
+            if in_flight.none_sending is not None and not in_flight.sending:
+                in_flight.none_sending.set()
+                in_flight.none_sending = None
+
+    async def _send(self, frame: Frame) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError
+        if self._supervisor.failure is None:
+            try:
+                return await self._frames.send(frame)
+            except trio.ClosedResourceError:
+                if self._closed:
+                    raise
+            except trio.BrokenResourceError as error:
+                if isinstance(error, TransportError):
+                    raise
+        failure = self._supervisor.failure or await self._supervisor.verdict()
+        await trio.lowlevel.checkpoint()
+        self._supervisor.failure_seen = True
+        raise _sent_too_late(failure, self._supervisor.target)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        await self._frames.aclose()
+
+    def _too_large(self, size: int) -> MessageTooLarge:
+        return MessageTooLarge(
+            f"a message of {size} bytes is over the limit of {self._max_size}",
+            target=self._supervisor.target,
+            outcome="not_sent",
+        )
+
+
+class _MessageReceive(ReceiveChannel[Incoming]):
+    def __init__(
+        self, frames: ReceiveChannel[Frame], supervisor: Supervisor, in_flight: _InFlight, refusals: Refusals | None
+    ) -> None:
+        self._frames = frames
+        self._supervisor = supervisor
+        self._refusals = refusals
+        self._decode = supervisor.codec.decode
+        self._max_size = supervisor.limits.max_message_size
+        self._in_flight = in_flight
+        self._ended = False
+        self._closed = False
+        self._unanswered: TransportError | None = None
+
+    async def receive(self) -> Incoming:
+        while not self._ended:
+            try:
+                frame = await self._frames.receive()
+            except (trio.EndOfChannel, trio.ClosedResourceError):  # a transport that was left closes its own ends
+                if self._closed or self._supervisor.leaving:
+                    raise trio.ClosedResourceError from None
+                self._ended = True
+            else:
+                message = self._accept(frame)
+                if message is not None:
+                    return message
+        return await self._settle_at_end()
+
+    async def aclose(self) -> None:
+        self._closed = True
+        await self._frames.aclose()
+
+    def _accept(self, frame: Frame) -> Incoming | None:
+        """What a frame means to the application; None if nothing."""
+        if frame.error is not None:
+            return self._refuse(frame, frame.error)
+        try:
+            message = frame.message or self._decode_payload(frame.payload)
+        except (DecodeError, ProtocolViolation, MessageTooLarge) as error:
+            return self._refuse(frame, error)
+        if frame.headers is not None:
+            message = attrs.evolve(message, metadata={**message.metadata, "headers": frame.headers})
+        if isinstance(message, Notification):
+            self._in_flight.settle_cancelled(message, by_peer=True)
+        elif isinstance(message, _ANSWERS) and not self._settles(message):
+            if message.id in (self._in_flight.cancelled or ()):
+                self._supervisor.discarded["late"] += 1  # nobody's fault, so not a word about it
+            else:
+                self._supervisor.discard(ProtocolViolation(f"a response to no request in flight, id {message.id!r}"))
+            return None
+        return message
+
+    def _settles(self, answer: Response | ErrorResponse) -> bool:
+        """Whether a request waited for ``answer``, or it is an error of which the peer does not know the request."""
+        return answer.id is None or self._in_flight.requests.pop(answer.id, None) is not None
+
+    def _decode_payload(self, payload: bytes) -> Message:
+        if len(payload) > self._max_size:
+            raise MessageTooLarge(f"a message of {len(payload)} bytes is over the limit of {self._max_size}")
+        try:
+            return self._decode(payload)
+        except DecodeError as error:
+            envelope = open_envelope(payload)
+            if envelope is None:
+                raise
+            raise DecodeError(
+                f"the message is in an envelope ({envelope.fields[0]}) that no layer of this side opens",
+                hint="Give both sides of the connection the same Compression and Signing",
+            ) from error
+
+    def _refuse(self, frame: Frame, error: TransportError) -> Undelivered | None:
+        """Settle the request that a frame without a usable message belongs to, or answer it if it is the peer's."""
+        error.target = error.target or self._supervisor.target
+        original = frame.message
+        if original is None:
+            if frame.payload:
+                error.add_note(f"it begins with: {excerpt_of(frame.payload)}")
+            self._supervisor.discard(error)
+            fragment = fragment_of(frame.payload, error)
+            request_id = self._supervisor.codec.identify(fragment)
+            original = None if request_id is None else self._in_flight.requests.pop(request_id, None)
+            if self._refusals is not None and (frame.error is None or isinstance(error, MessageTooLarge)):
+                self._refusals.answer(fragment, error)  # what a layer refused may be no message of the peer's
+        elif isinstance(original, Request) and self._in_flight.requests.pop(original.id, None) is None:
+            return None
+        return None if original is None else Undelivered.of(original, error)
+
+    async def _settle_at_end(self) -> Undelivered:
+        """After the last frame: first what was never answered, then the end or the loss."""
+        if self._closed:
+            raise trio.ClosedResourceError
+        failure = await self._supervisor.verdict()
+        await self._in_flight.all_sent_or_refused()
+        waiting = self._in_flight.requests
+        if waiting:
+            await trio.lowlevel.checkpoint()
+            if waiting:
+                self._supervisor.failure_seen = failure is not None
+                return self._unanswered_one(waiting.pop(next(iter(waiting))), failure or self._ended_early())
+        if failure is None:
+            raise trio.EndOfChannel
+        self._supervisor.failure_seen = True
+        raise failure.with_traceback(None)
+
+    def _unanswered_one(self, request: Request, loss: TransportError) -> Undelivered:
+        if self._supervisor.never_took(request):
+            return Undelivered.of(request, not_sent(loss))
+        return attrs.evolve(Undelivered.of(request, loss), outcome="unknown")  # whatever became of the rest
+
+    def _ended_early(self) -> TransportError:
+        """One error for all requests: it is one event."""
+        if self._unanswered is None:
+            target = self._supervisor.target
+            self._unanswered = self._supervisor.unanswered or ConnectionLost(
+                "the peer ended the connection before it answered", target=target
+            )
+        return self._unanswered
+
+
+def _sent_too_late(failure: TransportError | None, target: str) -> TransportError:
+    """A message that was not accepted was not sent, whatever became of those before it."""
+    error = ConnectionLost("the connection is over", target=target, outcome="not_sent")
+    if isinstance(failure, ConnectionLost):
+        error = ConnectionLost(
+            failure.reason,
+            target=failure.target,
+            hint=failure.hint,
+            outcome="not_sent",
+            retryable=failure.retryable,
+            exit_code=failure.exit_code,
+            stderr_tail=failure.stderr_tail,
+        )
+    error.__cause__ = failure
+    return error
+
+
+def message_channels(frames: FrameChannels, supervisor: Supervisor) -> MessageChannels:
+    """The codec's channels over a transport's frames."""
+    in_flight = _InFlight(supervisor.requests)
+    refusals = Refusals(frames.send, supervisor) if supervisor.answers_unreadable else None
+    return MessageChannels(
+        _MessageSend(frames.send, supervisor, in_flight),
+        _MessageReceive(frames.receive, supervisor, in_flight, refusals),
+    )

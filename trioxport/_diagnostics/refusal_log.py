@@ -1,0 +1,87 @@
+"""Refusals of a server: counted by reason, and logged so that a flood of them stays readable."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Final
+
+from trioxport._diagnostics.message_redaction import one_line
+from trioxport.errors import ConnectError
+
+logger: Final = logging.getLogger("trioxport")
+
+
+class RefusedConnection(ConnectError):
+    """A client that this side refused with an HTTP status.
+
+    Args:
+        status: The HTTP status.
+        reason: What the client is told.
+        about: What tells refusals with this status apart.
+        detail: What the operator is told in its place.
+    """
+
+    def __init__(self, status: int, reason: str, *, about: str = "", detail: str = "") -> None:
+        super().__init__(f"a client was turned away with {status}: {reason}")
+        self.status = status
+        self.told = reason
+        self.counted_as = status_reason(status, about)
+        self.detail = detail or reason
+
+
+class RefusalLog:
+    """Counts what a server refuses, and logs it.
+
+    The first refusal of each reason is logged at WARNING, and then the tenth, the hundredth and so on with the count;
+    those between at DEBUG.
+
+    Args:
+        target: The server.
+        count: Is called with the reason of each refusal.
+    """
+
+    def __init__(self, target: str, count: Callable[[str], None] | None = None) -> None:
+        self._target = target
+        self._count = count
+        self._seen: Counter[str] = Counter()
+
+    def note(self, reason: str, peer: str | None, detail: str) -> None:
+        """Count a refusal, and perhaps log it."""
+        if self._count is not None:
+            self._count(reason)
+        self._seen[reason] += 1
+        seen = self._seen[reason]
+        logger.log(
+            logging.WARNING if _is_power_of_ten(seen) else logging.DEBUG,
+            "%s: refused %s: %s: %s (%d so far)",
+            self._target,
+            peer or "an unknown client",
+            reason,
+            one_line(detail),
+            seen,
+            extra={"mcp_target": self._target, "http_peer": peer, "refusal": reason, "refusals": seen},
+        )
+
+    def note_error(self, error: ConnectError, peer: str | None) -> None:
+        """Count a connection of a client that did not come about."""
+        if isinstance(error, RefusedConnection):
+            self.note(error.counted_as, peer, error.detail)
+        else:
+            self.note(type(error).__name__, peer, error.reason)
+
+
+def status_reason(status: int, about: str = "") -> str:
+    """The reason under which refusals with an HTTP status are counted, as ``"403 Forbidden (Origin)"``."""
+    return f"{status} {_PHRASES.get(status, 'Refused')}" + (f" ({about})" if about else "")
+
+
+_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
+
+
+def _is_power_of_ten(number: int) -> bool:
+    while number % 10 == 0:
+        number //= 10
+    return number == 1

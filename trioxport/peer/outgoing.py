@@ -1,0 +1,230 @@
+"""The requests of a peer: who waits for which answer, and for how long."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from copy import copy
+from itertools import count
+from typing import Any, Final, TypeAlias, TypeVar
+
+import attrs
+import trio
+
+from trioxport.connection import Connection
+from trioxport.errors import RequestTimeout, TransportError
+from trioxport.messages import NOTHING, ErrorResponse, Notification, Request, RequestId, Response, Undelivered
+from trioxport.protocol import DISCOVER, INITIALIZE, LISTEN, JSONRPCError, as_id, cancellation_of, meta_of
+
+logger: Final = logging.getLogger("trioxport")
+
+ProgressCallback: TypeAlias = Callable[[float, float | None, str | None], object]
+"""Called with the progress, the total if it is known, and a message for people if there is one."""
+
+CANCEL_TIMEOUT: Final = 1.0
+"""Seconds that telling the other side of a cancellation may take: sending may have to wait for it."""
+
+
+_NEGOTIATING: Final = (DISCOVER, INITIALIZE)
+_NOT_NEGOTIATED: Final = "This client has not negotiated with the server: await peer.negotiate(client_info=...) first"
+
+handled: Final[ContextVar[tuple[Connection, RequestId] | None]] = ContextVar("trioxport.handled", default=None)
+"""The incoming request that this task works on: what it sends on the same connection belongs to that."""
+
+
+def _related_on(connection: Connection) -> Mapping[str, Any]:
+    """The metadata of a message that is sent on ``connection``."""
+    request = handled.get()
+    return NOTHING if request is None or request[0] is not connection else {"related_request": request[1]}
+
+
+@attrs.define(eq=False)
+class _Call:
+    """A request that was made, and whoever waits for its answer."""
+
+    request: Request
+    patience: float
+    on_progress: ProgressCallback | None
+    idle: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    over: trio.Event = attrs.Factory(trio.Event)
+    sent: bool = False
+    settled: bool = False
+    result: Any = None
+    error: Exception | None = None
+
+    @property
+    def token(self) -> RequestId | None:
+        return as_id(meta_of(self.request.params).get("progressToken"))
+
+    def show_life(self) -> None:
+        self.idle.deadline = trio.current_time() + self.patience
+
+    def settle(self, result: Any = None, error: Exception | None = None) -> None:
+        """End it by an answer, or by whatever stands for one."""
+        self.result, self.error, self.settled = result, error, True
+        self.over.set()
+
+    def fail(self, error: Exception) -> None:
+        """End it by an exception of this side, while the other side still works on it."""
+        self.error = error
+        self.over.set()
+
+
+class Calls:
+    """The requests that one peer has in flight."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._ids = count(1)
+        self._calls: dict[RequestId, _Call] = {}
+        self._by_token: dict[RequestId, _Call] = {}
+        self._answered = False
+        self.told: BaseException | None = None
+
+    @property
+    def target(self) -> str:
+        return self._connection.info.target
+
+    async def make(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None,
+        meta: Mapping[str, Any],
+        patience: float | None,
+        on_progress: ProgressCallback | None,
+        metadata: Mapping[str, Any],
+    ) -> Any:
+        """The exchange behind :meth:`trioxport.peer.Peer.request`."""
+        request_id = next(self._ids)
+        asked = {"progressToken": request_id} if on_progress else {}
+        noted = {**_related_on(self._connection), **metadata}
+        request = Request(request_id, method, _with_meta(params, {**asked, **meta}), metadata=noted)
+        call = _Call(request, math.inf if patience is None else patience, on_progress)
+        await self._exchange(call)
+        if call.error is not None:
+            raise call.error
+        if not call.settled:
+            raise RequestTimeout(
+                f"no sign of life for {call.patience:g} s in answer to {method}",
+                target=self.target,
+                outcome="unknown" if call.sent else "not_sent",
+            )
+        return call.result
+
+    async def notify(self, method: str, params: Mapping[str, Any] | None, metadata: Mapping[str, Any]) -> None:
+        """Send a notification."""
+        noted = {**_related_on(self._connection), **metadata}
+        notification = Notification(method, None if params is None else dict(params), metadata=noted)
+        await self._telling(self._connection.tx.send(notification))
+
+    def take_answer(self, message: Response | ErrorResponse) -> None:
+        call = _still_waiting(self._calls, message.id)
+        if call is None:
+            logger.debug("%s: nobody waits for %r", self.target, message)
+        elif isinstance(message, Response):
+            self._answered = True
+            call.settle(result=message.result)
+        elif isinstance(message, Undelivered):
+            self.told = message.cause
+            call.settle(error=fresh(message.cause))
+        else:
+            call.settle(error=self._refusal(message, call.request.method))
+
+    def _refusal(self, answer: ErrorResponse, method: str) -> JSONRPCError:
+        error = JSONRPCError(answer.code, answer.message, answer.data)
+        negotiated = self._answered or self._connection.info.era or method in _NEGOTIATING
+        if not negotiated and self._connection.scope.role == "client":
+            error.hint = _NOT_NEGOTIATED
+        return error
+
+    def take_progress(self, params: Mapping[str, Any]) -> None:
+        call = _still_waiting(self._by_token, as_id(params.get("progressToken")))
+        progress, total, message = _number(params.get("progress")), _number(params.get("total")), params.get("message")
+        if call is None or progress is None:
+            logger.debug("%s: progress of nothing here: %r", self.target, params)
+            return
+        call.show_life()
+        if call.on_progress is not None:
+            try:
+                call.on_progress(progress, total, message if isinstance(message, str) else None)
+            except Exception as error:
+                call.fail(error)
+
+    def take_cancelled(self, request_id: RequestId) -> None:
+        """The other side ends a request of this one: a server may end a subscription, and nothing else.
+
+        Specification 2026-07-28, basic/patterns/cancellation.
+        """
+        call = _still_waiting(self._calls, request_id)
+        if call is not None and call.request.method == LISTEN:
+            call.settle(error=TransportError("the server ended the subscription", target=self.target))
+
+    def end(self, error: Exception) -> None:
+        """Nothing more comes: end whatever still waits."""
+        for request_id in self._calls:
+            if call := _still_waiting(self._calls, request_id):
+                self.told = error
+                call.settle(error=fresh(error))
+
+    async def _exchange(self, call: _Call) -> None:
+        request, token = call.request, call.token
+        self._calls[request.id] = call
+        if token is not None:
+            self._by_token[token] = call
+        try:
+            with call.idle:
+                call.show_life()
+                await self._telling(self._connection.tx.send(request))
+                call.sent = True
+                await call.over.wait()
+        finally:
+            del self._calls[request.id]
+            if token is not None:
+                self._by_token.pop(token, None)
+            if call.sent and not call.settled and request.method != INITIALIZE:
+                await self._tell_cancelled(request)
+
+    async def _telling(self, sending: Awaitable[None]) -> None:
+        """Await it, and remember that whoever does so is told of a loss, if it comes to one."""
+        try:
+            await sending
+        except TransportError as error:
+            if isinstance(error.__cause__, TransportError):
+                self.told = error.__cause__
+            raise
+
+    async def _tell_cancelled(self, request: Request) -> None:
+        with trio.CancelScope(deadline=trio.current_time() + CANCEL_TIMEOUT, shield=True):
+            try:
+                await self._connection.tx.send(cancellation_of(request))
+            except (TransportError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                logger.debug("%s: nobody is there to cancel request %r: %s", self.target, request.id, error)
+
+
+def _still_waiting(calls: Mapping[RequestId, _Call], key: RequestId | None) -> _Call | None:
+    """The call of the id or token, unless it is over and only has yet to be woken."""
+    call = None if key is None else calls.get(key)
+    return None if call is None or call.over.is_set() else call
+
+
+def _with_meta(params: Mapping[str, Any] | None, added: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not added:
+        return None if params is None else dict(params)
+    given = params or NOTHING
+    return {**given, "_meta": {**added, **meta_of(given)}}
+
+
+Error = TypeVar("Error", bound=Exception)
+
+
+def fresh(error: Error) -> Error:
+    """A copy to raise: the same error goes to several tasks, and each adds a traceback and a context of its own."""
+    another = copy(error)
+    another.__cause__ = error.__cause__
+    return another
+
+
+def _number(value: object) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,1 @@
+"""The client's side of Streamable HTTP and of HTTP+SSE."""

@@ -1,0 +1,1 @@
+"""The HTTP stack under the client: connections, and what wraps each exchange."""

@@ -1,0 +1,160 @@
+"""What of a message is mirrored into the headers of its POST.
+
+Specification 2026-07-28, basic/transports/streamable-http, section Request Metadata.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, TypeAlias, cast
+
+from trioxport._diagnostics.validators import kind_of
+from trioxport.errors import UsageError
+from trioxport.messages import Notification, Request
+from trioxport.protocol import META, METHOD_HEADER, NAME_HEADER, VERSION_HEADER, members_of, meta_of
+
+NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+_ANNOTATION: Final = "x-mcp-header"
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_PLAIN: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?|")
+_MARKED: Final = re.compile(r"=\?base64\?.*\?=")
+_FIELD_VALUE: Final = re.compile(r"[!-~](?:[\t -~]*[!-~])?|")
+_SAFE_INTEGER: Final = 2**53 - 1
+_PRIMITIVE: Final = ("integer", "string", "boolean")
+_MAPS_OF_SCHEMAS: Final = ("patternProperties", "$defs", "definitions", "dependentSchemas")
+_NO_SCHEMAS: Final = ("default", "examples", "const", "enum")
+
+Path: TypeAlias = tuple[str, ...]
+
+
+def encode_value(value: str) -> str:
+    """A header value that stands for any text: itself if it is plain ASCII, else in Base64 between markers."""
+    if _PLAIN.fullmatch(value) and not _MARKED.fullmatch(value):
+        return value
+    return f"=?base64?{base64.b64encode(value.encode(errors='surrogatepass')).decode()}?="
+
+
+def decode_value(field: str) -> str | None:
+    """The text that a header value stands for; None if its markers hold no Base64 of UTF-8 as it ought to be."""
+    if not _MARKED.fullmatch(field):
+        return field if _FIELD_VALUE.fullmatch(field) else None
+    encoded = field[len("=?base64?") : -len("?=")]
+    try:
+        raw = base64.b64decode(encoded, validate=True)
+        text = raw.decode(errors="surrogatepass")
+    except ValueError:
+        return None
+    return text if base64.b64encode(raw).decode() == encoded else None
+
+
+def check_fields(fields: Mapping[Any, Any]) -> None:
+    """Raise ``UsageError`` for a header that HTTP does not allow; it names the header and keeps its value secret."""
+    for name, value in fields.items():
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+            raise UsageError(f"{name!r} is no name of a header")
+        if not isinstance(value, str):
+            raise UsageError(f"the value of the header {name} is {kind_of(value)}, and has to be a str")
+        if not _FIELD_VALUE.fullmatch(value):
+            raise UsageError(f"the value of the header {name} has characters that HTTP does not allow")
+
+
+def version_of(message: Request | Notification) -> str | None:
+    """The revision that a modern message says it is written in."""
+    version = meta_of(message.params).get(META + "protocolVersion")
+    return version if isinstance(version, str) else None
+
+
+def mirrored(message: Request | Notification) -> dict[str, str]:
+    """The standard headers of a modern message."""
+    headers = {METHOD_HEADER: encode_value(message.method)}
+    version = version_of(message)
+    if version is not None:
+        headers[VERSION_HEADER] = encode_value(version)
+    name = members_of(message.params).get(NAMED_BY.get(message.method, ""))
+    if isinstance(name, str):
+        headers[NAME_HEADER] = encode_value(name)
+    return headers
+
+
+class ToolHeaders:
+    """The tools that were seen in ``tools/list`` results, and which of their arguments go into headers."""
+
+    def __init__(self) -> None:
+        self._tools: dict[str, dict[Path, str]] = {}
+
+    def learn(self, tool: Mapping[str, Any]) -> None:
+        """Remember a tool's annotations. Raises ``ValueError``, which says why, if one of them is invalid."""
+        name = tool.get("name")
+        if isinstance(name, str):
+            self._tools.pop(name, None)
+            if annotated := _annotations(tool.get("inputSchema")):
+                self._tools[name] = annotated
+
+    def headers(self, call: Request) -> dict[str, str]:
+        """The headers of a ``tools/call``. Raises ``UsageError`` for an argument that no header can carry."""
+        return {name: encode_value(text) for name, text in self.texts(call).items() if text is not None}
+
+    def texts(self, call: Request) -> dict[str, str | None]:
+        """What each header of a ``tools/call`` stands for, None being for no header; raises the same."""
+        params = members_of(call.params)
+        name = params.get("name")
+        annotated = self._tools.get(name, {}) if isinstance(name, str) else {}
+        found: dict[str, str | None] = {}
+        for path, header in annotated.items():
+            value: Any = params.get("arguments")
+            for step in path:
+                value = members_of(value).get(step)
+            found[f"Mcp-Param-{header}"] = _as_text(value, header)
+        return found
+
+
+def _as_text(value: object, header: str) -> str | None:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():  # to JSON, 42.0 is an integer
+        value = int(value)
+    if isinstance(value, int) and abs(value) > _SAFE_INTEGER:
+        raise UsageError(f"an integer of more than 53 bits does not go into the header Mcp-Param-{header}")
+    return str(value) if isinstance(value, int | str) else None
+
+
+def _annotations(schema: object) -> dict[Path, str]:
+    found: dict[Path, str] = {}
+    seen: set[str] = set()
+    for path, members in _schemas(schema):
+        if _ANNOTATION not in members:
+            continue
+        header = members[_ANNOTATION]
+        if not path:
+            raise ValueError(f"{_ANNOTATION} stands where it may not: only chains of properties lead to a parameter")
+        if not isinstance(header, str) or not _TOKEN.fullmatch(header):
+            raise ValueError(f"{_ANNOTATION} of {'.'.join(path)} is no name of a header")
+        if members.get("type") not in _PRIMITIVE:
+            raise ValueError(f"{_ANNOTATION} of {'.'.join(path)}: the type is none of {', '.join(_PRIMITIVE)}")
+        if header.lower() in seen:
+            raise ValueError(f"{_ANNOTATION} {header} is there twice")
+        seen.add(header.lower())
+        found[path] = header
+    return found
+
+
+def _schemas(root: object) -> Iterator[tuple[Path | None, Mapping[str, Any]]]:
+    """Each schema within a schema, with the path of properties to it; None if there is more than those on the way."""
+    waiting: list[tuple[Path | None, object]] = [((), root)]
+    while waiting:
+        path, schema = waiting.pop()
+        if isinstance(schema, list):
+            waiting.extend((None, item) for item in cast("list[object]", schema))
+            continue
+        members = members_of(schema)
+        yield path, members
+        for keyword, value in members.items():
+            if keyword == "properties":
+                below = members_of(value).items()
+                waiting.extend((None if path is None else (*path, name), item) for name, item in below)
+            elif keyword in _MAPS_OF_SCHEMAS:
+                waiting.extend((None, item) for item in members_of(value).values())
+            elif keyword not in _NO_SCHEMAS and keyword != _ANNOTATION:
+                waiting.append((None, value))

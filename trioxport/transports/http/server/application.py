@@ -1,0 +1,272 @@
+"""The ASGI application of an MCP endpoint: it finds out what was asked, and who answers it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+from trioxport._core.supervisor import Terms
+from trioxport.abc import Accept
+from trioxport.codecs.batch import REVISION, is_batch
+from trioxport.errors import ProtocolViolation
+from trioxport.frames import Frame
+from trioxport.framing.base import EXCERPT
+from trioxport.messages import Message, Notification, Request
+from trioxport.protocol import INITIALIZE, LEGACY_VERSIONS, MODERN_VERSIONS
+from trioxport.transports.http.server.access import Gate
+from trioxport.transports.http.server.access_log import log_access
+from trioxport.transports.http.server.body_budget import BodyBudget
+from trioxport.transports.http.server.disconnects import Watch
+from trioxport.transports.http.server.event_streams import Terms as StreamTerms
+from trioxport.transports.http.server.health import Health, unavailable
+from trioxport.transports.http.server.http_sse import HttpSse
+from trioxport.transports.http.server.legacy import Legacy
+from trioxport.transports.http.server.modern import Manners, ModernRequest
+from trioxport.transports.http.server.request import (
+    LAST_EVENT_FIELD,
+    SESSION_FIELD,
+    VERSION_FIELD,
+    ClientGone,
+    Exchange,
+    Receive,
+    Refusal,
+    Scope,
+    Send,
+)
+from trioxport.transports.http.server.session import Session
+from trioxport.transports.http.server.session_table import SessionRegistry
+from trioxport.transports.http.server.target import HttpServer
+from trioxport.transports.http.server.validation import (
+    accepts,
+    body_of,
+    check_arguments,
+    check_initialize,
+    check_modern,
+    check_post,
+    is_modern,
+    parse,
+    parts_of,
+)
+
+GRACE: Final = 1.0
+"""Seconds beyond ``close_timeout`` in which what handlers said last is written."""
+
+
+class Endpoint:
+    """Serves the connections that HTTP requests make: an ASGI application, and a listener without a socket.
+
+    Args:
+        config: What the server is told.
+        terms: What holds for its connections.
+    """
+
+    def __init__(self, config: HttpServer, terms: Terms) -> None:
+        self.config = config
+        self.terms = terms
+        self.stopping = False
+        self.gate = Gate(config)
+        self.refusals = terms.refusals
+        self._bodies = BodyBudget(config.bounds.unfinished_bodies)
+        self.health = Health(config)
+        self._watch = Watch()
+        capacity = max(1, terms.limits.max_buffered_messages)
+        stall = config.bounds.write_timeout
+        self._modern = Manners(config.keep_alive, StreamTerms("", "", None, capacity, stall))
+        self._serving = 0
+        self._changed = trio.lowlevel.ParkingLot()
+        self._accept: Accept | None = None
+        self._requests: set[ModernRequest] = set()
+        self._registry: SessionRegistry | None = None
+        self._legacy: Legacy | None = None
+        self._sse: HttpSse | None = None
+        if config.sessions is not None:
+            self._registry = SessionRegistry(config.sessions, self._watch, config.events, capacity, terms.close_timeout)
+            self._legacy = Legacy(self._registry, self._watch, config.keep_alive)
+            if config.sse is not None:
+                limit = terms.limits.max_message_size
+                self._sse = HttpSse(
+                    config.sse, self._registry, self._watch, self.health, config.keep_alive, limit, self._bodies
+                )
+
+    async def run(self, accept: Accept, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Answer requests until cancelled; then drain, and end everything in order within ``close_timeout``."""
+        self._accept = accept
+        self.stopping = self.health.draining = False
+        try:
+            async with trio.open_nursery() as nursery:
+                life = trio.CancelScope(shield=True)
+                nursery.start_soon(self._carry, accept, life)
+                task_status.started()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    await self.drain()
+                    life.deadline = self.stop() + GRACE
+        finally:
+            self._accept = None
+
+    async def drain(self) -> None:
+        """Refuse new requests, and leave alone what was accepted, for ``drain`` seconds. Not to be cancelled."""
+        self.health.draining = True
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + self.config.drain):
+            await trio.sleep_forever()
+
+    def stop(self) -> float:
+        """Let what was accepted end, and return the time when that has to be over."""
+        if not self.stopping:
+            self.stopping = True
+            self._changed.unpark_all()
+            for request in self._requests:
+                request.stop(self.terms.close_timeout)
+            if self._registry is not None:
+                self._registry.close()
+        return trio.current_time() + self.terms.close_timeout
+
+    async def _carry(self, accept: Accept, life: trio.CancelScope) -> None:
+        with life:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch.run)
+                if self._registry is not None:
+                    await self._registry.run(accept)
+                while self._serving or not self.stopping:
+                    await self._changed.park()
+                nursery.cancel_scope.cancel()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope, receive, send)
+        started = trio.current_time()
+        self._serving += 1
+        try:
+            self.gate.identify(exchange)
+            await self._serve(exchange, scope)
+        except Refusal as refusal:
+            self.refusals.note(refusal.counted_as, exchange.peer, refusal.detail)
+            if not exchange.begun:
+                await exchange.refuse(refusal)
+        except ClientGone:
+            return
+        except Exception:
+            exchange.status = exchange.status or 500  # which the server says in its place
+            raise
+        finally:
+            self._serving -= 1
+            self.log(exchange, started)
+            if self.stopping:
+                self._changed.unpark_all()
+
+    def log(self, exchange: Exchange, started: float) -> None:
+        """Log an exchange that is over, if the server has an access log."""
+        if self.config.access_log:
+            log_access(exchange, started)
+
+    async def _serve(self, exchange: Exchange, scope: Scope) -> None:
+        if await self.health.answers(exchange):
+            return
+        fallback = self.config.fallback
+        if fallback is not None and not self._has(exchange):
+            self.gate.check_host(exchange)
+            await exchange.delegate(fallback, scope, self.terms.limits.max_message_size)
+            return
+        if await self.gate.answers(exchange):
+            return
+        if self._accept is None:
+            raise unavailable("The server is stopping", 1, "stopping")
+        if self._sse is not None and await self._sse.answers(exchange):
+            return
+        if not self.gate.is_endpoint(exchange):
+            if self._sse is not None and self._sse.has(exchange):
+                raise Refusal(405, "This method is for the other endpoint", fields=[(b"allow", b"GET, POST")])
+            raise Refusal(404, "There is nothing at this path")
+        if exchange.method == "POST":
+            try:
+                await self._post(exchange, self._accept)
+            except Refusal as refusal:
+                if self._legacy is not None and refusal.cause is not None:
+                    await self._legacy.report(exchange, refusal.cause, refusal.excerpt)
+                raise
+        elif exchange.method == "GET":
+            await self._get(exchange)
+        elif exchange.method == "DELETE":
+            legacy, session = self._in_session(exchange)
+            await legacy.delete(exchange, session)
+        else:
+            raise self._not_allowed()
+
+    def _has(self, exchange: Exchange) -> bool:
+        return self.gate.has(exchange) or (self._sse is not None and self._sse.has(exchange))
+
+    def _not_allowed(self) -> Refusal:
+        allowed = b"POST" if self._legacy is None else b"GET, POST, DELETE"
+        return Refusal(405, "This endpoint does not have this method", fields=[(b"allow", allowed)])
+
+    # POST.
+
+    async def _post(self, exchange: Exchange, accept: Accept) -> None:
+        check_post(exchange)
+        payload = await body_of(exchange, self.terms.limits.max_message_size, self._bodies)
+        if is_batch(payload):
+            await self._post_batch(exchange, payload)
+            return
+        message = parse(payload)
+        exchange.mcp_method = message.method if isinstance(message, Request | Notification) else None
+        if isinstance(message, Request):
+            self.health.admit()
+        if self._legacy is None or is_modern(exchange, message):
+            await self._post_modern(exchange, payload, message, accept)
+            return
+        frame = Frame(payload, message, exchange.shown())
+        if isinstance(message, Request) and message.method == INITIALIZE and SESSION_FIELD not in exchange.headers:
+            check_initialize(message)
+            await self._legacy.open(exchange, frame, message)
+        else:
+            legacy, session = self._in_session(exchange)
+            await legacy.post(exchange, session, [frame])
+
+    async def _post_modern(self, exchange: Exchange, payload: bytes, message: Message, accept: Accept) -> None:
+        version = check_modern(exchange, message)
+        assert isinstance(message, Request | Notification)
+        if isinstance(message, Request) and message.method == "tools/call":
+            check_arguments(exchange, message, self._modern.tools)
+        request = ModernRequest(exchange, payload, message, version, self._modern)
+        self._requests.add(request)
+        try:
+            await request.serve(accept, self._watch)
+        finally:
+            self._requests.discard(request)
+
+    async def _post_batch(self, exchange: Exchange, payload: bytes) -> None:
+        if self._legacy is None or exchange.headers.get(VERSION_FIELD) not in (None, REVISION):
+            raise _no_batches(payload)
+        legacy, session = self._in_session(exchange)
+        if session.version != REVISION:
+            raise _no_batches(payload)
+        frames = [Frame(each, parse(each), exchange.shown()) for each in parts_of(payload)]
+        if any(isinstance(frame.message, Request) for frame in frames):
+            self.health.admit()
+        await legacy.post(exchange, session, frames)
+
+    # Legacy.
+
+    async def _get(self, exchange: Exchange) -> None:
+        legacy, session = self._in_session(exchange)
+        if not accepts(exchange, "text/event-stream"):
+            raise Refusal(406, "A GET has to accept text/event-stream")
+        await legacy.listen(exchange, session, exchange.headers.get(LAST_EVENT_FIELD))
+
+    def _in_session(self, exchange: Exchange) -> tuple[Legacy, Session]:
+        """The session that a request is part of. Raises ``Refusal``."""
+        version = exchange.headers.get(VERSION_FIELD)
+        if self._legacy is None or (version in MODERN_VERSIONS and exchange.method != "POST"):
+            raise self._not_allowed() if exchange.method != "POST" else Refusal(400, "There are no sessions here")
+        if version is not None and version not in LEGACY_VERSIONS:
+            raise Refusal(400, f"The protocol version {version[:40]!r} is not supported")
+        session_id = exchange.headers.get(SESSION_FIELD)
+        if session_id is None:
+            raise Refusal(400, "The header Mcp-Session-Id is missing")
+        return self._legacy, self._legacy.find(session_id, exchange.principal)
+
+
+def _no_batches(payload: bytes) -> Refusal:
+    reason = f"Only revision {REVISION} has batches of messages"
+    return Refusal(400, reason, cause=ProtocolViolation(reason), excerpt=payload[:EXCERPT])

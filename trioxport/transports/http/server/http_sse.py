@@ -1,0 +1,123 @@
+"""The deprecated HTTP+SSE binding: one stream for everything that the server says, and POSTs beside it.
+
+Specification 2024-11-05, basic/transports, section HTTP with SSE.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+from urllib.parse import parse_qs
+
+from trioxport.abc import Carries, Scope
+from trioxport.errors import ConnectionLost
+from trioxport.frames import Frame
+from trioxport.framing.sse import encode_event
+from trioxport.messages import ErrorResponse, Request, Response
+from trioxport.protocol import INITIALIZE
+from trioxport.transports.http.server.body_budget import BodyBudget
+from trioxport.transports.http.server.disconnects import Watch
+from trioxport.transports.http.server.event_streams import StreamEnded
+from trioxport.transports.http.server.health import Health
+from trioxport.transports.http.server.request import SESSION_FIELD, Exchange, Refusal
+from trioxport.transports.http.server.response import Answer, coding_of, plain
+from trioxport.transports.http.server.session import Session
+from trioxport.transports.http.server.session_table import SessionRegistry
+from trioxport.transports.http.server.validation import accepts, body_of, check_content, check_initialize, parse
+
+MESSAGES: Final = "/messages"
+
+
+class SseSession(Session):
+    """A session that has one stream, and ends with it."""
+
+    carries: ClassVar[Carries] = "events"
+
+    async def send(self, frame: Frame, scope: Scope) -> None:
+        message = frame.message
+        if isinstance(message, Response | ErrorResponse) and message.id == self.opening:
+            self.opened(message, scope)
+        queued = await self.standalone.put(plain(frame.payload, coding_of(frame)))
+        if isinstance(message, Response | ErrorResponse) and message.id is not None:
+            self.settled(message.id)
+        if not queued:
+            if isinstance(message, Request):
+                raise StreamEnded
+            scope.discard(ConnectionLost("the client left"))
+
+
+class HttpSse:
+    """The two endpoints of the binding.
+
+    Args:
+        path: Where the stream is opened; messages are posted below it.
+        registry: The sessions.
+        watch: What notices that clients leave.
+        health: What refuses new requests while the server drains.
+        keep_alive: Seconds of silence after which the stream gets a sign of life.
+        limit: Bytes of a message.
+        bodies: The bound on unfinished bodies.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        registry: SessionRegistry,
+        watch: Watch,
+        health: Health,
+        keep_alive: float,
+        limit: int,
+        bodies: BodyBudget,
+    ) -> None:
+        self._path = path.rstrip("/")
+        self._registry = registry
+        self._watch = watch
+        self._health = health
+        self._keep_alive = keep_alive
+        self._limit = limit
+        self._bodies = bodies
+
+    async def answers(self, exchange: Exchange) -> bool:
+        """Answer a request for one of the endpoints; whether it was for one. Raises ``Refusal``."""
+        path = exchange.path.rstrip("/")
+        if path == self._path and exchange.method == "GET" and SESSION_FIELD not in exchange.headers:
+            await self._open(exchange)
+        elif path == self._path + MESSAGES and exchange.method == "POST":
+            await self._post(exchange)
+        else:
+            return False
+        return True
+
+    def has(self, exchange: Exchange) -> bool:
+        """Whether a request is for one of the endpoints, with whatever method."""
+        return exchange.path.rstrip("/") in (self._path, self._path + MESSAGES)
+
+    async def _open(self, exchange: Exchange) -> None:
+        if not accepts(exchange, "text/event-stream"):
+            raise Refusal(406, "A GET has to accept text/event-stream")
+        self._health.admit()
+        session = self._registry.create(exchange, SseSession)
+        messages = f"{exchange.full_path.rstrip('/')}{MESSAGES}?session_id={session.id}"
+        answer = Answer(exchange, self._keep_alive)
+        try:
+            with self._registry.using(session):
+                async with self._watch.until_gone(exchange):
+                    await answer.begin()
+                    reader = session.standalone.attach()
+                    await answer.follow(session.standalone, reader, encode_event(messages.encode(), event="endpoint"))
+        finally:
+            session.standalone.abandon()
+            self._registry.end(session)
+
+    async def _post(self, exchange: Exchange) -> None:
+        check_content(exchange)
+        session_id = parse_qs(exchange.query.decode("latin-1")).get("session_id", [""])[0]
+        session = self._registry.find(session_id, exchange.principal, SseSession)
+        payload = await body_of(exchange, self._limit, self._bodies)
+        message = parse(payload)
+        if isinstance(message, Request):
+            self._health.admit()
+        if isinstance(message, Request) and message.method == INITIALIZE:
+            check_initialize(message)
+            session.opening = message.id
+        await self._registry.deliver(exchange, session, [Frame(payload, message, exchange.shown())])
+        await exchange.respond(202)

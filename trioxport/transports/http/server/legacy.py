@@ -1,0 +1,166 @@
+"""The legacy era: POST, GET and DELETE of sessions.
+
+Specification 2025-11-25, basic/transports, section Streamable HTTP; batches: 2025-03-26.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+import attrs
+import trio
+
+from trioxport.errors import TransportError
+from trioxport.frames import Frame
+from trioxport.framing.sse import encode_event
+from trioxport.messages import Request
+from trioxport.transports.http.server.disconnects import Watch
+from trioxport.transports.http.server.event_streams import Reader, Stream
+from trioxport.transports.http.server.request import SESSION_FIELD, Exchange, Field, Refusal
+from trioxport.transports.http.server.response import Answer
+from trioxport.transports.http.server.session import PostStream, Session
+from trioxport.transports.http.server.session_table import SessionRegistry
+
+PRIMED: Final = "2025-11-25"
+"""The first revision whose clients know an event without data, which only tells where to resume."""
+
+
+class Legacy:
+    """Answers the requests of legacy clients.
+
+    Args:
+        registry: The sessions.
+        watch: What notices that clients leave.
+        keep_alive: Seconds of silence after which an answer becomes a stream, and a stream gets a sign of life.
+    """
+
+    def __init__(self, registry: SessionRegistry, watch: Watch, keep_alive: float) -> None:
+        self._registry = registry
+        self._watch = watch
+        self._config = registry.config
+        self._keep_alive = keep_alive
+
+    def find(self, session_id: str, principal: str | None) -> Session:
+        """The session, if it is the principal's. Raises ``Refusal``."""
+        return self._registry.find(session_id, principal, Session)
+
+    async def report(self, exchange: Exchange, error: TransportError, excerpt: bytes) -> None:
+        """Tell a session of what its client sent and was refused: it may be an answer that the handler waits for."""
+        with suppress(Refusal):
+            session = self.find(exchange.headers.get(SESSION_FIELD, ""), exchange.principal)
+            with self._registry.using(session):
+                await self._registry.deliver(exchange, session, [Frame(excerpt, error=error)])
+
+    async def open(self, exchange: Exchange, frame: Frame, request: Request) -> None:
+        """Answer an ``initialize``: a new session."""
+        session = self._registry.create(exchange, Session)
+        stream = session.open_stream([request])
+        known = False
+        try:
+            with self._registry.using(session):
+                await self._registry.deliver(exchange, session, [frame])
+                name = (SESSION_FIELD.encode(), session.id.encode())
+                await self._answer(exchange, session, stream, (name,))
+            known = session.version is not None
+        finally:
+            if not known:  # it was refused, or its client left before it heard of it
+                self._registry.end(session)
+
+    async def post(self, exchange: Exchange, session: Session, frames: Sequence[Frame]) -> None:
+        """Take messages of a session, and answer what of them are requests."""
+        requests = [frame.message for frame in frames if isinstance(frame.message, Request)]
+        with self._registry.using(session):
+            if not requests:
+                await self._registry.deliver(exchange, session, frames)
+                await exchange.respond(202)
+                return
+            stream = session.open_stream(requests)
+            try:
+                await self._registry.deliver(
+                    exchange, session, [self._with_ways(frame, session, stream) for frame in frames]
+                )
+                await self._answer(exchange, session, stream)
+            except BaseException:
+                session.abandon(stream)
+                raise
+
+    def _with_ways(self, frame: Frame, session: Session, stream: PostStream) -> Frame:
+        """A request, with what its handler may do to the stream that it came by."""
+        request = frame.message
+        if not isinstance(request, Request):
+            return frame
+        ways: dict[str, Callable[[], None]] = {"unanswered": partial(session.give_up, stream, request.id)}
+        if session.terms.store is not None:
+            ways["close_stream"] = partial(self._let_go, stream)
+            ways["close_standalone_stream"] = partial(self._let_go, session.standalone)
+        return attrs.evolve(frame, message=attrs.evolve(request, metadata={**request.metadata, **ways}))
+
+    async def listen(self, exchange: Exchange, session: Session, last_event_id: str | None) -> None:
+        """Follow the standalone stream of a session, or go on with any of its streams behind an event."""
+        with self._registry.using(session):
+            stream: Stream = session.standalone
+            if last_event_id is None:
+                reader = stream.attach()
+            else:
+                stream, reader = await session.resume(last_event_id)
+            await self._stream(exchange, session, stream, reader, primed=last_event_id is None)
+
+    async def delete(self, exchange: Exchange, session: Session) -> None:
+        """End a session for its client."""
+        self._registry.end(session)
+        await exchange.respond(204)
+
+    async def _answer(
+        self, exchange: Exchange, session: Session, stream: PostStream, fields: Sequence[Field] = ()
+    ) -> None:
+        reader = stream.attach()
+        if session.terms.store is not None and session.version is not None:
+            await self._stream(exchange, session, stream, reader, primed=True)
+            return
+        answer = Answer(exchange, self._keep_alive)
+        async with self._watch.until_gone(exchange):
+            events = await answer.first(stream, reader)
+            if session.version is not None or not events:
+                answer.fields.extend(fields)
+            if events and events[0].last:
+                await answer.whole(events[0].data, coding=events[0].coding)
+            else:
+                stream.put_back(events or (), reader)
+                await answer.begin()
+                await answer.follow(stream, reader)
+
+    async def _stream(
+        self, exchange: Exchange, session: Session, stream: Stream, reader: Reader, *, primed: bool
+    ) -> None:
+        """Answer with a stream of events, of which none is lost if there is a store."""
+        kept = session.terms.store is not None
+        name = partial(session.event_id, stream.key) if kept else None
+        answer = Answer(exchange, self._keep_alive, name=name)
+        first = b""
+        if name is not None and primed and session.version is not None and session.version >= PRIMED:
+            place = stream.number - len(stream.waiting)
+            first = encode_event(b"", event_id=name(place), retry=round(self._config.retry * 1000))
+        try:
+            async with self._watch.until_gone(exchange) as vigil:
+                if kept and self._config.hold is not None:
+                    vigil.start_soon(self._release, reader, self._config.hold)
+                await answer.begin()
+                await answer.follow(stream, reader, first)
+        finally:
+            stream.detach(reader)
+
+    async def _release(self, reader: Reader, hold: float) -> None:
+        """Let the client go after a while: it comes back for the rest."""
+        await trio.sleep(hold)
+        self._dismiss(reader)
+
+    def _let_go(self, stream: Stream) -> None:
+        if stream.reader is not None:
+            self._dismiss(stream.reader)
+
+    def _dismiss(self, reader: Reader) -> None:
+        reader.last_words = b"retry: %d\n\n" % round(self._config.retry * 1000)
+        reader.supersede()

@@ -1,0 +1,270 @@
+"""The modern era: one POST is one connection of the handler's.
+
+Its ``rx`` brings the request and ends, ``tx`` takes what belongs to it, and a client that leaves has cancelled it.
+Specification 2026-07-28, basic/transports/streamable-http.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from typing import ClassVar, Final, cast
+
+import attrs
+import trio
+from trio.abc import ReceiveChannel, SendChannel
+
+from trioxport.abc import Accept, ConnectionInfo, FrameChannels, Scope
+from trioxport.codecs.content_codings import Coding
+from trioxport.codecs.json import JSON
+from trioxport.errors import ConnectionLost, UsageError
+from trioxport.frames import Frame
+from trioxport.messages import ErrorResponse, Notification, Request, Response
+from trioxport.protocol import (
+    HEADER_MISMATCH,
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    LISTEN,
+    META,
+    METHOD_NOT_FOUND,
+    MISSING_CLIENT_CAPABILITY,
+    PARSE_ERROR,
+    UNSUPPORTED_VERSION,
+    members_of,
+)
+from trioxport.transports.http.headers import ToolHeaders
+from trioxport.transports.http.server.disconnects import Vigil, Watch
+from trioxport.transports.http.server.event_streams import Reader, Stream, StreamEnded, Terms
+from trioxport.transports.http.server.request import ClientGone, Exchange, tell
+from trioxport.transports.http.server.response import Answer, coding_of, plain
+
+_STATUS: Final = {
+    METHOD_NOT_FOUND: 404,
+    PARSE_ERROR: 400,
+    INVALID_REQUEST: 400,
+    INVALID_PARAMS: 400,
+    HEADER_MISMATCH: 400,
+    MISSING_CLIENT_CAPABILITY: 400,
+    UNSUPPORTED_VERSION: 400,
+}
+"""The HTTP status of an error that is answered in JSON; 200 for those of a handler's own."""
+
+
+@attrs.frozen
+class Manners:
+    """How answers are given.
+
+    Args:
+        keep_alive: Seconds of silence after which one becomes a stream.
+        stream: What holds for streams.
+        tools: The tools that were listed, whose calls have headers of their own.
+    """
+
+    keep_alive: float
+    stream: Terms
+    tools: ToolHeaders = attrs.Factory(ToolHeaders)
+
+
+class ModernRequest:
+    """The transport of one POST.
+
+    Args:
+        exchange: The POST.
+        payload: Its body.
+        message: What that says.
+        version: The revision that it is written in.
+        manners: How it is answered.
+    """
+
+    immediate: ClassVar[bool] = True
+
+    def __init__(
+        self, exchange: Exchange, payload: bytes, message: Request | Notification, version: str, manners: Manners
+    ) -> None:
+        self.request = message
+        self.answered = not isinstance(message, Request)
+        self.stopping = False
+        self._exchange = exchange
+        self._frame: Frame | None = Frame(payload, message, exchange.shown())
+        self._version = version
+        self._manners = manners
+        self._answer = Answer(exchange, manners.keep_alive)
+        self._work = trio.CancelScope()
+        self._stream: Stream | None = None
+        self._vigil: Vigil | None = None
+        self._info: ConnectionInfo | None = None
+        self._gone = False
+        self._left = False
+        self._streamed = trio.Event()
+
+    async def serve(self, accept: Accept, watch: Watch) -> None:
+        """Run the handler and answer for it. Returns once the answer is written, or nobody waits for it."""
+        if self.answered:
+            await self._exchange.respond(202)
+            with self._work:
+                await accept(self)
+            return
+        vigil = self._vigil = watch.begin(self._exchange, self._leave_off, self._silent, self._manners.keep_alive)
+        try:
+            with self._work:
+                await accept(self)
+            if not self._gone:
+                await self._conclude()
+        finally:
+            await vigil.end()
+
+    def stop(self, timeout: float) -> None:
+        """The server stops: the handler gets ``timeout`` seconds, and a subscription ends now."""
+        self.stopping = True
+        listening = self.request.method == LISTEN
+        self._work.deadline = min(self._work.deadline, trio.current_time() + (0 if listening else timeout))
+
+    def _leave_off(self) -> None:
+        """Nobody waits for the answer."""
+        self._gone = True
+        self._work.cancel()
+        self._streamed.set()
+
+    def _silent(self) -> None:
+        if not self.answered:
+            self._begin_stream()
+
+    def _begin_stream(self) -> Stream:
+        if self._stream is None:
+            assert self._vigil is not None
+            self._stream = Stream("", self._manners.stream)
+            if self._info is not None:
+                self._info.carries = "events"
+            self._vigil.start_soon(self._write_stream, self._stream, self._stream.attach())
+        return self._stream
+
+    async def _write_stream(self, stream: Stream, reader: Reader) -> None:
+        try:
+            await self._answer.begin()
+            await self._answer.follow(stream, reader)
+        except ClientGone:
+            self._leave_off()
+        self._streamed.set()
+
+    async def _conclude(self) -> None:
+        """Answer for a handler that did not, and wait until the answer is written. Raises ``ClientGone``.
+
+        The handler may have acted, so that the status is not 503, which invites to try again.
+        """
+        assert isinstance(self.request, Request)
+        if not self.answered:
+            self.answered = True
+            message = self._last_words(self.request)
+            status = 200 if isinstance(message, Response) else 500
+            await self._finish(JSON.encode(message), status)
+        if self._stream is not None:
+            await self._streamed.wait()
+
+    def _last_words(self, request: Request) -> Response | ErrorResponse:
+        if request.method == LISTEN:
+            return Response(request.id, {"resultType": "complete", "_meta": {META + "subscriptionId": request.id}})
+        reason = "The server stopped before it answered" if self.stopping else "The server failed to answer"
+        return ErrorResponse(request.id, INTERNAL_ERROR, reason)
+
+    async def _finish(self, payload: bytes, status: int, coding: Coding | None = None) -> None:
+        if self._stream is None and isinstance(self.request, Request) and self.request.method != LISTEN:
+            await self._answer.whole(payload, status, coding)
+        else:
+            await self._begin_stream().put(plain(payload, coding), last=lambda: True)
+
+    # The transport.
+
+    @asynccontextmanager
+    async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
+        try:
+            yield self.enter(scope)
+        finally:
+            self.leave()
+
+    def enter(self, scope: Scope) -> FrameChannels:
+        self._info = scope.info
+        tell(self._info, self._exchange, "modern", self._version)
+        return FrameChannels(_Send(self), _Receive(self, scope))
+
+    def leave(self) -> None:
+        self._left = True
+
+    def __str__(self) -> str:
+        return f"{self._exchange.method} {self._exchange.path}"
+
+    async def send(self, frame: Frame) -> None:
+        """Send what the handler has to say. Raises ``UsageError`` for what has no place in this answer."""
+        message = frame.message
+        if self._left:
+            raise trio.ClosedResourceError
+        if isinstance(message, Request):
+            raise UsageError(
+                "a server sends no requests in the modern era",
+                hint="Answer with an InputRequiredResult, which asks the client for more",
+            )
+        if self.answered:
+            raise _answered()
+        if isinstance(message, Response | ErrorResponse):
+            if message.id != self.request_id:
+                raise UsageError(f"this connection is for the request {self.request_id!r}, not for {message.id!r}")
+            self.answered = True
+            if self.request.method == "tools/list" and isinstance(message, Response):
+                self._learn(message)
+            status = _STATUS.get(message.code, 200) if isinstance(message, ErrorResponse) else 200
+            try:
+                await self._finish(frame.payload, status, coding_of(frame))
+            except ClientGone as error:
+                raise ConnectionLost("the client left") from error
+        else:
+            try:
+                await self._begin_stream().put(plain(frame.payload, coding_of(frame)))
+            except StreamEnded:
+                raise _answered() from None
+
+    def _learn(self, listed: Response) -> None:
+        tools = members_of(listed.result).get("tools")
+        for tool in cast("list[object]", tools) if isinstance(tools, list) else ():
+            with suppress(ValueError):  # clients leave out a tool whose annotations are invalid
+                self._manners.tools.learn(members_of(tool))
+
+    @property
+    def request_id(self) -> object:
+        return self.request.id if isinstance(self.request, Request) else None
+
+    def take_frame(self) -> Frame | None:
+        """The request, once."""
+        frame, self._frame = self._frame, None
+        return frame
+
+
+def _answered() -> UsageError:
+    return UsageError("the request is answered already, or was none", hint="Send before the answer")
+
+
+class _Send(SendChannel[Frame]):
+    def __init__(self, request: ModernRequest) -> None:
+        self._request = request
+
+    async def send(self, value: Frame) -> None:
+        await self._request.send(value)
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+class _Receive(ReceiveChannel[Frame]):
+    def __init__(self, request: ModernRequest, scope: Scope) -> None:
+        self._request = request
+        self._scope = scope
+
+    async def receive(self) -> Frame:
+        await trio.lowlevel.checkpoint()
+        frame = self._request.take_frame()
+        if frame is None:
+            self._scope.peer_done()
+            raise trio.EndOfChannel
+        return frame
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()

@@ -1,0 +1,286 @@
+"""One HTTP request and its response, as ASGI 3 has them: what the server's parts see of whichever program runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import suppress
+from typing import Any, Final, TypeAlias
+
+import trio
+
+from trioxport._diagnostics.redaction import Headers
+from trioxport._diagnostics.refusal_log import status_reason
+from trioxport.abc import Carries, ConnectionInfo, Era
+from trioxport.auth import VerifiedToken
+from trioxport.codecs.json import JSON
+from trioxport.errors import MessageTooLarge, TransportError
+from trioxport.framing.base import EXCERPT
+from trioxport.messages import ErrorResponse, RequestId
+from trioxport.protocol import INVALID_REQUEST, LAST_EVENT_HEADER, SESSION_HEADER, VERSION_HEADER
+
+Message: TypeAlias = MutableMapping[str, Any]
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+Field: TypeAlias = tuple[bytes, bytes]
+
+VERSION_FIELD: Final = VERSION_HEADER.lower()
+SESSION_FIELD: Final = SESSION_HEADER.lower()
+LAST_EVENT_FIELD: Final = LAST_EVENT_HEADER.lower()
+"""Header names as the headers of a request have them here: in lower case."""
+
+SECRET: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
+"""Headers that nobody is shown."""
+
+_JSON: Final = (b"content-type", b"application/json")
+_TLS: Final = {0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
+_GONE: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+class ClientGone(Exception):
+    """The client closed the connection, or does not read any more: nobody is there to answer."""
+
+
+class Refusal(Exception):
+    """A request that is refused before anything is made of it.
+
+    Args:
+        status: The HTTP status.
+        reason: One sentence for whoever wrote the client.
+        code: The code of the JSON-RPC error that says the same.
+        request_id: The id of the refused request, once that is known.
+        data: The ``data`` of the error.
+        fields: More headers.
+        cause: What is wrong with the message that was refused, if it is that.
+        excerpt: The beginning of that message.
+        about: What tells refusals with this status apart where they are counted.
+        detail: What the operator is told besides, and the client is not.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        *,
+        code: int = INVALID_REQUEST,
+        request_id: RequestId | None = None,
+        data: object = None,
+        fields: Iterable[Field] = (),
+        cause: TransportError | None = None,
+        excerpt: bytes = b"",
+        about: str = "",
+        detail: str = "",
+    ) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.error = ErrorResponse(request_id, code, reason, data)
+        self.fields = tuple(fields)
+        self.cause = cause
+        self.excerpt = excerpt
+        self.about = about
+        self.detail = detail or reason
+
+    @property
+    def counted_as(self) -> str:
+        """The reason under which it is counted."""
+        return status_reason(self.status, self.about)
+
+
+class Exchange:
+    """A request, and the way to answer it. Whatever is written raises ``ClientGone`` once nobody reads it.
+
+    Attributes:
+        method: Of HTTP, as ``"POST"``.
+        path: Without what a surrounding application is mounted under.
+        full_path: With it.
+        query: The part of the URL behind the question mark.
+        headers: By names in lower case; what came several times is joined by commas.
+        peer: The client's address.
+        secure: Whether the connection is encrypted.
+        tls: The version of TLS, where that is known.
+        principal: Who the client is, once it was authenticated.
+        token: What is known of its bearer token.
+        fields: What goes with every response, whatever it is.
+        begun: Whether the head of the response was written.
+        status: The status of the response; 0 before its head was written.
+        sent: Bytes of the response's body that were written.
+        mcp_method: The method of the message in a POST, once it was read.
+    """
+
+    __slots__ = (
+        "_receive",
+        "_send",
+        "_shown",
+        "begun",
+        "fields",
+        "full_path",
+        "headers",
+        "mcp_method",
+        "method",
+        "path",
+        "peer",
+        "principal",
+        "query",
+        "secure",
+        "sent",
+        "status",
+        "tls",
+        "token",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._shown: Mapping[str, str] | None = None
+        self.method: str = scope["method"]
+        self.full_path: str = scope["path"]
+        self.path: str = self.full_path.removeprefix(scope.get("root_path", ""))
+        self.query: bytes = scope.get("query_string", b"")
+        self.headers = _by_name(scope["headers"])
+        client = scope.get("client")
+        self.peer: str | None = client and _address(*client)
+        self.secure = scope.get("scheme") == "https"
+        self.tls = _TLS.get(scope.get("extensions", {}).get("tls", {}).get("tls_version"))
+        self.principal: str | None = None
+        self.token: VerifiedToken | None = None
+        self.fields: list[Field] = []
+        self.begun = False
+        self.status = 0
+        self.sent = 0
+        self.mcp_method: str | None = None
+
+    @property
+    def client(self) -> tuple[bool, str]:
+        """For whom bounds hold: the principal, or else the address, and whether it is a principal."""
+        if self.principal is not None:
+            return True, self.principal
+        return False, self.address
+
+    @property
+    def address(self) -> str:
+        """The client's address without its port."""
+        peer = self.peer or ""
+        return peer.rpartition(":")[0] if peer.count(":") == 1 or "]:" in peer else peer
+
+    def shown(self) -> Mapping[str, str]:
+        """The headers without credentials: who the client is, ``principal`` says."""
+        if self._shown is None:
+            self._shown = Headers({name: value for name, value in self.headers.items() if name not in SECRET})
+        return self._shown
+
+    async def body(self, limit: int, count: Callable[[int], None]) -> bytes:
+        """The body. Raises ``Refusal`` as soon as it is clear that it has more than ``limit`` bytes.
+
+        ``count`` is called with the bytes of each part that arrives, and may raise.
+        """
+        if self._announces_more_than(limit):
+            seen = b"" if "expect" in self.headers else (await self._receive()).get("body", b"")
+            raise _too_large(limit, seen)
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            count(len(parts[-1]))
+            if size > limit:
+                raise _too_large(limit, parts[0])
+            more = message.get("more_body", False)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _announces_more_than(self, limit: int) -> bool:
+        length = self.headers.get("content-length", "")
+        return length.isdecimal() and int(length[:18]) > limit
+
+    async def delegate(self, application: Application, scope: Scope, limit: int) -> None:
+        """Have ``application`` answer. Raises ``Refusal`` if the body has more than ``limit`` bytes."""
+        if self._announces_more_than(limit):
+            raise _too_large(limit, b"")
+        size = 0
+
+        async def receive() -> Message:
+            nonlocal size
+            message = await self._receive()
+            size += len(message.get("body", b""))
+            if size > limit:
+                raise _too_large(limit, b"")
+            return message
+
+        async def send(message: Message) -> None:
+            self._note(message)
+            await self._send(message)
+
+        await application(scope, receive, send)
+
+    async def gone(self) -> None:
+        """Wait, once the body was read, until the client leaves."""
+        with suppress(*_GONE):
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+
+    async def respond(self, status: int, body: bytes = b"", *fields: Field) -> None:
+        """Write a whole response; with a body it is JSON unless ``fields`` say otherwise."""
+        head = [*self.fields, *fields]
+        if body and not any(name == b"content-type" for name, _ in fields):
+            head.append(_JSON)
+        head.append((b"content-length", b"%d" % len(body)))
+        await self.begin(status, head)
+        await self.write(body, more=False)
+
+    async def begin(self, status: int, fields: list[Field]) -> None:
+        """Write the head of a response."""
+        await self._written({"type": "http.response.start", "status": status, "headers": fields})
+
+    async def write(self, data: bytes, *, more: bool = True) -> None:
+        """Write some of the body, or what ends it."""
+        await self._written({"type": "http.response.body", "body": data, "more_body": more})
+
+    def _note(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.begun = True
+            self.status = message["status"]
+        self.sent += len(message.get("body", b""))
+
+    async def _written(self, message: Message) -> None:
+        self._note(message)
+        try:
+            await self._send(message)
+        except _GONE as error:
+            raise ClientGone from error
+
+    async def refuse(self, refusal: Refusal) -> None:
+        """Answer with a refusal, if somebody is there to take it."""
+        with suppress(ClientGone):
+            await self.respond(refusal.status, JSON.encode(refusal.error), *refusal.fields)
+
+
+def _by_name(fields: Iterable[Field]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name, value in fields:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    return headers
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _too_large(limit: int, seen: bytes) -> Refusal:
+    reason = f"The body is over the limit of {limit} bytes"
+    return Refusal(413, reason, cause=MessageTooLarge(reason), excerpt=seen[:EXCERPT])
+
+
+def tell(info: ConnectionInfo, exchange: Exchange, era: Era, version: str | None, carries: Carries = "http") -> None:
+    """Note what ``exchange`` tells about its connection."""
+    info.peer = exchange.peer
+    info.carries = carries
+    info.era = era
+    info.protocol_version = version
+    info.headers = exchange.shown()
+    info.principal = exchange.principal
+    info.token = exchange.token
+    info.tls = exchange.tls

@@ -1,0 +1,348 @@
+"""One session of the legacy era: the transport of the handler's connection, and which stream each message goes to.
+
+Specification 2025-11-25, basic/transports, section Streamable HTTP.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import ClassVar, Final
+
+import trio
+from trio.abc import ReceiveChannel, SendChannel
+
+from trioxport.abc import Carries, FrameChannels, Scope
+from trioxport.codecs.json import JSON
+from trioxport.errors import ConnectionLost, UsageError
+from trioxport.frames import Frame
+from trioxport.messages import ErrorResponse, Message, Notification, Request, RequestId, Response
+from trioxport.protocol import CANCELLED, INITIALIZE, INTERNAL_ERROR, PROGRESS, as_id, members_of, meta_of
+from trioxport.transports.http.server.event_streams import Reader, Stream, StreamEnded, Terms
+from trioxport.transports.http.server.events import EventStore
+from trioxport.transports.http.server.request import Exchange, Refusal, tell
+from trioxport.transports.http.server.response import coding_of, plain
+
+STANDALONE: Final = "0"
+"""The name of the stream that belongs to no request."""
+REMEMBERED: Final = 256
+"""Requests that were cancelled by clients that left, whose answers may still come and are dropped."""
+
+
+class Session:
+    """One session. It is over when its client ends it, its handler returns, or it is idle for too long.
+
+    Args:
+        session_id: What the client names it by.
+        exchange: The POST that opens it.
+        capacity: Messages that wait in each direction, on each stream.
+        store: Where events are kept, or None.
+        stall: Seconds that a message waits for a client that does not read.
+
+    Attributes:
+        pending: The requests that the handler works on, as far as their client did not cancel them.
+    """
+
+    immediate: ClassVar[bool] = True
+    carries: ClassVar[Carries] = "http"
+
+    def __init__(
+        self, session_id: str, exchange: Exchange, capacity: int, store: EventStore | None, stall: float
+    ) -> None:
+        self.id = session_id
+        self.principal = exchange.principal
+        self.client = exchange.client
+        self.version: str | None = None
+        self.exchanges = 0
+        self.work = trio.CancelScope()
+        self.terms = Terms(session_id, secrets.token_urlsafe(6), store, capacity, stall)
+        self.standalone = Stream(STANDALONE, self.terms)
+        self._exchange: Exchange | None = exchange
+        self._to_handler, self._from_client = trio.open_memory_channel[Frame](capacity)
+        self.opening: RequestId | None = None
+        self.pending: set[RequestId] = set()
+        self._requests: dict[RequestId, PostStream] = {}
+        self._given_up: deque[RequestId] | None = None
+        self._posts = 0
+        self._finishing = False
+        self._ended = False
+
+    # What the client sends.
+
+    def open_stream(self, requests: Sequence[Request]) -> PostStream:
+        """The stream on which ``requests`` are answered. Raises ``Refusal`` for an id that is in flight already."""
+        ids = [request.id for request in requests]
+        for place, request_id in enumerate(ids):
+            if request_id in self._requests or request_id in ids[:place]:
+                raise Refusal(400, "A request with this id is in flight", request_id=request_id)
+        self._posts += 1
+        stream = PostStream(str(self._posts), self.terms, requests)
+        self._requests |= dict.fromkeys(stream.open, stream)
+        if self.opening is None and requests[0].method == INITIALIZE:
+            self.opening = requests[0].id
+        return stream
+
+    def deliver_nowait(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """Hand messages to the handler, and return those for which there is no room.
+
+        Raises ``Refusal`` if the session is over.
+        """
+        for place, frame in enumerate(frames):
+            self._note(frame.message)
+            try:
+                self._to_handler.send_nowait(frame)
+            except trio.WouldBlock:
+                return frames[place:]
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                raise _over() from None
+        return ()
+
+    async def deliver(self, frames: Sequence[Frame]) -> None:
+        """Hand messages to the handler as room comes. Raises ``Refusal`` if the session is over.
+
+        What was not handed over when it is cancelled, or refused, is withdrawn.
+        """
+        try:
+            while frames := self.deliver_nowait(frames):
+                await self._to_handler.send(frames[0])
+                frames = frames[1:]
+        except BaseException as error:
+            self._withdraw(frames)
+            if isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError):
+                raise _over() from None
+            raise
+
+    def _withdraw(self, frames: Sequence[Frame]) -> None:
+        """Forget requests that the handler never got, since it will not answer them."""
+        for frame in frames:
+            if isinstance(frame.message, Request):
+                self.settled(frame.message.id)
+                if (stream := self._requests.get(frame.message.id)) is not None:
+                    self.give_up(stream, frame.message.id)
+
+    def _note(self, message: Message | None) -> None:
+        """Keep account of a message to the handler, before that can answer it."""
+        if isinstance(message, Request):
+            self.pending.add(message.id)
+        elif isinstance(message, Notification) and message.method == CANCELLED:
+            request_id = as_id(members_of(message.params).get("requestId"))
+            if request_id is not None:
+                self._note_cancelled(request_id)
+
+    def _note_cancelled(self, request_id: RequestId) -> None:
+        self.settled(request_id)
+        stream = self._requests.get(request_id)
+        if stream is not None:
+            stream.cancelled.add(request_id)
+            self.tidy(stream)
+
+    def tidy(self, stream: PostStream) -> None:
+        """Forget the cancelled requests of a stream whose client left: the handler need not answer them."""
+        if stream.abandoned and stream.open <= stream.cancelled:
+            if self._given_up is None:  # which is the rule, and an empty deque is large
+                self._given_up = deque(maxlen=REMEMBERED)
+            self._given_up.extend(stream.open)
+            self._close(stream)
+
+    def abandon(self, stream: PostStream) -> None:
+        """The client of a POST is gone. Without an event store nobody can read its stream again."""
+        if self.terms.store is None:
+            stream.abandon()
+            self.tidy(stream)
+
+    def event_id(self, key: str, number: int) -> str:
+        """What an event is called on the wire: unique in all sessions, and without a secret."""
+        return f"{self.terms.tag}.{key}.{number}"
+
+    async def resume(self, event_id: str) -> tuple[Stream, Reader]:
+        """The stream of an event, and a reader for what follows it. Raises ``Refusal`` if that is not kept."""
+        store = self.terms.store
+        if store is None:
+            return self.standalone, self.standalone.attach()
+        tag, _, place = event_id.partition(".")
+        key, _, number = place.partition(".")
+        reader = None
+        if tag == self.terms.tag and number.isascii() and number.isdecimal() and len(number) < 16:
+            stream = self._live(key) or Stream(key, self.terms, finished=True)
+            reader = await stream.attach_after(int(number))
+            if reader is not None:
+                return stream, reader
+        raise Refusal(400, "The events behind this Last-Event-ID are not kept (any more)")
+
+    def _live(self, key: str) -> Stream | None:
+        streams = (self.standalone, *self._requests.values())
+        return next((stream for stream in streams if stream.key == key), None)
+
+    def end(self) -> None:
+        """The client sends no more."""
+        self._to_handler.close()
+
+    def finish(self) -> None:
+        """End the session once no request is pending: what a client has to say to those still gets through."""
+        self._finishing = True
+        if not self.pending:
+            self.end()
+
+    def settled(self, request_id: RequestId) -> None:
+        """A request is pending no longer."""
+        self.pending.discard(request_id)
+        if self._finishing and not self.pending:
+            self.end()
+
+    # What the handler sends.
+
+    async def send(self, frame: Frame, scope: Scope) -> None:
+        """Queue a message on the stream that it belongs to; drop what is about a request whose client left.
+
+        Raises ``StreamEnded`` once the session is over.
+        """
+        message = frame.message
+        if isinstance(message, Response | ErrorResponse):
+            queued = await self._answer(frame, message, scope)
+        else:
+            queued = await self._tell(message, plain(frame.payload, coding_of(frame)))
+        if not queued:
+            scope.discard(ConnectionLost("the client left before its request was answered"))
+
+    async def _tell(self, message: Message | None, payload: bytes) -> bool:
+        """Queue what is no answer; False if that is a notification about a request whose client left."""
+        with suppress(StreamEnded):  # the request was answered while its stream had no room
+            if await self._stream_for(message).put(payload):
+                return True
+            if not isinstance(message, Request):
+                return False
+        return await self.standalone.put(payload)
+
+    async def _answer(self, frame: Frame, message: Response | ErrorResponse, scope: Scope) -> bool:
+        """Queue an answer; False if the client of the request left."""
+        stream = None if message.id is None else self._requests.get(message.id)
+        if stream is None or message.id is None or message.id not in stream.open:
+            if message.id in (self._given_up or ()):
+                await trio.lowlevel.checkpoint()
+                return False
+            raise UsageError(f"no request with the id {message.id!r} is in flight")
+        if message.id == self.opening:
+            self.opened(message, scope)
+        data, coding = frame.payload, coding_of(frame)
+        if self.terms.store is not None:
+            data, coding = plain(data, coding), None
+        return await stream.put(data, last=partial(self._settle, stream, message.id), coding=coding)
+
+    def _settle(self, stream: PostStream, request_id: RequestId) -> bool:
+        """A request is answered; whether it was the last one of its stream."""
+        self.settled(request_id)
+        stream.open.discard(request_id)
+        self._requests.pop(request_id, None)
+        return not stream.open
+
+    def give_up(self, stream: PostStream, request_id: RequestId) -> None:
+        """The handler will not answer a request: its client cancelled it, and waits for the end of the stream."""
+        if request_id in stream.open and self._settle(stream, request_id):
+            stream.end()
+
+    def opened(self, message: Response | ErrorResponse, scope: Scope) -> None:
+        """The ``initialize`` is answered: from now on the session has a version, unless it was refused."""
+        self.opening = None
+        version = members_of(message.result).get("protocolVersion") if isinstance(message, Response) else None
+        if isinstance(version, str):
+            self.version = scope.info.protocol_version = version
+
+    def _stream_for(self, message: Message | None) -> Stream:
+        """The stream of the request that a message relates to, as it says itself, or by its progress token."""
+        if not isinstance(message, Request | Notification):
+            return self.standalone
+        related = as_id(message.metadata.get("related_request"))
+        stream = None if related is None else self._requests.get(related)
+        if stream is None and message.method == PROGRESS:
+            token = as_id(members_of(message.params).get("progressToken"))
+            stream = next((each for each in self._requests.values() if token in each.tokens), None)
+        return self.standalone if stream is None else stream
+
+    def no_more(self) -> None:
+        """The handler sends no more: every stream ends, and a request without an answer is answered with an error."""
+        self._ended = True
+        for stream in set(self._requests.values()):
+            self._close(stream)
+        self.standalone.end()
+
+    def _close(self, stream: PostStream) -> None:
+        error = "The server ended the session before it answered"
+        for request_id in list(stream.open):
+            last = self._settle(stream, request_id)
+            stream.add(JSON.encode(ErrorResponse(request_id, INTERNAL_ERROR, error)), last=last)
+        stream.end()
+
+    # The transport.
+
+    @asynccontextmanager
+    async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
+        try:
+            yield self.enter(scope)
+        finally:
+            self.leave()
+
+    def enter(self, scope: Scope) -> FrameChannels:
+        exchange, self._exchange = self._exchange, None
+        assert exchange is not None
+        carries = self.carries if self.terms.store is None else "events"
+        tell(scope.info, exchange, "legacy", self.version, carries)
+        scope.info.session_id = self.id
+        return FrameChannels(_Send(self, scope), _Receive(self._from_client, scope))
+
+    def leave(self) -> None:
+        self._to_handler.close()
+        self._from_client.close()
+        self.no_more()
+
+    def __str__(self) -> str:
+        return "a session over HTTP"
+
+
+def _over() -> Refusal:
+    return Refusal(404, "The session is over")
+
+
+class PostStream(Stream):
+    """The stream of a POST, and what is asked on it."""
+
+    def __init__(self, key: str, terms: Terms, requests: Sequence[Request]) -> None:
+        super().__init__(key, terms)
+        self.open = {request.id for request in requests}
+        self.cancelled: set[RequestId] = set()
+        tokens = (as_id(meta_of(request.params).get("progressToken")) for request in requests)
+        self.tokens = {token for token in tokens if token is not None}
+
+
+class _Send(SendChannel[Frame]):
+    def __init__(self, session: Session, scope: Scope) -> None:
+        self._session = session
+        self._scope = scope
+
+    async def send(self, value: Frame) -> None:
+        try:
+            await self._session.send(value, self._scope)
+        except StreamEnded as error:
+            raise trio.BrokenResourceError("the session is over") from error
+
+    async def aclose(self) -> None:
+        self._session.no_more()
+        await trio.lowlevel.checkpoint()
+
+
+class _Receive(ReceiveChannel[Frame]):
+    def __init__(self, inner: trio.MemoryReceiveChannel[Frame], scope: Scope) -> None:
+        self._inner = inner
+        self._scope = scope
+
+    async def receive(self) -> Frame:
+        try:
+            return await self._inner.receive()
+        except trio.EndOfChannel:
+            self._scope.peer_done()
+            raise
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()

@@ -1,0 +1,182 @@
+"""All sessions of a server: who may have one, who is the owner of which, and when an idle one ends or makes room."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Final, TypeVar
+
+import trio
+
+from trioxport.abc import Accept
+from trioxport.frames import Frame
+from trioxport.transports.http.server.disconnects import Watch
+from trioxport.transports.http.server.events import EventStore
+from trioxport.transports.http.server.health import unavailable
+from trioxport.transports.http.server.request import Exchange, Refusal
+from trioxport.transports.http.server.session import Session
+from trioxport.transports.http.server.target import Sessions
+
+AnySession = TypeVar("AnySession", bound=Session)
+
+logger: Final = logging.getLogger("trioxport")
+
+RECENT_SECONDS: Final = 60.0
+"""Seconds of idleness before which a session does not make room for another client's."""
+FULL_SECONDS: Final = 10
+"""Seconds after which a client may ask for a session again when there was no room for it."""
+FORGETTING: Final = 5.0
+"""Seconds that an event store gets to forget a session."""
+
+
+class SessionRegistry:
+    """The sessions that there are.
+
+    Args:
+        config: The bounds on them.
+        watch: What notices that clients leave.
+        store: Where events are kept, or None.
+        capacity: Messages that wait in each direction.
+        close_timeout: Seconds that a handler gets once its session is over.
+    """
+
+    def __init__(
+        self, config: Sessions, watch: Watch, store: EventStore | None, capacity: int, close_timeout: float
+    ) -> None:
+        self.config = config
+        self._watch = watch
+        self._store = store
+        self._capacity = capacity
+        self._close_timeout = close_timeout
+        self._known: dict[str, Session] = {}
+        self._owned: Counter[tuple[bool, str]] = Counter()
+        self._idle: dict[Session, float] = {}
+        self._idle_changed = trio.Event()
+        self._closed = False
+        self._accept: Accept | None = None
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, accept: Accept) -> None:
+        """Carry the sessions, until :meth:`close`; then until all of them are over."""
+        self._accept = accept
+        self._closed = False
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._end_idle)
+
+    def close(self) -> None:
+        """End each session once its requests are answered; all handlers get ``close_timeout``."""
+        self._closed = True
+        deadline = trio.current_time() + self._close_timeout
+        for session in list(self._known.values()):
+            session.work.deadline = min(session.work.deadline, deadline)
+            session.finish()
+        self._idle_changed.set()
+
+    def create(self, exchange: Exchange, kind: type[AnySession]) -> AnySession:
+        """A new session, whose handler is started. Raises ``Refusal`` if there are too many that are not idle."""
+        assert self._nursery is not None
+        if len(self._nursery.child_tasks) > 2 * self.config.most:  # handlers of ended sessions are still there
+            raise unavailable("There are too many sessions", FULL_SECONDS, "sessions")
+        self._make_room(exchange.client)
+        session = kind(secrets.token_urlsafe(24), exchange, self._capacity, self._store, self.config.stall)
+        self._known[session.id] = session
+        self._owned[session.client] += 1
+        self._nursery.start_soon(self._carry, session)
+        return session
+
+    def _make_room(self, client: tuple[bool, str]) -> None:
+        """End an idle session where one more would be too many. Raises ``Refusal`` if there is none to end."""
+        if self._owned[client] >= self.config.most_each:
+            idle = self._longest_idle(client)
+        elif len(self._known) >= self.config.most:
+            idle = self._longest_idle(client) or self._longest_idle()
+        else:
+            return
+        if idle is None:
+            raise unavailable("There are too many sessions", FULL_SECONDS, "sessions")
+        self.end(idle)
+
+    def _longest_idle(self, client: tuple[bool, str] | None = None) -> Session | None:
+        """The client's session that was idle for longest; without a client anyone's, if that was not lately."""
+        since = trio.current_time() - (0 if client is not None else RECENT_SECONDS)
+        for session, ends in self._idle.items():  # the first to become idle comes first
+            if ends - self.config.idle_timeout > since:
+                return None
+            if not session.pending and client in (None, session.client):
+                return session
+        return None
+
+    def find(self, session_id: str, principal: str | None, kind: type[AnySession]) -> AnySession:
+        """The session, if it is the principal's, and of the binding. Raises ``Refusal``."""
+        session = self._known.get(session_id)
+        if not isinstance(session, kind) or type(session) is not kind or session.principal != principal:
+            raise Refusal(404, "There is no such session (any more)", about="session")
+        return session
+
+    def end(self, session: Session) -> None:
+        """The session is over to its client, who is told 404 from now on; its handler may finish."""
+        self._forget(session)
+        session.end()
+        session.work.deadline = trio.current_time() + self._close_timeout
+
+    @contextmanager
+    def using(self, session: Session) -> Generator[None]:
+        """While an exchange of a session is open, that is not idle."""
+        session.exchanges += 1
+        self._idle.pop(session, None)
+        try:
+            yield
+        finally:
+            session.exchanges -= 1
+            if not session.exchanges and session.id in self._known:
+                self._idle[session] = trio.current_time() + self.config.idle_timeout
+                self._idle_changed.set()
+
+    async def deliver(self, exchange: Exchange, session: Session, frames: Sequence[Frame]) -> None:
+        """Hand messages to the handler, as long as the client waits for that. Raises ``Refusal`` or ``ClientGone``."""
+        if waiting := session.deliver_nowait(frames):
+            async with self._watch.until_gone(exchange):
+                await session.deliver(waiting)
+
+    async def _carry(self, session: Session) -> None:
+        assert self._accept is not None
+        try:
+            with session.work:
+                await self._accept(session)
+        finally:
+            self._forget(session)
+            session.no_more()
+            await self._forget_events(session)
+
+    async def _forget_events(self, session: Session) -> None:
+        if self._store is None:
+            return
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + FORGETTING):
+            try:
+                await self._store.forget(session.id)
+            except Exception:
+                logger.exception("the event store could not forget a session")
+
+    def _forget(self, session: Session) -> None:
+        self._idle.pop(session, None)
+        if self._known.pop(session.id, None) is not None:
+            self._owned[session.client] -= 1
+            if not self._owned[session.client]:
+                del self._owned[session.client]
+
+    async def _end_idle(self) -> None:
+        """End what was idle for too long; the first to become idle is the first to end."""
+        while not self._closed:
+            first = next(iter(self._idle), None)
+            if first is None:
+                self._idle_changed = trio.Event()
+                await self._idle_changed.wait()
+            elif trio.current_time() >= self._idle[first]:
+                self.end(first)
+            else:
+                with trio.move_on_at(self._idle[first]):
+                    self._idle_changed = trio.Event()
+                    await self._idle_changed.wait()
