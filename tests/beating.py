@@ -9,7 +9,7 @@ from typing import Final
 import attrs
 import trio
 
-from trioxport.abc import Accept, FrameChannels, Scope
+from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
 from trioxport.framing import NEWLINE
 from trioxport.transports.bytestream import carry_frames
 
@@ -75,13 +75,13 @@ class Beating:
             yield channels
 
     async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
         listeners = await trio.open_tcp_listeners(self.port, host=self.host)
         task_status.started([f"beating://{self.host}:{listeners[0].socket.getsockname()[1]}"])
 
         async def accept_stream(stream: trio.SocketStream) -> None:
-            await accept(lambda scope: _carry(stream, scope))
+            await acceptor.serve(lambda scope: _carry(stream, scope))
 
         await trio.serve_listeners(accept_stream, listeners)
 

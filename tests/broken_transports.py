@@ -16,7 +16,7 @@ import trio
 from reference_transport import Cable, CableEnd, Carrier, Reference, pair_of
 
 from trioxport import ConnectionLost, Frame
-from trioxport.abc import Accept, FrameChannels, Scope
+from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
 from trioxport.testing import MakePair
 
 
@@ -91,7 +91,7 @@ class UnreachableIsABug(Reference):
 class ServerFailsToEnter(Reference):
     @asynccontextmanager
     async def carry(self, end: CableEnd, scope: Scope) -> AsyncGenerator[FrameChannels]:
-        if scope.role == "server":
+        if scope.settings.role == "server":
             try:
                 scope.info.peer = str(1 / 0)
             finally:
@@ -103,15 +103,15 @@ class ServerFailsToEnter(Reference):
 @fault("waited 0.5 s for the listener to report its addresses by task_status.started()")
 class NeverStarted(Reference):
     async def serve(
-        self, accept: Accept, calls: trio.MemoryReceiveChannel[CableEnd], task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, calls: trio.MemoryReceiveChannel[CableEnd], task_status: trio.TaskStatus[list[str]]
     ) -> None:
-        await super().serve(accept, calls, trio.TASK_STATUS_IGNORED)
+        await super().serve(acceptor, calls, trio.TASK_STATUS_IGNORED)
 
 
 @fault("the listener raised KeyError('port') in serve (broken_transports.py")
 class ListenerFails(Reference):
     async def serve(
-        self, accept: Accept, calls: trio.MemoryReceiveChannel[CableEnd], task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, calls: trio.MemoryReceiveChannel[CableEnd], task_status: trio.TaskStatus[list[str]]
     ) -> None:
         task_status.started([])
         await calls.receive()
@@ -121,49 +121,49 @@ class ListenerFails(Reference):
 @fault("the listener returned, where it should serve until it is cancelled")
 class ListenerServesOnce(Reference):
     async def serve(
-        self, accept: Accept, calls: trio.MemoryReceiveChannel[CableEnd], task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, calls: trio.MemoryReceiveChannel[CableEnd], task_status: trio.TaskStatus[list[str]]
     ) -> None:
         task_status.started([])
-        await accept(self.accepted(await calls.receive()))
+        await acceptor.serve(self.accepted(await calls.receive()))
 
 
 @fault("check serves_several_at_once", "waited 0.5 s for", "each accept() has to run in a task of its own")
 class OneConnectionAtATime(Reference):
     async def serve(
-        self, accept: Accept, calls: trio.MemoryReceiveChannel[CableEnd], task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, calls: trio.MemoryReceiveChannel[CableEnd], task_status: trio.TaskStatus[list[str]]
     ) -> None:
         task_status.started([])
         async for end in calls:
-            await accept(self.accepted(end))
+            await acceptor.serve(self.accepted(end))
 
 
 @fault("listening at an address in use raised nothing", "an address in use has to raise OSError or UsageError")
 class SharesItsAddress(Reference):
     async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
         if self.board.callers is not None and not self.board.cables:
             await trio.sleep(math.inf)
-        await super().listen(accept, task_status=task_status)
+        await super().listen(acceptor, settings, task_status=task_status)
 
 
 @fault("listening at an address in use raised KeyError(98) in listen (broken_transports.py")
 class AddressInUseIsABug(Reference):
     async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
         if self.board.callers is not None:
             raise KeyError(98)
-        await super().listen(accept, task_status=task_status)
+        await super().listen(acceptor, settings, task_status=task_status)
 
 
 @fault("the listener raised RuntimeError('a connection was lost')", "where it should serve until it is cancelled")
 class ListenerDiesWithAConnection(Reference):
     async def serve(
-        self, accept: Accept, calls: trio.MemoryReceiveChannel[CableEnd], task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, calls: trio.MemoryReceiveChannel[CableEnd], task_status: trio.TaskStatus[list[str]]
     ) -> None:
         async def watched(end: CableEnd) -> None:
-            await accept(self.accepted(end))
+            await acceptor.serve(self.accepted(end))
             if end.cable.was_cut:
                 raise RuntimeError("a connection was lost")
 
@@ -176,7 +176,7 @@ class ListenerDiesWithAConnection(Reference):
 @fault("check keeps_serving", "the loss of one connection must not end the listener")
 class StopsListeningAfterALoss(Reference):
     async def serve(
-        self, accept: Accept, calls: trio.MemoryReceiveChannel[CableEnd], task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, calls: trio.MemoryReceiveChannel[CableEnd], task_status: trio.TaskStatus[list[str]]
     ) -> None:
         cables = len(self.board.cables)
         async with trio.open_nursery() as nursery:
@@ -184,7 +184,7 @@ class StopsListeningAfterALoss(Reference):
             async for end in calls:
                 if any(cable.was_cut for cable in self.board.cables[cables:]):
                     await trio.sleep(math.inf)
-                nursery.start_soon(accept, self.accepted(end))
+                nursery.start_soon(acceptor.serve, self.accepted(end))
 
 
 # Sending.
@@ -233,7 +233,7 @@ class LosesMessages(Carrier):
 @fault("with max_buffered_messages=0", "a window of 0 never opens")
 class WindowOfZero(Carrier):
     async def write(self) -> None:
-        window = trio.Semaphore(self.scope.limits.max_buffered_messages)
+        window = trio.Semaphore(self.scope.settings.limits.max_buffered_messages)
         with suppress(trio.BrokenResourceError):
             async for frame in self.outgoing:
                 async with window:
@@ -320,13 +320,13 @@ class ClosesOnce(Wrapped):
 @fault("raised Cancelled and were sent", "awaits in send() after the frame was handed on")
 class SendIsNotAtomic(Reference):
     def channels(self, channels: FrameChannels) -> FrameChannels:
-        return FrameChannels(SentAndCancelled(channels.send), channels.receive)
+        return attrs.evolve(channels, send=SentAndCancelled(channels.send))
 
 
 @fault("returned and were lost")
 class SendSwallowsCancelled(Reference):
     def channels(self, channels: FrameChannels) -> FrameChannels:
-        return FrameChannels(DroppedByCancelling(channels.send), channels.receive)
+        return attrs.evolve(channels, send=DroppedByCancelling(channels.send))
 
 
 # Receiving.
@@ -335,7 +335,7 @@ class SendSwallowsCancelled(Reference):
 @fault("check loses_nothing_when_cancelled", "were lost", "awaits after the inner receive")
 class ReceiveIsNotAtomic(Reference):
     def channels(self, channels: FrameChannels) -> FrameChannels:
-        return FrameChannels(channels.send, ReceivedAndCancelled(channels.receive))
+        return attrs.evolve(channels, receive=ReceivedAndCancelled(channels.receive))
 
 
 @fault("its transport raised KeyError('bug') in deliver (broken_transports.py")
@@ -366,7 +366,7 @@ class DropsBadMessages(Carrier):
 @fault("waited 0.5 s for the Undelivered of request 2, whose response is over the limit")
 class DropsWhatIsTooLarge(Carrier):
     async def deliver(self, frame: Frame) -> None:
-        if frame.payload.startswith(b"xxx") or len(frame.payload) <= self.scope.limits.max_message_size:
+        if frame.payload.startswith(b"xxx") or len(frame.payload) <= self.scope.settings.limits.max_message_size:
             await super().deliver(frame)
 
 
@@ -463,7 +463,7 @@ class LingersWhenCancelled(Reference):
             async with super().carry(end, scope) as channels:
                 yield channels
         finally:
-            if trio.current_effective_deadline() == -math.inf and scope.close_timeout > 60:
+            if trio.current_effective_deadline() == -math.inf and scope.settings.close_timeout > 60:
                 with trio.CancelScope(shield=True):
                     await trio.sleep(0.4)
 
@@ -518,7 +518,7 @@ class HangsWhenCancelledEarly(Reference):
 @fault("RuntimeError('closed already') in aclose (broken_transports.py")
 class ClosesOnlyOnce(Reference):
     def channels(self, channels: FrameChannels) -> FrameChannels:
-        return FrameChannels(channels.send, ClosesOnce(channels.receive))
+        return attrs.evolve(channels, receive=ClosesOnce(channels.receive))
 
 
 # Time.
@@ -527,9 +527,9 @@ class ClosesOnlyOnce(Reference):
 @fault("check follows_the_clock", "something waits by another clock", "use trio.current_time()")
 class WaitsByTheSystemsClock(Reference):
     async def leave(self, scope: Scope, carrier: Carrier) -> None:
-        end = time.monotonic() + 1.2 * scope.close_timeout
+        end = time.monotonic() + 1.2 * scope.settings.close_timeout
         with trio.CancelScope(shield=True):
-            while scope.close_timeout > 1 and time.monotonic() < end:  # noqa: ASYNC110 (the fault)
+            while scope.settings.close_timeout > 1 and time.monotonic() < end:  # noqa: ASYNC110 (the fault)
                 await trio.sleep(0.01)
 
 

@@ -20,8 +20,8 @@ from raw_http import INITIALIZE, modern
 from trio.abc import SendChannel
 
 from trioxport import Message, Notification, Request, Response, serve_transport
-from trioxport._core.supervisor import Terms, open_tasks
-from trioxport.abc import Accept, FrameChannels, Listener, Scope, Transport
+from trioxport._core.nursery import open_bare_nursery
+from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, InlineTransport, Listener, Scope, Transport
 from trioxport.frames import Frame
 from trioxport.protocol import members_of
 from trioxport.testing import MakePair, TransportPair, tcp_pair
@@ -31,7 +31,7 @@ from trioxport.transports.http.server import HttpServer
 
 
 def _frame(scope: Scope, message: Message) -> Frame:
-    return Frame(scope.codec.encode(message), message)
+    return Frame(scope.settings.codec.encode(message), message)
 
 
 @attrs.frozen
@@ -72,12 +72,23 @@ class _Opening:
     inner: Listener
 
     async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
-        async def accept_opened(transport: Transport) -> None:
-            await accept(_Opened(transport))
+        await self.inner.listen(_OpeningAcceptor(acceptor), settings, task_status=task_status)
 
-        await self.inner.listen(accept_opened, allow_plaintext=allow_plaintext, task_status=task_status)
+
+@attrs.frozen
+class _OpeningAcceptor:
+    inner: Acceptor
+
+    async def serve(self, transport: Transport, peer: str | None = None) -> None:
+        await self.inner.serve(_Opened(transport), peer)
+
+    async def serve_only(self, transport: Transport, peer: str | None = None) -> None:
+        raise NotImplementedError
+
+    async def serve_inline(self, transport: InlineTransport, peer: str | None = None) -> None:
+        await self.inner.serve(_Opened(transport), peer)
 
 
 @attrs.frozen
@@ -89,13 +100,10 @@ class ServedInSession:
     def __str__(self) -> str:
         return str(self.inner)
 
-    def under(self, terms: Terms) -> Listener:
-        return _Opening(self.inner.under(terms))
-
     async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
-        raise NotImplementedError
+        await _Opening(self.inner).listen(acceptor, settings, task_status=task_status)
 
 
 @attrs.frozen
@@ -110,7 +118,7 @@ class Stateless:
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
         async with self.inner(scope) as channels:
-            yield FrameChannels(_WithMeta(channels.send, scope), channels.receive)
+            yield attrs.evolve(channels, send=_WithMeta(channels.send, scope))
 
 
 class _WithMeta(SendChannel[Frame]):
@@ -132,7 +140,7 @@ def modern_http_link(tmp_path: Path) -> MakePair:
     @asynccontextmanager
     async def make() -> AsyncGenerator[TransportPair]:
         serve = partial(serve_transport, check_peer, layers=[RAW], limits=LIMITS, close_timeout=1.0)
-        async with open_tasks() as tasks:
+        async with open_bare_nursery() as tasks:
             [url] = await tasks.start(serve, "http://127.0.0.1:0/mcp")
             unreachable = Stateless(Http("http://127.0.0.1:1/mcp"))
             yield TransportPair(open=Stateless(Http(url)), unreachable=unreachable, continuous=False)

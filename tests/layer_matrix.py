@@ -24,7 +24,7 @@ from trioxport import (
     serve_transport,
 )
 from trioxport._core.backoff import Backoff
-from trioxport._core.supervisor import open_tasks
+from trioxport._core.nursery import open_bare_nursery
 from trioxport.abc import Layer
 from trioxport.layers import (
     Batching,
@@ -102,9 +102,9 @@ class Talk:
 
     async def run(self, *, half_closes: bool) -> None:
         """Converse until the other side is done; ``half_closes``: say first that this one is."""
-        async with open_tasks() as tasks:
+        async with open_bare_nursery() as tasks:
             tasks.start_soon(self._receive, tasks)
-            async with open_tasks() as senders:
+            async with open_bare_nursery() as senders:
                 senders.start_soon(self._ask, range(0, REQUESTS, 2))
                 senders.start_soon(self._ask, range(1, REQUESTS, 2))
                 senders.start_soon(self._note)
@@ -217,7 +217,7 @@ async def converse(link: TransportPair, name: str, seed: int | None = None, *, p
         layers = _layers(name, seed, patience)
         await serve_transport(handler, link.serve or "", layers=layers, close_timeout=1.0, task_status=task_status)
 
-    async with open_tasks() as tasks:
+    async with open_bare_nursery() as tasks:
         address: list[str] = await tasks.start(serve)
         await _be_client(link.target(address[0] if address else ""), name, seed, patience)
         await served.wait()

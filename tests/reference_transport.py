@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from trioxport import ConnectionLost, Frame, ServerUnreachable
-from trioxport.abc import Accept, FrameChannels, Scope
+from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
 from trioxport.testing import MakePair, TransportPair
 
 ROOM = 4
@@ -141,30 +141,29 @@ class Reference:
         return cable.client
 
     async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
         if self.board.callers is not None:
             raise OSError(errno.EADDRINUSE, "Address already in use")
         self.board.callers, calls = trio.open_memory_channel[CableEnd](0)
         try:
-            await self.serve(accept, calls, task_status)
+            await self.serve(acceptor, calls, task_status)
         finally:
             self.board.callers = None
 
     async def serve(
-        self, accept: Accept, calls: trio.MemoryReceiveChannel[CableEnd], task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, calls: trio.MemoryReceiveChannel[CableEnd], task_status: trio.TaskStatus[list[str]]
     ) -> None:
         async with trio.open_nursery() as nursery:
             task_status.started([])
             async for end in calls:
-                nursery.start_soon(accept, self.accepted(end))
+                nursery.start_soon(acceptor.serve, self.accepted(end))
 
     def accepted(self, end: CableEnd):  # type: ignore[no-untyped-def] # a transport, which is a function
         return lambda scope: self.carry(end, scope)
 
     @asynccontextmanager
     async def carry(self, end: CableEnd, scope: Scope) -> AsyncGenerator[FrameChannels]:
-        scope.info.carries = "bytes"
         to_wire, outgoing = self.open_buffer(scope)
         incoming, from_wire = self.open_buffer(scope)
         carrier = self.carrier(end, scope, outgoing, incoming)
@@ -172,7 +171,7 @@ class Reference:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(carrier.write)
                 nursery.start_soon(carrier.read)
-                yield self.channels(FrameChannels(to_wire, from_wire))
+                yield self.channels(FrameChannels(to_wire, from_wire, "bytes"))
                 from_wire.close()
                 await self.leave(scope, carrier)
         finally:
@@ -180,7 +179,7 @@ class Reference:
             outgoing.close()
 
     def open_buffer(self, scope: Scope) -> tuple[trio.MemorySendChannel[Frame], trio.MemoryReceiveChannel[Frame]]:
-        return trio.open_memory_channel[Frame](scope.limits.max_buffered_messages)
+        return trio.open_memory_channel[Frame](scope.settings.limits.max_buffered_messages)
 
     def channels(self, channels: FrameChannels) -> FrameChannels:
         return channels

@@ -51,7 +51,6 @@ class Wire:
 
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
-        scope.info.carries = self.carries
         to_wire, outgoing = trio.open_memory_channel[Frame](0)
         incoming, from_wire = trio.open_memory_channel[Frame](99)
         for payload in self.arriving:
@@ -59,7 +58,7 @@ class Wire:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep, outgoing, incoming)
             with incoming, from_wire:
-                yield FrameChannels(to_wire, from_wire)
+                yield FrameChannels(to_wire, from_wire, self.carries)
 
     async def _keep(self, outgoing: trio.MemoryReceiveChannel[Frame], incoming: trio.MemorySendChannel[Frame]) -> None:
         async for frame in outgoing:

@@ -66,9 +66,9 @@ def test_empty_layers_of_both_kinds_are_measured(results: dict[str, Any]) -> Non
 
 
 def test_every_layer_is_measured_alone_and_with_all_others(results: dict[str, Any]) -> None:
-    *alone, together = results["each_layer"]
+    *sole_exception, together = results["each_layer"]
     assert together["case"] == "all of them"
-    measured = {each["case"].partition(",")[0] for each in alone}
+    measured = {each["case"].partition(",")[0] for each in sole_exception}
     assert measured == {name for name in layers.__all__ if hasattr(getattr(layers, name), "wrap")}
     for each in results["each_layer"]:
         assert set(each["microseconds"]) == {"one at a time", "pipelined"}

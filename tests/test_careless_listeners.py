@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from trioxport import Connection, ServerUnreachable, TransportError, UsageError, open_transport, serve_transport
-from trioxport.abc import Accept
+from trioxport.abc import Acceptor, ConnectionSettings
 from trioxport.testing import MemoryWire
 
 
@@ -49,7 +49,7 @@ class Broker:
         return "broker://host"
 
     async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
         if self.listens_first:
             task_status.started(["broker://host"])
@@ -117,10 +117,10 @@ class Single:
     wire: MemoryWire
 
     async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
         task_status.started([])
-        await accept(self.wire.server)
+        await acceptor.serve(self.wire.server)
 
 
 @pytest.mark.parametrize("error", [OSError(5, "mine"), ExceptionGroup("mine", [ValueError("mine")])])

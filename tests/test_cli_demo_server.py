@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from trioxport import ErrorResponse, Notification, Request, Response, open_transport, serve_transport
-from trioxport._core.supervisor import open_tasks
+from trioxport._core.nursery import open_bare_nursery
 from trioxport.demo import serve_demo
 from trioxport.peer import JSONRPCError, Peer, open_peer
 from trioxport.transports.stdio import Stdio
@@ -29,7 +29,7 @@ _names = itertools.count()
 
 @asynccontextmanager
 async def served() -> AsyncGenerator[str]:
-    async with open_tasks() as tasks:
+    async with open_bare_nursery() as tasks:
         (target,) = await tasks.start(serve_transport, serve_demo, f"memory://demo-{next(_names)}")
         yield target
         tasks.cancel_scope.cancel()

@@ -270,14 +270,13 @@ class TestOverHTTP:
 
         @asynccontextmanager
         async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
-            scope.info.carries = "http"
             if self.accepted is not None:
                 scope.info.headers = {"accept-encoding": self.accepted}
             to_wire, outgoing = trio.open_memory_channel[Frame](9)
             incoming, from_wire = trio.open_memory_channel[Frame](0)
             with outgoing, from_wire:
                 incoming.close()
-                yield FrameChannels(to_wire, from_wire)
+                yield FrameChannels(to_wire, from_wire, "http")
                 self.frames = [frame async for frame in outgoing]
 
     async def sent(self, accepted: str | None, layer: Compression) -> Frame:

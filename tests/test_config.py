@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trioxport import TransportError, UsageError, config, open_transport, register_scheme
+from trioxport import TransportError, UsageError, open_transport, register_scheme, targets
 from trioxport.abc import FrameChannels, Scope, Transport
 from trioxport.targets import describe, known_schemes, options_of, redact_command, redact_url, to_listener, to_transport
 from trioxport.transports.memory import Memory
@@ -45,7 +45,7 @@ seeded = settings(derandomize=True, max_examples=100, deadline=None)
     ],
 )
 def test_every_form_of_url(url: str, meaning: object) -> None:
-    assert config._from_url(url) == meaning
+    assert targets._from_url(url) == meaning
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_other_types_of_option_are_named_too() -> None:
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "_registered", {})
+    monkeypatch.setattr(targets, "_registered", {})
 
 
 @attrs.frozen
@@ -314,7 +314,7 @@ def test_a_factory_that_finds_fault_with_its_url_need_not_name_it() -> None:
 
 
 def test_a_built_in_scheme_names_its_own_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(config._BUILT_IN, "owl", "trioxport.no_such_module:Owl.from_url [owl]")
+    monkeypatch.setitem(targets._BUILT_IN, "owl", "trioxport.no_such_module:Owl.from_url [owl]")
     with pytest.raises(UsageError, match=r"'trioxport.no_such_module'.*pip install 'trioxport\[owl\]'"):
         to_transport("owl://x")
 

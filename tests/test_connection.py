@@ -511,7 +511,7 @@ class Refuses:
     error: Exception
 
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
-        return FrameChannels(_Refusing(self.error), channels.receive)
+        return attrs.evolve(channels, send=_Refusing(self.error))
 
 
 class _Refusing(SendChannel[Frame]):

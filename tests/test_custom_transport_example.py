@@ -24,9 +24,9 @@ from trioxport import (
     ServerUnreachable,
     Undelivered,
     UsageError,
-    config,
     open_transport,
     serve_transport,
+    targets,
 )
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
@@ -34,7 +34,7 @@ EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 
 @pytest.fixture(autouse=True)
 def scheme(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
-    monkeypatch.setattr(config, "_registered", {})
+    monkeypatch.setattr(targets, "_registered", {})
     monkeypatch.syspath_prepend(EXAMPLES)
     runpy.run_path(str(EXAMPLES / "custom_scheme.py"))
     yield
@@ -125,5 +125,5 @@ async def test_a_server_that_is_not_there() -> None:
 @pytest.mark.parametrize("url", ["prefixed://h", "prefixed://:1", "prefixed://ann:hunter2@h", "prefixed://h:x"])
 def test_a_url_that_is_none(url: str) -> None:
     with pytest.raises(UsageError, match=r"prefixed://HOST:PORT|no valid URL") as caught:
-        config.to_transport(url)
+        targets.to_transport(url)
     assert "hunter2" not in str(caught.value)

@@ -23,8 +23,8 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
-from trioxport._core.causes import alone
-from trioxport._core.supervisor import open_tasks
+from trioxport._core.causes import sole_exception
+from trioxport._core.nursery import open_bare_nursery
 from trioxport.abc import FrameChannels, MessageChannels, Scope
 from trioxport.peer import IncomingRequest, open_peer
 from trioxport.testing import MemoryWire
@@ -117,7 +117,7 @@ async def test_so_does_one_that_is_raised_while_the_block_is_being_cancelled(blo
             async with trio.open_nursery() as nursery, block(nursery, target):
                 scope.cancel()
                 await raise_when_cancelled(mine)
-    assert alone(caught.value) is mine
+    assert sole_exception(caught.value) is mine
 
 
 @pytest.mark.parametrize("block", [opened, reconnecting, layered, conversing])
@@ -137,7 +137,7 @@ async def crash(error: Exception) -> None:
 async def test_a_task_that_crashes_ends_a_block_that_waits_in_tasks_of_its_own() -> None:
     error = KeyError("bug")
     with pytest.raises(KeyError) as caught:  # noqa: PT012 (what raises is the block's end)
-        async with open_tasks() as tasks, trio.open_nursery() as own:
+        async with open_bare_nursery() as tasks, trio.open_nursery() as own:
             own.start_soon(trio.sleep_forever)
             tasks.start_soon(crash, error)
     assert caught.value is error
@@ -146,7 +146,7 @@ async def test_a_task_that_crashes_ends_a_block_that_waits_in_tasks_of_its_own()
 async def test_a_task_that_crashes_after_the_block_comes_out_without_a_group() -> None:
     error = KeyError("bug")
     with pytest.raises(KeyError) as caught:
-        async with open_tasks() as tasks:
+        async with open_bare_nursery() as tasks:
             tasks.start_soon(crash, error)
     assert caught.value is error
 
@@ -157,7 +157,7 @@ async def interrupt() -> None:
 
 async def test_a_keyboard_interrupt_in_a_task_wins_over_the_blocks_exception() -> None:
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012 (what raises is the block's end)
-        async with open_tasks() as tasks:
+        async with open_bare_nursery() as tasks:
             tasks.start_soon(interrupt)
             await trio.lowlevel.checkpoint()
             raise ValueError("mine")
@@ -167,22 +167,22 @@ class TestAlone:
     @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
     def test_what_ends_the_program_prevails(self, kind: type[BaseException]) -> None:
         end = kind()
-        assert alone(BaseExceptionGroup("", [ValueError(), ExceptionGroup("", [KeyError()]), end])) is end
+        assert sole_exception(BaseExceptionGroup("", [ValueError(), ExceptionGroup("", [KeyError()]), end])) is end
 
     def test_the_only_exception_is_found_in_groups(self) -> None:
         error = ValueError()
-        assert alone(error) is error
-        assert alone(ExceptionGroup("", [ExceptionGroup("", [error])])) is error
+        assert sole_exception(error) is error
+        assert sole_exception(ExceptionGroup("", [ExceptionGroup("", [error])])) is error
 
     def test_of_several_the_group_is_left(self) -> None:
         group = ExceptionGroup("", [ValueError(), KeyError()])
-        assert alone(group) is group
+        assert sole_exception(group) is group
 
     async def test_cancellations_hide_none(self) -> None:
         first, second, cancelled = ValueError(), KeyError(), await a_cancellation()
-        assert alone(BaseExceptionGroup("", [cancelled, cancelled])) is cancelled
-        assert alone(BaseExceptionGroup("", [cancelled, BaseExceptionGroup("", [cancelled, first])])) is first
-        several = alone(BaseExceptionGroup("", [cancelled, first, second]))
+        assert sole_exception(BaseExceptionGroup("", [cancelled, cancelled])) is cancelled
+        assert sole_exception(BaseExceptionGroup("", [cancelled, BaseExceptionGroup("", [cancelled, first])])) is first
+        several = sole_exception(BaseExceptionGroup("", [cancelled, first, second]))
         assert isinstance(several, ExceptionGroup)
         assert several.exceptions == (first, second)
 

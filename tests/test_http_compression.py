@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar, Final, Literal
 
 import attrs
@@ -15,6 +16,7 @@ from trioxport.abc import FrameChannels, Layer, Scope
 from trioxport.codecs import JSON
 from trioxport.codecs.content_codings import CODINGS, Coding, compress
 from trioxport.layers import Compression, Signing
+from trioxport.layers._support import PassingSend
 from trioxport.transports.http.server import HttpServer
 from trioxport.transports.http.server.events import EventStore, MemoryEvents
 
@@ -146,17 +148,30 @@ def last_event(answer: httpx.Response) -> Message:
 async def test_an_answer_that_is_an_event_is_not_compressed_in_vain(era: str) -> None:
     seen: list[str] = []
 
-    async def watch(connection: Connection) -> None:
+    class Watching:
+        """A layer that sees what the wire carries when something is sent."""
+
+        level: ClassVar[Literal["frame"]] = "frame"
+
+        def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
+            return attrs.evolve(channels, send=PassingSend(channels.send, partial(self.note, channels)))
+
+        def note(self, channels: FrameChannels, frame: Frame) -> Frame:
+            seen.append(channels.carried())
+            return frame
+
+    async def answer(connection: Connection) -> None:
         async for message in connection.rx:
             if isinstance(message, Request):
-                seen.append(connection.info.carries)
                 if message.method != "initialize":
                     await connection.tx.send(Notification("note", metadata={"related_request": message.id}))
-                    seen.append(connection.info.carries)
                 await connection.tx.send(Response(message.id, INITIALIZE))
 
     store = MemoryEvents() if era == "legacy" else None
-    async with serving(HttpServer(URL, events=store), handler=watch) as served, httpx.AsyncClient() as client:
+    async with (
+        serving(HttpServer(URL, events=store), handler=answer, layers=[Watching()]) as served,
+        httpx.AsyncClient() as client,
+    ):
         await Foreign(client, served.url, era).ask("any")
     assert seen == (["http", "events"] if era == "modern" else ["events"] * 3)
 
@@ -167,7 +182,7 @@ class Eager:
     level: ClassVar[Literal["frame"]] = "frame"
 
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
-        return FrameChannels(EagerSend(channels.send), channels.receive)
+        return attrs.evolve(channels, send=EagerSend(channels.send))
 
 
 class EagerSend(SendChannel[Frame]):

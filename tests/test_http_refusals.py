@@ -25,7 +25,7 @@ from trioxport.errors import (
 )
 from trioxport.layers.retry import Retry
 from trioxport.transports.http import excerpts
-from trioxport.transports.http.client.stack.types import Head
+from trioxport.transports.http.client.stack.types import ResponseHead
 
 BOUND = 15.0
 
@@ -166,7 +166,7 @@ async def test_a_refusal_whose_body_breaks_off_is_told_with_what_came() -> None:
 
 def test_a_challenge_takes_no_time_however_it_is_made() -> None:
     """Each name was looked at from each of its characters on: a third of a second for 4 kB."""
-    head = Head(401, "", {"www-authenticate": "a" * 1_000_000 + ' , error="x"'})
+    head = ResponseHead(401, "", {"www-authenticate": "a" * 1_000_000 + ' , error="x"'})
     began = time.process_time()
     for _ in range(20):
         assert excerpts.challenge(head) == {}

@@ -17,7 +17,7 @@ import trio
 
 from trioxport import Connection, open_transport
 from trioxport.peer import IncomingRequest, JSONRPCError, Peer, open_peer
-from trioxport.transports.http.client.tool_cache import ToolLists
+from trioxport.transports.http.client.tool_cache import ToolListRefresh
 
 BOUND: Final = 25.0
 CLIENT: Final = {"name": "test", "version": "1"}
@@ -124,7 +124,7 @@ async def test_a_call_whose_headers_nobody_has_told(
         return False
 
     if not remedy:
-        monkeypatch.setattr(ToolLists, "refresh", no_remedy)
+        monkeypatch.setattr(ToolListRefresh, "refresh", no_remedy)
     with trio.fail_after(BOUND):
         async with (
             ts_server(everything_server[0], "modern") as url,

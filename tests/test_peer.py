@@ -31,7 +31,7 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
-from trioxport._core.supervisor import open_tasks
+from trioxport._core.nursery import open_bare_nursery
 from trioxport.peer import IncomingRequest, JSONRPCError, Peer, open_peer
 
 Handler = Callable[[Connection], Awaitable[object]]
@@ -42,7 +42,7 @@ _names = itertools.count()
 @asynccontextmanager
 async def connected(handler: Handler, **options: Any) -> AsyncGenerator[Connection]:
     """A client's connection to ``handler``."""
-    async with open_tasks() as nursery:
+    async with open_bare_nursery() as nursery:
         target = f"memory://peer-{next(_names)}"
         await nursery.start(serve_transport, handler, target)
         async with open_transport(target, **options) as connection:
@@ -105,7 +105,7 @@ async def test_metadata_stay_on_this_side_and_a_cancellation_goes_the_way_of_its
     metadata = {"timeout": 5.0, **routing}
     async with far_end() as (connection, far), open_peer(connection) as peer:
         await peer.notify("note", metadata=routing)
-        async with open_tasks() as nursery:
+        async with open_bare_nursery() as nursery:
             nursery.start_soon(partial(peer.request, "work", {"a": 1}, metadata=metadata))
             note, request = await far.sent(), await far.request()
             nursery.cancel_scope.cancel()

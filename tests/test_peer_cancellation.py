@@ -8,7 +8,7 @@ import pytest
 from cutting import Cut, sweep
 
 from trioxport import Connection, open_transport, serve_transport
-from trioxport._core.supervisor import open_tasks
+from trioxport._core.nursery import open_bare_nursery
 from trioxport.demo import serve_demo
 from trioxport.peer import IncomingRequest, Peer, open_peer
 
@@ -41,7 +41,7 @@ async def ask(peer: Peer) -> None:
 def test_a_cancelled_request_leaves_the_conversation_as_it_was() -> None:
     async def conversation(cut: Cut) -> None:
         server = Server()
-        async with open_tasks() as tasks:
+        async with open_bare_nursery() as tasks:
             (target,) = await tasks.start(serve_transport, server, "memory://work")
             async with open_transport(target) as connection, open_peer(connection) as peer:
                 with cut.here():
@@ -62,7 +62,7 @@ def test_a_cancelled_conversation_leaves_the_server_as_it_was(era: str) -> None:
             await peer.request("tools/call", {"name": "echo", "arguments": {"text": "hi"}})
 
     async def conversation(cut: Cut) -> None:
-        async with open_tasks() as tasks:
+        async with open_bare_nursery() as tasks:
             (target,) = await tasks.start(serve_transport, serve_demo, "memory://demo")
             with cut.here():
                 await converse(target)

@@ -22,12 +22,11 @@ from trioxport import (
     RequestTimeout,
     Response,
     VersionMismatch,
-    negotiation,
     open_transport,
     serve_transport,
 )
-from trioxport._core.supervisor import open_tasks
-from trioxport.peer import JSONRPCError, Negotiated, Peer, open_peer
+from trioxport._core.nursery import open_bare_nursery
+from trioxport.peer import JSONRPCError, Negotiated, Peer, negotiation, open_peer
 
 CLIENT: Final = {"name": "test", "version": "1"}
 META: Final = {
@@ -87,7 +86,7 @@ class Server:
 
 @asynccontextmanager
 async def talking_to(server: Any) -> AsyncGenerator[Peer]:
-    async with open_tasks() as tasks:
+    async with open_bare_nursery() as tasks:
         target = f"memory://negotiation-{next(_names)}"
         await tasks.start(serve_transport, server, target)
         async with open_transport(target) as connection, open_peer(connection) as peer:

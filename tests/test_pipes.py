@@ -14,7 +14,7 @@ from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from trioxport.frames import Frame
 from trioxport.transports._batched import BatchedReceive
-from trioxport.transports.stdio.pipes import CAPACITY, READ_SIZE, Reader, Writer, reader_of, writer_of
+from trioxport.transports.stdio.pipes import CAPACITY, READ_SIZE, ReadablePipe, WritablePipe, reader_of, writer_of
 
 A_LOT: Final = bytes(range(256)) * 16 * 1024
 ROOM: Final = CAPACITY if sys.platform == "linux" else 16 * 1024
@@ -22,8 +22,8 @@ ROOM: Final = CAPACITY if sys.platform == "linux" else 16 * 1024
 
 
 class Pipe(NamedTuple):
-    reader: Reader
-    writer: Writer
+    reader: ReadablePipe
+    writer: WritablePipe
     read_end: trio.lowlevel.FdStream
     write_end: trio.lowlevel.FdStream
 
@@ -36,7 +36,7 @@ async def open_pipe() -> AsyncGenerator[Pipe]:
             yield Pipe(reader_of(read_end), writer_of(write_end), read_end, write_end)
 
 
-async def read_all(reader: Reader) -> bytes:
+async def read_all(reader: ReadablePipe) -> bytes:
     chunks: list[bytes] = []
     while chunk := bytes(await reader.receive_some()):
         chunks.append(chunk)

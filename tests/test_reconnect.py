@@ -626,7 +626,7 @@ async def test_frame_layers_begin_anew_with_each_connection(autojump_clock: Mock
         wrapped: list[str] = attrs.field(factory=list)
 
         def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
-            self.wrapped.append(scope.target)
+            self.wrapped.append(scope.settings.target)
             scope.defer(lambda: self.wrapped.append("over"))
             return channels
 

@@ -25,7 +25,7 @@ from trioxport import (
 from trioxport.layers import Signing
 from trioxport.peer import IncomingRequest, open_peer
 from trioxport.transports.reconnecting import Reconnecting
-from trioxport.transports.reconnecting.asked import REMEMBERED, Asked
+from trioxport.transports.reconnecting.asked import REMEMBERED, PeerRequests
 
 HELLO = Request(0, "initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x"}})
 AGREED = {"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": {"name": "y"}}
@@ -319,7 +319,7 @@ class TestRequestsOfThePeer:
                 raise AssertionError(await rx.receive())
 
     def test_those_of_lost_connections_are_not_remembered_for_ever(self) -> None:
-        asked = Asked()
+        asked = PeerRequests()
         for number in range(1000):
             asked.received(Request(number, "ping"))
         assert len(asked.lost()) == 1000

@@ -224,7 +224,7 @@ class Refusing:
     level: ClassVar[Literal["frame"]] = "frame"
 
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
-        return channels._replace(send=_RefusingSend(channels.send))
+        return attrs.evolve(channels, send=_RefusingSend(channels.send))
 
 
 @attrs.frozen(eq=False)
@@ -245,7 +245,7 @@ class Scrambled:
     level: ClassVar[Literal["frame"]] = "frame"
 
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
-        return channels._replace(send=_Scrambling(channels.send))
+        return attrs.evolve(channels, send=_Scrambling(channels.send))
 
 
 @attrs.frozen(eq=False)

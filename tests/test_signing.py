@@ -52,7 +52,6 @@ class Wire:
 
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
-        scope.info.carries = self.carries
         to_wire, outgoing = trio.open_memory_channel[Frame](99)
         incoming, from_wire = trio.open_memory_channel[Frame](99)
         for payload in self.arriving:
@@ -60,7 +59,7 @@ class Wire:
         with incoming, outgoing, from_wire:
             scope.peer_done()
             incoming.close()
-            yield FrameChannels(to_wire, from_wire)
+            yield FrameChannels(to_wire, from_wire, self.carries)
             self.sent = [frame.payload async for frame in outgoing]
 
 
@@ -87,11 +86,9 @@ class Server:
 
         @attrs.define
         class Once:
-            single_connection = True
-
-            async def listen(self, accept: Any, *, allow_plaintext: bool = False, task_status: Any) -> None:
+            async def listen(self, acceptor: Any, settings: Any, *, task_status: Any) -> None:
                 task_status.started([])
-                await accept(Wire(arriving))
+                await acceptor.serve_only(Wire(arriving))
 
         await serve_transport(handler, Once(), layers=[self.layer])
 

@@ -26,10 +26,10 @@ from trioxport import (
     ServerUnreachable,
     TransportError,
     UsageError,
-    config,
     open_transport,
     register_scheme,
     serve_transport,
+    targets,
 )
 from trioxport._diagnostics.redaction import is_secret_header, is_secret_name, redact_text, redact_url, redact_words
 from trioxport.abc import FrameChannels, Scope
@@ -98,7 +98,7 @@ def opened(password: str, scope: Scope) -> Any:
 
 @pytest.fixture(autouse=True)
 def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "_registered", {})
+    monkeypatch.setattr(targets, "_registered", {})
     register_scheme("leaky", Broker.from_url)
 
 
@@ -221,9 +221,9 @@ async def test_an_object_that_opens_and_is_lost(
 
 
 async def check_names(connection: Connection, name: str | None) -> None:
-    assert SECRET not in f"{connection!r} {connection.info!r} {connection.scope.target} {connection.state}"
+    assert SECRET not in f"{connection!r} {connection.info!r} {connection.scope.settings.target} {connection.state}"
     if name is not None:
-        assert {connection.info.target, connection.scope.target} == {name}
+        assert {connection.info.target, connection.scope.settings.target} == {name}
     await connection.tx.send(Request(1, "x"))
     with pytest.raises(ConnectionLost) as caught:  # noqa: PT012 (several messages come before)
         while True:

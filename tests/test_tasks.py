@@ -1,11 +1,11 @@
-"""``open_tasks``: which exception of a nursery and its body goes on."""
+"""``open_bare_nursery``: which exception of a nursery and its body goes on."""
 
 from __future__ import annotations
 
 import pytest
 import trio
 
-from trioxport._core.supervisor import open_tasks
+from trioxport._core.nursery import open_bare_nursery
 
 
 async def _fail() -> None:
@@ -13,9 +13,9 @@ async def _fail() -> None:
 
 
 async def _fail_beside_tasks() -> None:
-    async with open_tasks() as outer:
+    async with open_bare_nursery() as outer:
         outer.start_soon(_fail)
-        async with open_tasks() as inner:
+        async with open_bare_nursery() as inner:
             inner.start_soon(trio.sleep_forever)
             inner.start_soon(trio.sleep_forever)
             await trio.sleep_forever()
@@ -29,7 +29,7 @@ def test_a_task_fails_while_several_others_are_cancelled() -> None:
 
 async def test_cancellations_of_several_tasks_end_with_the_scope() -> None:
     with trio.CancelScope() as scope:
-        async with open_tasks() as tasks:
+        async with open_bare_nursery() as tasks:
             tasks.start_soon(trio.sleep_forever)
             tasks.start_soon(trio.sleep_forever)
             scope.cancel()
@@ -39,7 +39,7 @@ async def test_cancellations_of_several_tasks_end_with_the_scope() -> None:
 
 async def test_an_exception_of_the_body_goes_on_when_tasks_fail() -> None:
     async def fail_too() -> None:
-        async with open_tasks() as tasks:
+        async with open_bare_nursery() as tasks:
             tasks.start_soon(_fail)
             raise KeyError("of the body")
 

@@ -22,8 +22,8 @@ from reference_transport import Board, Carrier, Reference, pair_of
 from trio.testing import MockClock
 
 from trioxport import ConnectionLost, Notification, Request, Response, UsageError, open_transport
-from trioxport._core.supervisor import open_tasks
-from trioxport.abc import Scope
+from trioxport._core.nursery import open_bare_nursery
+from trioxport.abc import FrameChannels, Scope
 from trioxport.testing import (
     ContractBroken,
     Faults,
@@ -79,7 +79,7 @@ class TestOneProcess:
     async def test_a_peer_that_make_pair_serves_is_not_killed_either(self) -> None:
         @asynccontextmanager
         async def make_pair() -> AsyncGenerator[TransportPair]:
-            async with open_tasks() as tasks:
+            async with open_bare_nursery() as tasks:
                 [address] = await tasks.start(serve_check_peer, "tcp://127.0.0.1:0")
                 yield TransportPair(open=address)
                 tasks.cancel_scope.cancel()
@@ -128,7 +128,7 @@ class TestTimers:
     async def test_a_heartbeat_in_another_process_that_is_too_short_skips_the_check(self) -> None:
         @asynccontextmanager
         async def make_pair() -> AsyncGenerator[TransportPair]:
-            async with open_tasks() as tasks:
+            async with open_bare_nursery() as tasks:
                 [address] = await tasks.start(serve_check_peer, "tcp://127.0.0.1:0")
                 yield TransportPair(open=address, heartbeat=1.0)
                 tasks.cancel_scope.cancel()
@@ -151,7 +151,7 @@ class Counted:
     async def __call__(self) -> AsyncGenerator[TransportPair]:
         self.made += 1
         try:
-            async with open_tasks() as tasks, self.inner() as pair:
+            async with open_bare_nursery() as tasks, self.inner() as pair:
                 tasks.start_soon(trio.sleep_forever)
                 yield pair
                 tasks.cancel_scope.cancel()
@@ -239,7 +239,8 @@ class TestPairs:
             @asynccontextmanager
             async def broken(scope: Scope) -> AsyncGenerator[Any]:
                 async with wire.server(scope) as channels:
-                    yield tuple(reversed(channels))
+                    reversed_ends: Any = (channels.receive, channels.send)
+                    yield FrameChannels(*reversed_ends)
 
             return wire.client, broken
 
@@ -320,7 +321,7 @@ class TestBadInput:
     async def test_a_pair_that_cannot_be_set_up(self) -> None:
         @asynccontextmanager
         async def make_pair() -> AsyncGenerator[TransportPair]:
-            async with open_tasks() as tasks:
+            async with open_bare_nursery() as tasks:
                 tasks.start_soon(trio.sleep_forever)
                 await trio.run_process(["/no/such/broker"])
             yield reference(Board())
@@ -344,11 +345,10 @@ class TestReport:
             @asynccontextmanager
             async def carry(self, end: Any, scope: Scope) -> AsyncGenerator[Any]:
                 async with super().carry(end, scope) as channels:
-                    scope.info.carries = "text"
-                    yield channels
+                    yield attrs.evolve(channels, carries="text")
 
         report = await check_transport(pair_of(SaysNothing), rules=[8])
-        assert ["scope.info.carries = 'bytes'" in hint for hint in report.hints] == [True]
+        assert ["carries='bytes'" in hint for hint in report.hints] == [True]
         assert "hint: the wire carries any bytes" in str(report)
 
     @pytest.mark.parametrize("check", transport_checks([3, 4]))
@@ -363,7 +363,7 @@ class TestReport:
         class Bug(Carrier):
             async def write(self) -> None:
                 async for frame in self.outgoing:
-                    if self.scope.role == "server" and b"check/note" not in frame.payload:
+                    if self.scope.settings.role == "server" and b"check/note" not in frame.payload:
                         raise KeyError("bug")
                     await self.end.send(frame.payload)
                 await self.end.send(None)

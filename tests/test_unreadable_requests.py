@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import msgspec
 import pytest
 import trio
@@ -268,7 +269,7 @@ async def test_what_a_layer_refuses_to_send_ends_nothing() -> None:
         level: Any = "frame"
 
         def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
-            return FrameChannels(self, channels.receive)  # type: ignore[arg-type]  # as much of it as is used
+            return attrs.evolve(channels, send=self)  # type: ignore[arg-type]  # as much of it as is used
 
         async def send(self, frame: Frame) -> None:
             raise UsageError("not this")

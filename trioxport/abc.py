@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
+from trioxport._diagnostics.refusal_log import RefusalLog
+from trioxport._diagnostics.validators import FLAG, SECONDS, SECONDS_OR_0, OptionCheck, instance_of
+from trioxport.codecs.json import JSON
 from trioxport.errors import TransportError
 from trioxport.frames import Frame, Limits
 from trioxport.messages import Incoming, Message, Request, RequestId
@@ -20,16 +23,38 @@ from trioxport.messages import Incoming, Message, Request, RequestId
 if TYPE_CHECKING:
     from trioxport.auth import VerifiedToken
 
+CONNECT_TIMEOUT: Final = 30.0
+CLOSE_TIMEOUT: Final = 5.0
+
 Role: TypeAlias = Literal["client", "server"]
 Era: TypeAlias = Literal["legacy", "modern"]
 Carries: TypeAlias = Literal["text", "bytes", "http", "events"]
 
 
-class FrameChannels(NamedTuple):
-    """The two ends that a transport yields, and that frame layers wrap."""
+@attrs.frozen
+class FrameChannels:
+    """The two ends that a transport yields, and that frame layers wrap.
+
+    A layer makes a changed copy with :func:`attrs.evolve`, so that what it does not know is kept.
+
+    Args:
+        send: Takes what goes to the peer.
+        receive: Yields what comes from the peer.
+        carries: The payloads that the wire can carry: ``"text"`` without line feeds, any ``"bytes"``, over ``"http"``
+            what the headers of a frame say, and over ``"events"``, the server's side of a stream of events, text only.
+            A function where that changes while the connection lasts.
+        peer: The peer's address or process id, as text, where the transport made the connection; of an accepted one
+            the listener says it (:meth:`Acceptor.serve`).
+    """
 
     send: SendChannel[Frame]
     receive: ReceiveChannel[Frame]
+    carries: Carries | Callable[[], Carries] = "text"
+    peer: str | None = None
+
+    def carried(self) -> Carries:
+        """The payloads that the wire can carry now."""
+        return self.carries() if callable(self.carries) else self.carries
 
 
 class MessageChannels(NamedTuple):
@@ -53,8 +78,6 @@ class ConnectionInfo:
         tls: The TLS version in use, or None.
         principal: Who the peer is, where it was authenticated.
         token: What the check of the peer's bearer token established; None where nothing but a principal is known.
-        carries: What frame layers may make of a payload: ``"text"`` without line feeds, any ``"bytes"``, over
-            ``"http"`` what its headers then say, and nothing where the answers of HTTP are ``"events"``.
     """
 
     target: str
@@ -66,7 +89,6 @@ class ConnectionInfo:
     tls: str | None = None
     principal: str | None = None
     token: VerifiedToken | None = None
-    carries: Carries = "text"
 
 
 class Codec(Protocol):
@@ -102,17 +124,48 @@ class Codec(Protocol):
         ...
 
 
+def _is_codec(value: object) -> bool:
+    members = ("name", "content_type", "binary", "encode", "decode", "identify")
+    return not isinstance(value, type) and all(hasattr(value, name) for name in members)
+
+
+_CODEC: Final = OptionCheck("a codec, such as trioxport.codecs.JSON", _is_codec)
+
+
+def _refusal_log(settings: ConnectionSettings) -> RefusalLog:
+    return RefusalLog(settings.target)
+
+
+@attrs.frozen
+class ConnectionSettings:
+    """The settings of a connection, or of all connections of a server.
+
+    Args:
+        role: The side of the wire.
+        target: The target, redacted, for messages.
+        codec: The encoding of payloads.
+        limits: The bounds to keep.
+        connect_timeout: Seconds that connecting may take.
+        close_timeout: Seconds that leaving may take.
+        allow_plaintext: Whether unencrypted traffic may leave this machine.
+        refusals: Counts and logs what a server refuses.
+    """
+
+    role: Role
+    target: str
+    codec: Codec = attrs.field(default=JSON, validator=_CODEC)
+    limits: Limits = attrs.field(factory=Limits, validator=instance_of(Limits, "a Limits(...)"))
+    connect_timeout: float = attrs.field(default=CONNECT_TIMEOUT, validator=SECONDS)
+    close_timeout: float = attrs.field(default=CLOSE_TIMEOUT, validator=SECONDS_OR_0)
+    allow_plaintext: bool = attrs.field(default=False, validator=FLAG)
+    refusals: RefusalLog = attrs.field(default=attrs.Factory(_refusal_log, takes_self=True))
+
+
 class Scope(Protocol):
     """What a transport or a layer may know and use of the connection that it is part of.
 
     Attributes:
-        role: Which side of the wire this is.
-        target: The target, redacted, for messages.
-        limits: The bounds to keep.
-        codec: What the payloads are written in.
-        connect_timeout: Seconds that connecting may take.
-        close_timeout: Seconds that leaving may take.
-        allow_plaintext: Whether unencrypted traffic may leave this machine.
+        settings: The settings of the connection.
         info: What the application sees as ``connection.info``; a transport fills it in.
         leaving: Whether this side has begun to close the connection: from then on the peer's end is no failure,
             however it comes.
@@ -120,19 +173,7 @@ class Scope(Protocol):
     """
 
     @property
-    def role(self) -> Role: ...
-    @property
-    def target(self) -> str: ...
-    @property
-    def limits(self) -> Limits: ...
-    @property
-    def codec(self) -> Codec: ...
-    @property
-    def connect_timeout(self) -> float: ...
-    @property
-    def close_timeout(self) -> float: ...
-    @property
-    def allow_plaintext(self) -> bool: ...
+    def settings(self) -> ConnectionSettings: ...
     @property
     def info(self) -> ConnectionInfo: ...
     @property
@@ -153,7 +194,7 @@ class Scope(Protocol):
         """Say that the connection is lost. The first error counts. Then close the receiving channel."""
         ...
 
-    def tell(self, state: Literal["connecting", "open", "waiting"]) -> None:
+    def set_state(self, state: Literal["connecting", "open", "waiting"]) -> None:
         """Say how the connection fares in between, where it was lost and comes back by itself."""
         ...
 
@@ -184,23 +225,58 @@ class Transport(Protocol):
     def __call__(self, scope: Scope, /) -> AbstractAsyncContextManager[FrameChannels]: ...
 
 
-Accept: TypeAlias = Callable[[Transport], Awaitable[None]]
-"""Runs the server's handler over one accepted connection, and returns when both are over. It raises no ``Exception``:
-a failing connection is logged, and leaves the others alone."""
+class InlineTransport(Transport, Protocol):
+    """A transport that is entered and left without waiting: it has nothing to flush, and no peer to say goodbye to."""
+
+    def enter(self, scope: Scope) -> FrameChannels:
+        """Its channels."""
+        ...
+
+    def leave(self) -> None:
+        """Nothing passes any more. It may be called again."""
+        ...
+
+
+class Acceptor(Protocol):
+    """Runs the server's handler over the connections that a listener accepts.
+
+    Each method returns when the connection and its handler are over. ``peer`` is the client's address, as text.
+    """
+
+    async def serve(self, transport: Transport, peer: str | None = None) -> None:
+        """Run the handler over one connection of many.
+
+        Raises no ``Exception``: a failure is logged, and leaves the other connections alone.
+        """
+        ...
+
+    async def serve_only(self, transport: Transport, peer: str | None = None) -> None:
+        """Run the handler over the only connection that the listener has. Raises what the handler raises."""
+        ...
+
+    async def serve_inline(self, transport: InlineTransport, peer: str | None = None) -> None:
+        """Run the handler, as :meth:`serve` does, over a connection that needs no tasks of its own."""
+        ...
 
 
 class Listener(Protocol):
-    """The serving side of a binding: calls ``accept`` in a task of its own for each connection, until cancelled.
-
-    It reports the addresses that it listens on, as targets for clients, through ``task_status``. One that has only a
-    single connection to serve may say so by ``single_connection = True``: then ``accept`` raises what its handler does.
-    One that has to know what holds for its connections before there are any has a method ``under(terms)``, which
-    returns the listener to use.
-    """
+    """The serving side of a binding."""
 
     async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
-    ) -> None: ...
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
+    ) -> None:
+        """Hand each connection to ``acceptor``, in a task of its own, until cancelled.
+
+        Args:
+            acceptor: Runs the handler.
+            settings: The settings of the connections; ``allow_plaintext`` says whether to listen beyond this machine
+                without encryption.
+            task_status: Takes the addresses that it listens on, as targets for clients.
+
+        Raises:
+            UsageError: The address cannot be listened on.
+        """
+        ...
 
 
 class MessageLayer(Protocol):

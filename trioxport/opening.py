@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Final, cast
+from typing import Final
 
 import trio
 
 from trioxport._core.causes import as_listen_error, failure_in
-from trioxport._core.inline import Immediate, ImmediateSupervisor
+from trioxport._core.inline import InlineSupervisor
 from trioxport._core.message_channels import message_channels
-from trioxport._core.nursery import require_trio
-from trioxport._core.supervisor import Supervisor, Terms, logger, open_tasks
+from trioxport._core.nursery import open_bare_nursery, require_trio
+from trioxport._core.supervisor import Supervisor
+from trioxport._diagnostics import logger
 from trioxport._diagnostics.hints import names_options
 from trioxport._diagnostics.refusal_log import RefusalLog
 from trioxport._diagnostics.validators import ASYNC_FUNCTION, OptionCheck, instance_of
 from trioxport._layering import LayerSplit, split_layers
 from trioxport.abc import (
-    Accept,
+    CLOSE_TIMEOUT,
+    CONNECT_TIMEOUT,
     Codec,
+    ConnectionSettings,
     FrameChannels,
+    InlineTransport,
     Layer,
-    Listener,
     MessageChannels,
     RefusalObserver,
     Transport,
@@ -35,8 +38,6 @@ from trioxport.targets import Target, describe, to_listener, to_transport
 from trioxport.transports.reconnecting import Reconnect, Reconnecting
 
 DEFAULT_LIMITS: Final = Limits()
-CONNECT_TIMEOUT: Final = 30.0
-CLOSE_TIMEOUT: Final = 5.0
 
 _RUNNING: Final = OptionCheck("awaitable, as it is with async def", lambda value: isinstance(value, Awaitable))
 _POLICY: Final = instance_of(Reconnect, "a Reconnect(...)").or_none()
@@ -76,9 +77,11 @@ def open_transport(
     An exception of the block leaves it as the same object. Leaving flushes, closes and reaps within
     ``close_timeout``; when cancelled from around, it waits for nobody, yet leaves nothing behind.
     """
-    terms = Terms("client", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext)
+    settings = ConnectionSettings(
+        "client", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext
+    )
     transport, split = _reconnecting(target, split_layers(layers), reconnect)
-    return _open(Supervisor(transport, terms, outlives_cancel=True), split)
+    return _open(Supervisor(transport, settings, outlives_cancel=True), split)
 
 
 @names_options
@@ -100,9 +103,11 @@ async def connect_transport(
     it at once; one that is not waits for them.
     """
     require_trio("connect_transport")
-    terms = Terms("client", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext)
+    settings = ConnectionSettings(
+        "client", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext
+    )
     transport, split = _reconnecting(target, split_layers(layers), reconnect)
-    supervisor = Supervisor(transport, terms, outlives_cancel=False)
+    supervisor = Supervisor(transport, settings, outlives_cancel=False)
     nursery.start_soon(supervisor.run)
     return _compose(await supervisor.entered(), split, supervisor)
 
@@ -138,26 +143,23 @@ async def serve_transport(
     require_trio("serve_transport")
     name = describe(target)
     refusals = RefusalLog(name, refusal_counter(layers))
-    terms = Terms("server", name, codec, limits, connect_timeout, close_timeout, allow_plaintext, refusals)
-    listener = to_listener(target)
-    under: Callable[[Terms], Listener] | None = getattr(listener, "under", None)
-    if under is not None:
-        listener = under(terms)
-    raising = getattr(listener, "single_connection", False)
+    settings = ConnectionSettings(
+        "server", name, codec, limits, connect_timeout, close_timeout, allow_plaintext, refusals
+    )
     started = _Started(task_status)
-    accept = accepting(handler, terms, layers, raising=raising)
+    acceptor = HandlerAcceptor(handler, settings, layers)
     try:
-        await listener.listen(accept, allow_plaintext=allow_plaintext, task_status=started)
+        await to_listener(target).listen(acceptor, settings, task_status=started)
     except BaseException as error:
-        if raising and started.told:
+        if started.told and acceptor.serves_only_one:
             raise
-        failure = _listening_failure(failure_in(error), started, terms.target)
+        failure = _listening_failure(failure_in(error), started, settings.target)
         raise failure from failure.__cause__
     finally:
         if started.told:
-            logger.info("%s: stopped serving", terms.target)
+            logger.info("%s: stopped serving", settings.target)
     if not started.told:
-        raise UsageError("cannot listen: the listener ended before it listened", target=terms.target)
+        raise UsageError("cannot listen: the listener ended before it listened", target=settings.target)
 
 
 class _Started:
@@ -192,37 +194,71 @@ def refusal_counter(layers: Sequence[Layer]) -> Callable[[str], None]:
     return count
 
 
-def accepting(
-    handler: Callable[[Connection], Awaitable[object]], terms: Terms, layers: Sequence[Layer], *, raising: bool = False
-) -> Accept:
-    """What runs ``handler`` over an accepted connection; unless it is ``raising``, what goes wrong there is logged."""
-    ASYNC_FUNCTION.option("handler", handler)
-    split = split_layers(layers)
+class HandlerAcceptor:
+    """The :class:`~trioxport.abc.Acceptor` that runs ``handler`` over accepted connections, within ``layers``."""
 
-    async def handle(connection: Connection) -> None:
-        running = handler(connection)
-        _RUNNING.option("what the handler returns", running)
-        await running
+    def __init__(
+        self,
+        handler: Callable[[Connection], Awaitable[object]],
+        settings: ConnectionSettings,
+        layers: Sequence[Layer],
+    ) -> None:
+        ASYNC_FUNCTION.option("handler", handler)
+        self._handler = handler
+        self._settings = settings
+        self._split = split_layers(layers)
+        self.serves_only_one = False
+        """Whether the listener has a single connection: what its handler raises is raised by the server."""
 
-    async def accept(transport: Transport) -> None:
-        supervisor: Supervisor | None = None
+    async def serve(self, transport: Transport, peer: str | None = None) -> None:
+        supervisor = Supervisor(transport, self._settings, outlives_cancel=True, peer=peer)
         try:
-            if getattr(transport, "immediate", False):
-                await _handle_at_once(handle, cast("Immediate", transport), terms, split)
-            else:
-                supervisor = Supervisor(transport, terms, outlives_cancel=True)
-                async with _open(supervisor, split) as connection:
-                    await handle(connection)
+            await self._serve(supervisor)
         except BaseException as error:
-            if raising:
-                raise
             failure = failure_in(error)
-            if isinstance(failure, ConnectError) and supervisor is not None and not supervisor.has_opened:
-                terms.refusals.note_error(failure, supervisor.info.peer)
+            if isinstance(failure, ConnectError) and not supervisor.has_opened:
+                self._settings.refusals.note_error(failure, supervisor.info.peer)
             else:
                 _log_failure(failure)
 
-    return accept
+    async def serve_only(self, transport: Transport, peer: str | None = None) -> None:
+        self.serves_only_one = True
+        await self._serve(Supervisor(transport, self._settings, outlives_cancel=True, peer=peer))
+
+    async def serve_inline(self, transport: InlineTransport, peer: str | None = None) -> None:
+        try:
+            await self._serve_inline(transport, peer)
+        except BaseException as error:
+            _log_failure(failure_in(error))
+
+    async def _serve(self, supervisor: Supervisor) -> None:
+        async with _open(supervisor, self._split) as connection:
+            await self._handle(connection)
+
+    async def _serve_inline(self, transport: InlineTransport, peer: str | None) -> None:
+        """Only layers can have tasks, or something to flush."""
+        split = self._split
+        if not (split.messages or split.frames):
+            supervisor = InlineSupervisor(transport, self._settings, None, peer)
+            try:
+                await self._handle(_compose(supervisor.frames, split, supervisor))
+            finally:
+                supervisor.finish()
+            return
+        async with open_bare_nursery() as tasks:
+            supervisor = InlineSupervisor(transport, self._settings, tasks, peer)
+            try:
+                connection = _compose(supervisor.frames, split, supervisor)
+                await self._handle(connection)
+                await connection.aclose()
+            finally:
+                supervisor.finish()
+            tasks.cancel_scope.cancel()
+
+    async def _handle(self, connection: Connection) -> None:
+        running = self._handler(connection)
+        _RUNNING.option("what the handler returns", running)
+        await running
 
 
 def _log_failure(error: Exception) -> None:
@@ -236,7 +272,7 @@ def _log_failure(error: Exception) -> None:
 @asynccontextmanager
 async def _open(supervisor: Supervisor, split: LayerSplit) -> AsyncGenerator[Connection]:
     require_trio("open_transport")
-    async with open_tasks() as tasks:
+    async with open_bare_nursery() as tasks:
         tasks.start_soon(supervisor.run)
         connection = _compose(await supervisor.entered(), split, supervisor)
         try:
@@ -254,31 +290,6 @@ def _reconnecting(target: Target, split: LayerSplit, policy: Reconnect | None) -
     if policy is None:
         return to_transport(target), split
     return Reconnecting(target, policy, split.frames), LayerSplit(split.messages, ())
-
-
-async def _handle_at_once(
-    handler: Callable[[Connection], Awaitable[object]],
-    transport: Immediate,
-    terms: Terms,
-    split: LayerSplit,
-) -> None:
-    """Run ``handler`` over a transport that waits for nothing: only layers can have tasks, or something to flush."""
-    if not (split.messages or split.frames):
-        supervisor = ImmediateSupervisor(transport, terms, None)
-        try:
-            await handler(_compose(supervisor.frames, split, supervisor))
-        finally:
-            supervisor.finish()
-        return
-    async with open_tasks() as tasks:
-        supervisor = ImmediateSupervisor(transport, terms, tasks)
-        try:
-            connection = _compose(supervisor.frames, split, supervisor)
-            await handler(connection)
-            await connection.aclose()
-        finally:
-            supervisor.finish()
-        tasks.cancel_scope.cancel()
 
 
 def _compose(frames: FrameChannels, split: LayerSplit, supervisor: Supervisor) -> Connection:

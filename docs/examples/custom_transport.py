@@ -16,21 +16,21 @@ class Prefixed(NamedTuple):
 
     @asynccontextmanager
     async def __call__(self, scope):  # a client opens one connection; an OSError becomes ServerUnreachable
-        refuse_plaintext(self.host, scope.target, scope.allow_plaintext)
+        refuse_plaintext(self.host, scope.settings)
         async with carry(await trio.open_tcp_stream(self.host, self.port), scope) as channels:
             yield channels
 
-    async def listen(self, accept, *, allow_plaintext=False, task_status):  # a server accepts many
-        refuse_plaintext(self.host, str(self), allow_plaintext)
+    async def listen(self, acceptor, settings, *, task_status):  # a server accepts many
+        refuse_plaintext(self.host, settings)
         listeners = await trio.open_tcp_listeners(self.port, host=self.host)  # an OSError becomes a UsageError
         task_status.started([f"prefixed://{self.host}:{listeners[0].socket.getsockname()[1]}"])
-        await trio.serve_listeners(lambda stream: accept(lambda scope: carry(stream, scope)), listeners)
+        await trio.serve_listeners(lambda stream: acceptor.serve(lambda scope: carry(stream, scope)), listeners)
 
 
 @asynccontextmanager
 async def carry(stream, scope):
-    to_wire, outgoing = trio.open_memory_channel(scope.limits.max_buffered_messages)
-    incoming, from_wire = trio.open_memory_channel(scope.limits.max_buffered_messages)
+    to_wire, outgoing = trio.open_memory_channel(scope.settings.limits.max_buffered_messages)
+    incoming, from_wire = trio.open_memory_channel(scope.settings.limits.max_buffered_messages)
     async with stream, trio.open_nursery() as nursery:
         nursery.start_soon(write, stream, outgoing)
         nursery.start_soon(read, stream, incoming, scope)
@@ -44,7 +44,7 @@ async def write(stream, outgoing):  # outgoing stays open: what is left in it wh
 
 
 async def read(stream, incoming, scope):
-    decoder = LENGTH.decoder(scope.limits.max_message_size)
+    decoder = LENGTH.decoder(scope.settings.limits.max_message_size)
     async for data in stream:  # a wire that breaks raises, which the application gets after what had arrived
         for payload in decoder.feed(data):
             await incoming.send(frame_of(payload))

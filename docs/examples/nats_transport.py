@@ -9,7 +9,7 @@ import trio
 from nats_protocol import NatsConnection, new_subject
 
 from trioxport import ConnectionLost, MessageTooLarge, ServerUnreachable
-from trioxport.abc import Accept, FrameChannels, Scope
+from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
 from trioxport.transports.messagewire import Credit, carry_messages
 
 MESSAGE, CREDIT, END = b"M", b"C", b"E"
@@ -37,7 +37,7 @@ class Nats:
                 yield channels
 
     async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
         nats = await NatsConnection.open(self.host, self.port)
         async with nats_closing(nats), trio.open_nursery() as nursery:
@@ -46,7 +46,7 @@ class Nats:
             task_status.started([f"nats://{self.host}:{self.port}/{self.service}"])
             while True:
                 hello = await nats.receive()
-                nursery.start_soon(accept, partial(self._welcome, hello.reply))
+                nursery.start_soon(acceptor.serve, partial(self._welcome, hello.reply))
 
     @asynccontextmanager
     async def _welcome(self, client: str, scope: Scope) -> AsyncGenerator[FrameChannels]:

@@ -9,12 +9,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from beating import Beating
 
-from trioxport._core.supervisor import open_tasks
+from trioxport._core.nursery import open_bare_nursery
 from trioxport.testing import serve_check_peer
 
 
 async def main() -> None:
-    async with open_tasks() as tasks:
+    async with open_bare_nursery() as tasks:
         [address] = await tasks.start(serve_check_peer, Beating.at(0))
         sys.stdout.write(address.rpartition(":")[2])
         sys.stdout.flush()

@@ -21,7 +21,7 @@ from trioxport.errors import (
 )
 
 
-def alone(error: BaseException) -> BaseException:
+def sole_exception(error: BaseException) -> BaseException:
     """The one exception in nested groups, or the group of those that are no cancellation.
 
     The first that ends the program, such as a KeyboardInterrupt, prevails. A cancellation is returned if there is
@@ -39,7 +39,7 @@ def alone(error: BaseException) -> BaseException:
 
 def failure_in(error: BaseException) -> Exception:
     """The failure that an exception or a group is; raises ``error`` if it is a cancellation, or ends the program."""
-    failure = alone(error)
+    failure = sole_exception(error)
     if not isinstance(failure, Exception):
         raise error
     return failure

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Final
 from weakref import ref
 
+import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
@@ -135,8 +136,9 @@ class EndingReceive(ReceiveChannel[Frame]):
 
 def ending(channels: FrameChannels) -> FrameChannels:
     """The channels, made to end with their transport where they might not do so by themselves."""
-    send, receive = channels
-    return FrameChannels(
-        send if isinstance(send, SelfEnding) else EndingSend(send),
-        receive if isinstance(receive, SelfEnding) else EndingReceive(receive),
+    send, receive = channels.send, channels.receive
+    return attrs.evolve(
+        channels,
+        send=send if isinstance(send, SelfEnding) else EndingSend(send),
+        receive=receive if isinstance(receive, SelfEnding) else EndingReceive(receive),
     )

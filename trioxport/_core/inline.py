@@ -6,44 +6,39 @@ supervisor's tasks take to start; in the legacy era a session, of which there ar
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import trio
 
-from trioxport._core.supervisor import Supervisor, Terms
-from trioxport.abc import FrameChannels, Scope, Transport
+from trioxport._core.supervisor import Supervisor
+from trioxport.abc import ConnectionSettings, InlineTransport
 from trioxport.errors import TransportError
 
 
-class Immediate(Transport, Protocol):
-    """A transport that is entered and left without waiting: it has nothing to flush, and nobody to say goodbye to."""
-
-    def enter(self, scope: Scope) -> FrameChannels:
-        """Its channels."""
-        ...
-
-    def leave(self) -> None:
-        """Nothing passes any more. It may be called again."""
-        ...
-
-
-class ImmediateSupervisor(Supervisor):
+class InlineSupervisor(Supervisor):
     """A supervisor that enters its transport when it is made.
 
     Args:
         transport: What to enter.
-        terms: What holds for the connection.
-        tasks: Where layers may start tasks; None where there are no layers.
+        settings: The settings of the connection.
+        tasks: The nursery of the layers' tasks; None where there are no layers.
+        peer: The client's address.
     """
 
     answers_unreadable: ClassVar[bool] = False  # HTTP does so by its status
 
-    def __init__(self, transport: Immediate, terms: Terms, tasks: trio.Nursery | None) -> None:
-        super().__init__(transport, terms, outlives_cancel=False)
+    def __init__(
+        self,
+        transport: InlineTransport,
+        settings: ConnectionSettings,
+        tasks: trio.Nursery | None,
+        peer: str | None = None,
+    ) -> None:
+        super().__init__(transport, settings, outlives_cancel=False, peer=peer)
         self._transport = transport
         self._tasks = tasks
-        self.frames = self._channels = transport.enter(self)
-        self._turn("open")
+        self.frames = self._take(transport.enter(self))
+        self._set_state("open")
         self._entered_or_over.set()
 
     async def verdict(self) -> TransportError | None:

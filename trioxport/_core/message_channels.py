@@ -73,8 +73,8 @@ class _MessageSend(SendChannel[Message]):
     def __init__(self, frames: SendChannel[Frame], supervisor: Supervisor, in_flight: _InFlight) -> None:
         self._frames = frames
         self._supervisor = supervisor
-        self._encode = supervisor.codec.encode
-        self._max_size = supervisor.limits.max_message_size
+        self._encode = supervisor.settings.codec.encode
+        self._max_size = supervisor.settings.limits.max_message_size
         self._in_flight = in_flight
         self._closed = False
 
@@ -121,7 +121,7 @@ class _MessageSend(SendChannel[Message]):
         failure = self._supervisor.failure or await self._supervisor.verdict()
         await trio.lowlevel.checkpoint()
         self._supervisor.failure_seen = True
-        raise _sent_too_late(failure, self._supervisor.target)
+        raise _sent_too_late(failure, self._supervisor.settings.target)
 
     async def aclose(self) -> None:
         self._closed = True
@@ -130,7 +130,7 @@ class _MessageSend(SendChannel[Message]):
     def _too_large(self, size: int) -> MessageTooLarge:
         return MessageTooLarge(
             f"a message of {size} bytes is over the limit of {self._max_size}",
-            target=self._supervisor.target,
+            target=self._supervisor.settings.target,
             outcome="not_sent",
         )
 
@@ -142,8 +142,8 @@ class _MessageReceive(ReceiveChannel[Incoming]):
         self._frames = frames
         self._supervisor = supervisor
         self._refusals = refusals
-        self._decode = supervisor.codec.decode
-        self._max_size = supervisor.limits.max_message_size
+        self._decode = supervisor.settings.codec.decode
+        self._max_size = supervisor.settings.limits.max_message_size
         self._in_flight = in_flight
         self._ended = False
         self._closed = False
@@ -207,14 +207,14 @@ class _MessageReceive(ReceiveChannel[Incoming]):
 
     def _refuse(self, frame: Frame, error: TransportError) -> Undelivered | None:
         """Settle the request that a frame without a usable message belongs to, or answer it if it is the peer's."""
-        error.target = error.target or self._supervisor.target
+        error.target = error.target or self._supervisor.settings.target
         original = frame.message
         if original is None:
             if frame.payload:
                 error.add_note(f"it begins with: {excerpt_of(frame.payload)}")
             self._supervisor.discard(error)
             fragment = fragment_of(frame.payload, error)
-            request_id = self._supervisor.codec.identify(fragment)
+            request_id = self._supervisor.settings.codec.identify(fragment)
             original = None if request_id is None else self._in_flight.requests.pop(request_id, None)
             if self._refusals is not None and (frame.error is None or isinstance(error, MessageTooLarge)):
                 self._refusals.answer(fragment, error)  # what a layer refused may be no message of the peer's
@@ -247,7 +247,7 @@ class _MessageReceive(ReceiveChannel[Incoming]):
     def _ended_early(self) -> TransportError:
         """One error for all requests: it is one event."""
         if self._unanswered is None:
-            target = self._supervisor.target
+            target = self._supervisor.settings.target
             self._unanswered = self._supervisor.unanswered or ConnectionLost(
                 "the peer ended the connection before it answered", target=target
             )

@@ -1,10 +1,53 @@
-"""Whether Trio runs, which everything that waits needs."""
+"""A nursery that keeps exceptions as they are, and the check that Trio runs."""
 
 from __future__ import annotations
 
+from types import TracebackType
+
 import trio
 
+from trioxport._core.causes import sole_exception
 from trioxport.errors import UsageError
+
+
+class open_bare_nursery:  # noqa: N801 (it is called like a function)
+    """A nursery out of which the body's exception comes as the same object, and a child's without a group.
+
+    A class, since each connection lives in two of them: a generator takes more memory.
+    """
+
+    __slots__ = ("_manager", "_nursery")
+
+    async def __aenter__(self) -> trio.Nursery:
+        self._manager = trio.open_nursery()
+        self._nursery = await self._manager.__aenter__()
+        return self._nursery
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if raised is not None:
+            self._nursery.cancel_scope.cancel()
+            if isinstance(
+                sole_exception(raised), trio.Cancelled
+            ):  # of which only the nursery can tell whether it ends here
+                return await self._leave(kind, raised, traceback)
+        try:
+            await self._leave(None, None, None)
+        except BaseException as crash:
+            if raised is None or not isinstance(crash, Exception | trio.Cancelled):
+                raise
+        return False
+
+    async def _leave(
+        self, kind: type[BaseException] | None, raised: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        """Leave the nursery. Raises its exception without a group."""
+        try:
+            return bool(await self._manager.__aexit__(kind, raised, traceback))
+        except BaseException as error:
+            crash = sole_exception(error)
+        raise crash
 
 
 def require_trio(what: str) -> None:

@@ -11,91 +11,26 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from types import TracebackType
 from typing import Any, ClassVar, Final, Literal
 
-import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._core.causes import alone, as_connect_error, as_loss, failure_in, shortened
+from trioxport._core.causes import as_connect_error, as_loss, failure_in, shortened
 from trioxport._core.ending import EndingReceive, EndingSend, ending
+from trioxport._core.nursery import open_bare_nursery
 from trioxport._core.states import ENDS, LazyEvent, Signal, State
-from trioxport._diagnostics.refusal_log import RefusalLog
-from trioxport._diagnostics.validators import FLAG, SECONDS, SECONDS_OR_0, OptionCheck, instance_of
-from trioxport.abc import Codec, ConnectionInfo, FrameChannels, Role, Scope, Transport
+from trioxport._diagnostics import logger
+from trioxport.abc import Carries, ConnectionInfo, ConnectionSettings, FrameChannels, Scope, Transport
 from trioxport.errors import (
     ConnectionLost,
     ConnectTimeout,
     TransportError,
 )
-from trioxport.frames import Limits
 from trioxport.messages import Message, Request, RequestId
-
-logger: Final = logging.getLogger("trioxport")
 
 ABORT_SECONDS: Final = 5.0
 """Seconds that a transport gets to release what it holds when it is left at once; killing a process takes longest."""
-
-
-class open_tasks:  # noqa: N801 (it is called like a function)
-    """A nursery out of which the body's exception comes as the same object, and a child's without a group.
-
-    A class, since each connection lives in two of them: a generator takes more memory.
-    """
-
-    __slots__ = ("_manager", "_nursery")
-
-    async def __aenter__(self) -> trio.Nursery:
-        self._manager = trio.open_nursery()
-        self._nursery = await self._manager.__aenter__()
-        return self._nursery
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, raised: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        if raised is not None:
-            self._nursery.cancel_scope.cancel()
-            if isinstance(alone(raised), trio.Cancelled):  # of which only the nursery can tell whether it ends here
-                return await self._leave(kind, raised, traceback)
-        try:
-            await self._leave(None, None, None)
-        except BaseException as crash:
-            if raised is None or not isinstance(crash, Exception | trio.Cancelled):
-                raise
-        return False
-
-    async def _leave(
-        self, kind: type[BaseException] | None, raised: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        """Leave the nursery. Raises its exception without a group."""
-        try:
-            return bool(await self._manager.__aexit__(kind, raised, traceback))
-        except BaseException as error:
-            crash = alone(error)
-        raise crash
-
-
-def _is_codec(value: object) -> bool:
-    members = ("name", "content_type", "binary", "encode", "decode", "identify")
-    return not isinstance(value, type) and all(hasattr(value, name) for name in members)
-
-
-_CODEC: Final = OptionCheck("a codec, such as trioxport.codecs.JSON", _is_codec)
-
-
-@attrs.frozen
-class Terms:
-    """The settings of one connection; times in seconds. ``refusals`` counts what a server refuses."""
-
-    role: Role
-    target: str
-    codec: Codec = attrs.field(validator=_CODEC)
-    limits: Limits = attrs.field(validator=instance_of(Limits, "a Limits(...)"))
-    connect_timeout: float = attrs.field(validator=SECONDS)
-    close_timeout: float = attrs.field(validator=SECONDS_OR_0)
-    allow_plaintext: bool = attrs.field(validator=FLAG)
-    refusals: RefusalLog = attrs.field(default=attrs.Factory(lambda terms: RefusalLog(terms.target), takes_self=True))
 
 
 class Supervisor:
@@ -106,22 +41,29 @@ class Supervisor:
 
     Args:
         transport: What to enter.
-        terms: What holds for the connection.
+        settings: The settings of the connection.
         outlives_cancel: Whether a cancellation from around is withheld from the transport until ``close`` or
             ``abort`` is called, so that the block that uses the connection is cancelled first. Whoever sets it
             must call one of them in every case.
         within: The scope of the connection that this one is a part of, or None: a transport made of transports has
             one supervisor for each.
+        peer: The address of an accepted client.
     """
 
     answers_unreadable: ClassVar[bool] = True
 
     def __init__(
-        self, transport: Transport, terms: Terms, *, outlives_cancel: bool, within: Scope | None = None
+        self,
+        transport: Transport,
+        settings: ConnectionSettings,
+        *,
+        outlives_cancel: bool,
+        within: Scope | None = None,
+        peer: str | None = None,
     ) -> None:
         self.transport = transport
-        self.terms = terms
-        self.info = ConnectionInfo(terms.target) if within is None else within.info
+        self.settings = settings
+        self.info = ConnectionInfo(settings.target, peer) if within is None else within.info
         self.requests: dict[RequestId, Request] = {}
         self.turns = 0
         self.changed = Signal()
@@ -147,34 +89,6 @@ class Supervisor:
     # What a transport and a layer see: the Scope.
 
     @property
-    def role(self) -> Role:
-        return self.terms.role
-
-    @property
-    def target(self) -> str:
-        return self.terms.target
-
-    @property
-    def limits(self) -> Limits:
-        return self.terms.limits
-
-    @property
-    def codec(self) -> Codec:
-        return self.terms.codec
-
-    @property
-    def connect_timeout(self) -> float:
-        return self.terms.connect_timeout
-
-    @property
-    def close_timeout(self) -> float:
-        return self.terms.close_timeout
-
-    @property
-    def allow_plaintext(self) -> bool:
-        return self.terms.allow_plaintext
-
-    @property
     def leaving(self) -> bool:
         return self._leaving or (self._within is not None and self._within.leaving)
 
@@ -185,21 +99,21 @@ class Supervisor:
     def peer_done(self, unanswered: TransportError | None = None) -> None:
         self.peer_is_done = True
         if unanswered is not None:
-            unanswered.target = unanswered.target or self.target
+            unanswered.target = unanswered.target or self.settings.target
             self.unanswered = unanswered
         self.changed.tell()
 
     def lost(self, error: TransportError) -> None:
         if self.failure is None:
-            error.target = error.target or self.target
+            error.target = error.target or self.settings.target
             self.failure = error
             self.cut_short = trio.current_effective_deadline() == -math.inf  # told by a task that is being cancelled
             if self._is_carrying:
-                self._turn("failed")
+                self._set_state("failed")
 
-    def tell(self, state: Literal["connecting", "open", "waiting"]) -> None:
+    def set_state(self, state: Literal["connecting", "open", "waiting"]) -> None:
         if self._is_carrying:
-            self._turn(state)
+            self._set_state(state)
 
     def discard(self, error: TransportError) -> None:
         if self._within is not None:
@@ -208,7 +122,7 @@ class Supervisor:
         kind = type(error).__name__
         self.discarded[kind] += 1
         level = logging.WARNING if self.discarded[kind] == 1 else logging.DEBUG
-        error.target = error.target or self.target
+        error.target = error.target or self.settings.target
         notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
         logger.log(level, "skipped something received: %s: %s%s", kind, error, notes)
 
@@ -232,6 +146,11 @@ class Supervisor:
         return self._state
 
     @property
+    def carries(self) -> Carries | None:
+        """The payloads that the wire can carry; None before the transport has said it."""
+        return None if self._channels is None else self._channels.carried()
+
+    @property
     def has_opened(self) -> bool:
         """Whether the connection came about."""
         return self._channels is not None
@@ -241,7 +160,7 @@ class Supervisor:
         cut_short = True
         try:
             with self._life:
-                self._life.deadline = trio.current_time() + self.terms.connect_timeout
+                self._life.deadline = trio.current_time() + self.settings.connect_timeout
                 await self._carry()
                 cut_short = False
         except BaseException as error:
@@ -310,15 +229,21 @@ class Supervisor:
     # The inside.
 
     async def _carry(self) -> None:
-        async with open_tasks() as self._tasks:
+        async with open_bare_nursery() as self._tasks:
             async with self.transport(self) as channels:
-                self._channels = channels = ending(channels)
+                channels = self._take(ending(channels))
                 self._life.deadline = math.inf
-                self._turn("open")
+                self._set_state("open")
                 self._entered_or_over.set()
                 await self._wait_to_leave()
                 await channels.send.aclose()
             self._tasks.cancel_scope.cancel()
+
+    def _take(self, channels: FrameChannels) -> FrameChannels:
+        self._channels = channels
+        if channels.peer is not None:
+            self.info.peer = channels.peer
+        return channels
 
     async def _wait_to_leave(self) -> None:
         try:
@@ -339,7 +264,7 @@ class Supervisor:
         """Whether messages pass, or will do so again."""
         return self._channels is not None and self._state not in ("closing", *ENDS)
 
-    def _turn(self, state: State) -> None:
+    def _set_state(self, state: State) -> None:
         if state != self._state:
             self._state = state
             self.turns += 1
@@ -347,12 +272,12 @@ class Supervisor:
 
     def _begin_leaving(self) -> None:
         if self._is_carrying:
-            self._turn("closing")
+            self._set_state("closing")
         self._limit_life()
         self._leave.set()
 
     def _limit_life(self) -> None:
-        self._life.deadline = min(self._life.deadline, trio.current_time() + self.terms.close_timeout)
+        self._life.deadline = min(self._life.deadline, trio.current_time() + self.settings.close_timeout)
 
     def _record(self, failure: Exception) -> None:
         if self._channels is None:
@@ -363,14 +288,14 @@ class Supervisor:
     def _record_cut(self) -> None:
         """Leaving was cut short: by the connect timeout, by the close timeout, or by a cancellation."""
         if self._channels is None:
-            seconds = self.terms.connect_timeout
+            seconds = self.settings.connect_timeout
             self.lost(ConnectTimeout(f"no connection within {seconds:g} s"))
         elif self._is_carrying and not self.leaving:
             self.lost(ConnectionLost("the nursery that carries the connection was cancelled", retryable=False))
 
     def _end(self) -> None:
         self._tasks = None
-        self._turn("failed" if self.failure else "closed")
+        self._set_state("failed" if self.failure else "closed")
         self._entered_or_over.set()
         self._over.set()
 

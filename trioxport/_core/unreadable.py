@@ -6,7 +6,6 @@ message of it, or is over the limit.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from typing import Final
 
@@ -14,13 +13,12 @@ import trio
 from trio.abc import SendChannel
 
 from trioxport._core.supervisor import Supervisor
+from trioxport._diagnostics import logger
 from trioxport.errors import DecodeError, MessageTooLarge, ProtocolViolation, TransportError
 from trioxport.frames import Frame
 from trioxport.framing.base import EXCERPT
 from trioxport.messages import ErrorResponse
 from trioxport.protocol import INVALID_REQUEST, PARSE_ERROR
-
-logger: Final = logging.getLogger("trioxport")
 
 MAX_WAITING: Final = 64
 """Answers that wait for a peer which does not read; for one more request there is none."""
@@ -32,7 +30,7 @@ class Refusals:
     def __init__(self, frames: SendChannel[Frame], supervisor: Supervisor) -> None:
         self._frames = frames
         self._supervisor = supervisor
-        self._codec = supervisor.codec
+        self._codec = supervisor.settings.codec
         self._waiting: deque[ErrorResponse] = deque()
         self._sending = False
 
@@ -57,7 +55,7 @@ class Refusals:
                 await self._frames.send(Frame(self._codec.encode(answer), answer))
         except (TransportError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._waiting.clear()
-            logger.debug("%s: a refused request is not answered: %s", self._supervisor.target, error)
+            logger.debug("%s: a refused request is not answered: %s", self._supervisor.settings.target, error)
         finally:
             self._sending = False
 

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
+from trioxport._diagnostics import logger
 from trioxport._diagnostics.message_redaction import one_line
 from trioxport.errors import ConnectError
-
-logger: Final = logging.getLogger("trioxport")
 
 
 class RefusedConnection(ConnectError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import ssl
@@ -13,11 +12,10 @@ from typing import Final, NoReturn
 
 import attrs
 
+from trioxport._diagnostics import logger
 from trioxport._diagnostics.validators import PATH, instance_of
 from trioxport.auth.secret import Secret, secret
 from trioxport.errors import UsageError
-
-logger: Final = logging.getLogger("trioxport")
 
 RENEWAL_CHECK_SECONDS: Final = 1.0
 """Seconds between two looks at whether the files of a server's certificate were renewed, at least."""

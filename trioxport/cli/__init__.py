@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 import trio
 
 from trioxport import RequestTimeout, TransportError, UsageError, __version__
-from trioxport._core.causes import alone
+from trioxport._core.causes import sole_exception
 from trioxport.cli._errors import ArgumentParser, complain_of
 from trioxport.peer import JSONRPCError
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _run(options)
         sys.stdout.flush()
     except BaseException as error:
-        return _explain(alone(error), as_json=getattr(options, "json", False))
+        return _explain(sole_exception(error), as_json=getattr(options, "json", False))
     return code
 
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, TextIO, cast
 
 from trioxport._core.bounded_output import BoundedOutput, inherited
-from trioxport._core.supervisor import open_tasks
+from trioxport._core.nursery import open_bare_nursery
 from trioxport.protocol import members_of
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -36,7 +36,7 @@ async def open_status() -> AsyncGenerator[Callable[[str], None]]:
         return
     output = BoundedOutput(inherited(sys.stderr.fileno()))
     try:
-        async with open_tasks() as tasks:
+        async with open_bare_nursery() as tasks:
             tasks.start_soon(output.run)
             yield lambda text: output.put(_encoded(text, sys.stderr) + b"\n")
             tasks.cancel_scope.cancel()

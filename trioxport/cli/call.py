@@ -12,10 +12,9 @@ from typing import Any, Final, cast
 import trio
 
 from trioxport import RequestTimeout, UsageError, __version__, open_transport
-from trioxport.abc import Era
+from trioxport.abc import CONNECT_TIMEOUT, Era
 from trioxport.cli._errors import complain_in_json
 from trioxport.cli._output import complain, one_line, open_status, pretty, readable, texts_of, write
-from trioxport.opening import CONNECT_TIMEOUT
 from trioxport.peer import Negotiated, Peer, ProgressCallback, open_peer
 from trioxport.protocol import DISCOVER, INITIALIZE, members_of
 

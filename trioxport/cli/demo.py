@@ -12,7 +12,7 @@ from typing import Any, Final
 import trio
 
 from trioxport import open_transport
-from trioxport._core.supervisor import open_tasks
+from trioxport._core.nursery import open_bare_nursery
 from trioxport.cli._output import texts_of, write
 from trioxport.cli.call import CLIENT_INFO
 from trioxport.frames import MIB
@@ -81,7 +81,7 @@ async def _many(peer: Peer, report: Report) -> None:
     async def ask(text: str) -> None:
         answers[text] = _summary(await _call(peer, "echo", text=text))
 
-    async with open_tasks() as tasks:
+    async with open_bare_nursery() as tasks:
         for number in range(100):
             tasks.start_soon(ask, f"text {number}")
     right = sum(text == answer for text, answer in answers.items())

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import trio
 
 from trioxport import Target, serve_transport
-from trioxport._core.supervisor import open_tasks
+from trioxport._core.nursery import open_bare_nursery
 from trioxport.cli._output import write
 from trioxport.demo import serve_demo
 
@@ -19,7 +19,7 @@ from trioxport.demo import serve_demo
 async def serve_until_signal(options: argparse.Namespace) -> int:
     """Serve until SIGTERM, or until the one client of ``stdio:`` is done; the exit code. Raises ``TransportError``."""
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
-        async with open_tasks() as tasks:
+        async with open_bare_nursery() as tasks:
             tasks.start_soon(_stop_at, signals, tasks.cancel_scope)
             for address in await tasks.start(_serve, options, tasks.cancel_scope):
                 if address != "stdio:":  # whoever started this process as its child knows

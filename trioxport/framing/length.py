@@ -40,7 +40,7 @@ class _LengthDecoder:
         return len(self._prefix) + self._partial.size
 
 
-class _Length:
+class _LengthFraming:
     name: FramingName = "length"
     binary: bool = True
 
@@ -51,4 +51,4 @@ class _Length:
         return _LengthDecoder(max_size)
 
 
-LENGTH: Final = _Length()
+LENGTH: Final = _LengthFraming()

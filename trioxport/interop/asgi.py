@@ -14,17 +14,16 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, Final
 
-from trioxport._core.causes import alone
-from trioxport._core.nursery import require_trio
-from trioxport._core.supervisor import Terms, open_tasks
+from trioxport._core.causes import sole_exception
+from trioxport._core.nursery import open_bare_nursery, require_trio
 from trioxport._diagnostics.refusal_log import RefusalLog
 from trioxport._diagnostics.validators import instance_of, kind_of
-from trioxport.abc import Layer
+from trioxport.abc import CLOSE_TIMEOUT, CONNECT_TIMEOUT, ConnectionSettings, Layer
 from trioxport.codecs.json import JSON
 from trioxport.connection import Connection
 from trioxport.errors import UsageError
 from trioxport.frames import Limits
-from trioxport.opening import CLOSE_TIMEOUT, CONNECT_TIMEOUT, DEFAULT_LIMITS, accepting, refusal_counter
+from trioxport.opening import DEFAULT_LIMITS, HandlerAcceptor, refusal_counter
 from trioxport.transports.http.server import HttpServer
 from trioxport.transports.http.server.application import Endpoint
 from trioxport.transports.http.server.request import Receive, Scope, Send
@@ -71,9 +70,11 @@ class McpApplication:
                 "FastMCP becomes an application by trioxport.interop.mcp_sdk.sdk_application(server, config)"
             )
         refusals = RefusalLog(str(config), refusal_counter(layers))
-        terms = Terms("server", str(config), JSON, limits, CONNECT_TIMEOUT, close_timeout, True, refusals)
-        self._endpoint = Endpoint(config, terms)
-        self._accept = accepting(handler, terms, layers)
+        settings = ConnectionSettings(
+            "server", str(config), JSON, limits, CONNECT_TIMEOUT, close_timeout, True, refusals
+        )
+        self._endpoint = Endpoint(config, settings)
+        self._acceptor = HandlerAcceptor(handler, settings, layers)
         self._within = within
         self._running = False
 
@@ -88,8 +89,8 @@ class McpApplication:
             raise UsageError("this application is running already")
         self._running = True
         try:
-            async with self._within(), open_tasks() as tasks:
-                await tasks.start(self._endpoint.run, self._accept)
+            async with self._within(), open_bare_nursery() as tasks:
+                await tasks.start(self._endpoint.run, self._acceptor)
                 yield
                 tasks.cancel_scope.cancel()
         finally:
@@ -119,6 +120,6 @@ class McpApplication:
                 answer = {"type": "lifespan.shutdown.failed"}
                 await receive()
         except Exception as error:
-            await send({**answer, "message": str(alone(error))})
+            await send({**answer, "message": str(sole_exception(error))})
         else:
             await send({"type": "lifespan.shutdown.complete"})

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import ClassVar, Final
+from typing import Final
 
 import attrs
 import trio
 from trio_websocket import ConnectionClosed, Endpoint, WebSocketConnection
 
-from trioxport.abc import Accept, FrameChannels, Scope
+from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
 from trioxport.errors import ConnectionLost
 from trioxport.framing.websocket import TEXT, opcode_of
 from trioxport.transports.messagewire import carry_messages
@@ -34,8 +34,6 @@ class OpenWebSocketConnection:
     the connection.
     """
 
-    single_connection: ClassVar[bool] = True
-
     connection: WebSocketConnection
 
     def __str__(self) -> str:
@@ -43,19 +41,18 @@ class OpenWebSocketConnection:
 
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
-        scope.info.peer = _peer_of(self.connection)
         try:
-            async with carry_messages(_LibraryWire(self.connection), scope) as channels:
+            async with carry_messages(_LibraryWire(self.connection), scope, peer=_peer_of(self.connection)) as channels:
                 yield channels
         finally:
-            with trio.move_on_after(scope.close_timeout):
+            with trio.move_on_after(scope.settings.close_timeout):
                 await self.connection.aclose()
 
     async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
         task_status.started([str(self)])
-        await accept(self)
+        await acceptor.serve_only(self)
 
 
 def _peer_of(connection: WebSocketConnection) -> str | None:

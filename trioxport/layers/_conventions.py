@@ -66,9 +66,9 @@ def network_of(scope: Scope) -> dict[str, str]:
 def server_of(scope: Scope) -> dict[str, str | int]:
     """The server's address, on a client."""
     scheme = _scheme(scope)
-    if scope.role != "client" or scheme not in _NETWORKS or scheme == "stdio":
+    if scope.settings.role != "client" or scheme not in _NETWORKS or scheme == "stdio":
         return {}
-    parts = urlsplit(scope.target)
+    parts = urlsplit(scope.settings.target)
     try:
         host, port = (parts.path, None) if scheme == "unix" else (parts.hostname, parts.port)
     except ValueError:
@@ -79,13 +79,13 @@ def server_of(scope: Scope) -> dict[str, str | int]:
 def client_of(scope: Scope) -> dict[str, str | int]:
     """The client's address, on a server."""
     host, _, port = (scope.info.peer or "").rpartition(":")
-    if scope.role != "server" or not port.isdecimal():
+    if scope.settings.role != "server" or not port.isdecimal():
         return {}
     return _address("client", host.strip("[]"), int(port))
 
 
 def _scheme(scope: Scope) -> str:
-    return scope.target.partition(":")[0]
+    return scope.settings.target.partition(":")[0]
 
 
 def _address(whose: str, host: str | None, port: int | None) -> dict[str, str | int]:

@@ -160,7 +160,7 @@ class Tools:
             return self._theirs
         if not is_modern(request):
             return self._ours
-        key = self._scope.target, self._scope.info.principal
+        key = self._scope.settings.target, self._scope.info.principal
         tools = self._served.setdefault(key, ToolSchemas())
         self._served.move_to_end(key)
         if len(self._served) > MAX_PRINCIPALS:

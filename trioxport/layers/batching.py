@@ -53,11 +53,15 @@ class Batching:
     max_size: int = attrs.field(default=64 * 1024, validator=COUNT)
 
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
-        if scope.info.carries in ("http", "events"):
+        if channels.carried() in ("http", "events"):
             return channels
         revision, returned = _Revision(scope), _Returned()
         sender = _BatchingSend(channels.send, self, scope, revision, returned)
-        return FrameChannels(sender, _SplittingReceive(channels.receive, revision, returned, sender))
+        return attrs.evolve(
+            channels,
+            send=sender,
+            receive=_SplittingReceive(channels.receive, revision, returned, sender),
+        )
 
 
 class _Revision:
@@ -78,10 +82,10 @@ class _Revision:
 
     def received(self, frame: Frame) -> None:
         """And so a client learns of it."""
-        if frame.error is not None or b'"serverInfo"' not in frame.payload or self._scope.role != "client":
+        if frame.error is not None or b'"serverInfo"' not in frame.payload or self._scope.settings.role != "client":
             return
         try:
-            message = self._scope.codec.decode(frame.payload)
+            message = self._scope.settings.codec.decode(frame.payload)
         except (DecodeError, ProtocolViolation):
             return
         if isinstance(message, Response):
@@ -122,7 +126,7 @@ class _BatchingSend(SendChannel[Frame]):
         self._scope = scope
         self._revision = revision
         self._returned = returned
-        self._max_size = min(layer.max_size, scope.limits.max_message_size // 2)  # a layer below may need room
+        self._max_size = min(layer.max_size, scope.settings.limits.max_message_size // 2)  # a layer below may need room
         self._queue, self._gathered = trio.open_memory_channel[Frame](layer.max_messages)
         self._begun = False
         self._over = trio.Event()

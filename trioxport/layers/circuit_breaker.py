@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import ClassVar, Final, Literal, TypeAlias
@@ -11,6 +10,7 @@ import attrs
 import trio
 from trio.abc import SendChannel
 
+from trioxport._diagnostics import logger
 from trioxport._diagnostics.validators import COUNT, FUNCTION, SECONDS, instance_of
 from trioxport.abc import FrameChannels, MessageChannels, Scope, Transport
 from trioxport.errors import (
@@ -30,8 +30,6 @@ from trioxport.layers._support import ANSWERS, PassingReceive, ended_subscriptio
 from trioxport.messages import ErrorResponse, Incoming, Message, Request, RequestId, Response, Undelivered
 from trioxport.protocol import cancelled_id
 from trioxport.targets import Target, describe, to_transport
-
-logger: Final = logging.getLogger("trioxport")
 
 Transition: TypeAlias = Callable[[CircuitState, CircuitState], object]
 
@@ -113,7 +111,7 @@ class CircuitBreaker:
         return self._circuit.state
 
     def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:
-        passes = _Passes(self, self._circuit, scope.target)
+        passes = _Passes(self, self._circuit, scope.settings.target)
         scope.defer(passes.release_all)
         return MessageChannels(_GuardedSend(channels.send, passes), PassingReceive(channels.receive, passes.received))
 
@@ -151,7 +149,7 @@ class _Guarded:
         started = trio.current_time()
         period = self.circuit.enter(started)
         if period is None:
-            raise _circuit_open(self.circuit, started, scope.target)
+            raise _circuit_open(self.circuit, started, scope.settings.target)
         opened = False
         try:
             async with self.transport(scope) as channels:
@@ -160,7 +158,7 @@ class _Guarded:
                 yield channels
         except BaseException as error:
             if not opened:
-                self._note(error, period, late=trio.current_time() - started >= scope.connect_timeout)
+                self._note(error, period, late=trio.current_time() - started >= scope.settings.connect_timeout)
             raise
 
     def _note(self, error: BaseException, period: int, *, late: bool) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
 from typing import ClassVar, Final, Literal
 
 import attrs
 
 from trioxport._diagnostics.validators import COUNT_OR_0, FLAG, WHOLE, one_of
-from trioxport.abc import FrameChannels, Scope
+from trioxport.abc import Carries, FrameChannels, Scope
 from trioxport.codecs.content_codings import (
     CODINGS,
     Coding,
@@ -70,23 +71,29 @@ class Compression:
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
         require(self.coding)
         check_effort(self.coding, self.effort)
-        compressor, expander = _Compressor(self, scope), _Expander(scope.limits.max_message_size)
-        return FrameChannels(
-            PassingSend(channels.send, compressor.packed), PassingReceive(channels.receive, expander.unpacked)
+        compressor, expander = (
+            _Compressor(self, scope, channels.carried),
+            _Decompressor(scope.settings.limits.max_message_size),
+        )
+        return attrs.evolve(
+            channels,
+            send=PassingSend(channels.send, compressor.packed),
+            receive=PassingReceive(channels.receive, expander.unpacked),
         )
 
 
 class _Compressor:
     """Compresses the frames that one connection sends."""
 
-    def __init__(self, layer: Compression, scope: Scope) -> None:
+    def __init__(self, layer: Compression, scope: Scope, carried: Callable[[], Carries]) -> None:
         self._layer = layer
         self._scope = scope
+        self._carried = carried
 
     def packed(self, frame: Frame) -> Frame:
         if len(frame.payload) < self._layer.min_size:
             return frame
-        carries = self._scope.info.carries
+        carries = self._carried()
         if carries == "events":
             return frame
         if carries == "http":
@@ -110,14 +117,14 @@ class _Compressor:
 
     def _is_accepted(self, frame: Frame) -> bool:
         accepted = self._scope.info.headers.get(ACCEPTED)
-        if self._scope.role == "server":  # what is no answer is an event
+        if self._scope.settings.role == "server":  # what is no answer is an event
             is_answer = isinstance(frame.message, Response | ErrorResponse)
             return is_answer and accepted is not None and accepts(accepted, self._layer.coding)
         return self._layer.unasked if accepted is None else accepts(accepted, self._layer.coding)
 
 
 @attrs.frozen
-class _Expander:
+class _Decompressor:
     """Expands the frames that one connection receives."""
 
     max_size: int

@@ -51,7 +51,7 @@ class Logging:
 
     def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:
         redaction = Redaction.of(self.redact) if self.payloads else None
-        events = _Events(logging.getLogger(self.logger), self.log_level, scope.target, redaction)
+        events = _Events(logging.getLogger(self.logger), self.log_level, scope.settings.target, redaction)
         return MessageChannels(
             PassingSend(channels.send, events.sent, events.not_sent), PassingReceive(channels.receive, events.received)
         )

@@ -184,7 +184,7 @@ class _Instruments:
         return cls(
             _duration(meter, "mcp.client.operation", "a request until it is settled, as its sender sees it"),
             _duration(meter, "mcp.server.operation", "a request until it is answered, as its receiver sees it"),
-            _duration(meter, f"mcp.{scope.role}.session", "a connection"),
+            _duration(meter, f"mcp.{scope.settings.role}.session", "a connection"),
             names.network_of(scope),
             names.server_of(scope),
         )

@@ -54,7 +54,7 @@ class RateLimit:
         if self.send is not None and self.on_limit == "wait":
             send = _WaitingSend(send, _bucket(self.send))
         elif self.send is not None:
-            send = _RaisingSend(send, _bucket(self.send), scope.target)
+            send = _RaisingSend(send, _bucket(self.send), scope.settings.target)
         if self.receive is not None:
             receive = _LimitedReceive(receive, _bucket(self.receive))
         return MessageChannels(send, receive)
@@ -68,7 +68,7 @@ def _is_limited(message: Incoming) -> bool:
     return isinstance(message, _INITIATED) and message.method != CANCELLED
 
 
-class _Gate:
+class _RateGate:
     """Where one direction of a connection waits for tokens, in turn, until it is closed."""
 
     def __init__(self, bucket: TokenBucket) -> None:
@@ -95,7 +95,7 @@ class _Gate:
 class _WaitingSend(SendChannel[Message]):
     def __init__(self, inner: SendChannel[Message], bucket: TokenBucket) -> None:
         self._inner = inner
-        self._gate = _Gate(bucket)
+        self._gate = _RateGate(bucket)
 
     async def send(self, value: Message) -> None:
         if _is_limited(value) and not self._gate.pass_at_once():
@@ -132,7 +132,7 @@ class _RaisingSend(SendChannel[Message]):
 class _LimitedReceive(ReceiveChannel[Incoming]):
     def __init__(self, inner: ReceiveChannel[Incoming], bucket: TokenBucket) -> None:
         self._inner = inner
-        self._gate = _Gate(bucket)
+        self._gate = _RateGate(bucket)
         self._held: deque[Incoming] = deque()
 
     async def receive(self) -> Incoming:

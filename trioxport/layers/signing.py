@@ -104,12 +104,14 @@ class Signing:
     )
 
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
-        if scope.info.carries in ("http", "events"):
+        if channels.carried() in ("http", "events"):
             raise UsageError("over HTTP an answer has no place for a signature", hint="Use https://")
-        peer: Role = "client" if scope.role == "server" else "server"
-        signer, verifier = _Signer(self.keys, scope), _Verifier(self.keys, self._seen, peer, scope.codec)
-        return FrameChannels(
-            PassingSend(channels.send, signer.signed), PassingReceive(channels.receive, verifier.verified)
+        peer: Role = "client" if scope.settings.role == "server" else "server"
+        signer, verifier = _Signer(self.keys, scope), _Verifier(self.keys, self._seen, peer, scope.settings.codec)
+        return attrs.evolve(
+            channels,
+            send=PassingSend(channels.send, signer.signed),
+            receive=PassingReceive(channels.receive, verifier.verified),
         )
 
 
@@ -124,8 +126,8 @@ class _Signer:
 
     def __init__(self, keys: Mapping[str, bytes], scope: Scope) -> None:
         self._keys = keys
-        self._role: Role = scope.role
-        self._max_size = scope.limits.max_message_size
+        self._role: Role = scope.settings.role
+        self._max_size = scope.settings.limits.max_message_size
         self._stream = secrets.token_urlsafe(12)
         self._number = 0
 

@@ -72,10 +72,12 @@ class Tap:
             write: Write = self.to
         else:
             write = open_recording(os.fspath(self.to), self.max_size, self.keep, scope)
-        shown = None if self.redact is None else _Shown(Redaction.of(self.redact), scope.codec)
-        record = _Record(write, scope.target, os.urandom(6).hex(), shown)
-        return FrameChannels(
-            PassingSend(channels.send, record.sent, record.not_sent), PassingReceive(channels.receive, record.received)
+        shown = None if self.redact is None else _Shown(Redaction.of(self.redact), scope.settings.codec)
+        record = _Record(write, scope.settings.target, os.urandom(6).hex(), shown)
+        return attrs.evolve(
+            channels,
+            send=PassingSend(channels.send, record.sent, record.not_sent),
+            receive=PassingReceive(channels.receive, record.received),
         )
 
 

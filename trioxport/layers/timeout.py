@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Literal
 
 import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
+from trioxport._diagnostics import logger
 from trioxport._diagnostics.validators import SECONDS
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import Outcome, RequestTimeout, TransportError, UsageError
@@ -29,8 +29,6 @@ from trioxport.messages import (
     Undelivered,
 )
 from trioxport.protocol import INITIALIZE, LISTEN, PROGRESS, cancellation_of, cancelled_id
-
-logger: Final = logging.getLogger("trioxport")
 
 
 @attrs.frozen
@@ -65,11 +63,11 @@ class Timeout:
     max_seconds: float = attrs.field(default=600.0, validator=SECONDS, kw_only=True)
 
     def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:
-        watch = _Watch(self, channels.send, scope)
+        watch = _TimerWatch(self, channels.send, scope)
         return MessageChannels(_TimedSend(channels.send, watch), _TimedReceive(channels.receive, watch, scope))
 
 
-class _Watch:
+class _TimerWatch:
     """The requests of one connection, and the tasks that look at the clock and tell the peer."""
 
     def __init__(self, timeout: Timeout, inner: SendChannel[Message], scope: Scope) -> None:
@@ -129,7 +127,9 @@ class _Watch:
             self.taken.add(request.id)
         if deadline.stage == "sent":
             self.cancel(request)
-        return Undelivered.of(request, RequestTimeout(_reason(deadline), target=self._scope.target, outcome=outcome))
+        return Undelivered.of(
+            request, RequestTimeout(_reason(deadline), target=self._scope.settings.target, outcome=outcome)
+        )
 
     def cancel(self, request: Request) -> None:
         """Have the peer told that nobody waits any more."""
@@ -173,7 +173,7 @@ class _Watch:
             try:
                 await self._inner.send(cancellation_of(request, "no answer in time"))
             except (TransportError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                logger.debug("%s: request %r cannot be cancelled: %s", self._scope.target, request.id, error)
+                logger.debug("%s: request %r cannot be cancelled: %s", self._scope.settings.target, request.id, error)
             self._to_cancel.popleft()
             self.free(request.id)
 
@@ -188,7 +188,7 @@ def _reason(deadline: Deadline) -> str:
 
 
 class _TimedSend(SendChannel[Message]):
-    def __init__(self, inner: SendChannel[Message], watch: _Watch) -> None:
+    def __init__(self, inner: SendChannel[Message], watch: _TimerWatch) -> None:
         self._inner = inner
         self._watch = watch
 
@@ -223,11 +223,11 @@ class _TimedSend(SendChannel[Message]):
 
 
 class _TimedReceive(ReceiveChannel[Incoming]):
-    def __init__(self, inner: ReceiveChannel[Incoming], watch: _Watch, scope: Scope) -> None:
+    def __init__(self, inner: ReceiveChannel[Incoming], watch: _TimerWatch, scope: Scope) -> None:
         self._inner = inner
         self._watch = watch
         self._scope = scope
-        self._patience = max(1, scope.limits.max_buffered_messages)
+        self._patience = max(1, scope.settings.limits.max_buffered_messages)
         self._before_late = 0
         self._closed = False
 

@@ -136,7 +136,7 @@ class _Spans:
         self._baggage = baggage.get_all
         self._notifications = layer.notifications
         self._info = scope.info
-        self._serving = scope.role == "server"
+        self._serving = scope.settings.role == "server"
         network = names.network_of(scope)
         self._to_them: dict[str, AttributeValue] = {**network, **names.server_of(scope)}
         self._from_them: dict[str, AttributeValue] = {**network, **names.client_of(scope)}

@@ -256,7 +256,7 @@ class _ValidatingReceive(ReceiveChannel[Incoming]):
         return message
 
     def _settle(self, message: Message, asked: Request | None, fault: Fault) -> Undelivered | None:
-        error = ProtocolViolation(f"what the peer sent is not valid: {fault}", target=self._scope.target)
+        error = ProtocolViolation(f"what the peer sent is not valid: {fault}", target=self._scope.settings.target)
         if isinstance(message, Request):
             text = f"Invalid params: {fault}"
             data = {"path": fault.path, "rule": fault.rule}

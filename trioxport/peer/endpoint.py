@@ -16,16 +16,16 @@ from typing import Any, Final
 import trio
 
 from trioxport._core.causes import as_loss
-from trioxport._core.supervisor import open_tasks
+from trioxport._core.nursery import open_bare_nursery
 from trioxport._diagnostics.validators import ASYNC_FUNCTION, instance_of
 from trioxport.abc import Era
 from trioxport.connection import Connection
 from trioxport.errors import ConnectionLost, TransportError
 from trioxport.messages import NOTHING, Incoming, Notification, Request
 from trioxport.peer import negotiation
-from trioxport.peer.incoming import Handlers, NotificationHandler, RequestHandler
+from trioxport.peer.incoming import IncomingRequests, NotificationHandler, RequestHandler
 from trioxport.peer.negotiation import Negotiated
-from trioxport.peer.outgoing import Calls, ProgressCallback, fresh
+from trioxport.peer.outgoing import OutgoingRequests, ProgressCallback, fresh
 from trioxport.protocol import CANCELLED, PROGRESS, as_id, members_of
 
 DEFAULT_TIMEOUT: Final = 60.0
@@ -48,8 +48,8 @@ class Peer:
         self._ended = trio.Event()
         self._end_error: Exception | None = None
         self._failure: TransportError | None = None
-        self._calls = Calls(connection)
-        self._handlers = Handlers(self, tasks, requests, notifications)
+        self._calls = OutgoingRequests(connection)
+        self._handlers = IncomingRequests(self, tasks, requests, notifications)
         tasks.start_soon(self._read)
 
     @property
@@ -239,7 +239,7 @@ async def open_peer(
     _CONNECTION.option("connection", connection)
     for name, handler in (*requests.items(), *notifications.items()):
         ASYNC_FUNCTION.option(f"the handler of {name!r}", handler)
-    async with open_tasks() as tasks:
+    async with open_bare_nursery() as tasks:
         peer = Peer(connection, tasks, requests, notifications)
         try:
             yield peer

@@ -11,6 +11,7 @@ import attrs
 import trio
 
 from trioxport._core.causes import failure_in
+from trioxport._diagnostics import logger
 from trioxport.errors import MessageTooLarge, TransportError, UsageError
 from trioxport.messages import NOTHING, ErrorResponse, Notification, Request, RequestId, Response, shown_metadata
 from trioxport.peer.outgoing import handled
@@ -28,7 +29,6 @@ from trioxport.protocol import (
 if TYPE_CHECKING:
     from trioxport.peer import Peer
 
-logger: Final = logging.getLogger("trioxport")
 
 MAX_RUNNING: Final = 256
 """Requests of the other side that are worked on at once; one more is answered with an error."""
@@ -83,7 +83,7 @@ async def _pong(request: IncomingRequest) -> dict[str, Any]:
     return {}
 
 
-class Handlers:
+class IncomingRequests:
     """Runs the handlers of one peer in the tasks of that peer."""
 
     def __init__(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
@@ -13,12 +12,11 @@ from typing import Any, Final, TypeAlias, TypeVar
 import attrs
 import trio
 
+from trioxport._diagnostics import logger
 from trioxport.connection import Connection
 from trioxport.errors import RequestTimeout, TransportError
 from trioxport.messages import NOTHING, ErrorResponse, Notification, Request, RequestId, Response, Undelivered
 from trioxport.protocol import DISCOVER, INITIALIZE, LISTEN, JSONRPCError, as_id, cancellation_of, meta_of
-
-logger: Final = logging.getLogger("trioxport")
 
 ProgressCallback: TypeAlias = Callable[[float, float | None, str | None], object]
 """Called with the progress, the total if it is known, and a message for people if there is one."""
@@ -72,7 +70,7 @@ class _Call:
         self.over.set()
 
 
-class Calls:
+class OutgoingRequests:
     """The requests that one peer has in flight."""
 
     def __init__(self, connection: Connection) -> None:
@@ -135,7 +133,7 @@ class Calls:
     def _refusal(self, answer: ErrorResponse, method: str) -> JSONRPCError:
         error = JSONRPCError(answer.code, answer.message, answer.data)
         negotiated = self._answered or self._connection.info.era or method in _NEGOTIATING
-        if not negotiated and self._connection.scope.role == "client":
+        if not negotiated and self._connection.scope.settings.role == "client":
             error.hint = _NOT_NEGOTIATED
         return error
 

@@ -13,8 +13,8 @@ from typing import Final, NoReturn
 
 import trio
 
-from trioxport._core.causes import alone
-from trioxport._core.supervisor import open_tasks
+from trioxport._core.causes import sole_exception
+from trioxport._core.nursery import open_bare_nursery
 from trioxport._diagnostics.redaction import redact_url
 from trioxport.abc import Codec
 from trioxport.codecs import JSON, MessagePack
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return trio.run(_serve if options.serve else _check, options)
     except BaseException as error:
-        cause = alone(error)
+        cause = sole_exception(error)
         if not isinstance(cause, TransportError | OSError):
             raise
         print(f"error: {cause}", file=sys.stderr)
@@ -160,7 +160,7 @@ async def _address_of(stream: trio.abc.ReceiveStream, options: argparse.Namespac
 
 
 async def _serve(options: argparse.Namespace) -> NoReturn:
-    async with open_tasks() as tasks:
+    async with open_bare_nursery() as tasks:
         addresses: list[str] = await tasks.start(partial(serve_check_peer, codec=CODECS[options.codec]), options.target)
         print(addresses[0] if addresses else "", flush=True)
         await trio.sleep_forever()

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import attrs
 import trio
 
-from trioxport._core.causes import alone
+from trioxport._core.causes import sole_exception
 from trioxport.abc import Codec, Layer, Transport
 from trioxport.codecs.json import JSON
 from trioxport.errors import UsageError
@@ -138,8 +138,8 @@ async def run_check(check: Check, make_pair: MakePair, settings: CheckSettings) 
                 leaving.deadline = trio.current_time() + pair.timeout
     except Exception as error:
         if result.error is None:
-            raise alone(error) from None
-        result.error.add_note(f"Leaving make_pair raised {raised(alone(error))}")
+            raise sole_exception(error) from None
+        result.error.add_note(f"Leaving make_pair raised {raised(sole_exception(error))}")
     if leaving.cancelled_caught and result.error is None:
         raise UsageError(
             f"make_pair was not left in time after the check {check.name}",
@@ -159,7 +159,7 @@ async def _run_on(
         except CheckSkipped as skipped:
             reason = str(skipped)
         except Exception as error:
-            cause = alone(error)
+            cause = sole_exception(error)
             broken = ContractBroken(check, error, harness.progress.place_of(cause), settings.seed)
             broken.__cause__ = None if isinstance(cause, Finding) else cause
             return attrs.evolve(result, outcome="failed", error=broken)

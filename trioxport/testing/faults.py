@@ -49,9 +49,10 @@ class Faults:
 
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
         cutter = _Cutter(scope)
-        return FrameChannels(
-            _FaultySend(channels.send, _Dice(self, "send"), cutter),
-            _FaultyReceive(channels.receive, _Dice(self, "receive"), cutter),
+        return attrs.evolve(
+            channels,
+            send=_FaultySend(channels.send, _Dice(self, "send"), cutter),
+            receive=_FaultyReceive(channels.receive, _Dice(self, "receive"), cutter),
         )
 
 

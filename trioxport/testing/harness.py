@@ -9,7 +9,8 @@ from typing import Final, TypeAlias
 import attrs
 import trio
 
-from trioxport._core.supervisor import Supervisor, open_tasks
+from trioxport._core.nursery import open_bare_nursery
+from trioxport._core.supervisor import Supervisor
 from trioxport.abc import Codec, Layer
 from trioxport.codecs.json import JSON
 from trioxport.connection import Connection
@@ -153,7 +154,7 @@ class ContractHarness:
                 await done.wait()
 
         with self.progress.bounding() as bound:
-            async with open_tasks() as tasks:
+            async with open_bare_nursery() as tasks:
                 tasks.start_soon(run_client)
                 bound.begin("the server to accept the client's connection")
                 connection = await connections.receive()
@@ -176,7 +177,7 @@ class ContractHarness:
             yield self.pair.target("")
             return
         with self.progress.bounding() as bound:
-            async with open_tasks() as tasks:
+            async with open_bare_nursery() as tasks:
                 bound.begin("the listener to report its addresses by task_status.started()")
                 addresses: list[str] = await tasks.start(self._serve, self.pair.serve, handler or self._be_peer)
                 bound.end()

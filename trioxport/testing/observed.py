@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 import attrs
 import trio
 
-from trioxport._core.supervisor import Supervisor, Terms
-from trioxport.abc import Accept, FrameChannels, Listener, Scope, Transport
+from trioxport._core.supervisor import Supervisor
+from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, InlineTransport, Listener, Scope, Transport
 from trioxport.targets import Target, describe
 
 
@@ -30,23 +29,25 @@ class ObservedListener:
     def __str__(self) -> str:
         return describe(self.target)
 
-    @property
-    def single_connection(self) -> bool:
-        return bool(getattr(self.inner, "single_connection", False))
-
-    def under(self, terms: Terms) -> Listener:
-        """The same listener, where the inner one has to know what holds for its connections."""
-        under: Callable[[Terms], Listener] | None = getattr(self.inner, "under", None)
-        return self if under is None else attrs.evolve(self, inner=under(terms))
-
     async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
-        async def accept_observed(transport: Transport) -> None:
-            immediate = getattr(transport, "immediate", False)
-            await accept(transport if immediate else _ObservedTransport(transport, self.scopes))
+        await self.inner.listen(_ObservedAcceptor(acceptor, self.scopes), settings, task_status=task_status)
 
-        await self.inner.listen(accept_observed, allow_plaintext=allow_plaintext, task_status=task_status)
+
+@attrs.frozen
+class _ObservedAcceptor:
+    inner: Acceptor
+    scopes: list[Supervisor]
+
+    async def serve(self, transport: Transport, peer: str | None = None) -> None:
+        await self.inner.serve(_ObservedTransport(transport, self.scopes), peer)
+
+    async def serve_only(self, transport: Transport, peer: str | None = None) -> None:
+        await self.inner.serve_only(_ObservedTransport(transport, self.scopes), peer)
+
+    async def serve_inline(self, transport: InlineTransport, peer: str | None = None) -> None:
+        await self.inner.serve_inline(transport, peer)
 
 
 @attrs.frozen

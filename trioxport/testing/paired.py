@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from trioxport._core.supervisor import open_tasks
-from trioxport.abc import Accept, FrameChannels, Scope, Transport
+from trioxport._core.nursery import open_bare_nursery
+from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope, Transport
 from trioxport.errors import ServerUnreachable
 
 
@@ -29,17 +29,17 @@ class PairedTransports:
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
         if self._opened is None:
-            raise ServerUnreachable("the server's side is not served", target=scope.target)
+            raise ServerUnreachable("the server's side is not served", target=scope.settings.target)
         client, server = self._make()
         await self._opened.send(server)
         async with client(scope) as channels:
             yield channels
 
     async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
         self._opened, opened = trio.open_memory_channel[Transport](0)
-        async with open_tasks() as tasks:
+        async with open_bare_nursery() as tasks:
             task_status.started([])
             async for server in opened:
-                tasks.start_soon(accept, server)
+                tasks.start_soon(acceptor.serve, server)

@@ -133,7 +133,9 @@ class CheckPeer:
                 await RAW.send(self.connection, params["bytes"].encode("latin-1"), about=request)
                 await tx.send(Response(request.id, params))
             case "check/too_large":
-                answer = self.connection.scope.codec.encode(Response(request.id, "x" * LIMITS.max_message_size))
+                answer = self.connection.scope.settings.codec.encode(
+                    Response(request.id, "x" * LIMITS.max_message_size)
+                )
                 await RAW.send(self.connection, answer, about=request)
             case "check/half_close":
                 await tx.aclose()

@@ -14,7 +14,7 @@ import attrs
 import trio
 
 import trioxport
-from trioxport._core.causes import alone
+from trioxport._core.causes import sole_exception
 from trioxport._core.supervisor import Supervisor
 from trioxport.abc import Role
 from trioxport.errors import TransportError
@@ -128,14 +128,14 @@ class CheckProgress:
         """The place where an exception was raised, and the bugs of transports that came up until the pair was left."""
         self.note(error)
         place = self._raised[error]
-        bugs = (self._account(scope.role) for scope in self.scopes if _is_bug(scope))
+        bugs = (self._account(scope.settings.role) for scope in self.scopes if _is_bug(scope))
         return attrs.evolve(place, sides=tuple(dict.fromkeys((*place.sides, *bugs))))
 
     def _sides(self) -> tuple[str, ...]:
         return tuple(self._account(role) for role in ("client", "server") if role == "client" or self.serves)
 
     def _account(self, role: Literal["client", "server"]) -> str:
-        scopes = [scope for scope in self.scopes if scope.role == role]
+        scopes = [scope for scope in self.scopes if scope.settings.role == role]
         if not scopes:
             return f"{role}: no connection was {'opened' if role == 'client' else 'accepted'}"
         failed = [scope for scope in scopes if scope.failure is not None]
@@ -144,14 +144,14 @@ class CheckProgress:
         if scope.failure is None:
             return f"{role}: the connection is {scope.state}"
         if scope in crashed:
-            return f"{role}: its transport raised {raised(alone(scope.failure.__cause__ or scope.failure))}"
+            return f"{role}: its transport raised {raised(sole_exception(scope.failure.__cause__ or scope.failure))}"
         return f"{role}: the connection is lost: {shown(str(scope.failure))}"
 
 
 def _is_bug(scope: Supervisor) -> bool:
     """Whether a connection failed by something else than its wire."""
     cause = None if scope.failure is None else scope.failure.__cause__
-    return cause is not None and not isinstance(alone(cause), _OF_A_WIRE)
+    return cause is not None and not isinstance(sole_exception(cause), _OF_A_WIRE)
 
 
 @attrs.define

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import trio
 
-from trioxport._core.supervisor import open_tasks
+from trioxport._core.nursery import open_bare_nursery
 from trioxport.errors import UsageError
 from trioxport.targets import Target
 from trioxport.testing.pair import MakePair, TransportPair
@@ -82,7 +82,7 @@ class CuttableProxy:
                 return  # the client sees that its connection is closed
             self._streams |= {client, server}
             try:
-                async with server, open_tasks() as tasks:
+                async with server, open_bare_nursery() as tasks:
                     tasks.start_soon(_copy, client, server)
                     tasks.start_soon(_copy, server, client)
             finally:
@@ -115,7 +115,7 @@ async def open_cuttable_proxy(listener: trio.SocketListener | None = None) -> As
     if listener is None:
         [listener] = await trio.open_tcp_listeners(0, host=LOCALHOST)
     proxy = CuttableProxy(listener)
-    async with open_tasks() as tasks:
+    async with open_bare_nursery() as tasks:
         tasks.start_soon(proxy.serve)
         yield proxy
         tasks.cancel_scope.cancel()

@@ -13,7 +13,7 @@ import trio
 from trio.abc import SendChannel
 
 from trioxport._diagnostics.message_redaction import Redaction
-from trioxport.abc import Accept, FrameChannels, Scope
+from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
 from trioxport.codecs.json import JSON
 from trioxport.errors import ConnectError, ConnectionLost, TransportError
 from trioxport.frames import Frame
@@ -58,20 +58,20 @@ class Replay:
         return self._play(next(self._numbers), scope)
 
     async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
         """Play each connection to a handler."""
         connections = len(await read(self.path))
         task_status.started([])
         for _ in range(connections):
-            await accept(self)
+            await acceptor.serve(self)
 
     @asynccontextmanager
     async def _play(self, number: int, scope: Scope) -> AsyncGenerator[FrameChannels]:
         recorded = await read(self.path)
         if number >= len(recorded):
             raise ConnectError(f"the recording holds {len(recorded)} connections, no more", retryable=False)
-        lines = decoded(recorded[number], scope.codec)
+        lines = decoded(recorded[number], scope.settings.codec)
         # What can wait in it is bounded: by the recording, and by the requests that the application has in flight.
         to_application, received = trio.open_memory_channel[Frame](math.inf)
         play = _Play(lines, scope, to_application, self.strict)
@@ -159,8 +159,8 @@ class _Play:
 
     def _release(self, number: int) -> None:
         for message in self._after.get(number, ()):
-            self._out.send_nowait(Frame(self._scope.codec.encode(self._renamed(message))))
-        if not self._expected and self._scope.role == "server":  # a client that has all its answers leaves
+            self._out.send_nowait(Frame(self._scope.settings.codec.encode(self._renamed(message))))
+        if not self._expected and self._scope.settings.role == "server":  # a client that has all its answers leaves
             self._leave()
 
     def _leave(self) -> None:

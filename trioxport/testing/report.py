@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import attrs
 
-from trioxport._core.causes import alone
+from trioxport._core.causes import sole_exception
 from trioxport.testing.check import Check
 from trioxport.testing.progress import Finding, Place, raised
 from trioxport.testing.rules import RULES
@@ -48,7 +48,7 @@ class ContractBroken(AssertionError):
 
 
 def _what_happened(cause: BaseException, place: Place) -> str:
-    error = alone(cause)
+    error = sole_exception(cause)
     if isinstance(error, Finding):
         return str(error)
     if isinstance(cause, BaseExceptionGroup):

@@ -16,7 +16,7 @@ from trio.abc import SendChannel
 from trioxport._core.causes import as_loss, not_sent
 from trioxport._core.ending import SelfEnding
 from trioxport._core.states import LazyEvent
-from trioxport.abc import FrameChannels, Scope
+from trioxport.abc import Carries, FrameChannels, Scope
 from trioxport.errors import ConnectionLost, MessageTooLarge, TransportError
 from trioxport.frames import Frame
 from trioxport.transports._batched import BatchedReceive
@@ -88,22 +88,28 @@ Explain: TypeAlias = Callable[[Exception | None], Awaitable[TransportError | Non
 
 @asynccontextmanager
 async def carry(
-    wire: FrameWire, scope: Scope, explain: Explain, *, await_end: bool = True
+    wire: FrameWire,
+    scope: Scope,
+    explain: Explain,
+    *,
+    carries: Carries,
+    peer: str | None = None,
+    await_end: bool = True,
 ) -> AsyncGenerator[FrameChannels]:
-    """The channels over ``wire``, which stays the caller's to close.
+    """The channels over ``wire``, which stays the caller's to close; ``carries`` and ``peer`` as they have them.
 
     Leaving politely flushes and sends the end. With ``await_end`` it waits for the peer's end too.
     """
-    to_wire, outgoing = trio.open_memory_channel[Frame](scope.limits.max_buffered_messages)
-    incoming, batches = trio.open_memory_channel[list[Frame]](min(1, scope.limits.max_buffered_messages))
+    to_wire, outgoing = trio.open_memory_channel[Frame](scope.settings.limits.max_buffered_messages)
+    incoming, batches = trio.open_memory_channel[list[Frame]](min(1, scope.settings.limits.max_buffered_messages))
     from_wire = BatchedReceive(batches)
-    outbox = _Outbox(to_wire, wire)
+    outbox = _SendQueue(to_wire, wire)
     pumps = _Pumps(wire, scope, explain, outbox, outgoing, incoming)
     with to_wire:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pumps.write)
             nursery.start_soon(pumps.read)
-            yield FrameChannels(outbox, from_wire)
+            yield FrameChannels(outbox, from_wire, carries, peer)
             from_wire.close()
             await pumps.write_over.wait()
             if await_end:
@@ -114,7 +120,7 @@ async def carry(
 _BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 
-class _Outbox(SelfEnding, SendChannel[Frame]):
+class _SendQueue(SelfEnding, SendChannel[Frame]):
     """Where frames are sent: one that finds nothing before it may go straight to the wire.
 
     Args:
@@ -172,7 +178,7 @@ class _Pumps:
         wire: FrameWire,
         scope: Scope,
         explain: Explain,
-        outbox: _Outbox,
+        outbox: _SendQueue,
         outgoing: trio.MemoryReceiveChannel[Frame],
         incoming: trio.MemorySendChannel[list[Frame]],
     ) -> None:
@@ -189,7 +195,7 @@ class _Pumps:
         self._loss: TransportError | None = None
         self._in_write = False
         self._streaming = False
-        self._batch_size = max(1, scope.limits.max_buffered_messages)
+        self._batch_size = max(1, scope.settings.limits.max_buffered_messages)
         self._unsent: list[Frame] = []
         self._delivering = False
         self.read_over = LazyEvent()
@@ -207,7 +213,7 @@ class _Pumps:
 
     def _limit_reading(self) -> None:
         """After a loss, do not wait for ever for what else the peer may have sent, or for its end."""
-        self._reading.deadline = trio.current_time() + self._scope.close_timeout
+        self._reading.deadline = trio.current_time() + self._scope.settings.close_timeout
 
     # Writing.
 

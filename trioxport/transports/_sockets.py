@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from trioxport._core.causes import system_reason
-from trioxport.abc import Accept, Transport
+from trioxport.abc import Acceptor, ConnectionSettings, Transport
 from trioxport.errors import ConnectError, NameResolutionError, ServerUnreachable, TLSError, UsageError
 from trioxport.transports._tls import NO_TLS, TLSStream, tls_reason
 
@@ -93,12 +93,12 @@ def bracketed(host: str) -> str:
 async def serve_streams(
     listeners: Sequence[trio.SocketListener],
     bind: Callable[[trio.SocketStream], Transport],
-    accept: Accept,
+    acceptor: Acceptor,
 ) -> None:
     """Accept ``bind(stream)`` for each stream that ``listeners`` yield, until cancelled."""
 
     async def serve_stream(stream: trio.SocketStream) -> None:
-        await accept(bind(stream))
+        await acceptor.serve(bind(stream), peer_of(stream))
 
     await trio.serve_listeners(serve_stream, list(listeners))
 
@@ -111,20 +111,19 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def refuse_plaintext(host: str, target: str, allowed: bool) -> None:
+def refuse_plaintext(host: str, settings: ConnectionSettings) -> None:
     """Refuse unencrypted traffic beyond this machine, as every transport without encryption is to do.
 
     Args:
         host: The host to connect to, or to listen on.
-        target: What the error names: ``scope.target`` of a client, ``str(self)`` of a listener.
-        allowed: ``scope.allow_plaintext``, or the ``allow_plaintext`` of ``listen``.
+        settings: ``scope.settings`` of a client, the ``settings`` of ``listen``.
 
     Raises:
         UsageError: The host is not on this machine, and it is not allowed.
     """
-    if not allowed and not is_loopback(host):
+    if not settings.allow_plaintext and not is_loopback(host):
         raise UsageError(
             f"unencrypted traffic beyond this machine ({host})",
-            target=target,
+            target=settings.target,
             hint="Use an encrypted target, or say allow_plaintext=True",
         )

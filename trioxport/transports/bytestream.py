@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import ClassVar, Final, Protocol
 
 from trioxport._core.causes import as_loss
-from trioxport.abc import FrameChannels, Scope
+from trioxport.abc import Carries, FrameChannels, Scope
 from trioxport.errors import MessageTooLarge, TransportError, UsageError
 from trioxport.frames import Frame
 from trioxport.framing import Framing, Oversized
@@ -38,17 +38,18 @@ def carry_frames(
     scope: Scope,
     explain: Explain = explain_plainly,
     *,
+    peer: str | None = None,
     await_end: bool = True,
 ) -> AbstractAsyncContextManager[FrameChannels]:
-    """Frames over an open ``stream``, which stays the caller's to close.
+    """Frames over an open ``stream``, which stays the caller's to close; ``peer`` is the other end's address.
 
     Leaving politely flushes and sends the end. With ``await_end`` it waits for the peer's end too: a socket that is
     closed with data unread resets the connection, which can destroy what is on its way to the peer.
     """
     refuse_binary(scope, framing)
-    scope.info.carries = "bytes" if framing.binary else "text"
-    wire = _FramedStream(stream, framing, scope.limits.max_message_size)
-    return carry(wire, scope, explain, await_end=await_end)
+    wire = _FramedStream(stream, framing, scope.settings.limits.max_message_size)
+    carries: Carries = "bytes" if framing.binary else "text"
+    return carry(wire, scope, explain, carries=carries, peer=peer, await_end=await_end)
 
 
 class _FramedStream:
@@ -93,9 +94,9 @@ def frame_of(payload: bytes | Oversized) -> Frame:
 
 def refuse_binary(scope: Scope, framing: Framing) -> None:
     """Raise ``UsageError`` if the framing cannot carry the payloads of the codec."""
-    if scope.codec.binary and not framing.binary:
+    if scope.settings.codec.binary and not framing.binary:
         raise UsageError(
-            f"{scope.codec.name} does not fit {framing.name} framing",
-            target=scope.target,
+            f"{scope.settings.codec.name} does not fit {framing.name} framing",
+            target=scope.settings.target,
             hint="Use length framing (?framing=length) on both sides",
         )

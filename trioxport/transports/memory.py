@@ -14,7 +14,7 @@ from trio.abc import ReceiveChannel, SendChannel
 from trioxport._core.ending import SelfEnding
 from trioxport._diagnostics.redaction import redact_url
 from trioxport._diagnostics.validators import TEXT
-from trioxport.abc import Accept, FrameChannels, Scope, Transport
+from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope, Transport
 from trioxport.errors import ConnectionLost, ServerUnreachable, TransportError, UsageError
 from trioxport.frames import Frame
 
@@ -55,10 +55,9 @@ class MemoryWire:
         self, scope: Scope, send: trio.MemorySendChannel[Frame], receive: trio.MemoryReceiveChannel[Frame]
     ) -> AsyncGenerator[FrameChannels]:
         self._scopes.append(scope)
-        scope.info.carries = "bytes"
         with send, receive:
             try:
-                yield FrameChannels(_LinkSend(send, self), _LinkReceive(receive, scope, self))
+                yield FrameChannels(_LinkSend(send, self), _LinkReceive(receive, scope, self), "bytes")
             except trio.Cancelled:
                 self._forget(scope)  # which is this side's
                 self.cut("the other side was cancelled")
@@ -126,12 +125,12 @@ class MemorySwitch:
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
         if self._callers is None:
-            raise ServerUnreachable("nobody serves here", target=scope.target)
-        wire = MemoryWire(scope.limits.max_buffered_messages)
+            raise ServerUnreachable("nobody serves here", target=scope.settings.target)
+        wire = MemoryWire(scope.settings.limits.max_buffered_messages)
         try:
             await self._callers.send(wire.server)
         except trio.BrokenResourceError:
-            raise ServerUnreachable("the server went away", target=scope.target) from None
+            raise ServerUnreachable("the server went away", target=scope.settings.target) from None
         self._wires.append(wire)
         try:
             async with wire.client(scope) as channels:
@@ -140,7 +139,7 @@ class MemorySwitch:
             self._wires.remove(wire)
 
     async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
         self._callers, calls = trio.open_memory_channel[Transport](0)
         try:
@@ -148,7 +147,7 @@ class MemorySwitch:
                 async with trio.open_nursery() as nursery:
                     task_status.started([])
                     async for transport in calls:
-                        nursery.start_soon(accept, transport)
+                        nursery.start_soon(acceptor.serve, transport)
         finally:
             self._callers = None
 
@@ -173,12 +172,12 @@ class Memory:
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
         switch = _switches().get(self.name)
         if switch is None:
-            raise ServerUnreachable("nobody serves this name here", target=scope.target)
+            raise ServerUnreachable("nobody serves this name here", target=scope.settings.target)
         async with switch(scope) as channels:
             yield channels
 
     async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
         switches = _switches()
         if self.name in switches:
@@ -186,7 +185,7 @@ class Memory:
         switches[self.name] = switch = MemorySwitch()
         try:
             task_status.started([str(self)])
-            await switch.listen(accept, task_status=trio.TASK_STATUS_IGNORED)
+            await switch.listen(acceptor, settings, task_status=trio.TASK_STATUS_IGNORED)
         finally:
             del switches[self.name]
 

@@ -69,6 +69,7 @@ async def carry_messages(
     scope: Scope,
     *,
     carries: Carries = "bytes",
+    peer: str | None = None,
     grant: Grant | None = None,
     silence: float | None = None,
     await_end: bool = True,
@@ -79,6 +80,7 @@ async def carry_messages(
         wire: What carries the messages.
         scope: The connection's.
         carries: ``"bytes"`` if a message may hold any byte, ``"text"`` if it has to be UTF-8 without line feeds.
+        peer: The other end's address, as text, where this side made the connection.
         grant: Flow control by credits, for wires on which a slow receiver does not hold up its sender, as those through
             a broker: each side writes a message only when the other has granted it, and ``receive`` returns the peer's
             grants as :class:`Credit`. Both sides have to do so.
@@ -90,21 +92,20 @@ async def carry_messages(
     message over the limit is reported and skipped. After a loss what had arrived is delivered first; of what was
     accepted for sending, messages that were never given to ``send`` come back as ``not_sent``, others as ``unknown``.
     """
-    scope.info.carries = carries
     adapter = _MessageFrames(wire, scope, grant, silence)
     try:
-        async with carry(adapter, scope, _explain, await_end=await_end) as channels:
+        async with carry(adapter, scope, _explain, carries=carries, peer=peer, await_end=await_end) as channels:
             if adapter.flow is None:
                 yield channels
             else:
                 scope.start_soon(adapter.keep_granting)
-                yield FrameChannels(channels.send, _CountedReceive(channels.receive, adapter.flow))
+                yield attrs.evolve(channels, receive=_CountedReceive(channels.receive, adapter.flow))
                 adapter.flow.take_everything()
     finally:
         adapter.over.cancel()
 
 
-class _Flow:
+class _FlowControl:
     """The messages that the application has taken, and that the peer is to be granted anew."""
 
     def __init__(self, window: int) -> None:
@@ -153,12 +154,12 @@ class _MessageFrames:
 
     def __init__(self, wire: MessageWire, scope: Scope, grant: Grant | None, silence: float | None) -> None:
         self._wire = wire
-        self._max_size = scope.limits.max_message_size
+        self._max_size = scope.settings.limits.max_message_size
         self._grant = grant
         self._silence = silence
         self._writing = trio.Lock()
         self.credits = None if grant is None else Credits()
-        self.flow = None if grant is None else _Flow(max(1, scope.limits.max_buffered_messages))
+        self.flow = None if grant is None else _FlowControl(max(1, scope.settings.limits.max_buffered_messages))
         self.over = trio.CancelScope()
 
     async def send_frames(self, frames: list[Frame]) -> None:
@@ -220,7 +221,7 @@ class _MessageFrames:
 class _CountedReceive(ReceiveChannel[Frame]):
     """The frames that arrive; each that is taken may be granted anew."""
 
-    def __init__(self, inner: ReceiveChannel[Frame], flow: _Flow) -> None:
+    def __init__(self, inner: ReceiveChannel[Frame], flow: _FlowControl) -> None:
         self._inner = inner
         self._flow = flow
 

@@ -12,7 +12,7 @@ import ssl
 import stat
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from typing import ClassVar, Self
+from typing import Self
 from urllib.parse import quote, unquote, urlsplit
 
 import attrs
@@ -20,7 +20,7 @@ import trio
 
 from trioxport._diagnostics.redaction import redact_url
 from trioxport._diagnostics.validators import PATH, PORT, TEXT
-from trioxport.abc import Accept, FrameChannels, Scope, Transport
+from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope, Transport
 from trioxport.auth.secret import Secret, secret
 from trioxport.auth.tls import SSL_CONTEXT, TLSOptions, about_target, server_contexts
 from trioxport.errors import ServerUnreachable, UsageError
@@ -46,7 +46,7 @@ class _StreamOptions:
 
 
 @attrs.frozen
-class _TLSOptions(_StreamOptions):
+class _EncryptedStreamOptions(_StreamOptions):
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
@@ -76,22 +76,22 @@ class Tcp:
 
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
-        refuse_plaintext(self.host, scope.target, scope.allow_plaintext)
-        stream = await connect(self.host, self.port, scope.target)
+        refuse_plaintext(self.host, scope.settings)
+        stream = await connect(self.host, self.port, scope.settings.target)
         async with _over_socket(stream, self.framing, scope) as channels:
             yield channels
 
     async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
-        refuse_plaintext(self.host, str(self), allow_plaintext)
+        refuse_plaintext(self.host, settings)
 
         def bind(stream: trio.SocketStream) -> Transport:
             return lambda scope: _over_socket(stream, self.framing, scope)
 
         listeners = await listen(self.host, self.port, str(self))
         task_status.started([_url("tcp", *bound(listener), self.framing) for listener in listeners])
-        await serve_streams(listeners, bind, accept)
+        await serve_streams(listeners, bind, acceptor)
 
 
 @attrs.frozen
@@ -122,7 +122,7 @@ class Tls:
     @classmethod
     def from_url(cls, url: str) -> Self:
         host, port = _address(url)
-        options = options_of(url, _TLSOptions)
+        options = options_of(url, _EncryptedStreamOptions)
         return cls(host, port, options.ca, options.cert, options.key, None, options.framing)
 
     def __str__(self) -> str:
@@ -132,13 +132,13 @@ class Tls:
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
         with about_target(str(self)):
             context = self._tls().client_context()
-        wire = await connect(self.host, self.port, scope.target)
+        wire = await connect(self.host, self.port, scope.settings.target)
         stream = TLSStream(wire, context, server_hostname=self.host)
         async with _over_tls(stream, wire, self.framing, scope) as channels:
             yield channels
 
     async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
         with about_target(str(self)):
             contexts = server_contexts(self._tls())
@@ -148,7 +148,7 @@ class Tls:
 
         listeners = await listen(self.host, self.port, str(self))
         task_status.started([_url("tls", *bound(listener), self.framing) for listener in listeners])
-        await serve_streams(listeners, bind, accept)
+        await serve_streams(listeners, bind, acceptor)
 
     def _tls(self) -> TLSOptions:
         return TLSOptions(self.ca, self.cert, self.key, password=self.password, context=self.ssl_context)
@@ -185,12 +185,14 @@ class Unix:
         try:
             stream = await trio.open_unix_socket(self.path)
         except OSError as error:
-            raise ServerUnreachable(f"cannot connect: {error.strerror or error}", target=scope.target) from error
+            raise ServerUnreachable(
+                f"cannot connect: {error.strerror or error}", target=scope.settings.target
+            ) from error
         async with _over_socket(stream, self.framing, scope) as channels:
             yield channels
 
     async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
         self._check_platform()
 
@@ -201,7 +203,7 @@ class Unix:
         mine = os.stat(self.path).st_ino
         try:
             task_status.started([str(self)])
-            await serve_streams([listener], bind, accept)
+            await serve_streams([listener], bind, acceptor)
         finally:
             listener.socket.close()
             with suppress(FileNotFoundError):
@@ -256,8 +258,6 @@ class OpenStream:
         framing: ``"newline"``, or ``"length"`` for payloads of any bytes; both sides have to agree.
     """
 
-    single_connection: ClassVar[bool] = True
-
     stream: trio.abc.Stream
     framing: FramingName = "newline"
 
@@ -266,17 +266,16 @@ class OpenStream:
 
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
-        if isinstance(self.stream, trio.SocketStream):
-            scope.info.peer = peer_of(self.stream)
+        peer = peer_of(self.stream) if isinstance(self.stream, trio.SocketStream) else None
         carried = self.stream if isinstance(self.stream, trio.abc.HalfCloseableStream) else _ClosingStream(self.stream)
-        async with self.stream, carry_frames(carried, FRAMINGS[self.framing], scope) as channels:
+        async with self.stream, carry_frames(carried, FRAMINGS[self.framing], scope, peer=peer) as channels:
             yield channels
 
     async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
         task_status.started([str(self)])
-        await accept(self)
+        await acceptor.serve_only(self)
 
 
 @attrs.frozen
@@ -300,8 +299,7 @@ class _ClosingStream:
 
 @asynccontextmanager
 async def _over_socket(stream: trio.SocketStream, framing: FramingName, scope: Scope) -> AsyncGenerator[FrameChannels]:
-    scope.info.peer = peer_of(stream)
-    async with stream, carry_frames(stream, FRAMINGS[framing], scope) as channels:
+    async with stream, carry_frames(stream, FRAMINGS[framing], scope, peer=peer_of(stream)) as channels:
         yield channels
 
 
@@ -309,11 +307,10 @@ async def _over_socket(stream: trio.SocketStream, framing: FramingName, scope: S
 async def _over_tls(
     stream: TLSStream, wire: trio.SocketStream, framing: FramingName, scope: Scope
 ) -> AsyncGenerator[FrameChannels]:
-    scope.info.peer = peer_of(wire)
     async with wire:
-        await secure(stream, scope.target)
+        await secure(stream, scope.settings.target)
         scope.info.tls = stream.version
-        async with carry_frames(stream, FRAMINGS[framing], scope) as channels:
+        async with carry_frames(stream, FRAMINGS[framing], scope, peer=peer_of(wire)) as channels:
             yield channels
 
 

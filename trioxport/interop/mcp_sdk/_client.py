@@ -10,7 +10,7 @@ import mcp_types as types
 from mcp.shared.exceptions import MCPError
 from mcp.shared.message import ClientMessageMetadata, MessageMetadata
 
-from trioxport._core.causes import alone
+from trioxport._core.causes import sole_exception
 from trioxport.interop.mcp_sdk._convert import mcp_error
 from trioxport.interop.mcp_sdk._streams import SDKReadStream, SDKWriteStream
 from trioxport.messages import NOTHING, Incoming
@@ -51,7 +51,7 @@ async def sdk_transport(target: Target, **options: Any) -> AsyncGenerator[Stream
         try:
             yield read, SDKWriteStream(tx, _to_wire)
         except (MCPError, BaseExceptionGroup) as raised:
-            closed = alone(raised)
+            closed = sole_exception(raised)
             if read.loss is None or not isinstance(closed, MCPError) or closed.error.code != types.CONNECTION_CLOSED:
                 raise
             if closed.error.data is not None:

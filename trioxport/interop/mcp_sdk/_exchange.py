@@ -34,7 +34,7 @@ LISTING_PAGES: Final = 100
 
 
 @attrs.define(eq=False)
-class _Exchange:
+class _SDKExchange:
     """The SDK's ``DispatchContext`` of one request: what its handler may say before it answers."""
 
     tx: SendChannel[Message]
@@ -83,8 +83,8 @@ async def _answer(
     if isinstance(route, InboundLadderRejection):
         return _rejected(request, route)
     context = TransportContext(kind="streamable-http", can_send_request=False, headers=headers)
-    exchange = _Exchange(connection.tx, request, context, metadata_of(connection, request))
-    calls = _Calls(server, exchange, route, lifespan)
+    exchange = _SDKExchange(connection.tx, request, context, metadata_of(connection, request))
+    calls = _SDKCalls(server, exchange, route, lifespan)
     if request.method == "tools/call" and params is not None:
         schema = await calls.input_schema(params)
         rejection = (
@@ -104,11 +104,11 @@ def _rejected(request: Request, rejection: InboundLadderRejection) -> ErrorRespo
 
 
 @attrs.frozen
-class _Calls:
+class _SDKCalls:
     """Calls of the server's handlers on behalf of one request."""
 
     server: Server[Any]
-    exchange: _Exchange
+    exchange: _SDKExchange
     route: InboundModernRoute
     lifespan: Any
 

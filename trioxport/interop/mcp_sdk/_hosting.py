@@ -19,7 +19,7 @@ from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
 
-from trioxport._core.supervisor import logger
+from trioxport._diagnostics import logger
 from trioxport.auth import VerifiedToken
 from trioxport.errors import PermissionDenied, UsageError
 from trioxport.targets import Target, describe, to_listener

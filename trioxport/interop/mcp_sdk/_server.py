@@ -88,7 +88,7 @@ class _Host:
         if connection.info.era == "modern":
             await serve_exchange(self._server, connection, self._lifespan)
             return
-        unanswered = UnansweredRequests(connection.scope.close_timeout)
+        unanswered = UnansweredRequests(connection.scope.settings.close_timeout)
         await serve_dual_era_loop(
             self._server,
             SDKReadStream(connection.rx, partial(metadata_of, connection), unanswered),

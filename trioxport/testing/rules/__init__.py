@@ -63,7 +63,7 @@ _CHECKS: Final = (
     Check(
         2,
         exchange.keeps_any_limits,
-        "buffers made of scope.limits.max_buffered_messages: 0 is a rendezvous, and a window of 0 never opens",
+        "buffers made of scope.settings.limits.max_buffered_messages: 0 is a rendezvous, and a window of 0 never opens",
     ),
     Check(
         2,
@@ -174,10 +174,10 @@ _CHECKS: Final = (
     Check(
         8,
         bad_messages.settles_what_is_too_large,
-        "what becomes of a message over scope.limits.max_message_size: a Frame with an error, and the first and last "
-        "bytes as payload, in which the id is",
+        "what becomes of a message over scope.settings.limits.max_message_size: a Frame with an error, and the first "
+        "and last bytes as payload, in which the id is",
     ),
-    Check(8, bad_messages.says_what_it_carries, "scope.info.carries"),
+    Check(8, bad_messages.says_what_it_carries, "FrameChannels.carries"),
     Check(9, closing.closes_in_any_order, "aclose() of wrapped channels that is not safe to call again"),
     Check(9, closing.closes_from_any_task, "receives that go on, or raise something else, once they are closed"),
     Check(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from trioxport._core.supervisor import Supervisor
+from trioxport.abc import Carries
 from trioxport.errors import MessageTooLarge
 from trioxport.messages import Request, Undelivered
 from trioxport.testing.checked import CheckedConnection
@@ -41,11 +43,16 @@ async def says_what_it_carries(harness: ContractHarness) -> None:
     async with harness.talk() as end:
         before = _discarded(end)
         await end.ask("check/garbage", {"bytes": ANY_BYTES.decode("latin-1")})
-        if _discarded(end) == before + 1 and end.connection.info.carries == "text":
+        if _discarded(end) == before + 1 and _carries(end) == "text":
             harness.progress.hints.append(
                 "the wire carries any bytes in one piece, but says that it carries text: with "
-                "scope.info.carries = 'bytes' Compression and Signing need a third less"
+                "FrameChannels(..., carries='bytes') Compression and Signing need a third less"
             )
+
+
+def _carries(end: CheckedConnection) -> Carries | None:
+    scope = end.connection.scope
+    return scope.carries if isinstance(scope, Supervisor) else None
 
 
 def _discarded(end: CheckedConnection) -> int:
@@ -60,7 +67,7 @@ async def settles_what_is_too_large(harness: ContractHarness) -> None:
             expect(error.outcome == "not_sent", "a message too large to send was not called not_sent")
         else:
             raise Finding("a message over the limit was accepted")
-        if end.connection.scope.codec.binary:
+        if end.connection.scope.settings.codec.binary:
             return  # no id can be found in a fragment of a binary message
         await end.send(Request(2, "check/too_large"))
         answer = await end.receive("the Undelivered of request 2, whose response is over the limit")

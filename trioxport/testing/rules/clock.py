@@ -7,7 +7,7 @@ from typing import Final
 import trio
 from trio.testing import MockClock
 
-from trioxport._core.supervisor import open_tasks
+from trioxport._core.nursery import open_bare_nursery
 from trioxport.testing.blocking import LoopWatch
 from trioxport.testing.harness import ContractHarness
 from trioxport.testing.progress import CheckSkipped, Finding
@@ -49,7 +49,7 @@ def _run_clocked(harness: ContractHarness, seconds: float, step: float) -> None:
 
 async def _leave_clocked(harness: ContractHarness, clock: MockClock, seconds: float, step: float) -> None:
     finding: Exception | None = None
-    async with open_tasks() as tasks:
+    async with open_bare_nursery() as tasks:
         tasks.start_soon(_follow_cancellation, tasks.cancel_scope)
         async with harness.remake() as same:
             try:
@@ -80,7 +80,7 @@ async def _leave_while_time_passes(harness: ContractHarness, clock: MockClock, s
             harness.progress.note(finding)
             raise finding
 
-    async with open_tasks() as tasks:
+    async with open_bare_nursery() as tasks:
         tasks.start_soon(watch)
         async with harness.talk(close_timeout=seconds) as end:
             await end.ask("check/linger")

@@ -6,7 +6,7 @@ from typing import Final
 
 import trio
 
-from trioxport._core.supervisor import open_tasks
+from trioxport._core.nursery import open_bare_nursery
 from trioxport.messages import ErrorResponse, Incoming, Response
 from trioxport.testing.checked import CheckedConnection
 from trioxport.testing.harness import ContractHarness
@@ -74,7 +74,7 @@ async def closes_from_any_task(harness: ContractHarness) -> None:
     async with harness.talk() as end:
         await end.ask("check/echo")
         with harness.progress.awaiting("connection.aclose() in two tasks, and a receive in a third, to return"):
-            async with open_tasks() as tasks:
+            async with open_bare_nursery() as tasks:
                 tasks.start_soon(receive, end)
                 for _ in range(TURNS):
                     await trio.lowlevel.checkpoint()

@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from trioxport._core.supervisor import open_tasks
+from trioxport._core.nursery import open_bare_nursery
 from trioxport.errors import ConnectError
 from trioxport.frames import Limits
 from trioxport.messages import Request, Response
@@ -83,7 +83,7 @@ async def takes_many_senders(harness: ContractHarness) -> None:
                 await end.connection.tx.send(numbered(number))
 
         with harness.progress.awaiting("10 tasks to send 10 messages each"):
-            async with open_tasks() as tasks:
+            async with open_bare_nursery() as tasks:
                 for first in range(0, 100, 10):
                     tasks.start_soon(send, first)
         _expect_all(sorted(await end.noted()), 100, "messages of 10 tasks")

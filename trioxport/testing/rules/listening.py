@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from trioxport._core.causes import alone
+from trioxport._core.causes import sole_exception
 from trioxport.connection import Connection
 from trioxport.errors import UsageError
 from trioxport.opening import serve_transport
@@ -20,7 +20,7 @@ async def refuses_taken_address(harness: ContractHarness) -> None:
         try:
             await serve_transport(_ignore, taken)
         except UsageError as error:
-            cause = None if error.__cause__ is None else alone(error.__cause__)
+            cause = None if error.__cause__ is None else sole_exception(error.__cause__)
             if cause is None or isinstance(cause, OSError | UsageError):
                 return
             raise Finding(f"listening at an address in use raised {raised(cause)}") from error

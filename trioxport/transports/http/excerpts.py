@@ -12,7 +12,7 @@ import trio
 
 from trioxport.errors import TransportError
 from trioxport.protocol import members_of
-from trioxport.transports.http.client.stack.types import Body, Head, media_type
+from trioxport.transports.http.client.stack.types import Body, ResponseHead, media_type
 
 EXCERPT_BYTES: Final = 4096
 EXCERPT_SECONDS: Final = 1.0
@@ -46,7 +46,7 @@ def one_line(text: str, most: int = LINE_CHARACTERS) -> str:
     return line if len(line) <= most else f"{line[:most]}..."
 
 
-def summary(response: Head, data: bytes) -> str:
+def summary(response: ResponseHead, data: bytes) -> str:
     """The line of a refusal's body that says the most; empty if there is none."""
     text = data.decode(errors="replace")
     if is_web_page(response, data):
@@ -60,7 +60,7 @@ def summary(response: Head, data: bytes) -> str:
     return one_line(next((one for one in said if isinstance(one, str)), text))
 
 
-def is_web_page(response: Head, data: bytes) -> bool:
+def is_web_page(response: ResponseHead, data: bytes) -> bool:
     """Whether a body is HTML."""
     return "html" in media_type(response) or data.lstrip()[:5].lower() in (b"<!doc", b"<html")
 
@@ -71,7 +71,7 @@ def page_title(data: bytes) -> str:
     return one_line(html.unescape(found[1])) if found else ""
 
 
-def challenge(response: Head) -> dict[str, str]:
+def challenge(response: ResponseHead) -> dict[str, str]:
     """The parameters of ``WWW-Authenticate``, by names in lower case (RFC 9110, section 11.6.1)."""
     said = response.headers.get("www-authenticate", "")
     found = _PARAMETER.findall(said[:EXCERPT_BYTES])

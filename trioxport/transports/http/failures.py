@@ -39,7 +39,7 @@ from trioxport.errors import (
     UsageError,
 )
 from trioxport.transports._tls import tls_reason
-from trioxport.transports.http.client.stack.types import Body, Head, NoAnswer
+from trioxport.transports.http.client.stack.types import Body, NoAnswer, ResponseHead
 from trioxport.transports.http.excerpts import beginning_of, challenge, one_line, summary
 
 _NEVER_SENT: Final = (httpx.ConnectError, httpx.UnsupportedProtocol)
@@ -60,12 +60,12 @@ _HINTS: Final = {
 }
 
 
-async def of_refusal(response: Head, body: Body, url: str, *, has_session: bool) -> TransportError:
+async def of_refusal(response: ResponseHead, body: Body, url: str, *, has_session: bool) -> TransportError:
     """The error of an answer that is no success, with what its body says."""
     return of_status(response, url, await beginning_of(body), has_session=has_session)
 
 
-def of_status(response: Head, url: str, data: bytes, *, has_session: bool) -> TransportError:
+def of_status(response: ResponseHead, url: str, data: bytes, *, has_session: bool) -> TransportError:
     """The error of an answer that is neither a success nor a JSON-RPC error, and whose body begins with ``data``."""
     status = response.status_code
     said = f"the server answered {status} {one_line(response.reason_phrase)}".rstrip()
@@ -87,7 +87,7 @@ def of_status(response: Head, url: str, data: bytes, *, has_session: bool) -> Tr
     )
 
 
-def _of_challenge(response: Head, said: str) -> TransportError:
+def _of_challenge(response: ResponseHead, said: str) -> TransportError:
     """The error of 401 and 403 (RFC 6750, section 3). Bodies are left out: they can quote what was sent."""
     asked = challenge(response)
     reason = ": ".join(asked[name] for name in ("error", "error_description") if asked.get(name))
@@ -115,7 +115,7 @@ def _outcome(status: int, later: float | None) -> Outcome:
     return "not_sent"
 
 
-def retry_after(response: Head) -> float | None:
+def retry_after(response: ResponseHead) -> float | None:
     """Seconds, up to a day, from a number of them or from a date (RFC 9110, section 10.2.3)."""
     value = response.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():

@@ -11,7 +11,7 @@ REMEMBERED: Final = 256
 """Requests of lost connections whose answers are dropped, if they come."""
 
 
-class Asked:
+class PeerRequests:
     """What the peer has asked on the connection of the moment, and on lost ones."""
 
     def __init__(self) -> None:

@@ -12,13 +12,13 @@ from trioxport._core.ending import SelfEnding
 from trioxport.errors import TransportError
 from trioxport.frames import Frame
 from trioxport.messages import Request
-from trioxport.transports.reconnecting.switch import Switch
+from trioxport.transports.reconnecting.switch import ReconnectState
 
 
 class LastingSend(SelfEnding, SendChannel[Frame]):
     """Sends on the connection of the moment, or waits for the next."""
 
-    def __init__(self, switch: Switch) -> None:
+    def __init__(self, switch: ReconnectState) -> None:
         self._switch = switch
 
     async def send(self, value: Frame) -> None:
@@ -66,7 +66,7 @@ class LastingSend(SelfEnding, SendChannel[Frame]):
 class LastingReceive(SelfEnding, ReceiveChannel[Frame]):
     """Receives what is left of lost connections, then from the connection of the moment."""
 
-    def __init__(self, switch: Switch) -> None:
+    def __init__(self, switch: ReconnectState) -> None:
         self._switch = switch
 
     async def receive(self) -> Frame:

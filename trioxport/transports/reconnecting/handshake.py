@@ -11,26 +11,26 @@ from typing import Any, Final
 import attrs
 
 from trioxport._core.reissues import new_request_id
-from trioxport._core.supervisor import logger
+from trioxport._diagnostics import logger
 from trioxport.abc import Scope
 from trioxport.errors import ConnectError, DecodeError, ProtocolViolation, VersionMismatch
 from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Message, Notification, Request, Response
 from trioxport.protocol import INITIALIZE, INITIALIZED, members_of
-from trioxport.transports.reconnecting.link import Link
+from trioxport.transports.reconnecting.link import LinkedConnection
 
 HANDSHAKE: Final = frozenset((INITIALIZE, INITIALIZED))
 
 
 def encoded(message: Message, scope: Scope, headers: Mapping[str, str] | None = None) -> Frame:
-    return Frame(scope.codec.encode(message), message, headers or message.metadata.get("headers"))
+    return Frame(scope.settings.codec.encode(message), message, headers or message.metadata.get("headers"))
 
 
 def message_of(frame: Frame, scope: Scope) -> Message | None:
     """A frame's message, which is noted in it, so that nobody decodes it again; None if it holds none."""
-    if frame.message is None and frame.error is None and len(frame.payload) <= scope.limits.max_message_size:
+    if frame.message is None and frame.error is None and len(frame.payload) <= scope.settings.limits.max_message_size:
         try:
-            frame.message = scope.codec.decode(frame.payload)
+            frame.message = scope.settings.codec.decode(frame.payload)
         except (DecodeError, ProtocolViolation):
             return None  # who comes next meets it, too, and can say what it means
     return frame.message
@@ -62,7 +62,7 @@ class Handshake:
                 logger.warning(
                     "%s: a frame layer stands between the codec and the reconnecting transport, which therefore cannot "
                     "repeat the handshake; open_transport(reconnect=...) has them the other way round",
-                    self._scope.target,
+                    self._scope.settings.target,
                 )
                 return
             self.pending = message
@@ -79,7 +79,7 @@ class Handshake:
 
     # Repeating it.
 
-    async def replay(self, link: Link, keep: Callable[[Frame], None]) -> None:
+    async def replay(self, link: LinkedConnection, keep: Callable[[Frame], None]) -> None:
         """Repeat it on a new connection, if there was one; ``keep`` is given what comes before the answer.
 
         Raises ``VersionMismatch`` if the server agrees to another version than before.

@@ -7,24 +7,25 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from trioxport._core.supervisor import logger, open_tasks
+from trioxport._core.nursery import open_bare_nursery
+from trioxport._diagnostics import logger
 from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import ConnectionLost, TransportError
 from trioxport.transports.reconnecting.channels import LastingReceive, LastingSend
-from trioxport.transports.reconnecting.link import Link
-from trioxport.transports.reconnecting.opener import Opener, Plan
+from trioxport.transports.reconnecting.link import LinkedConnection
+from trioxport.transports.reconnecting.opener import Plan, TargetOpener
 from trioxport.transports.reconnecting.policy import Budget
-from trioxport.transports.reconnecting.switch import Switch
+from trioxport.transports.reconnecting.switch import ReconnectState
 
 
 @asynccontextmanager
 async def keep_connected(plan: Plan, scope: Scope) -> AsyncGenerator[FrameChannels]:
     """Channels that outlive the connections behind them."""
-    switch = Switch(scope, plan.policy)
-    keeper: Keeper | None = None
+    switch = ReconnectState(scope, plan.policy)
+    keeper: Reconnector | None = None
     try:
-        async with open_tasks() as tasks:
-            keeper = Keeper(plan, scope, switch, tasks)
+        async with open_bare_nursery() as tasks:
+            keeper = Reconnector(plan, scope, switch, tasks)
             await keeper.open()
             tasks.start_soon(keeper.run)
             yield FrameChannels(LastingSend(switch), LastingReceive(switch))
@@ -34,16 +35,16 @@ async def keep_connected(plan: Plan, scope: Scope) -> AsyncGenerator[FrameChanne
         switch.end(keeper.failure if keeper is not None else None)
 
 
-class Keeper:
+class Reconnector:
     """Keeps one of the targets connected."""
 
-    def __init__(self, plan: Plan, scope: Scope, switch: Switch, tasks: trio.Nursery) -> None:
+    def __init__(self, plan: Plan, scope: Scope, switch: ReconnectState, tasks: trio.Nursery) -> None:
         self._policy = plan.policy
         self._scope = scope
         self._switch = switch
-        self._opener = Opener(plan, scope, switch, tasks)
+        self._opener = TargetOpener(plan, scope, switch, tasks)
         self._budget = Budget(plan.policy)
-        self._link: Link | None = None
+        self._link: LinkedConnection | None = None
 
     async def open(self) -> None:
         """The first connection. Raises ``ConnectError``, or what else the transport does."""
@@ -51,7 +52,7 @@ class Keeper:
             link = await self._opener.connect()
         except TransportError as error:
             found = await self._try_again(error) if self._policy.retry_first else error
-            if not isinstance(found, Link):
+            if not isinstance(found, LinkedConnection):
                 raise found from found.__cause__
             link = found
         self._use(link)
@@ -82,7 +83,7 @@ class Keeper:
 
     # Losing a connection.
 
-    async def _loss_of(self, link: Link) -> TransportError | None:
+    async def _loss_of(self, link: LinkedConnection) -> TransportError | None:
         """Wait for the end of a connection, and return its reason; None for an end after which no other is opened."""
         switch = self._switch
         if switch.deaf:
@@ -96,7 +97,11 @@ class Keeper:
         await self._drain(link)
         failure = await link.supervisor.verdict()
         unanswered = link.supervisor.unanswered
-        error = failure or unanswered or ConnectionLost("the peer ended the connection", target=link.supervisor.target)
+        error = (
+            failure
+            or unanswered
+            or ConnectionLost("the peer ended the connection", target=link.supervisor.settings.target)
+        )
         if failure is None and not self._is_loss(error):
             if link.supervisor.peer_is_done:
                 self._scope.peer_done(unanswered)
@@ -113,13 +118,13 @@ class Keeper:
             return True
         return not self._switch.half_closed and self._budget.allows(end) and bool(self._switch.unanswered())
 
-    async def _drain(self, link: Link) -> None:
+    async def _drain(self, link: LinkedConnection) -> None:
         """Put what had arrived into the inbox, so that the application finds it there whenever it reads next.
 
         A transport that keeps its channel open after a loss is waited for as long as leaving it may take.
         """
         switch = self._switch
-        patience = self._scope.close_timeout
+        patience = self._scope.settings.close_timeout
         with trio.move_on_after(patience):
             while link.receivers:
                 await link.released.wait()
@@ -136,7 +141,7 @@ class Keeper:
             if waiting.cancelled_caught:
                 return
 
-    async def _replace(self, link: Link, failure: TransportError) -> None:
+    async def _replace(self, link: LinkedConnection, failure: TransportError) -> None:
         switch = self._switch
         self._budget.lost(heard=link.heard, held=link.age)
         if switch.half_closed:
@@ -147,7 +152,7 @@ class Keeper:
         self._link = None
         with trio.CancelScope() as switch.reopening:
             found = await self._try_again(failure)
-            if isinstance(found, Link):
+            if isinstance(found, LinkedConnection):
                 self._use(found)
                 return
             switch.failure = found
@@ -158,24 +163,24 @@ class Keeper:
 
     # Opening the next.
 
-    async def _try_again(self, failure: TransportError) -> Link | TransportError:
+    async def _try_again(self, failure: TransportError) -> LinkedConnection | TransportError:
         """The next connection, or the failure after which none is tried."""
         while (delay := self._budget.delay(failure)) is not None:
-            logger.warning("%s: %s; trying again in %.1f s", self._scope.target, failure.reason, delay)
+            logger.warning("%s: %s; trying again in %.1f s", self._scope.settings.target, failure.reason, delay)
             self._switch.failure = failure
-            self._scope.tell("waiting")
+            self._scope.set_state("waiting")
             await trio.sleep(delay)
-            self._scope.tell("connecting")
+            self._scope.set_state("connecting")
             try:
                 return await self._opener.connect()
             except TransportError as error:
                 failure = error
         return failure
 
-    def _use(self, link: Link) -> None:
+    def _use(self, link: LinkedConnection) -> None:
         self._link = link
         self._switch.connect(link)
-        self._scope.tell("open")
+        self._scope.set_state("open")
 
 
 def _gone_for_good(failure: TransportError) -> TransportError:

@@ -11,7 +11,7 @@ from trioxport.errors import ConnectionLost, TransportError
 from trioxport.frames import Frame
 
 
-class Link:
+class LinkedConnection:
     """One connection, and who uses its channels.
 
     Attributes:

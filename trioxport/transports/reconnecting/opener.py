@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import attrs
 import trio
 
-from trioxport._core.supervisor import Supervisor, Terms
+from trioxport._core.supervisor import Supervisor
 from trioxport.abc import FrameLayer, Scope
 from trioxport.errors import ConnectError, ConnectTimeout, TransportError
 from trioxport.targets import NamedTransport
 from trioxport.transports.reconnecting.handshake import encoded
-from trioxport.transports.reconnecting.link import Link
+from trioxport.transports.reconnecting.link import LinkedConnection
 from trioxport.transports.reconnecting.policy import Reconnect
-from trioxport.transports.reconnecting.switch import Switch
+from trioxport.transports.reconnecting.switch import ReconnectState
 
 
 @attrs.frozen
@@ -28,17 +28,17 @@ class Plan:
     attempt_timeout: float
 
 
-class Opener:
+class TargetOpener:
     """Opens the targets in turn; ``tasks`` carries the connections."""
 
-    def __init__(self, plan: Plan, scope: Scope, switch: Switch, tasks: trio.Nursery) -> None:
+    def __init__(self, plan: Plan, scope: Scope, switch: ReconnectState, tasks: trio.Nursery) -> None:
         self._plan = plan
         self._scope = scope
         self._switch = switch
         self._tasks = tasks
         self._next = 0
 
-    async def connect(self) -> Link:
+    async def connect(self) -> LinkedConnection:
         """A connection to the first target that opens, beginning after the one that was lost."""
         targets = self._plan.targets
         failures: list[TransportError] = []
@@ -54,20 +54,19 @@ class Opener:
                 return link
         raise _none_opens(failures)
 
-    async def _open(self, target: NamedTransport) -> Link:
-        seconds = min(self._plan.attempt_timeout, self._scope.connect_timeout)
+    async def _open(self, target: NamedTransport) -> LinkedConnection:
+        seconds = min(self._plan.attempt_timeout, self._scope.settings.connect_timeout)
         deadline = trio.current_time() + seconds
         self._begin_info(target)
-        supervisor = Supervisor(
-            target.transport, self._terms(target, seconds), outlives_cancel=False, within=self._scope
-        )
+        settings = attrs.evolve(self._scope.settings, target=target.name, connect_timeout=seconds)
+        supervisor = Supervisor(target.transport, settings, outlives_cancel=False, within=self._scope)
         self._tasks.start_soon(supervisor.run)
         frames = await supervisor.entered()
-        link = Link(supervisor, frames)
+        link = LinkedConnection(supervisor, frames)
         try:
             for layer in reversed(self._plan.layers):
                 frames = layer.wrap(frames, supervisor)
-            link = Link(supervisor, frames)
+            link = LinkedConnection(supervisor, frames)
             with trio.CancelScope(deadline=deadline) as in_time:
                 await self._prepare(link)
             if in_time.cancelled_caught:
@@ -78,7 +77,7 @@ class Opener:
             raise
         return link
 
-    async def _prepare(self, link: Link) -> None:
+    async def _prepare(self, link: LinkedConnection) -> None:
         """What goes before the application's messages on a connection that is not the first."""
         switch = self._switch
         await switch.handshake.replay(link, switch.keep)
@@ -86,25 +85,12 @@ class Opener:
             if self._scope.in_flight.get(request.id) is request:
                 await link.say(encoded(switch.reissues.issue(request), self._scope))
 
-    def _terms(self, target: NamedTransport, seconds: float) -> Terms:
-        scope = self._scope
-        return Terms(
-            scope.role,
-            target.name,
-            scope.codec,
-            scope.limits,
-            seconds,
-            scope.close_timeout,
-            scope.allow_plaintext,
-        )
-
     def _begin_info(self, target: NamedTransport) -> None:
         """What the application knows of its peer is about another one from now on."""
         info = self._scope.info
         info.target = target.name
         info.peer = info.session_id = info.tls = info.principal = info.token = None
         info.headers = {}
-        info.carries = "text"
 
 
 def _none_opens(failures: list[TransportError]) -> TransportError:

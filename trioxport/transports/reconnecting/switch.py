@@ -15,9 +15,9 @@ from trioxport.errors import ConnectionLost, DecodeError, TransportError
 from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Message, Notification, Request, RequestId, Response
 from trioxport.protocol import LISTEN, cancelled_id
-from trioxport.transports.reconnecting.asked import Asked
+from trioxport.transports.reconnecting.asked import PeerRequests
 from trioxport.transports.reconnecting.handshake import HANDSHAKE, Handshake, encoded, message_of
-from trioxport.transports.reconnecting.link import Link
+from trioxport.transports.reconnecting.link import LinkedConnection
 from trioxport.transports.reconnecting.policy import Reconnect
 
 INBOX_FACTOR: Final = 4
@@ -36,7 +36,7 @@ def _arrived(entry: Frame | Unanswered) -> bool:
     return isinstance(entry, Frame) and entry.error is None
 
 
-class Switch:
+class ReconnectState:
     """What both channels share.
 
     Attributes:
@@ -53,10 +53,10 @@ class Switch:
         self.scope = scope
         self.policy = policy
         self.handshake = Handshake(scope)
-        self.asked = Asked()
+        self.asked = PeerRequests()
         self._watched = HANDSHAKE if policy.replay_initialize else frozenset[str]()
-        self.reading: Link | None = None
-        self.writing: Link | None = None
+        self.reading: LinkedConnection | None = None
+        self.writing: LinkedConnection | None = None
         self.changed = Signal()
         self.failure: TransportError | None = None
         self.resend: list[Request] = []
@@ -66,7 +66,7 @@ class Switch:
         self.deaf = False
         self.over = False
         self.inbox: deque[Frame | Unanswered] = deque()
-        self._room = max(1, scope.limits.max_buffered_messages)
+        self._room = max(1, scope.settings.limits.max_buffered_messages)
         self._waiting: set[RequestId | None] = set()
 
     @property
@@ -75,7 +75,7 @@ class Switch:
 
     # What the one who keeps the connection does.
 
-    def connect(self, link: Link) -> None:
+    def connect(self, link: LinkedConnection) -> None:
         self.writing = link
         self.reading = link
         self.failure = None
@@ -105,7 +105,7 @@ class Switch:
         ):
             await self.changed.wait()
 
-    def settle(self, failure: TransportError, link: Link) -> None:
+    def settle(self, failure: TransportError, link: LinkedConnection) -> None:
         """Put the end of every request that the lost connection, which is over, had accepted behind what came of it."""
         self.failure = failure
         self.inbox.extend(encoded(note, self.scope) for note in self.asked.lost())
@@ -126,7 +126,7 @@ class Switch:
 
     # What the channels do.
 
-    def received(self, frame: Frame, link: Link) -> Frame | None:
+    def received(self, frame: Frame, link: LinkedConnection) -> Frame | None:
         """A frame that arrived on a link, by the application's ids; only an error says nothing about the peer."""
         if frame.error is None:
             link.heard = True
@@ -148,7 +148,7 @@ class Switch:
     def _returned(self, frame: Frame) -> Frame:
         """A frame without a usable message: what it settles may be a subscription that was sent again."""
         message = frame.message
-        in_flight = message.id if isinstance(message, Request) else self.scope.codec.identify(frame.payload)
+        in_flight = message.id if isinstance(message, Request) else self.scope.settings.codec.identify(frame.payload)
         original = None if in_flight is None else self.reissues.original(in_flight)
         if original is None:
             return frame
@@ -191,7 +191,7 @@ class Switch:
         reason = "the connection is lost" if self.failure is None else self.failure.reason
         raise ConnectionLost(
             f"not connected, and not again within {self.policy.send_timeout:g} s: {reason}",
-            target=self.scope.target,
+            target=self.scope.settings.target,
             outcome="not_sent",
         ) from self.failure
 

@@ -7,7 +7,6 @@ it follows the death of the thread that started the child, here a worker that so
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
@@ -16,7 +15,7 @@ from typing import Final
 
 import trio
 
-logger: Final = logging.getLogger("trioxport")
+from trioxport._diagnostics import logger
 
 REAPING_SECONDS: Final = 2.0
 

@@ -27,26 +27,26 @@ READ_SIZE: Final = 120 * 1024
 """Bytes of one read: just below what the allocator of glibc takes from the system anew each time."""
 
 
-class Reader(Protocol):
+class ReadablePipe(Protocol):
     """The receiving half of a byte stream."""
 
     async def receive_some(self) -> bytes | bytearray: ...
 
 
-class Writer(Protocol):
+class WritablePipe(Protocol):
     """The sending half of a byte stream."""
 
     async def send_all(self, data: bytes) -> None: ...
 
 
-def reader_of(stream: trio.abc.ReceiveStream) -> Reader:
+def reader_of(stream: trio.abc.ReceiveStream) -> ReadablePipe:
     """The fastest way to read from ``stream``, which stays the one to close."""
     if sys.platform != "win32" and isinstance(stream, trio.lowlevel.FdStream) and _is_pipe(stream.fileno()):
         return PipeReader(stream)
     return stream
 
 
-def writer_of(stream: trio.abc.SendStream) -> Writer:
+def writer_of(stream: trio.abc.SendStream) -> WritablePipe:
     """The fastest way to write to ``stream``, which stays the one to close."""
     if sys.platform != "win32" and isinstance(stream, trio.lowlevel.FdStream) and _is_pipe(stream.fileno()):
         return PipeWriter(stream)

@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from trioxport._core.bounded_output import open_anew
-from trioxport.abc import Accept, FrameChannels, Scope
+from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
 from trioxport.errors import UsageError
 from trioxport.framing import FRAMING, FRAMINGS, FramingName
 from trioxport.transports.bytestream import carry_frames
@@ -45,7 +45,7 @@ class StdioServer:
         return "stdio:"
 
     async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
         if sys.platform == "win32":
             raise UsageError("serving standard input and output needs POSIX", hint="Serve tcp://127.0.0.1 instead")
@@ -54,10 +54,10 @@ class StdioServer:
             with trio.CancelScope() as life:
 
                 def carry(scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
-                    scope.start_soon(streams.end_without_client, life, scope.close_timeout)
+                    scope.start_soon(streams.end_without_client, life, scope.settings.close_timeout)
                     return carry_frames(streams, FRAMINGS[self.framing], scope, await_end=False)
 
-                await accept(carry)
+                await acceptor.serve_only(carry)
 
 
 class _StandardStreams:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 from collections.abc import Callable, Generator
@@ -12,9 +11,8 @@ from typing import Any, Final, Literal, TypeAlias
 import attrs
 
 from trioxport._core.bounded_output import BoundedOutput, NonblockingDescriptor, inherited, open_to_append
+from trioxport._diagnostics import logger
 from trioxport.errors import UsageError
-
-logger: Final = logging.getLogger("trioxport")
 
 StderrSink: TypeAlias = Literal["inherit", "ignore"] | str | os.PathLike[str] | Callable[[str], object] | int
 """``"inherit"``, ``"ignore"`` or ``subprocess.DEVNULL``, a path, or a function that is called with each line."""

@@ -82,8 +82,7 @@ class Stdio:
         refuse_binary(scope, FRAMINGS[self.framing])
         with Sink.to(self.stderr) as sink:
             async with open_guard() as guard:
-                child = Child(await self._spawn(scope.target), sink, guard, scope)
-                scope.info.peer = f"pid {child.process.pid}"
+                child = Child(await self._spawn(scope.settings.target), sink, guard, scope)
                 async with self._carry(child, scope) as channels:
                     yield channels
 
@@ -92,9 +91,11 @@ class Stdio:
         async with trio.open_nursery() as nursery:
             try:
                 await child.begin(nursery)
-                async with carry_frames(child, FRAMINGS[self.framing], scope, child.explain) as channels:
+                async with carry_frames(
+                    child, FRAMINGS[self.framing], scope, child.explain, peer=f"pid {child.process.pid}"
+                ) as channels:
                     yield channels
-                    nursery.start_soon(child.terminate_after, scope.close_timeout / 2)
+                    nursery.start_soon(child.terminate_after, scope.settings.close_timeout / 2)
                 await child.process.wait()
             finally:
                 await child.end()

@@ -13,14 +13,14 @@ import attrs
 import trio
 
 from trioxport._diagnostics.refusal_log import RefusedConnection
-from trioxport.abc import Accept, FrameChannels, Scope
+from trioxport.abc import Acceptor, FrameChannels, Scope
 from trioxport.auth.tls import TLSOptions, about_target, server_contexts
 from trioxport.errors import AuthenticationError
 from trioxport.transports._origin import Admission
 from trioxport.transports._pumps import carry
 from trioxport.transports._sockets import connect, peer_of, secure
 from trioxport.transports._tls import TLSStream
-from trioxport.transports.websocket.handshake import Knock, answer, ask
+from trioxport.transports.websocket.handshake import PendingHandshake, answer, ask
 from trioxport.transports.websocket.heartbeat import HeartbeatMonitor, PingSettings
 from trioxport.transports.websocket.target import PORTS
 from trioxport.transports.websocket.wire import WebSocketWire
@@ -62,7 +62,6 @@ async def _reach(options: WebSocket, scope: Scope, shown: Mapping[str, str]) -> 
     headers = {**shown, **{name.lower(): value for name, value in options.headers.items()}}
     socket = await connect(host, parts.port or PORTS[parts.scheme], str(options))
     try:
-        scope.info.peer = peer_of(socket)
         stream: trio.SocketStream | TLSStream = socket
         if parts.scheme == "wss":
             stream = TLSStream(socket, _client_context(options), server_hostname=host)
@@ -98,10 +97,9 @@ async def carry_over(
     """The channels over what ``opened`` returns, which is closed with them; meanwhile ``watch`` looks after it."""
     wire = await opened()
     watch.add(wire)
-    scope.info.carries = "bytes"
     cut_off = True
     try:
-        async with carry(wire, scope, wire.explain) as channels:
+        async with carry(wire, scope, wire.explain, carries="bytes", peer=peer_of(wire.socket)) as channels:
             yield channels
         cut_off = False
     finally:
@@ -111,7 +109,7 @@ async def carry_over(
         wire.socket.socket.close()
 
 
-class Reception:
+class WebSocketServer:
     """Where clients of a server arrive: who is let in, and how many.
 
     Args:
@@ -120,14 +118,14 @@ class Reception:
         accept: What to do with those that are let in.
     """
 
-    def __init__(self, options: WebSocket, bound: str, accept: Accept) -> None:
+    def __init__(self, options: WebSocket, bound: str, acceptor: Acceptor) -> None:
         parts = urlsplit(options.url)
         self._target = str(options)
         self._path = parts.path or "/"
         self._tls = _server_contexts(options) if parts.scheme == "wss" else None
         self._pings = PingSettings(options.ping_interval, options.ping_timeout)
         self._admission = Admission(bound, options.hosts, options.origins)
-        self._accept = accept
+        self._acceptor = acceptor
         self._room = options.max_connections
         self.watch = HeartbeatMonitor()
 
@@ -143,11 +141,13 @@ class Reception:
         finally:
             self._room += 1
 
-    async def _serve(self, socket: trio.SocketStream, check: Callable[[Knock], Awaitable[None]]) -> None:
+    async def _serve(self, socket: trio.SocketStream, check: Callable[[PendingHandshake], Awaitable[None]]) -> None:
         welcome = partial(self._welcome, socket, check)
-        await self._accept(lambda scope: carry_over(partial(welcome, scope), scope, self.watch))
+        await self._acceptor.serve(
+            lambda scope: carry_over(partial(welcome, scope), scope, self.watch), peer_of(socket)
+        )
 
-    async def _greet(self, socket: trio.SocketStream) -> tuple[trio.SocketStream | TLSStream, Knock]:
+    async def _greet(self, socket: trio.SocketStream) -> tuple[trio.SocketStream | TLSStream, PendingHandshake]:
         if self._tls is None:
             return socket, with_token(await answer(socket))
         stream = TLSStream(socket, self._tls())
@@ -155,45 +155,44 @@ class Reception:
         return stream, with_token(await answer(stream))
 
     async def _welcome(
-        self, socket: trio.SocketStream, check: Callable[[Knock], Awaitable[None]], scope: Scope
+        self, socket: trio.SocketStream, check: Callable[[PendingHandshake], Awaitable[None]], scope: Scope
     ) -> WebSocketWire:
         try:
-            scope.info.peer = peer_of(socket)
             stream, knock = await self._greet(socket)
             if isinstance(stream, TLSStream):
                 scope.info.tls = stream.version
             await check(knock)
-            await agree(knock, scope)
+            await negotiate_subprotocol(knock, scope)
         except BaseException:
             socket.socket.close()
             raise
         scope.info.headers = knock.headers
         return WebSocketWire(stream, socket, scope, client=False, early=knock.early, pings=self._pings)
 
-    async def _check(self, knock: Knock) -> None:
+    async def _check(self, knock: PendingHandshake) -> None:
         """Raise ``ConnectError`` after a client was turned away that may have no WebSocket here."""
         refusal = self._admission.refusal(knock.host, knock.headers.get("origin"))
         if refusal is not None:
-            await knock.turn_away(refusal)
+            await knock.reject(refusal)
         if knock.path != self._path:
-            await knock.turn_away(RefusedConnection(404, "no WebSocket is served at this path"))
+            await knock.reject(RefusedConnection(404, "no WebSocket is served at this path"))
 
-    async def _refuse_for_room(self, knock: Knock) -> None:
+    async def _refuse_for_room(self, knock: PendingHandshake) -> None:
         reason = "there are too many connections already"
-        await knock.turn_away(RefusedConnection(503, reason, about="connections"))
+        await knock.reject(RefusedConnection(503, reason, about="connections"))
 
 
-async def agree(knock: Knock, scope: Scope) -> None:
+async def negotiate_subprotocol(knock: PendingHandshake, scope: Scope) -> None:
     """Open the WebSocket with the subprotocol that both sides speak. Raises ``ConnectError`` if there is none."""
     offered = knock.subprotocols
     if offered and SUBPROTOCOL not in offered:
-        await knock.turn_away(RefusedConnection(400, f"the subprotocol spoken here is {SUBPROTOCOL}"))
+        await knock.reject(RefusedConnection(400, f"the subprotocol spoken here is {SUBPROTOCOL}"))
     versions = [offer.removeprefix(VERSION) for offer in offered if offer.startswith(VERSION)]
     scope.info.protocol_version = versions[0] if versions else None
     await knock.admit(SUBPROTOCOL if offered else None)
 
 
-def with_token(knock: Knock) -> Knock:
+def with_token(knock: PendingHandshake) -> PendingHandshake:
     """The same with a token among the subprotocols as the header that it stands for, unless that is there."""
     tokens = [offer.removeprefix(TOKEN) for offer in knock.subprotocols if offer.startswith(TOKEN)]
     if not tokens or "authorization" in knock.headers:

@@ -37,7 +37,7 @@ _BROKEN: Final = (trio.BrokenResourceError, OSError)
 
 
 @attrs.frozen
-class Opened:
+class HandshakeResult:
     """What a handshake brought about.
 
     Args:
@@ -58,7 +58,7 @@ async def ask(
     path: str,
     subprotocols: Sequence[str],
     headers: Mapping[str, str],
-) -> Opened:
+) -> HandshakeResult:
     """Open a WebSocket as a client. Raises a ``TransportError`` for what the server answers instead."""
     try:
         request, key = write_request(host, path, subprotocols, headers)
@@ -68,7 +68,7 @@ async def ask(
         await stream.send_all(request)
     response, early = await _read_agreement(stream, url)
     try:
-        return Opened(texts(response.fields), check_agreement(response, key, subprotocols), early)
+        return HandshakeResult(texts(response.fields), check_agreement(response, key, subprotocols), early)
     except BadHandshake as error:
         raise _nonsense(error, url) from error
 
@@ -92,10 +92,10 @@ def _nonsense(error: BaseException, url: str) -> ConnectError:
 
 
 def _rejection(answer: UpgradeResponse, url: str) -> TransportError:
-    from trioxport.transports.http.client.stack.types import Head
+    from trioxport.transports.http.client.stack.types import ResponseHead
     from trioxport.transports.http.failures import of_status
 
-    head = Head(answer.status, _phrase(answer.status), texts(answer.fields))
+    head = ResponseHead(answer.status, _phrase(answer.status), texts(answer.fields))
     error = of_status(head, url, b"", has_session=False)
     if isinstance(error, HTTPStatusError) and error.hint is None:
         error.hint = "Check the path, and that a WebSocket is served there"
@@ -112,7 +112,7 @@ def _phrase(status: int) -> str:
 
 
 @attrs.frozen
-class Knock:
+class PendingHandshake:
     """A client that wants to open a WebSocket.
 
     Args:
@@ -140,12 +140,12 @@ class Knock:
         except _BROKEN as error:
             raise ConnectError("the client went away during the handshake") from error
 
-    async def turn_away(self, error: RefusedConnection, fields: Fields = ()) -> NoReturn:
+    async def reject(self, error: RefusedConnection, fields: Fields = ()) -> NoReturn:
         """Refuse it, and raise ``error``."""
-        await turn_away(self._stream, error, fields)
+        await reject(self._stream, error, fields)
 
 
-async def answer(stream: ByteStream, early: bytes = b"") -> Knock:
+async def answer(stream: ByteStream, early: bytes = b"") -> PendingHandshake:
     """Wait for a client's request. Raises ``ConnectError`` if it is none for a WebSocket."""
     try:
         head, early = await _read_head(stream, early)
@@ -153,26 +153,26 @@ async def answer(stream: ByteStream, early: bytes = b"") -> Knock:
     except _BROKEN as error:
         raise ConnectError("the client went away before it asked for anything") from error
     except BadHandshake as error:
-        await turn_away(stream, RefusedConnection(error.status, str(error)))
+        await reject(stream, RefusedConnection(error.status, str(error)))
     return _knock(stream, asked, head, early)
 
 
-async def answer_request(stream: ByteStream, fields: Fields, target: bytes, early: bytes) -> Knock:
+async def answer_request(stream: ByteStream, fields: Fields, target: bytes, early: bytes) -> PendingHandshake:
     """The same for a GET in HTTP/1.1 whose head was read by others."""
     try:
         asked = check_request(target, fields)
     except BadHandshake as error:
-        await turn_away(stream, RefusedConnection(error.status, str(error)))
+        await reject(stream, RefusedConnection(error.status, str(error)))
     lines = [b"GET %b HTTP/1.1" % target, *(b"%b: %b" % field for field in fields), b"", b""]
     return _knock(stream, asked, b"\r\n".join(lines), early)
 
 
-def _knock(stream: ByteStream, asked: UpgradeRequest, head: bytes, early: bytes) -> Knock:
+def _knock(stream: ByteStream, asked: UpgradeRequest, head: bytes, early: bytes) -> PendingHandshake:
     path = asked.target.partition("?")[0]
-    return Knock(asked.host, path, texts(asked.fields), asked.subprotocols, head, early, asked, stream)
+    return PendingHandshake(asked.host, path, texts(asked.fields), asked.subprotocols, head, early, asked, stream)
 
 
-async def turn_away(stream: ByteStream, error: RefusedConnection, fields: Fields = ()) -> NoReturn:
+async def reject(stream: ByteStream, error: RefusedConnection, fields: Fields = ()) -> NoReturn:
     """Answer a request with a failure, and raise ``error``, which says so."""
     status = error.status
     body = f"{error.told}\n".encode()

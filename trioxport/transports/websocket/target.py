@@ -12,7 +12,7 @@ import trio
 
 from trioxport._diagnostics.redaction import redact_url
 from trioxport._diagnostics.validators import COUNT, SECONDS, TEXT, TEXT_BY_NAME, WORDS
-from trioxport.abc import Accept, FrameChannels, Scope
+from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
 from trioxport.errors import UsageError
 from trioxport.messages import NOTHING
 from trioxport.transports._sockets import bound, bracketed, listen, refuse_plaintext
@@ -85,19 +85,19 @@ class WebSocket:
 
         parts = urlsplit(self.url)
         if parts.scheme == "ws":
-            refuse_plaintext(parts.hostname or "", str(self), scope.allow_plaintext)
+            refuse_plaintext(parts.hostname or "", scope.settings)
         return open_as_client(self, scope)
 
     async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
-        from trioxport.transports.websocket.connections import Reception
+        from trioxport.transports.websocket.connections import WebSocketServer
 
         parts = urlsplit(self.url)
         host = parts.hostname or ""
         if parts.scheme == "ws":
-            refuse_plaintext(host, str(self), allow_plaintext)
-        reception = Reception(self, host, accept)
+            refuse_plaintext(host, settings)
+        reception = WebSocketServer(self, host, acceptor)
         port = PORTS[parts.scheme] if parts.port is None else parts.port
         listeners = await listen(host, port, str(self))
         addresses = [bound(listener) for listener in listeners]

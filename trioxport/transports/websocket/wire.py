@@ -110,10 +110,10 @@ class WebSocketWire:
         self.socket = socket
         self._scope = scope
         self._client = client
-        self._binary = scope.codec.binary
+        self._binary = scope.settings.codec.binary
         self._early = early
         self._pings = pings
-        self._decoder = MessageDecoder(scope.limits.max_message_size, masked=not client)
+        self._decoder = MessageDecoder(scope.settings.limits.max_message_size, masked=not client)
         self._writing = trio.Lock()
         self._torn = False
         self._came_alone = True

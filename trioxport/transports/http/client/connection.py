@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -10,6 +9,7 @@ from typing import Final
 
 import trio
 
+from trioxport._diagnostics import logger
 from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import ConnectError, ConnectionLost, RequestTimeout, TransportError, UsageError
 from trioxport.frames import Frame
@@ -18,47 +18,44 @@ from trioxport.protocol import CANCELLED, LISTEN, as_id, members_of
 from trioxport.transports._batched import BatchedReceive
 from trioxport.transports.http import failures
 from trioxport.transports.http.client import era_cache
-from trioxport.transports.http.client.exchange import Answers, Exchange
-from trioxport.transports.http.client.http_sse import HttpSse
-from trioxport.transports.http.client.options import Conduct
-from trioxport.transports.http.client.request_queue import Outbox, Turns
-from trioxport.transports.http.client.session import Session
-from trioxport.transports.http.client.stack.types import Wire
+from trioxport.transports.http.client.exchange import PendingRequest, ResponseReader
+from trioxport.transports.http.client.http_sse import HttpSseClient
+from trioxport.transports.http.client.options import ClientSettings
+from trioxport.transports.http.client.request_queue import RequestQueue, RequestSlots
+from trioxport.transports.http.client.session import ClientSession
+from trioxport.transports.http.client.stack.types import HTTPEndpoint
 from trioxport.transports.http.client.streamable import Streamable
-
-logger: Final = logging.getLogger("trioxport")
 
 LEAVING_SHARE: Final = 0.5
 """The part of ``close_timeout`` that requests in flight get; the rest is for ending the session."""
 
 
 @asynccontextmanager
-async def converse(wire: Wire, scope: Scope, conduct: Conduct) -> AsyncGenerator[FrameChannels]:
+async def converse(wire: HTTPEndpoint, scope: Scope, conduct: ClientSettings) -> AsyncGenerator[FrameChannels]:
     """Frames over ``wire``, which stays the caller's to close."""
-    scope.info.carries = "http"
-    to_wire, outgoing = trio.open_memory_channel[Frame](scope.limits.max_buffered_messages)
-    incoming, batches = trio.open_memory_channel[list[Frame]](min(1, scope.limits.max_buffered_messages))
+    to_wire, outgoing = trio.open_memory_channel[Frame](scope.settings.limits.max_buffered_messages)
+    incoming, batches = trio.open_memory_channel[list[Frame]](min(1, scope.settings.limits.max_buffered_messages))
     from_wire = BatchedReceive(batches)
-    outbox = Outbox(to_wire, max(1, scope.limits.max_buffered_messages))
+    outbox = RequestQueue(to_wire, max(1, scope.settings.limits.max_buffered_messages))
     with to_wire, incoming:
         async with trio.open_nursery() as nursery:
-            client = _Client(wire, scope, conduct, outbox, incoming, nursery)
+            client = _HttpClient(wire, scope, conduct, outbox, incoming, nursery)
             await client.open()
             nursery.start_soon(client.run, outgoing)
-            yield FrameChannels(outbox, from_wire)
+            yield FrameChannels(outbox, from_wire, "http", wire.peer)
             from_wire.close()
             outbox.close()
             await client.leave()
             nursery.cancel_scope.cancel()
 
 
-class _Client:
+class _HttpClient:
     def __init__(
         self,
-        wire: Wire,
+        wire: HTTPEndpoint,
         scope: Scope,
-        conduct: Conduct,
-        outbox: Outbox,
+        conduct: ClientSettings,
+        outbox: RequestQueue,
         incoming: trio.MemorySendChannel[list[Frame]],
         nursery: trio.Nursery,
     ) -> None:
@@ -68,23 +65,23 @@ class _Client:
         self._outbox = outbox
         self._incoming = incoming
         self._nursery = nursery
-        self._batch_size = max(1, scope.limits.max_buffered_messages)
+        self._batch_size = max(1, scope.settings.limits.max_buffered_messages)
         self._url = wire.url
-        self._session = Session(scope, self._url)
-        self._turns = Turns(conduct.concurrency)
-        self._exchanges: set[Exchange] = set()
+        self._session = ClientSession(scope, self._url)
+        self._turns = RequestSlots(conduct.concurrency)
+        self._exchanges: set[PendingRequest] = set()
         self._changed = trio.lowlevel.ParkingLot()
         self._all_posted = trio.Event()
         self._over = False
         self._streamable = Streamable(
             self._session,
-            Answers(scope, self._session, wire, self._deliver),
+            ResponseReader(scope, self._session, wire, self._deliver),
             conduct,
             nursery,
             changed=self._changed.unpark_all,
             fall_back=self._fall_back,
         )
-        self._binding: Streamable | HttpSse = self._streamable
+        self._binding: Streamable | HttpSseClient = self._streamable
 
     async def open(self) -> None:
         """Do what has to be done before messages can be sent. Raises ``ConnectError``."""
@@ -114,7 +111,7 @@ class _Client:
         """Wait for what has to be sent, but for no answer that has begun to come: nobody reads it."""
         if self._over:
             return
-        with trio.move_on_after(self._scope.close_timeout * LEAVING_SHARE):
+        with trio.move_on_after(self._scope.settings.close_timeout * LEAVING_SHARE):
             await self._all_posted.wait()
             await self._until(lambda: all(exchange.started or exchange.listening for exchange in self._exchanges))
         if not self._all_posted.is_set():
@@ -122,7 +119,7 @@ class _Client:
         for exchange in self._exchanges:
             exchange.cancel()
         self._binding.close()
-        with trio.move_on_after(self._scope.close_timeout * (1 - LEAVING_SHARE)):
+        with trio.move_on_after(self._scope.settings.close_timeout * (1 - LEAVING_SHARE)):
             await self._streamable.end()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
@@ -139,22 +136,22 @@ class _Client:
                 return  # nobody reads any more
 
     async def _report(self, frame: Frame, error: TransportError) -> None:
-        error.target = error.target or self._scope.target
+        error.target = error.target or self._scope.settings.target
         await self._deliver([Frame(b"", frame.message, error=error)])
 
     # HTTP+SSE.
 
     async def _open_http_sse(self) -> None:
-        stream = HttpSse(self._wire, self._scope, self._session, self._deliver, self._end)
+        stream = HttpSseClient(self._wire, self._scope, self._session, self._deliver, self._end)
         await stream.open(self._nursery, self._conduct.connect)
         self._binding = stream
 
-    async def _fall_back(self, exchange: Exchange) -> bool:
-        """Carry a request over HTTP+SSE, if the server speaks that. Raises what ``HttpSse.carry`` does."""
+    async def _fall_back(self, exchange: PendingRequest) -> bool:
+        """Carry a request over HTTP+SSE, if the server speaks that. Raises what ``HttpSseClient.carry`` does."""
         try:
             await self._open_http_sse()
         except TransportError as error:
-            logger.debug("%s: no HTTP+SSE either: %s", self._scope.target, error)
+            logger.debug("%s: no HTTP+SSE either: %s", self._scope.settings.target, error)
             return False
         await self._binding.carry(exchange)
         return True
@@ -179,7 +176,7 @@ class _Client:
         if self._over:
             await self._report(frame, _too_late())
         elif isinstance(message, Request):
-            self._start(Exchange(frame, message, listening=message.method == LISTEN))
+            self._start(PendingRequest(frame, message, listening=message.method == LISTEN))
         elif cancelled is not None and not cancelled.sent:
             cancelled.cancel()
         elif isinstance(message, Notification) and message.method == CANCELLED and self._session.era != "legacy":
@@ -192,14 +189,14 @@ class _Client:
             if cancelled is not None and not cancelled.answered:
                 cancelled.cancel()
 
-    def _cancelled_by(self, message: object) -> Exchange | None:
+    def _cancelled_by(self, message: object) -> PendingRequest | None:
         if not isinstance(message, Notification) or message.method != CANCELLED:
             return None
         request_id = as_id(members_of(message.params).get("requestId"))
         waiting = (one for one in self._exchanges if one.request.id == request_id and not one.answered)
         return next(waiting, None)
 
-    def _start(self, exchange: Exchange) -> None:
+    def _start(self, exchange: PendingRequest) -> None:
         """Begin an exchange, once it is its turn. A stream for listening takes nobody's turn."""
         self._session.begin(exchange.frame)
         if not exchange.listening:
@@ -207,7 +204,7 @@ class _Client:
         self._exchanges.add(exchange)
         self._nursery.start_soon(self._carry, exchange)
 
-    async def _carry(self, exchange: Exchange) -> None:
+    async def _carry(self, exchange: PendingRequest) -> None:
         try:
             failure = await self._failure_of(exchange)
             if failure is not None and not exchange.answered and not exchange.cancelled:
@@ -218,7 +215,7 @@ class _Client:
             self._exchanges.discard(exchange)
             self._changed.unpark_all()
 
-    async def _failure_of(self, exchange: Exchange) -> TransportError | None:
+    async def _failure_of(self, exchange: PendingRequest) -> TransportError | None:
         total = math.inf if exchange.listening else self._conduct.total
         with exchange.scope:
             if not await self._has_its_turn(exchange):
@@ -235,7 +232,7 @@ class _Client:
             return RequestTimeout(f"no answer within {total:g} s", hint="Raise total_timeout")
         return None
 
-    async def _has_its_turn(self, exchange: Exchange) -> bool:
+    async def _has_its_turn(self, exchange: PendingRequest) -> bool:
         """Wait for the turn of a request, and then make room behind it. Whether its turn came."""
         try:
             if self._turns.is_waiting(exchange):

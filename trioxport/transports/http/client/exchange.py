@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final, TypeAlias
 
@@ -10,6 +9,7 @@ import attrs
 import httpx
 import trio
 
+from trioxport._diagnostics import logger
 from trioxport.abc import Scope
 from trioxport.errors import (
     ConnectionLost,
@@ -28,11 +28,9 @@ from trioxport.protocol import LAST_EVENT_HEADER
 from trioxport.transports.bytestream import frame_of
 from trioxport.transports.http import failures
 from trioxport.transports.http.client.pauses import SHORT_SECONDS, Pauses
-from trioxport.transports.http.client.session import EVENTS, Session
-from trioxport.transports.http.client.stack.types import Body, Head, Wire, media_type
+from trioxport.transports.http.client.session import EVENTS, ClientSession
+from trioxport.transports.http.client.stack.types import Body, HTTPEndpoint, ResponseHead, media_type
 from trioxport.transports.http.excerpts import EXCERPT_BYTES, beginning_of, is_web_page, one_line, page_title
-
-logger: Final = logging.getLogger("trioxport")
 
 Deliver: TypeAlias = Callable[[list[Frame]], Awaitable[None]]
 
@@ -50,7 +48,7 @@ _STATUS_FIRST: Final = (401, 403, 429)
 
 
 @attrs.define(eq=False)
-class Exchange:
+class PendingRequest:
     """A request on its way.
 
     Args:
@@ -88,7 +86,7 @@ class Exchange:
 
 
 @attrs.frozen
-class Refusal:
+class RefusedRequest:
     """An answer with a status that is none of success.
 
     Args:
@@ -105,7 +103,7 @@ class Refusal:
 
 
 @attrs.frozen
-class Answers:
+class ResponseReader:
     """Takes answers apart.
 
     Args:
@@ -116,11 +114,11 @@ class Answers:
     """
 
     scope: Scope
-    session: Session
-    wire: Wire
+    session: ClientSession
+    wire: HTTPEndpoint
     deliver: Deliver
 
-    async def take(self, exchange: Exchange, response: Head, body: Body) -> Refusal | None:
+    async def take(self, exchange: PendingRequest, response: ResponseHead, body: Body) -> RefusedRequest | None:
         """Deliver what ``response`` brings, unless it is a refusal, which is returned.
 
         Raises a ``TransportError`` or an ``httpx`` error if no answer comes.
@@ -141,26 +139,26 @@ class Answers:
             raise _no_message(response, await beginning_of(body))
         return None
 
-    async def take_up(self, exchange: Exchange, event_id: str) -> None:
+    async def take_up(self, exchange: PendingRequest, event_id: str) -> None:
         """Deliver what follows an event of an earlier request's stream, instead of asking again.
 
         Raises a ``TransportError`` or an ``httpx`` error if no answer comes.
         """
         exchange.renamed = exchange.accepted = True
-        decoder = EventDecoder(self.scope.limits.max_message_size, event_id)
+        decoder = EventDecoder(self.scope.settings.limits.max_message_size, event_id)
         await self._resume(exchange, None, decoder, ConnectionLost("the server keeps nothing behind that event"))
 
-    async def settle(self, exchange: Exchange, refusal: Refusal) -> None:
+    async def settle(self, exchange: PendingRequest, refusal: RefusedRequest) -> None:
         """Deliver a refusal as the answer, or raise what it means."""
         if refusal.answer is None:
             raise refusal.failure
         exchange.answered = True
         await self.deliver([refusal.answer])
 
-    async def _take_json(self, exchange: Exchange, response: Head, body: Body) -> None:
-        payload = await body.whole(self.scope.limits.max_message_size)
+    async def _take_json(self, exchange: PendingRequest, response: ResponseHead, body: Body) -> None:
+        payload = await body.whole(self.scope.settings.limits.max_message_size)
         try:
-            message = self.scope.codec.decode(payload)
+            message = self.scope.settings.codec.decode(payload)
         except DecodeError as error:
             begin = one_line(payload[:EXCERPT_BYTES].decode(errors="replace"), SHOWN_CHARACTERS)
             raise DecodeError(f"{error.reason}; the answer begins with {begin!r}", outcome="unknown") from error
@@ -170,26 +168,28 @@ class Answers:
         if not exchange.answered:
             raise ProtocolViolation("what came for an answer is none to this request", outcome="unknown")
 
-    async def _refusal(self, exchange: Exchange, response: Head, body: Body) -> Refusal:
+    async def _refusal(self, exchange: PendingRequest, response: ResponseHead, body: Body) -> RefusedRequest:
         """A JSON-RPC error is the answer, whatever its id: the server may not have read so far."""
         status = response.status_code
         has_session = exchange.session_id is not None
         if _says_all(response, has_session) or media_type(response) != "application/json":
-            return Refusal(status, await failures.of_refusal(response, body, self.wire.url, has_session=has_session))
+            return RefusedRequest(
+                status, await failures.of_refusal(response, body, self.wire.url, has_session=has_session)
+            )
         payload = b""
         try:
-            payload = await body.whole(self.scope.limits.max_message_size)
-            message = self.scope.codec.decode(payload)
+            payload = await body.whole(self.scope.settings.limits.max_message_size)
+            message = self.scope.settings.codec.decode(payload)
         except (DecodeError, ProtocolViolation, MessageTooLarge, httpx.TransportError):
             message = None
         failure = failures.of_status(response, self.wire.url, payload[:EXCERPT_BYTES], has_session=False)
         if not isinstance(message, ErrorResponse):
-            return Refusal(status, failure)
+            return RefusedRequest(status, failure)
         answer = Frame(payload, attrs.evolve(message, id=exchange.request.id))
-        return Refusal(status, failure, answer, message.code)
+        return RefusedRequest(status, failure, answer, message.code)
 
-    async def _take_events(self, exchange: Exchange, response: Head, body: Body) -> None:
-        decoder = EventDecoder(self.scope.limits.max_message_size)
+    async def _take_events(self, exchange: PendingRequest, response: ResponseHead, body: Body) -> None:
+        decoder = EventDecoder(self.scope.settings.limits.max_message_size)
         loss = await self._follow(exchange, response, body, decoder)
         if exchange.answered:
             return
@@ -197,7 +197,9 @@ class Answers:
             raise loss
         await self._resume(exchange, response, decoder, loss)
 
-    async def _follow(self, exchange: Exchange, response: Head, body: Body, decoder: EventDecoder) -> TransportError:
+    async def _follow(
+        self, exchange: PendingRequest, response: ResponseHead, body: Body, decoder: EventDecoder
+    ) -> TransportError:
         """Deliver the events of a stream up to its end. Returns what that means if there was no answer among them."""
         note = exchange.request.metadata.get("on_event_id")
         noted = decoder.last_event_id
@@ -217,21 +219,21 @@ class Answers:
         return ConnectionLost("the server ended the stream before it answered")
 
     async def _resume(
-        self, exchange: Exchange, response: Head | None, decoder: EventDecoder, broken: TransportError
+        self, exchange: PendingRequest, response: ResponseHead | None, decoder: EventDecoder, broken: TransportError
     ) -> None:
         """Go on where a legacy stream broke off, until the answer is there or nothing new comes any more.
 
         Specification 2025-11-25, basic/transports, section Resumability and Redelivery.
         """
         pauses, pause = Pauses(), 0.0
-        what = f"{self.scope.target}: the answer to {exchange.request.method}"
+        what = f"{self.scope.settings.target}: the answer to {exchange.request.method}"
         if response is not None:
             logger.info("%s is resumed: %s", what, broken.reason)
             pause = pauses.after(decoder.retry, heard=True, useful=True)
         while True:
             await trio.sleep(pause)
             began, before, messages = trio.current_time(), decoder.last_event_id, exchange.messages
-            decoder = EventDecoder(self.scope.limits.max_message_size, before)
+            decoder = EventDecoder(self.scope.settings.limits.max_message_size, before)
             failure = await self._resume_once(exchange, response, decoder)
             heard = decoder.last_event_id != before
             if failure is None:
@@ -243,7 +245,7 @@ class Answers:
             pause = pauses.after(decoder.retry, heard=heard, useful=useful, delay=failure.retry_after)
 
     async def _resume_once(
-        self, exchange: Exchange, response: Head | None, decoder: EventDecoder
+        self, exchange: PendingRequest, response: ResponseHead | None, decoder: EventDecoder
     ) -> TransportError | None:
         """Deliver what follows the last event. Returns why the answer is not among it, or None if it is."""
         fields = {**self.session.fields(), **EVENTS, LAST_EVENT_HEADER: decoder.last_event_id}
@@ -271,7 +273,9 @@ class Answers:
                 frames.append(frame)
         return frames
 
-    def _frames(self, exchange: Exchange, response: Head, events: Sequence[Event | Oversized]) -> list[Frame]:
+    def _frames(
+        self, exchange: PendingRequest, response: ResponseHead, events: Sequence[Event | Oversized]
+    ) -> list[Frame]:
         frames: list[Frame | None] = []
         for frame in messages_of(self.scope, events):
             if frame.message is None:
@@ -280,16 +284,18 @@ class Answers:
                 frames.append(self._frame(exchange, response, frame.payload, frame.message))
         return [frame for frame in frames if frame is not None]
 
-    def _unusable(self, exchange: Exchange, frame: Frame) -> Frame | None:
+    def _unusable(self, exchange: PendingRequest, frame: Frame) -> Frame | None:
         """What cannot be used settles this request if it was its answer, and never another one."""
         assert frame.error is not None
-        if exchange.answered or self.scope.codec.identify(frame.payload) != exchange.request.id:
+        if exchange.answered or self.scope.settings.codec.identify(frame.payload) != exchange.request.id:
             self.scope.discard(frame.error)
             return None
         exchange.answered = True
         return attrs.evolve(frame, message=exchange.request)
 
-    def _frame(self, exchange: Exchange, response: Head, payload: bytes, message: Message) -> Frame | None:
+    def _frame(
+        self, exchange: PendingRequest, response: ResponseHead, payload: bytes, message: Message
+    ) -> Frame | None:
         """What a message on this request's stream is to the application; None if it may not be there."""
         if isinstance(message, ErrorResponse) and message.id is None:
             message = attrs.evolve(message, id=exchange.request.id)
@@ -300,7 +306,7 @@ class Answers:
             return Frame(payload, message)
         if exchange.renamed:
             message = attrs.evolve(message, id=exchange.request.id)
-            payload = self.scope.codec.encode(message)
+            payload = self.scope.settings.codec.encode(message)
         if message.id != exchange.request.id:
             self.scope.discard(ProtocolViolation("an answer to another request than the one that its stream is for"))
             return None
@@ -309,12 +315,12 @@ class Answers:
         elif isinstance(message, Response) and not exchange.answered:
             seen = self.session.answered(exchange.request, message, response)
             if seen is not message:
-                payload, message = self.scope.codec.encode(seen), seen
+                payload, message = self.scope.settings.codec.encode(seen), seen
         exchange.answered = True
         return Frame(payload, message)
 
 
-def _no_message(response: Head, data: bytes) -> ProtocolViolation:
+def _no_message(response: ResponseHead, data: bytes) -> ProtocolViolation:
     """The error of a success that is neither JSON nor a stream of events."""
     if not is_web_page(response, data):
         kind = media_type(response)[:SHOWN_CHARACTERS]
@@ -327,7 +333,7 @@ def _no_message(response: Head, data: bytes) -> ProtocolViolation:
     )
 
 
-def _says_all(response: Head, has_session: bool) -> bool:
+def _says_all(response: ResponseHead, has_session: bool) -> bool:
     """Whether the status is what counts, whatever the body."""
     status = response.status_code
     if status == 503:
@@ -356,12 +362,12 @@ def messages_of(scope: Scope, events: Sequence[Event | Oversized]) -> Iterator[F
             yield frame_of(event)
         elif event.event == "message" and event.data:
             try:
-                yield Frame(event.data, scope.codec.decode(event.data))
+                yield Frame(event.data, scope.settings.codec.decode(event.data))
             except (DecodeError, ProtocolViolation) as error:
                 yield Frame(event.data, error=error)
 
 
-async def post_one_way(wire: Wire, session: Session, frame: Frame, max_size: int) -> None:
+async def post_one_way(wire: HTTPEndpoint, session: ClientSession, frame: Frame, max_size: int) -> None:
     """Post a message that has no answer, and wait until it is accepted.
 
     Raises a ``TransportError``, ``SessionExpired`` among them, or an ``httpx`` error if it is not.

@@ -5,7 +5,6 @@ Specification 2024-11-05, basic/transports, section HTTP with SSE.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -29,16 +28,14 @@ from trioxport.messages import ErrorResponse, RequestId, Response
 from trioxport.protocol import INITIALIZE
 from trioxport.transports.http import failures
 from trioxport.transports.http.client import era_cache
-from trioxport.transports.http.client.exchange import Deliver, Exchange, messages_of, post_one_way
-from trioxport.transports.http.client.session import EVENTS, Session
-from trioxport.transports.http.client.stack.types import Body, Head, Wire, media_type
-
-logger: Final = logging.getLogger("trioxport")
+from trioxport.transports.http.client.exchange import Deliver, PendingRequest, messages_of, post_one_way
+from trioxport.transports.http.client.session import EVENTS, ClientSession
+from trioxport.transports.http.client.stack.types import Body, HTTPEndpoint, ResponseHead, media_type
 
 SHOWN: Final = 80
 
 
-class HttpSse:
+class HttpSseClient:
     """The stream of one connection, and the endpoint that it named.
 
     Args:
@@ -51,9 +48,9 @@ class HttpSse:
 
     def __init__(
         self,
-        wire: Wire,
+        wire: HTTPEndpoint,
         scope: Scope,
-        session: Session,
+        session: ClientSession,
         deliver: Deliver,
         over: Callable[[TransportError | None], Awaitable[None]],
     ) -> None:
@@ -63,7 +60,7 @@ class HttpSse:
         self._session = session
         self._deliver = deliver
         self._over = over
-        self._waiting: dict[RequestId, tuple[Exchange, trio.Event]] = {}
+        self._waiting: dict[RequestId, tuple[PendingRequest, trio.Event]] = {}
         self._opened = trio.Event()
         self._refusal: TransportError | None = None
         self._stream = trio.CancelScope()
@@ -93,7 +90,7 @@ class HttpSse:
         """Leave the stream."""
         self._stream.cancel()
 
-    async def carry(self, exchange: Exchange) -> None:
+    async def carry(self, exchange: PendingRequest) -> None:
         """Post a request, and wait for its answer on the stream. Raises what says why there will be none."""
         answered = trio.Event()
         self._waiting[exchange.request.id] = exchange, answered
@@ -106,7 +103,7 @@ class HttpSse:
 
     async def post(self, frame: Frame) -> None:
         """Post a message, and wait until it is accepted. Raises what says why it is not."""
-        await post_one_way(self._posts, self._session, frame, self._scope.limits.max_message_size)
+        await post_one_way(self._posts, self._session, frame, self._scope.settings.limits.max_message_size)
 
     async def _run(self) -> None:
         loss: TransportError | None = None
@@ -123,13 +120,13 @@ class HttpSse:
         self._refusal = _as_refusal(loss or ProtocolViolation("the stream ended before it named an endpoint"))
         self._opened.set()
 
-    async def _follow(self, response: Head, body: Body) -> None:
+    async def _follow(self, response: ResponseHead, body: Body) -> None:
         if not response.is_success:
             raise await failures.of_refusal(response, body, self._wire.url, has_session=False)
         kind = media_type(response)
         if kind != "text/event-stream":
             raise ProtocolViolation(f"instead of a stream of events there came {kind[:SHOWN]!r}")
-        decoder = EventDecoder(self._scope.limits.max_message_size)
+        decoder = EventDecoder(self._scope.settings.limits.max_message_size)
         while chunk := await body.read():
             events = decoder.feed(chunk)
             while events and not self._opened.is_set():
@@ -159,7 +156,7 @@ class HttpSse:
         for frame in frames:
             message = frame.message
             if message is None:
-                answered = self._scope.codec.identify(frame.payload)
+                answered = self._scope.settings.codec.identify(frame.payload)
             else:
                 answered = message.id if isinstance(message, Response | ErrorResponse) else None
             if answered in self._waiting:
@@ -168,7 +165,7 @@ class HttpSse:
                 event.set()
 
 
-def _path_within_origin(wire: Wire, said: bytes) -> str:
+def _path_within_origin(wire: HTTPEndpoint, said: bytes) -> str:
     """The path of the endpoint that a stream names. Raises ``ProtocolViolation`` if it is elsewhere."""
     try:
         url = httpx.URL(wire.url).copy_with(raw_path=wire.path.encode())

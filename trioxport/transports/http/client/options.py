@@ -11,7 +11,7 @@ Binding: TypeAlias = Literal["auto", "streamable", "sse"]
 
 
 @attrs.frozen
-class Conduct:
+class ClientSettings:
     """How much a client bears, and what it does of its own accord.
 
     Args:

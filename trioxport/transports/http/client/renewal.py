@@ -5,21 +5,18 @@ Specification 2025-11-25, basic/transports, section Session Management.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from typing import Final
 
 import attrs
 import trio
 
+from trioxport._diagnostics import logger
 from trioxport.errors import ProtocolViolation, SessionExpired, TransportError
 from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Request, Response
 from trioxport.transports.http import failures
-from trioxport.transports.http.client.exchange import Answers, Exchange, post_one_way
-from trioxport.transports.http.client.session import Session
-
-logger: Final = logging.getLogger("trioxport")
+from trioxport.transports.http.client.exchange import PendingRequest, ResponseReader, post_one_way
+from trioxport.transports.http.client.session import ClientSession
 
 
 @attrs.define(eq=False)
@@ -30,7 +27,7 @@ class _Attempt:
     error: TransportError | None = None
 
 
-class Renewal:
+class SessionRenewal:
     """Begins sessions anew.
 
     Args:
@@ -43,8 +40,8 @@ class Renewal:
 
     def __init__(
         self,
-        session: Session,
-        answers: Answers,
+        session: ClientSession,
+        answers: ResponseReader,
         nursery: trio.Nursery,
         seconds: float,
         renewed: Callable[[], object],
@@ -84,7 +81,7 @@ class Renewal:
             self._attempt = None
             attempt.over.set()
         if attempt.error is None:
-            logger.info("%s: the server forgot the session; a new one has begun", self._answers.scope.target)
+            logger.info("%s: the server forgot the session; a new one has begun", self._answers.scope.settings.target)
             self._renewed()
 
     async def _repeat_handshake(self) -> None:
@@ -92,7 +89,7 @@ class Renewal:
         assert initialize is not None
         assert isinstance(initialize.message, Request)
         fresh = session.anew()
-        exchange = Exchange(initialize, initialize.message)
+        exchange = PendingRequest(initialize, initialize.message)
         answers = attrs.evolve(self._answers, session=fresh)
         fields, refusal = fresh.post_fields(initialize), None
         with exchange.scope:
@@ -103,7 +100,9 @@ class Renewal:
         if fresh.version is None or fresh.version != session.version:
             raise ProtocolViolation(f"its answer to initialize names the version {fresh.version}")
         if session.initialized is not None:
-            await post_one_way(self._wire, fresh, session.initialized, self._answers.scope.limits.max_message_size)
+            await post_one_way(
+                self._wire, fresh, session.initialized, self._answers.scope.settings.limits.max_message_size
+            )
         session.adopt(fresh)
 
     async def _deliver_others(self, frames: list[Frame]) -> None:

@@ -10,7 +10,7 @@ from trioxport.frames import Frame
 from trioxport.messages import Request
 
 
-class Outbox(SelfEnding, SendChannel[Frame]):
+class RequestQueue(SelfEnding, SendChannel[Frame]):
     """A channel into which only so many requests fit that wait for their turn; whatever else there is passes by them.
 
     Without that, the answers that a server waits for could stand in line behind requests that wait for its answers.
@@ -55,7 +55,7 @@ class Outbox(SelfEnding, SendChannel[Frame]):
         await trio.lowlevel.checkpoint()
 
 
-class Turns:
+class RequestSlots:
     """Who may begin: as many at a time as there are places, in the order in which they came."""
 
     def __init__(self, places: int) -> None:

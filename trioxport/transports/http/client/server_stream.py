@@ -5,32 +5,30 @@ Specification 2025-11-25, basic/transports, sections Listening for Messages from
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import attrs
 import trio
 
+from trioxport._diagnostics import logger
 from trioxport.errors import SessionExpired
 from trioxport.framing.sse import EventDecoder
 from trioxport.protocol import LAST_EVENT_HEADER
-from trioxport.transports.http.client.exchange import Answers
+from trioxport.transports.http.client.exchange import ResponseReader
 from trioxport.transports.http.client.pauses import SHORT_SECONDS, Pauses
-from trioxport.transports.http.client.session import EVENTS, Session
-from trioxport.transports.http.client.stack.types import Wire, media_type
+from trioxport.transports.http.client.session import EVENTS, ClientSession
+from trioxport.transports.http.client.stack.types import HTTPEndpoint, media_type
 from trioxport.transports.http.failures import retry_after
-
-logger: Final = logging.getLogger("trioxport")
 
 _TRY_AGAIN: Final = (200, 408, 425, 429)
 """Answers after which there may be a stream later, besides failures of the server."""
 
 
 async def listen(
-    wire: Wire,
-    session: Session,
-    answers: Answers,
+    wire: HTTPEndpoint,
+    session: ClientSession,
+    answers: ResponseReader,
     scope: trio.CancelScope,
     renew: Callable[[str | None], Awaitable[None]] | None,
 ) -> None:
@@ -39,13 +37,15 @@ async def listen(
     A server need not have one (405). What is not resumed may be lost: that is how the stream is specified. Where it
     was there and the session is not known any more, ``renew`` begins a new session, whose stream is another one.
     """
-    stream, pauses = _Stream(wire, session, answers), Pauses()
+    stream, pauses = _ServerStream(wire, session, answers), Pauses()
     with scope:
         while True:
             try:
                 await stream.follow()
             except Exception as error:
-                logger.debug("%s: the stream of the server's own messages broke: %s", answers.scope.target, error)
+                logger.debug(
+                    "%s: the stream of the server's own messages broke: %s", answers.scope.settings.target, error
+                )
             if stream.status == 404 and stream.was_there and renew is not None:
                 await _renewed(renew, session.id)
             if stream.status not in _TRY_AGAIN and stream.status < 500:
@@ -63,7 +63,7 @@ async def _renewed(renew: Callable[[str | None], Awaitable[None]], session_id: s
 
 
 @attrs.define(eq=False)
-class _Stream:
+class _ServerStream:
     """The standalone stream, across its interruptions.
 
     Args:
@@ -74,9 +74,9 @@ class _Stream:
         was_there: Whether there ever was a stream.
     """
 
-    wire: Wire
-    session: Session
-    answers: Answers
+    wire: HTTPEndpoint
+    session: ClientSession
+    answers: ResponseReader
     decoder: EventDecoder = attrs.field(init=False)
     status: int = 500
     heard: bool = False
@@ -85,12 +85,12 @@ class _Stream:
     was_there: bool = False
 
     def __attrs_post_init__(self) -> None:
-        self.decoder = EventDecoder(self.answers.scope.limits.max_message_size)
+        self.decoder = EventDecoder(self.answers.scope.settings.limits.max_message_size)
 
     async def follow(self) -> None:
         """Deliver what comes until the stream ends. Raises what breaks it."""
         place = self.decoder.last_event_id
-        self.decoder = EventDecoder(self.answers.scope.limits.max_message_size, place)
+        self.decoder = EventDecoder(self.answers.scope.settings.limits.max_message_size, place)
         self.status, self.heard, self.useful, self.delay = 500, False, False, None
         fields = {**self.session.fields(), **EVENTS, **({LAST_EVENT_HEADER: place} if place else {})}
         async with self.wire.exchange("GET", fields, patient=True) as (response, body):
@@ -111,7 +111,7 @@ class _Stream:
             self.useful = self.useful or trio.current_time() - began >= SHORT_SECONDS
 
 
-async def end_session(wire: Wire, session: Session) -> None:
+async def end_session(wire: HTTPEndpoint, session: ClientSession) -> None:
     """Tell the server that the session is over. It may not want to know, or be gone: both are fine."""
     try:
         async with wire.exchange("DELETE", session.fields()) as (response, _):

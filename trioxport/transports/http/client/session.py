@@ -5,12 +5,12 @@ Specification 2026-07-28, basic/transports/streamable-http; for the legacy era 2
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import Final, cast
 
 import attrs
 
+from trioxport._diagnostics import logger
 from trioxport.abc import ConnectionInfo, Era, Scope
 from trioxport.errors import ProtocolViolation, UsageError
 from trioxport.frames import Frame
@@ -30,10 +30,8 @@ from trioxport.protocol import (
     members_of,
 )
 from trioxport.transports.http.client import era_cache
-from trioxport.transports.http.client.stack.types import Head
+from trioxport.transports.http.client.stack.types import ResponseHead
 from trioxport.transports.http.headers import ToolHeaders, check_fields, encode_value, mirrored, version_of
-
-logger: Final = logging.getLogger("trioxport")
 
 _SESSION_ID: Final = re.compile(r"[!-~]+")
 _RESERVED: Final = frozenset(
@@ -61,7 +59,7 @@ def own_fields(fields: dict[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in fields.items()}
 
 
-class Session:
+class ClientSession:
     """One connection's state. In the modern era there is no session on the wire: only tools and a version.
 
     Attributes:
@@ -101,13 +99,13 @@ class Session:
             if self.era != "legacy":
                 self.version = version
 
-    def anew(self) -> Session:
+    def anew(self) -> ClientSession:
         """The state of a connection that begins the handshake of this one again."""
-        fresh = Session(self._scope, self._url, attrs.evolve(self._info))
+        fresh = ClientSession(self._scope, self._url, attrs.evolve(self._info))
         fresh.era = "legacy"
         return fresh
 
-    def adopt(self, fresh: Session) -> None:
+    def adopt(self, fresh: ClientSession) -> None:
         """Go on in the session that a second handshake has begun."""
         self.id = self._info.session_id = fresh.id
 
@@ -135,14 +133,14 @@ class Session:
                 found |= self._tools.headers(message)
         return found
 
-    def heard(self, http: Head) -> None:
+    def heard(self, http: ResponseHead) -> None:
         """Note which content codings the server says, with any response, that it accepts (RFC 9110, section 12.5.3)."""
         accepted = http.headers.get("accept-encoding")
         info = self._info
         if accepted is not None and accepted != info.headers.get("accept-encoding"):
             info.headers = {**info.headers, "accept-encoding": accepted}
 
-    def answered(self, request: Request, response: Response, http: Head) -> Response:
+    def answered(self, request: Request, response: Response, http: ResponseHead) -> Response:
         """Learn from the result of ``request``; returns what of it the application is to see.
 
         Raises ``ProtocolViolation`` for a session id that is none.
@@ -194,6 +192,6 @@ class Session:
         try:
             self._tools.learn(members)
         except ValueError as error:
-            logger.warning("%s: the tool %r is left out: %s", self._scope.target, members.get("name"), error)
+            logger.warning("%s: the tool %r is left out: %s", self._scope.settings.target, members.get("name"), error)
             return False
         return True

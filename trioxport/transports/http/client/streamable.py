@@ -13,12 +13,12 @@ from trioxport.errors import SessionExpired
 from trioxport.frames import Frame
 from trioxport.messages import Notification
 from trioxport.protocol import HEADER_MISMATCH, INITIALIZE, INITIALIZED, METHOD_NOT_FOUND
-from trioxport.transports.http.client.exchange import Answers, Exchange, Refusal, post_one_way
-from trioxport.transports.http.client.options import Conduct
-from trioxport.transports.http.client.renewal import Renewal
+from trioxport.transports.http.client.exchange import PendingRequest, RefusedRequest, ResponseReader, post_one_way
+from trioxport.transports.http.client.options import ClientSettings
+from trioxport.transports.http.client.renewal import SessionRenewal
 from trioxport.transports.http.client.server_stream import end_session, listen
-from trioxport.transports.http.client.session import MODERN_CODES, OTHER_BINDING, Session
-from trioxport.transports.http.client.tool_cache import ToolLists
+from trioxport.transports.http.client.session import MODERN_CODES, OTHER_BINDING, ClientSession
+from trioxport.transports.http.client.tool_cache import ToolListRefresh
 
 
 class Streamable:
@@ -35,13 +35,13 @@ class Streamable:
 
     def __init__(
         self,
-        session: Session,
-        answers: Answers,
-        conduct: Conduct,
+        session: ClientSession,
+        answers: ResponseReader,
+        conduct: ClientSettings,
         nursery: trio.Nursery,
         *,
         changed: Callable[[], object],
-        fall_back: Callable[[Exchange], Awaitable[bool]],
+        fall_back: Callable[[PendingRequest], Awaitable[bool]],
     ) -> None:
         self._wire = answers.wire
         self._session = session
@@ -50,11 +50,11 @@ class Streamable:
         self._nursery = nursery
         self._changed = changed
         self._fall_back = fall_back
-        self._renewal = Renewal(session, answers, nursery, conduct.total, self._move)
-        self._tools = ToolLists(session, answers)
+        self._renewal = SessionRenewal(session, answers, nursery, conduct.total, self._move)
+        self._tools = ToolListRefresh(session, answers)
         self._listening = trio.CancelScope()
 
-    async def carry(self, exchange: Exchange) -> None:
+    async def carry(self, exchange: PendingRequest) -> None:
         """Post a request, and deliver what comes back; it is tried a second time where the specification wants that.
 
         Raises a ``TransportError`` or an ``httpx`` error if no answer comes.
@@ -76,7 +76,7 @@ class Streamable:
 
     async def post(self, frame: Frame) -> None:
         """Post a message that has no answer, and wait until it is accepted. Raises what says why it is not."""
-        session_id, max_size = self._session.id, self._answers.scope.limits.max_message_size
+        session_id, max_size = self._session.id, self._answers.scope.settings.limits.max_message_size
         try:
             await post_one_way(self._wire, self._session, frame, max_size)
         except SessionExpired:
@@ -97,7 +97,7 @@ class Streamable:
         if self._session.id is not None:
             await end_session(self._wire, self._session)
 
-    async def _post(self, exchange: Exchange, fields: Mapping[str, str]) -> Refusal | None:
+    async def _post(self, exchange: PendingRequest, fields: Mapping[str, str]) -> RefusedRequest | None:
         exchange.session_id = self._session.id
         posting = self._wire.exchange("POST", fields, exchange.frame.payload, patient=exchange.listening)
         async with posting as (response, body):
@@ -109,7 +109,7 @@ class Streamable:
             self._session.refused(exchange.request, refusal.status, refusal.code)
         return refusal
 
-    def _is_for_older(self, exchange: Exchange, refusal: Refusal) -> bool:
+    def _is_for_older(self, exchange: PendingRequest, refusal: RefusedRequest) -> bool:
         """Whether the server may speak HTTP+SSE: 2025-11-25, basic/transports, section Backwards Compatibility."""
         return (
             self._conduct.binding == "auto"
@@ -118,7 +118,9 @@ class Streamable:
             and refusal.code not in (*MODERN_CODES, METHOD_NOT_FOUND)
         )
 
-    async def _may_fare_better(self, exchange: Exchange, refusal: Refusal, sent: Mapping[str, str]) -> bool:
+    async def _may_fare_better(
+        self, exchange: PendingRequest, refusal: RefusedRequest, sent: Mapping[str, str]
+    ) -> bool:
         """Do what helps against a refusal, if there is such a thing. Raises ``SessionExpired``."""
         if isinstance(refusal.failure, SessionExpired) and self._conduct.renew_session:
             await self._renewal.after(exchange.session_id)

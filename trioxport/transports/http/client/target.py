@@ -13,7 +13,7 @@ import trio
 
 from trioxport._diagnostics.redaction import redact_url
 from trioxport._diagnostics.validators import kind_of
-from trioxport.abc import Accept, FrameChannels, Listener, Scope
+from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
 from trioxport.errors import UsageError
 from trioxport.messages import NOTHING
 from trioxport.transports._sockets import refuse_plaintext
@@ -22,7 +22,7 @@ from trioxport.transports.http.client.options import Binding
 if TYPE_CHECKING:
     import httpx
 
-    from trioxport._core.supervisor import Terms
+    from trioxport.abc import ConnectionSettings
     from trioxport.auth import AuthFlow, Credentials, TLSOptions
     from trioxport.transports.http.server import HttpServer
 
@@ -142,17 +142,17 @@ class Http:
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
         from trioxport.transports.http.client.connection import converse
-        from trioxport.transports.http.client.options import Conduct
+        from trioxport.transports.http.client.options import ClientSettings
         from trioxport.transports.http.client.stack.assemble import open_wire
 
         parts = urlsplit(self.url)
         if parts.port == 0:
             raise UsageError("port 0 is for servers, which get a free one", target=str(self))
         if parts.scheme == "http":
-            refuse_plaintext(parts.hostname or "", str(self), scope.allow_plaintext)
-        if scope.codec.content_type != "application/json":
-            raise UsageError(f"HTTP carries JSON, not {scope.codec.name}", target=str(self))
-        conduct = Conduct(
+            refuse_plaintext(parts.hostname or "", scope.settings)
+        if scope.settings.codec.content_type != "application/json":
+            raise UsageError(f"HTTP carries JSON, not {scope.settings.codec.name}", target=str(self))
+        conduct = ClientSettings(
             self.connect_timeout,
             self.total_timeout,
             self.pool_timeout,
@@ -163,14 +163,10 @@ class Http:
         async with open_wire(self, scope) as wire, converse(wire, scope, conduct) as channels:
             yield channels
 
-    def under(self, terms: Terms) -> Listener:
-        """What serves this endpoint, as an ``HttpServer`` with nothing but the URL does."""
-        return self.server().under(terms)
-
     async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
-        await self.server().listen(accept, allow_plaintext=allow_plaintext, task_status=task_status)
+        await self.server().listen(acceptor, settings, task_status=task_status)
 
     def server(self) -> HttpServer:
         """The configuration by which this endpoint is served."""

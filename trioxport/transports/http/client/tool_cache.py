@@ -17,14 +17,14 @@ from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Request, Response
 from trioxport.protocol import META, members_of, meta_of
 from trioxport.transports.http import failures
-from trioxport.transports.http.client.exchange import Answers, Exchange
-from trioxport.transports.http.client.session import Session
+from trioxport.transports.http.client.exchange import PendingRequest, ResponseReader
+from trioxport.transports.http.client.session import ClientSession
 
 PAGES: Final = 100
 """How many pages of a list are asked for at most."""
 
 
-class ToolLists:
+class ToolListRefresh:
     """Asks for the tools on the transport's own account, one list at a time.
 
     Args:
@@ -32,13 +32,13 @@ class ToolLists:
         answers: Where what else comes goes.
     """
 
-    def __init__(self, session: Session, answers: Answers) -> None:
+    def __init__(self, session: ClientSession, answers: ResponseReader) -> None:
         self._session = session
         self._answers = answers
         self._listing = trio.Lock()
         self._numbers = count(1)
 
-    async def refresh(self, call: Exchange, sent: Mapping[str, str]) -> bool:
+    async def refresh(self, call: PendingRequest, sent: Mapping[str, str]) -> bool:
         """Whether the headers of ``call`` are to be other ones than those that were ``sent``."""
         async with self._listing:
             if self._session.post_fields(call.frame) == sent:
@@ -49,7 +49,7 @@ class ToolLists:
                     self._answers.scope.discard(failure)
         return self._session.post_fields(call.frame) != sent
 
-    async def _list(self, call: Exchange) -> None:
+    async def _list(self, call: PendingRequest) -> None:
         """Go through the pages until the called tool was on one."""
         wanted = members_of(call.request.params).get("name")
         cursor: object = None
@@ -61,11 +61,11 @@ class ToolLists:
             if cursor is None or any(members_of(tool).get("name") == wanted for tool in listed):
                 return
 
-    async def _page(self, call: Exchange, cursor: object) -> Mapping[str, Any]:
+    async def _page(self, call: PendingRequest, cursor: object) -> Mapping[str, Any]:
         own = {key: value for key, value in meta_of(call.request.params).items() if key.startswith(META)}
         params = {"_meta": own} if cursor is None else {"_meta": own, "cursor": cursor}
         request = Request(f"trioxport-tools-{next(self._numbers)}", "tools/list", params)
-        frame = Frame(self._answers.scope.codec.encode(request), request, call.frame.headers)
+        frame = Frame(self._answers.scope.settings.codec.encode(request), request, call.frame.headers)
         page: Mapping[str, Any] = {}
 
         async def keep(frames: list[Frame]) -> None:
@@ -77,7 +77,7 @@ class ToolLists:
                 [one for one in frames if not isinstance(one.message, Response | ErrorResponse)]
             )
 
-        exchange = Exchange(frame, request)
+        exchange = PendingRequest(frame, request)
         wire, fields = self._answers.wire, self._session.post_fields(frame)
         with exchange.scope:
             async with wire.exchange("POST", fields, frame.payload) as (response, body):

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 from trioxport.errors import UsageError
 from trioxport.transports._sockets import is_loopback
-from trioxport.transports.http.server.bearer import Door
+from trioxport.transports.http.server.bearer import BearerAuth
 from trioxport.transports.http.server.rates import Rates
-from trioxport.transports.http.server.request import Exchange, Field, Refusal
+from trioxport.transports.http.server.request import Field, Refusal, ServerRequest
 from trioxport.transports.http.server.target import HttpServer
 
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
@@ -24,7 +24,7 @@ _EXPOSED: Final = b"mcp-session-id, mcp-protocol-version, www-authenticate, retr
 _PREFLIGHT_SECONDS: Final = b"600"
 
 
-class Gate:
+class AccessPolicy:
     """The checks of one server. Raises ``UsageError`` for a configuration that would keep everybody out, or nobody."""
 
     def __init__(self, config: HttpServer) -> None:
@@ -33,10 +33,10 @@ class Gate:
         self._path = parts.path or "/"
         self._hosts = _hosts(config, parts.hostname or "")
         self._origins = frozenset((*config.origins, f"{parts.scheme}://{parts.netloc}"))
-        self._door = None if config.verify is None else Door(config.verify, self._path)
+        self._door = None if config.verify is None else BearerAuth(config.verify, self._path)
         self._rates = None if config.rate is None else Rates(config.rate)
 
-    async def answers(self, exchange: Exchange) -> bool:
+    async def answers(self, exchange: ServerRequest) -> bool:
         """Whether the gate itself has answered. Raises ``Refusal`` for whom it does not let in."""
         self.check_host(exchange)
         self._check_origin(exchange)
@@ -51,7 +51,7 @@ class Gate:
             self._rates.take(exchange)
         return False
 
-    async def _admit(self, exchange: Exchange, door: Door) -> None:
+    async def _admit(self, exchange: ServerRequest, door: BearerAuth) -> None:
         """Check the token. Guesses are counted against the address: looking at one can cost a request elsewhere."""
         check = partial(door.admit, exchange, door.token_of(exchange))
         if self._rates is None:
@@ -59,14 +59,14 @@ class Gate:
         else:
             await self._rates.guard(exchange.address, check)
 
-    def identify(self, exchange: Exchange) -> None:
+    def identify(self, exchange: ServerRequest) -> None:
         """Find the client behind trusted proxies."""
         proxies = self._config.trusted_proxies
         if proxies is not None:
             exchange.peer, scheme = proxies.client(exchange.peer, exchange.headers)
             exchange.secure = exchange.secure if scheme is None else scheme == "https"
 
-    def is_endpoint(self, exchange: Exchange) -> bool:
+    def is_endpoint(self, exchange: ServerRequest) -> bool:
         """Whether a request is for the MCP endpoint."""
         path = self._path
         return path in (exchange.path, exchange.full_path) or path.rstrip("/") in (
@@ -74,11 +74,11 @@ class Gate:
             exchange.full_path.rstrip("/"),
         )
 
-    def has(self, exchange: Exchange) -> bool:
+    def has(self, exchange: ServerRequest) -> bool:
         """Whether a request is for the endpoint, or for the metadata that tells where to get a token."""
         return self.is_endpoint(exchange) or (self._door is not None and self._door.has(exchange))
 
-    def check_host(self, exchange: Exchange) -> None:
+    def check_host(self, exchange: ServerRequest) -> None:
         """Raise ``Refusal`` if a request is for a host that this server is not."""
         host = exchange.headers.get("host", "").lower()
         if self._hosts is None or host in self._hosts or _without_port(host) in self._hosts:
@@ -86,7 +86,7 @@ class Gate:
         detail = f"the Host is {host!r}; add it to hosts= if clients may use it"
         raise Refusal(421, "This server is not known under the name in the Host header", detail=detail)
 
-    def _check_origin(self, exchange: Exchange) -> None:
+    def _check_origin(self, exchange: ServerRequest) -> None:
         origin = exchange.headers.get("origin")
         if origin is None:
             return
@@ -102,7 +102,7 @@ class Gate:
             ]
 
 
-def _preflight(exchange: Exchange) -> Sequence[Field]:
+def _preflight(exchange: ServerRequest) -> Sequence[Field]:
     """What a browser is told before it asks (the Fetch standard, section CORS protocol)."""
     asked = exchange.headers.get("access-control-request-headers", "").lower()
     params = [name.strip() for name in asked.split(",") if name.strip().startswith("mcp-param-")]

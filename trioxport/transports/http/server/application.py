@@ -6,35 +6,34 @@ from typing import Final
 
 import trio
 
-from trioxport._core.supervisor import Terms
-from trioxport.abc import Accept
+from trioxport.abc import Acceptor, ConnectionSettings
 from trioxport.codecs.batch import REVISION, is_batch
 from trioxport.errors import ProtocolViolation
 from trioxport.frames import Frame
 from trioxport.framing.base import EXCERPT
 from trioxport.messages import Message, Notification, Request
 from trioxport.protocol import INITIALIZE, LEGACY_VERSIONS, MODERN_VERSIONS
-from trioxport.transports.http.server.access import Gate
+from trioxport.transports.http.server.access import AccessPolicy
 from trioxport.transports.http.server.access_log import log_access
 from trioxport.transports.http.server.body_budget import BodyBudget
-from trioxport.transports.http.server.disconnects import Watch
-from trioxport.transports.http.server.event_streams import Terms as StreamTerms
+from trioxport.transports.http.server.disconnects import DisconnectWatcher
+from trioxport.transports.http.server.event_streams import StreamSettings
 from trioxport.transports.http.server.health import Health, unavailable
-from trioxport.transports.http.server.http_sse import HttpSse
+from trioxport.transports.http.server.http_sse import HttpSseServer
 from trioxport.transports.http.server.legacy import Legacy
-from trioxport.transports.http.server.modern import Manners, ModernRequest
+from trioxport.transports.http.server.modern import ModernRequest, ResponseSettings
 from trioxport.transports.http.server.request import (
     LAST_EVENT_FIELD,
     SESSION_FIELD,
     VERSION_FIELD,
     ClientGone,
-    Exchange,
     Receive,
     Refusal,
     Scope,
     Send,
+    ServerRequest,
 )
-from trioxport.transports.http.server.session import Session
+from trioxport.transports.http.server.session import ServerSession
 from trioxport.transports.http.server.session_table import SessionRegistry
 from trioxport.transports.http.server.target import HttpServer
 from trioxport.transports.http.server.validation import (
@@ -58,45 +57,47 @@ class Endpoint:
 
     Args:
         config: What the server is told.
-        terms: What holds for its connections.
+        settings: What holds for its connections.
     """
 
-    def __init__(self, config: HttpServer, terms: Terms) -> None:
+    def __init__(self, config: HttpServer, settings: ConnectionSettings) -> None:
         self.config = config
-        self.terms = terms
+        self.settings = settings
         self.stopping = False
-        self.gate = Gate(config)
-        self.refusals = terms.refusals
+        self.gate = AccessPolicy(config)
+        self.refusals = settings.refusals
         self._bodies = BodyBudget(config.bounds.unfinished_bodies)
         self.health = Health(config)
-        self._watch = Watch()
-        capacity = max(1, terms.limits.max_buffered_messages)
+        self._watch = DisconnectWatcher()
+        capacity = max(1, settings.limits.max_buffered_messages)
         stall = config.bounds.write_timeout
-        self._modern = Manners(config.keep_alive, StreamTerms("", "", None, capacity, stall))
+        self._modern = ResponseSettings(config.keep_alive, StreamSettings("", "", None, capacity, stall))
         self._serving = 0
         self._changed = trio.lowlevel.ParkingLot()
-        self._accept: Accept | None = None
+        self._acceptor: Acceptor | None = None
         self._requests: set[ModernRequest] = set()
         self._registry: SessionRegistry | None = None
         self._legacy: Legacy | None = None
-        self._sse: HttpSse | None = None
+        self._sse: HttpSseServer | None = None
         if config.sessions is not None:
-            self._registry = SessionRegistry(config.sessions, self._watch, config.events, capacity, terms.close_timeout)
+            self._registry = SessionRegistry(
+                config.sessions, self._watch, config.events, capacity, settings.close_timeout
+            )
             self._legacy = Legacy(self._registry, self._watch, config.keep_alive)
             if config.sse is not None:
-                limit = terms.limits.max_message_size
-                self._sse = HttpSse(
+                limit = settings.limits.max_message_size
+                self._sse = HttpSseServer(
                     config.sse, self._registry, self._watch, self.health, config.keep_alive, limit, self._bodies
                 )
 
-    async def run(self, accept: Accept, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, acceptor: Acceptor, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer requests until cancelled; then drain, and end everything in order within ``close_timeout``."""
-        self._accept = accept
+        self._acceptor = acceptor
         self.stopping = self.health.draining = False
         try:
             async with trio.open_nursery() as nursery:
                 life = trio.CancelScope(shield=True)
-                nursery.start_soon(self._carry, accept, life)
+                nursery.start_soon(self._carry, acceptor, life)
                 task_status.started()
                 try:
                     await trio.sleep_forever()
@@ -104,7 +105,7 @@ class Endpoint:
                     await self.drain()
                     life.deadline = self.stop() + GRACE
         finally:
-            self._accept = None
+            self._acceptor = None
 
     async def drain(self) -> None:
         """Refuse new requests, and leave alone what was accepted, for ``drain`` seconds. Not to be cancelled."""
@@ -118,23 +119,23 @@ class Endpoint:
             self.stopping = True
             self._changed.unpark_all()
             for request in self._requests:
-                request.stop(self.terms.close_timeout)
+                request.stop(self.settings.close_timeout)
             if self._registry is not None:
                 self._registry.close()
-        return trio.current_time() + self.terms.close_timeout
+        return trio.current_time() + self.settings.close_timeout
 
-    async def _carry(self, accept: Accept, life: trio.CancelScope) -> None:
+    async def _carry(self, acceptor: Acceptor, life: trio.CancelScope) -> None:
         with life:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch.run)
                 if self._registry is not None:
-                    await self._registry.run(accept)
+                    await self._registry.run(acceptor)
                 while self._serving or not self.stopping:
                     await self._changed.park()
                 nursery.cancel_scope.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, receive, send)
+        exchange = ServerRequest(scope, receive, send)
         started = trio.current_time()
         self._serving += 1
         try:
@@ -155,22 +156,22 @@ class Endpoint:
             if self.stopping:
                 self._changed.unpark_all()
 
-    def log(self, exchange: Exchange, started: float) -> None:
+    def log(self, exchange: ServerRequest, started: float) -> None:
         """Log an exchange that is over, if the server has an access log."""
         if self.config.access_log:
             log_access(exchange, started)
 
-    async def _serve(self, exchange: Exchange, scope: Scope) -> None:
+    async def _serve(self, exchange: ServerRequest, scope: Scope) -> None:
         if await self.health.answers(exchange):
             return
         fallback = self.config.fallback
         if fallback is not None and not self._has(exchange):
             self.gate.check_host(exchange)
-            await exchange.delegate(fallback, scope, self.terms.limits.max_message_size)
+            await exchange.delegate(fallback, scope, self.settings.limits.max_message_size)
             return
         if await self.gate.answers(exchange):
             return
-        if self._accept is None:
+        if self._acceptor is None:
             raise unavailable("The server is stopping", 1, "stopping")
         if self._sse is not None and await self._sse.answers(exchange):
             return
@@ -180,7 +181,7 @@ class Endpoint:
             raise Refusal(404, "There is nothing at this path")
         if exchange.method == "POST":
             try:
-                await self._post(exchange, self._accept)
+                await self._post(exchange, self._acceptor)
             except Refusal as refusal:
                 if self._legacy is not None and refusal.cause is not None:
                     await self._legacy.report(exchange, refusal.cause, refusal.excerpt)
@@ -193,7 +194,7 @@ class Endpoint:
         else:
             raise self._not_allowed()
 
-    def _has(self, exchange: Exchange) -> bool:
+    def _has(self, exchange: ServerRequest) -> bool:
         return self.gate.has(exchange) or (self._sse is not None and self._sse.has(exchange))
 
     def _not_allowed(self) -> Refusal:
@@ -202,9 +203,9 @@ class Endpoint:
 
     # POST.
 
-    async def _post(self, exchange: Exchange, accept: Accept) -> None:
+    async def _post(self, exchange: ServerRequest, acceptor: Acceptor) -> None:
         check_post(exchange)
-        payload = await body_of(exchange, self.terms.limits.max_message_size, self._bodies)
+        payload = await body_of(exchange, self.settings.limits.max_message_size, self._bodies)
         if is_batch(payload):
             await self._post_batch(exchange, payload)
             return
@@ -213,7 +214,7 @@ class Endpoint:
         if isinstance(message, Request):
             self.health.admit()
         if self._legacy is None or is_modern(exchange, message):
-            await self._post_modern(exchange, payload, message, accept)
+            await self._post_modern(exchange, payload, message, acceptor)
             return
         frame = Frame(payload, message, exchange.shown())
         if isinstance(message, Request) and message.method == INITIALIZE and SESSION_FIELD not in exchange.headers:
@@ -223,7 +224,7 @@ class Endpoint:
             legacy, session = self._in_session(exchange)
             await legacy.post(exchange, session, [frame])
 
-    async def _post_modern(self, exchange: Exchange, payload: bytes, message: Message, accept: Accept) -> None:
+    async def _post_modern(self, exchange: ServerRequest, payload: bytes, message: Message, acceptor: Acceptor) -> None:
         version = check_modern(exchange, message)
         assert isinstance(message, Request | Notification)
         if isinstance(message, Request) and message.method == "tools/call":
@@ -231,11 +232,11 @@ class Endpoint:
         request = ModernRequest(exchange, payload, message, version, self._modern)
         self._requests.add(request)
         try:
-            await request.serve(accept, self._watch)
+            await request.serve(acceptor, self._watch)
         finally:
             self._requests.discard(request)
 
-    async def _post_batch(self, exchange: Exchange, payload: bytes) -> None:
+    async def _post_batch(self, exchange: ServerRequest, payload: bytes) -> None:
         if self._legacy is None or exchange.headers.get(VERSION_FIELD) not in (None, REVISION):
             raise _no_batches(payload)
         legacy, session = self._in_session(exchange)
@@ -248,13 +249,13 @@ class Endpoint:
 
     # Legacy.
 
-    async def _get(self, exchange: Exchange) -> None:
+    async def _get(self, exchange: ServerRequest) -> None:
         legacy, session = self._in_session(exchange)
         if not accepts(exchange, "text/event-stream"):
             raise Refusal(406, "A GET has to accept text/event-stream")
         await legacy.listen(exchange, session, exchange.headers.get(LAST_EVENT_FIELD))
 
-    def _in_session(self, exchange: Exchange) -> tuple[Legacy, Session]:
+    def _in_session(self, exchange: ServerRequest) -> tuple[Legacy, ServerSession]:
         """The session that a request is part of. Raises ``Refusal``."""
         version = exchange.headers.get(VERSION_FIELD)
         if self._legacy is None or (version in MODERN_VERSIONS and exchange.method != "POST"):

@@ -13,14 +13,14 @@ import msgspec
 
 from trioxport.auth import VerifiedToken
 from trioxport.errors import PermissionDenied
-from trioxport.transports.http.server.request import Exchange, Refusal
+from trioxport.transports.http.server.request import Refusal, ServerRequest
 from trioxport.transports.http.server.target import ProtectedResource
 
 WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 _BEARER: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]+=*)")
 
 
-class Door:
+class BearerAuth:
     """Lets in whose token is good.
 
     Args:
@@ -33,11 +33,11 @@ class Door:
         self._path = path
         self._metadata_path = WELL_KNOWN + (urlsplit(resource.resource).path if resource.resource else path).rstrip("/")
 
-    def has(self, exchange: Exchange) -> bool:
+    def has(self, exchange: ServerRequest) -> bool:
         """Whether a request is for the metadata."""
         return exchange.path == self._metadata_path
 
-    async def answers(self, exchange: Exchange) -> bool:
+    async def answers(self, exchange: ServerRequest) -> bool:
         """Answer a request for the metadata, which anybody may see; whether it was one."""
         if not self.has(exchange) or exchange.method != "GET":
             return False
@@ -52,14 +52,14 @@ class Door:
         await exchange.respond(200, msgspec.json.encode(metadata))
         return True
 
-    def token_of(self, exchange: Exchange) -> str:
+    def token_of(self, exchange: ServerRequest) -> str:
         """The token that the client shows. Raises ``Refusal`` if it shows none."""
         token = _BEARER.fullmatch(exchange.headers.get("authorization", ""))
         if token is None:
             raise self._refusal(exchange, 401, "A bearer token is needed")
         return token[1]
 
-    async def admit(self, exchange: Exchange, token: str) -> None:
+    async def admit(self, exchange: ServerRequest, token: str) -> None:
         """Find out who the client is by its token. Raises ``Refusal`` for one that is not valid, or may not ask."""
         try:
             verified = await self._resource.verify(token)
@@ -72,7 +72,7 @@ class Door:
         else:
             exchange.principal = verified
 
-    def _refusal(self, exchange: Exchange, status: int, reason: str, error: str | None = None) -> Refusal:
+    def _refusal(self, exchange: ServerRequest, status: int, reason: str, error: str | None = None) -> Refusal:
         challenge = [f'resource_metadata="{self._url(exchange, self._metadata_path)}"']
         if error is not None:
             challenge.insert(0, f'error="{error}"')
@@ -80,7 +80,7 @@ class Door:
             challenge.append(f'scope="{" ".join(self._resource.scopes)}"')
         return Refusal(status, reason, fields=[(b"www-authenticate", f"Bearer {', '.join(challenge)}".encode())])
 
-    def _url(self, exchange: Exchange, path: str) -> str:
+    def _url(self, exchange: ServerRequest, path: str) -> str:
         """A URL of this server, as its clients know it."""
         known = self._resource.resource
         if known is not None:

@@ -13,13 +13,13 @@ from typing import Any, Final
 
 import trio
 
-from trioxport.transports.http.server.request import ClientGone, Exchange
+from trioxport.transports.http.server.request import ClientGone, ServerRequest
 
 MOMENT: Final = 0.02
 """Seconds for which nobody looks whether the client is still there."""
 
 
-class Vigil:
+class DisconnectWatch:
     """The watch over one exchange.
 
     Args:
@@ -32,8 +32,8 @@ class Vigil:
 
     def __init__(
         self,
-        watch: Watch,
-        exchange: Exchange,
+        watch: DisconnectWatcher,
+        exchange: ServerRequest,
         left: Callable[[], object],
         silent: Callable[[], object] | None,
         silence: float,
@@ -90,30 +90,30 @@ class Vigil:
                     await done.wait()
 
 
-class Watch:
+class DisconnectWatcher:
     """All vigils of one server."""
 
     def __init__(self) -> None:
-        self._young: deque[tuple[float, Vigil]] = deque()
+        self._young: deque[tuple[float, DisconnectWatch]] = deque()
         self._arrived = trio.Event()
         self._nursery: trio.Nursery | None = None
 
     def begin(
         self,
-        exchange: Exchange,
+        exchange: ServerRequest,
         left: Callable[[], object],
         silent: Callable[[], object] | None = None,
         silence: float = 0,
-    ) -> Vigil:
+    ) -> DisconnectWatch:
         """Watch over an exchange, beginning in a moment; to be ended by :meth:`Vigil.end`."""
-        vigil = Vigil(self, exchange, left, silent, silence)
+        vigil = DisconnectWatch(self, exchange, left, silent, silence)
         self._young.append((trio.current_time() + MOMENT, vigil))
         if len(self._young) == 1:
             self._arrived.set()
         return vigil
 
     @asynccontextmanager
-    async def until_gone(self, exchange: Exchange) -> AsyncGenerator[Vigil]:
+    async def until_gone(self, exchange: ServerRequest) -> AsyncGenerator[DisconnectWatch]:
         """Cancel the block when the client leaves, and raise ``ClientGone``."""
         with trio.CancelScope() as scope:
             vigil = self.begin(exchange, scope.cancel)

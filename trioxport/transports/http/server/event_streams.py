@@ -23,7 +23,7 @@ TOGETHER: Final = 64 * 1024
 
 
 @attrs.frozen
-class Event:
+class StoredEvent:
     """One message on its way, in a coding or in none; ``number`` is its place in the stream, and ``last`` ends that."""
 
     number: int
@@ -33,7 +33,7 @@ class Event:
 
 
 @attrs.frozen
-class Terms:
+class StreamSettings:
     """What holds for the streams of a session.
 
     Args:
@@ -55,7 +55,7 @@ class StreamEnded(Exception):
     """A stream takes no more messages. The connection may go on, so this is no ``trio.BrokenResourceError``."""
 
 
-class Reader:
+class StreamReader:
     """Whoever writes a stream to a response, until another one comes.
 
     Attributes:
@@ -74,7 +74,7 @@ class Reader:
         if self._waiting is not None:
             self._waiting.cancel()
 
-    async def take(self, stream: Stream) -> list[Event]:
+    async def take(self, stream: EventStream) -> list[StoredEvent]:
         """The next events; none at the end of the stream, or of this reader's turn."""
         with trio.CancelScope() as self._waiting:
             while not (stream.waiting or stream.ended or self.superseded):
@@ -84,7 +84,7 @@ class Reader:
         return []
 
 
-class Stream:
+class EventStream:
     """One stream: that of a POST, or the standalone one.
 
     Args:
@@ -96,13 +96,13 @@ class Stream:
         abandoned: Whether its client left, and cannot come back for the rest.
     """
 
-    def __init__(self, key: str, terms: Terms, *, finished: bool = False) -> None:
+    def __init__(self, key: str, terms: StreamSettings, *, finished: bool = False) -> None:
         self.key = key
-        self.waiting: deque[Event] = deque()
+        self.waiting: deque[StoredEvent] = deque()
         self.arrived = trio.lowlevel.ParkingLot()
         self.ended = finished
         self.abandoned = False
-        self.reader: Reader | None = None
+        self.reader: StreamReader | None = None
         self.number = 0
         self._terms = terms
         self._room = trio.lowlevel.ParkingLot()
@@ -145,7 +145,7 @@ class Stream:
     def add(self, data: bytes, *, last: bool = False, coding: Coding | None = None) -> None:
         """Queue a message whether there is room or not."""
         self.number += 1
-        self.waiting.append(Event(self.number, data, last, coding))
+        self.waiting.append(StoredEvent(self.number, data, last, coding))
         self.ended = self.ended or last
         self.arrived.unpark_all()
 
@@ -164,9 +164,9 @@ class Stream:
             self.reader = None
         self.waiting.popleft()  # a client that comes back gets it from the store
 
-    def take(self) -> list[Event]:
+    def take(self) -> list[StoredEvent]:
         """What waits, up to as much as is written at once."""
-        taken: list[Event] = []
+        taken: list[StoredEvent] = []
         size = 0
         while self.waiting and size < TOGETHER:
             taken.append(self.waiting.popleft())
@@ -174,7 +174,7 @@ class Stream:
         self._room.unpark_all()
         return taken
 
-    def put_back(self, events: Sequence[Event], reader: Reader) -> None:
+    def put_back(self, events: Sequence[StoredEvent], reader: StreamReader) -> None:
         """Take back what ``reader`` could not write, unless somebody else gets it from the store already."""
         if self._terms.store is None or reader is self.reader:
             self.waiting.extendleft(reversed(events))
@@ -191,14 +191,14 @@ class Stream:
         self.waiting.clear()
         self.end()
 
-    def attach(self) -> Reader:
+    def attach(self) -> StreamReader:
         """A reader for what waits and what comes."""
         if self.reader is not None:
             self.reader.supersede()
-        self.reader = Reader()
+        self.reader = StreamReader()
         return self.reader
 
-    async def attach_after(self, number: int) -> Reader | None:
+    async def attach_after(self, number: int) -> StreamReader | None:
         """A reader for what follows event ``number``; None if that is not kept any more."""
         store = self._terms.store
         assert store is not None and self._lock is not None
@@ -214,10 +214,10 @@ class Stream:
                     return None
             else:
                 kept = ()
-            self.waiting = deque(Event(each, data) for each, data in kept)
+            self.waiting = deque(StoredEvent(each, data) for each, data in kept)
             return self.attach()
 
-    def detach(self, reader: Reader) -> None:
+    def detach(self, reader: StreamReader) -> None:
         """The reader is gone."""
         if self.reader is reader:
             self.reader = None

@@ -39,7 +39,7 @@ class _Kept:
 
 
 @attrs.define
-class _Stream:
+class _StoredStream:
     """The events of one stream that are left, the oldest first, and the number of the last one ever."""
 
     session: str
@@ -63,8 +63,8 @@ class MemoryEvents:
         self._max_size = max_size
         self._max_age = max_age
         self._size = 0
-        self._sessions: dict[str, dict[str, _Stream]] = {}
-        self._order: OrderedDict[tuple[str, str, int], _Stream] = OrderedDict()
+        self._sessions: dict[str, dict[str, _StoredStream]] = {}
+        self._order: OrderedDict[tuple[str, str, int], _StoredStream] = OrderedDict()
 
     @property
     def size(self) -> int:
@@ -72,7 +72,7 @@ class MemoryEvents:
         return self._size
 
     async def append(self, session: str, stream: str, number: int, data: bytes) -> None:
-        kept = self._sessions.setdefault(session, {}).setdefault(stream, _Stream(session, stream))
+        kept = self._sessions.setdefault(session, {}).setdefault(stream, _StoredStream(session, stream))
         kept.events.append(_Kept(number, data, trio.current_time() + self._max_age))
         kept.last = number
         self._order[session, stream, number] = kept
@@ -108,7 +108,7 @@ class MemoryEvents:
             if not stream.events:
                 self._forget_stream(stream)
 
-    def _forget_stream(self, stream: _Stream) -> None:
+    def _forget_stream(self, stream: _StoredStream) -> None:
         streams = self._sessions[stream.session]
         del streams[stream.name]
         if not streams:

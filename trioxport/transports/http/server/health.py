@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trioxport.protocol import INTERNAL_ERROR
-from trioxport.transports.http.server.request import Exchange, Field, Refusal
+from trioxport.transports.http.server.request import Field, Refusal, ServerRequest
 from trioxport.transports.http.server.target import HttpServer
 
 _FRESH: Field = (b"cache-control", b"no-store")
@@ -26,7 +26,7 @@ class Health:
         self._ready = config.ready
         self.draining = False
 
-    async def answers(self, exchange: Exchange) -> bool:
+    async def answers(self, exchange: ServerRequest) -> bool:
         """Answer a request for one of the pages; whether it was for one. Probes need no token, and ask any host."""
         if exchange.path == self._health:
             await exchange.respond(200, b'{"status":"ok"}', _FRESH)

@@ -15,19 +15,19 @@ from trioxport.framing.sse import encode_event
 from trioxport.messages import ErrorResponse, Request, Response
 from trioxport.protocol import INITIALIZE
 from trioxport.transports.http.server.body_budget import BodyBudget
-from trioxport.transports.http.server.disconnects import Watch
+from trioxport.transports.http.server.disconnects import DisconnectWatcher
 from trioxport.transports.http.server.event_streams import StreamEnded
 from trioxport.transports.http.server.health import Health
-from trioxport.transports.http.server.request import SESSION_FIELD, Exchange, Refusal
-from trioxport.transports.http.server.response import Answer, coding_of, plain
-from trioxport.transports.http.server.session import Session
+from trioxport.transports.http.server.request import SESSION_FIELD, Refusal, ServerRequest
+from trioxport.transports.http.server.response import ResponseWriter, coding_of, plain
+from trioxport.transports.http.server.session import ServerSession
 from trioxport.transports.http.server.session_table import SessionRegistry
 from trioxport.transports.http.server.validation import accepts, body_of, check_content, check_initialize, parse
 
 MESSAGES: Final = "/messages"
 
 
-class SseSession(Session):
+class SseSession(ServerSession):
     """A session that has one stream, and ends with it."""
 
     carries: ClassVar[Carries] = "events"
@@ -45,7 +45,7 @@ class SseSession(Session):
             scope.discard(ConnectionLost("the client left"))
 
 
-class HttpSse:
+class HttpSseServer:
     """The two endpoints of the binding.
 
     Args:
@@ -62,7 +62,7 @@ class HttpSse:
         self,
         path: str,
         registry: SessionRegistry,
-        watch: Watch,
+        watch: DisconnectWatcher,
         health: Health,
         keep_alive: float,
         limit: int,
@@ -76,7 +76,7 @@ class HttpSse:
         self._limit = limit
         self._bodies = bodies
 
-    async def answers(self, exchange: Exchange) -> bool:
+    async def answers(self, exchange: ServerRequest) -> bool:
         """Answer a request for one of the endpoints; whether it was for one. Raises ``Refusal``."""
         path = exchange.path.rstrip("/")
         if path == self._path and exchange.method == "GET" and SESSION_FIELD not in exchange.headers:
@@ -87,17 +87,17 @@ class HttpSse:
             return False
         return True
 
-    def has(self, exchange: Exchange) -> bool:
+    def has(self, exchange: ServerRequest) -> bool:
         """Whether a request is for one of the endpoints, with whatever method."""
         return exchange.path.rstrip("/") in (self._path, self._path + MESSAGES)
 
-    async def _open(self, exchange: Exchange) -> None:
+    async def _open(self, exchange: ServerRequest) -> None:
         if not accepts(exchange, "text/event-stream"):
             raise Refusal(406, "A GET has to accept text/event-stream")
         self._health.admit()
         session = self._registry.create(exchange, SseSession)
         messages = f"{exchange.full_path.rstrip('/')}{MESSAGES}?session_id={session.id}"
-        answer = Answer(exchange, self._keep_alive)
+        answer = ResponseWriter(exchange, self._keep_alive)
         try:
             with self._registry.using(session):
                 async with self._watch.until_gone(exchange):
@@ -108,7 +108,7 @@ class HttpSse:
             session.standalone.abandon()
             self._registry.end(session)
 
-    async def _post(self, exchange: Exchange) -> None:
+    async def _post(self, exchange: ServerRequest) -> None:
         check_content(exchange)
         session_id = parse_qs(exchange.query.decode("latin-1")).get("session_id", [""])[0]
         session = self._registry.find(session_id, exchange.principal, SseSession)

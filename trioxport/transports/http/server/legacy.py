@@ -17,11 +17,11 @@ from trioxport.errors import TransportError
 from trioxport.frames import Frame
 from trioxport.framing.sse import encode_event
 from trioxport.messages import Request
-from trioxport.transports.http.server.disconnects import Watch
-from trioxport.transports.http.server.event_streams import Reader, Stream
-from trioxport.transports.http.server.request import SESSION_FIELD, Exchange, Field, Refusal
-from trioxport.transports.http.server.response import Answer
-from trioxport.transports.http.server.session import PostStream, Session
+from trioxport.transports.http.server.disconnects import DisconnectWatcher
+from trioxport.transports.http.server.event_streams import EventStream, StreamReader
+from trioxport.transports.http.server.request import SESSION_FIELD, Field, Refusal, ServerRequest
+from trioxport.transports.http.server.response import ResponseWriter
+from trioxport.transports.http.server.session import PostStream, ServerSession
 from trioxport.transports.http.server.session_table import SessionRegistry
 
 PRIMED: Final = "2025-11-25"
@@ -37,26 +37,26 @@ class Legacy:
         keep_alive: Seconds of silence after which an answer becomes a stream, and a stream gets a sign of life.
     """
 
-    def __init__(self, registry: SessionRegistry, watch: Watch, keep_alive: float) -> None:
+    def __init__(self, registry: SessionRegistry, watch: DisconnectWatcher, keep_alive: float) -> None:
         self._registry = registry
         self._watch = watch
         self._config = registry.config
         self._keep_alive = keep_alive
 
-    def find(self, session_id: str, principal: str | None) -> Session:
+    def find(self, session_id: str, principal: str | None) -> ServerSession:
         """The session, if it is the principal's. Raises ``Refusal``."""
-        return self._registry.find(session_id, principal, Session)
+        return self._registry.find(session_id, principal, ServerSession)
 
-    async def report(self, exchange: Exchange, error: TransportError, excerpt: bytes) -> None:
+    async def report(self, exchange: ServerRequest, error: TransportError, excerpt: bytes) -> None:
         """Tell a session of what its client sent and was refused: it may be an answer that the handler waits for."""
         with suppress(Refusal):
             session = self.find(exchange.headers.get(SESSION_FIELD, ""), exchange.principal)
             with self._registry.using(session):
                 await self._registry.deliver(exchange, session, [Frame(excerpt, error=error)])
 
-    async def open(self, exchange: Exchange, frame: Frame, request: Request) -> None:
+    async def open(self, exchange: ServerRequest, frame: Frame, request: Request) -> None:
         """Answer an ``initialize``: a new session."""
-        session = self._registry.create(exchange, Session)
+        session = self._registry.create(exchange, ServerSession)
         stream = session.open_stream([request])
         known = False
         try:
@@ -69,7 +69,7 @@ class Legacy:
             if not known:  # it was refused, or its client left before it heard of it
                 self._registry.end(session)
 
-    async def post(self, exchange: Exchange, session: Session, frames: Sequence[Frame]) -> None:
+    async def post(self, exchange: ServerRequest, session: ServerSession, frames: Sequence[Frame]) -> None:
         """Take messages of a session, and answer what of them are requests."""
         requests = [frame.message for frame in frames if isinstance(frame.message, Request)]
         with self._registry.using(session):
@@ -87,7 +87,7 @@ class Legacy:
                 session.abandon(stream)
                 raise
 
-    def _with_ways(self, frame: Frame, session: Session, stream: PostStream) -> Frame:
+    def _with_ways(self, frame: Frame, session: ServerSession, stream: PostStream) -> Frame:
         """A request, with what its handler may do to the stream that it came by."""
         request = frame.message
         if not isinstance(request, Request):
@@ -98,29 +98,29 @@ class Legacy:
             ways["close_standalone_stream"] = partial(self._let_go, session.standalone)
         return attrs.evolve(frame, message=attrs.evolve(request, metadata={**request.metadata, **ways}))
 
-    async def listen(self, exchange: Exchange, session: Session, last_event_id: str | None) -> None:
+    async def listen(self, exchange: ServerRequest, session: ServerSession, last_event_id: str | None) -> None:
         """Follow the standalone stream of a session, or go on with any of its streams behind an event."""
         with self._registry.using(session):
-            stream: Stream = session.standalone
+            stream: EventStream = session.standalone
             if last_event_id is None:
                 reader = stream.attach()
             else:
                 stream, reader = await session.resume(last_event_id)
             await self._stream(exchange, session, stream, reader, primed=last_event_id is None)
 
-    async def delete(self, exchange: Exchange, session: Session) -> None:
+    async def delete(self, exchange: ServerRequest, session: ServerSession) -> None:
         """End a session for its client."""
         self._registry.end(session)
         await exchange.respond(204)
 
     async def _answer(
-        self, exchange: Exchange, session: Session, stream: PostStream, fields: Sequence[Field] = ()
+        self, exchange: ServerRequest, session: ServerSession, stream: PostStream, fields: Sequence[Field] = ()
     ) -> None:
         reader = stream.attach()
         if session.terms.store is not None and session.version is not None:
             await self._stream(exchange, session, stream, reader, primed=True)
             return
-        answer = Answer(exchange, self._keep_alive)
+        answer = ResponseWriter(exchange, self._keep_alive)
         async with self._watch.until_gone(exchange):
             events = await answer.first(stream, reader)
             if session.version is not None or not events:
@@ -133,12 +133,18 @@ class Legacy:
                 await answer.follow(stream, reader)
 
     async def _stream(
-        self, exchange: Exchange, session: Session, stream: Stream, reader: Reader, *, primed: bool
+        self,
+        exchange: ServerRequest,
+        session: ServerSession,
+        stream: EventStream,
+        reader: StreamReader,
+        *,
+        primed: bool,
     ) -> None:
         """Answer with a stream of events, of which none is lost if there is a store."""
         kept = session.terms.store is not None
         name = partial(session.event_id, stream.key) if kept else None
-        answer = Answer(exchange, self._keep_alive, name=name)
+        answer = ResponseWriter(exchange, self._keep_alive, name=name)
         first = b""
         if name is not None and primed and session.version is not None and session.version >= PRIMED:
             place = stream.number - len(stream.waiting)
@@ -152,15 +158,15 @@ class Legacy:
         finally:
             stream.detach(reader)
 
-    async def _release(self, reader: Reader, hold: float) -> None:
+    async def _release(self, reader: StreamReader, hold: float) -> None:
         """Let the client go after a while: it comes back for the rest."""
         await trio.sleep(hold)
         self._dismiss(reader)
 
-    def _let_go(self, stream: Stream) -> None:
+    def _let_go(self, stream: EventStream) -> None:
         if stream.reader is not None:
             self._dismiss(stream.reader)
 
-    def _dismiss(self, reader: Reader) -> None:
+    def _dismiss(self, reader: StreamReader) -> None:
         reader.last_words = b"retry: %d\n\n" % round(self._config.retry * 1000)
         reader.supersede()

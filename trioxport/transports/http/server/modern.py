@@ -14,7 +14,7 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport.abc import Accept, ConnectionInfo, FrameChannels, Scope
+from trioxport.abc import Acceptor, Carries, FrameChannels, Scope
 from trioxport.codecs.content_codings import Coding
 from trioxport.codecs.json import JSON
 from trioxport.errors import ConnectionLost, UsageError
@@ -34,10 +34,10 @@ from trioxport.protocol import (
     members_of,
 )
 from trioxport.transports.http.headers import ToolHeaders
-from trioxport.transports.http.server.disconnects import Vigil, Watch
-from trioxport.transports.http.server.event_streams import Reader, Stream, StreamEnded, Terms
-from trioxport.transports.http.server.request import ClientGone, Exchange, tell
-from trioxport.transports.http.server.response import Answer, coding_of, plain
+from trioxport.transports.http.server.disconnects import DisconnectWatch, DisconnectWatcher
+from trioxport.transports.http.server.event_streams import EventStream, StreamEnded, StreamReader, StreamSettings
+from trioxport.transports.http.server.request import ClientGone, ServerRequest, tell
+from trioxport.transports.http.server.response import ResponseWriter, coding_of, plain
 
 _STATUS: Final = {
     METHOD_NOT_FOUND: 404,
@@ -52,7 +52,7 @@ _STATUS: Final = {
 
 
 @attrs.frozen
-class Manners:
+class ResponseSettings:
     """How answers are given.
 
     Args:
@@ -62,7 +62,7 @@ class Manners:
     """
 
     keep_alive: float
-    stream: Terms
+    stream: StreamSettings
     tools: ToolHeaders = attrs.Factory(ToolHeaders)
 
 
@@ -80,7 +80,12 @@ class ModernRequest:
     immediate: ClassVar[bool] = True
 
     def __init__(
-        self, exchange: Exchange, payload: bytes, message: Request | Notification, version: str, manners: Manners
+        self,
+        exchange: ServerRequest,
+        payload: bytes,
+        message: Request | Notification,
+        version: str,
+        manners: ResponseSettings,
     ) -> None:
         self.request = message
         self.answered = not isinstance(message, Request)
@@ -89,26 +94,25 @@ class ModernRequest:
         self._frame: Frame | None = Frame(payload, message, exchange.shown())
         self._version = version
         self._manners = manners
-        self._answer = Answer(exchange, manners.keep_alive)
+        self._answer = ResponseWriter(exchange, manners.keep_alive)
         self._work = trio.CancelScope()
-        self._stream: Stream | None = None
-        self._vigil: Vigil | None = None
-        self._info: ConnectionInfo | None = None
+        self._stream: EventStream | None = None
+        self._vigil: DisconnectWatch | None = None
         self._gone = False
         self._left = False
         self._streamed = trio.Event()
 
-    async def serve(self, accept: Accept, watch: Watch) -> None:
+    async def serve(self, acceptor: Acceptor, watch: DisconnectWatcher) -> None:
         """Run the handler and answer for it. Returns once the answer is written, or nobody waits for it."""
         if self.answered:
             await self._exchange.respond(202)
             with self._work:
-                await accept(self)
+                await acceptor.serve_inline(self)
             return
         vigil = self._vigil = watch.begin(self._exchange, self._leave_off, self._silent, self._manners.keep_alive)
         try:
             with self._work:
-                await accept(self)
+                await acceptor.serve_inline(self)
             if not self._gone:
                 await self._conclude()
         finally:
@@ -130,16 +134,14 @@ class ModernRequest:
         if not self.answered:
             self._begin_stream()
 
-    def _begin_stream(self) -> Stream:
+    def _begin_stream(self) -> EventStream:
         if self._stream is None:
             assert self._vigil is not None
-            self._stream = Stream("", self._manners.stream)
-            if self._info is not None:
-                self._info.carries = "events"
+            self._stream = EventStream("", self._manners.stream)
             self._vigil.start_soon(self._write_stream, self._stream, self._stream.attach())
         return self._stream
 
-    async def _write_stream(self, stream: Stream, reader: Reader) -> None:
+    async def _write_stream(self, stream: EventStream, reader: StreamReader) -> None:
         try:
             await self._answer.begin()
             await self._answer.follow(stream, reader)
@@ -183,9 +185,11 @@ class ModernRequest:
             self.leave()
 
     def enter(self, scope: Scope) -> FrameChannels:
-        self._info = scope.info
-        tell(self._info, self._exchange, "modern", self._version)
-        return FrameChannels(_Send(self), _Receive(self, scope))
+        tell(scope.info, self._exchange, "modern", self._version)
+        return FrameChannels(_RequestSend(self), _RequestReceive(self, scope), self._carries, self._exchange.peer)
+
+    def _carries(self) -> Carries:
+        return "http" if self._stream is None else "events"
 
     def leave(self) -> None:
         self._left = True
@@ -242,7 +246,7 @@ def _answered() -> UsageError:
     return UsageError("the request is answered already, or was none", hint="Send before the answer")
 
 
-class _Send(SendChannel[Frame]):
+class _RequestSend(SendChannel[Frame]):
     def __init__(self, request: ModernRequest) -> None:
         self._request = request
 
@@ -253,7 +257,7 @@ class _Send(SendChannel[Frame]):
         await trio.lowlevel.checkpoint()
 
 
-class _Receive(ReceiveChannel[Frame]):
+class _RequestReceive(ReceiveChannel[Frame]):
     def __init__(self, request: ModernRequest, scope: Scope) -> None:
         self._request = request
         self._scope = scope

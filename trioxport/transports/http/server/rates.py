@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from trioxport._core.token_bucket import Rate, TokenBucket
-from trioxport.transports.http.server.request import Exchange, Refusal
+from trioxport.transports.http.server.request import Refusal, ServerRequest
 
 MAX_CLIENTS: Final = 10_000
 """Clients of which it is remembered how often they asked; beyond it the one that did not for longest is forgotten."""
@@ -40,7 +40,7 @@ class Rates:
         self._buckets: OrderedDict[tuple[bool, str], TokenBucket] = OrderedDict()
         self._checks: defaultdict[str, _TokenChecks] = defaultdict(_TokenChecks)
 
-    def take(self, exchange: Exchange) -> None:
+    def take(self, exchange: ServerRequest) -> None:
         """Count a request of the principal, or else of the address. Raises ``Refusal`` if it is one too many."""
         if wait := self._bucket(*exchange.client).take(trio.current_time()):
             raise _too_many(wait)

@@ -10,7 +10,7 @@ import trio
 
 from trioxport._diagnostics.redaction import Headers
 from trioxport._diagnostics.refusal_log import status_reason
-from trioxport.abc import Carries, ConnectionInfo, Era
+from trioxport.abc import ConnectionInfo, Era
 from trioxport.auth import VerifiedToken
 from trioxport.codecs.json import JSON
 from trioxport.errors import MessageTooLarge, TransportError
@@ -87,7 +87,7 @@ class Refusal(Exception):
         return status_reason(self.status, self.about)
 
 
-class Exchange:
+class ServerRequest:
     """A request, and the way to answer it. Whatever is written raises ``ClientGone`` once nobody reads it.
 
     Attributes:
@@ -274,10 +274,8 @@ def _too_large(limit: int, seen: bytes) -> Refusal:
     return Refusal(413, reason, cause=MessageTooLarge(reason), excerpt=seen[:EXCERPT])
 
 
-def tell(info: ConnectionInfo, exchange: Exchange, era: Era, version: str | None, carries: Carries = "http") -> None:
+def tell(info: ConnectionInfo, exchange: ServerRequest, era: Era, version: str | None) -> None:
     """Note what ``exchange`` tells about its connection."""
-    info.peer = exchange.peer
-    info.carries = carries
     info.era = era
     info.protocol_version = version
     info.headers = exchange.shown()

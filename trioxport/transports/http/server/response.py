@@ -12,8 +12,8 @@ from trioxport.codecs.content_codings import Coding, accepts, expand, known
 from trioxport.errors import UsageError
 from trioxport.frames import Frame
 from trioxport.framing.sse import KEEP_ALIVE, encode_event
-from trioxport.transports.http.server.event_streams import Event, Reader, Stream
-from trioxport.transports.http.server.request import Exchange, Field
+from trioxport.transports.http.server.event_streams import EventStream, StoredEvent, StreamReader
+from trioxport.transports.http.server.request import Field, ServerRequest
 
 _EVENTS: Final = [
     (b"content-type", b"text/event-stream"),
@@ -22,7 +22,7 @@ _EVENTS: Final = [
 ]
 
 
-class Answer:
+class ResponseWriter:
     """The response to one request.
 
     Args:
@@ -34,7 +34,7 @@ class Answer:
 
     def __init__(
         self,
-        exchange: Exchange,
+        exchange: ServerRequest,
         keep_alive: float,
         *,
         name: Callable[[int], str] | None = None,
@@ -60,18 +60,18 @@ class Answer:
         """Begin a stream of events."""
         await self.exchange.begin(200, [*self.exchange.fields, *self.fields, *_EVENTS])
 
-    async def first(self, stream: Stream, reader: Reader) -> list[Event] | None:
+    async def first(self, stream: EventStream, reader: StreamReader) -> list[StoredEvent] | None:
         """The first events, or None if it is silent for too long."""
         with trio.move_on_after(self._keep_alive):
             return await reader.take(stream)
         return None
 
-    async def follow(self, stream: Stream, reader: Reader, first: bytes = b"") -> None:
+    async def follow(self, stream: EventStream, reader: StreamReader, first: bytes = b"") -> None:
         """Write ``first`` and what the stream brings, until that or the reader's turn is over; then end.
 
         What could not be written is put back. Raises ``ClientGone``.
         """
-        events: list[Event] | None = stream.take() if not first and not reader.superseded else None
+        events: list[StoredEvent] | None = stream.take() if not first and not reader.superseded else None
         if not events:
             await self.exchange.write(first or KEEP_ALIVE)
             events = await self.first(stream, reader)
@@ -83,7 +83,7 @@ class Answer:
             events = await self.first(stream, reader)
         await self.exchange.write(reader.last_words, more=False)
 
-    async def _write(self, stream: Stream, reader: Reader, events: list[Event]) -> bool:
+    async def _write(self, stream: EventStream, reader: StreamReader, events: list[StoredEvent]) -> bool:
         """Write events; whether they are the last ones, and the response ends with them."""
         name = self._name
         data = b"".join(

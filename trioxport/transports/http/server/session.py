@@ -21,9 +21,9 @@ from trioxport.errors import ConnectionLost, UsageError
 from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Message, Notification, Request, RequestId, Response
 from trioxport.protocol import CANCELLED, INITIALIZE, INTERNAL_ERROR, PROGRESS, as_id, members_of, meta_of
-from trioxport.transports.http.server.event_streams import Reader, Stream, StreamEnded, Terms
+from trioxport.transports.http.server.event_streams import EventStream, StreamEnded, StreamReader, StreamSettings
 from trioxport.transports.http.server.events import EventStore
-from trioxport.transports.http.server.request import Exchange, Refusal, tell
+from trioxport.transports.http.server.request import Refusal, ServerRequest, tell
 from trioxport.transports.http.server.response import coding_of, plain
 
 STANDALONE: Final = "0"
@@ -32,7 +32,7 @@ REMEMBERED: Final = 256
 """Requests that were cancelled by clients that left, whose answers may still come and are dropped."""
 
 
-class Session:
+class ServerSession:
     """One session. It is over when its client ends it, its handler returns, or it is idle for too long.
 
     Args:
@@ -50,7 +50,7 @@ class Session:
     carries: ClassVar[Carries] = "http"
 
     def __init__(
-        self, session_id: str, exchange: Exchange, capacity: int, store: EventStore | None, stall: float
+        self, session_id: str, exchange: ServerRequest, capacity: int, store: EventStore | None, stall: float
     ) -> None:
         self.id = session_id
         self.principal = exchange.principal
@@ -58,9 +58,9 @@ class Session:
         self.version: str | None = None
         self.exchanges = 0
         self.work = trio.CancelScope()
-        self.terms = Terms(session_id, secrets.token_urlsafe(6), store, capacity, stall)
-        self.standalone = Stream(STANDALONE, self.terms)
-        self._exchange: Exchange | None = exchange
+        self.terms = StreamSettings(session_id, secrets.token_urlsafe(6), store, capacity, stall)
+        self.standalone = EventStream(STANDALONE, self.terms)
+        self._exchange: ServerRequest | None = exchange
         self._to_handler, self._from_client = trio.open_memory_channel[Frame](capacity)
         self.opening: RequestId | None = None
         self.pending: set[RequestId] = set()
@@ -157,7 +157,7 @@ class Session:
         """What an event is called on the wire: unique in all sessions, and without a secret."""
         return f"{self.terms.tag}.{key}.{number}"
 
-    async def resume(self, event_id: str) -> tuple[Stream, Reader]:
+    async def resume(self, event_id: str) -> tuple[EventStream, StreamReader]:
         """The stream of an event, and a reader for what follows it. Raises ``Refusal`` if that is not kept."""
         store = self.terms.store
         if store is None:
@@ -166,13 +166,13 @@ class Session:
         key, _, number = place.partition(".")
         reader = None
         if tag == self.terms.tag and number.isascii() and number.isdecimal() and len(number) < 16:
-            stream = self._live(key) or Stream(key, self.terms, finished=True)
+            stream = self._live(key) or EventStream(key, self.terms, finished=True)
             reader = await stream.attach_after(int(number))
             if reader is not None:
                 return stream, reader
         raise Refusal(400, "The events behind this Last-Event-ID are not kept (any more)")
 
-    def _live(self, key: str) -> Stream | None:
+    def _live(self, key: str) -> EventStream | None:
         streams = (self.standalone, *self._requests.values())
         return next((stream for stream in streams if stream.key == key), None)
 
@@ -250,7 +250,7 @@ class Session:
         if isinstance(version, str):
             self.version = scope.info.protocol_version = version
 
-    def _stream_for(self, message: Message | None) -> Stream:
+    def _stream_for(self, message: Message | None) -> EventStream:
         """The stream of the request that a message relates to, as it says itself, or by its progress token."""
         if not isinstance(message, Request | Notification):
             return self.standalone
@@ -287,10 +287,12 @@ class Session:
     def enter(self, scope: Scope) -> FrameChannels:
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
-        carries = self.carries if self.terms.store is None else "events"
-        tell(scope.info, exchange, "legacy", self.version, carries)
+        tell(scope.info, exchange, "legacy", self.version)
         scope.info.session_id = self.id
-        return FrameChannels(_Send(self, scope), _Receive(self._from_client, scope))
+        carries = self.carries if self.terms.store is None else "events"
+        return FrameChannels(
+            _SessionSend(self, scope), _SessionReceive(self._from_client, scope), carries, exchange.peer
+        )
 
     def leave(self) -> None:
         self._to_handler.close()
@@ -305,10 +307,10 @@ def _over() -> Refusal:
     return Refusal(404, "The session is over")
 
 
-class PostStream(Stream):
+class PostStream(EventStream):
     """The stream of a POST, and what is asked on it."""
 
-    def __init__(self, key: str, terms: Terms, requests: Sequence[Request]) -> None:
+    def __init__(self, key: str, terms: StreamSettings, requests: Sequence[Request]) -> None:
         super().__init__(key, terms)
         self.open = {request.id for request in requests}
         self.cancelled: set[RequestId] = set()
@@ -316,8 +318,8 @@ class PostStream(Stream):
         self.tokens = {token for token in tokens if token is not None}
 
 
-class _Send(SendChannel[Frame]):
-    def __init__(self, session: Session, scope: Scope) -> None:
+class _SessionSend(SendChannel[Frame]):
+    def __init__(self, session: ServerSession, scope: Scope) -> None:
         self._session = session
         self._scope = scope
 
@@ -332,7 +334,7 @@ class _Send(SendChannel[Frame]):
         await trio.lowlevel.checkpoint()
 
 
-class _Receive(ReceiveChannel[Frame]):
+class _SessionReceive(ReceiveChannel[Frame]):
     def __init__(self, inner: trio.MemoryReceiveChannel[Frame], scope: Scope) -> None:
         self._inner = inner
         self._scope = scope

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections import Counter
 from collections.abc import Generator, Sequence
@@ -11,18 +10,18 @@ from typing import Final, TypeVar
 
 import trio
 
-from trioxport.abc import Accept
+from trioxport._diagnostics import logger
+from trioxport.abc import Acceptor
 from trioxport.frames import Frame
-from trioxport.transports.http.server.disconnects import Watch
+from trioxport.transports.http.server.disconnects import DisconnectWatcher
 from trioxport.transports.http.server.events import EventStore
 from trioxport.transports.http.server.health import unavailable
-from trioxport.transports.http.server.request import Exchange, Refusal
-from trioxport.transports.http.server.session import Session
+from trioxport.transports.http.server.request import Refusal, ServerRequest
+from trioxport.transports.http.server.session import ServerSession
 from trioxport.transports.http.server.target import Sessions
 
-AnySession = TypeVar("AnySession", bound=Session)
+AnySession = TypeVar("AnySession", bound=ServerSession)
 
-logger: Final = logging.getLogger("trioxport")
 
 RECENT_SECONDS: Final = 60.0
 """Seconds of idleness before which a session does not make room for another client's."""
@@ -44,24 +43,24 @@ class SessionRegistry:
     """
 
     def __init__(
-        self, config: Sessions, watch: Watch, store: EventStore | None, capacity: int, close_timeout: float
+        self, config: Sessions, watch: DisconnectWatcher, store: EventStore | None, capacity: int, close_timeout: float
     ) -> None:
         self.config = config
         self._watch = watch
         self._store = store
         self._capacity = capacity
         self._close_timeout = close_timeout
-        self._known: dict[str, Session] = {}
+        self._known: dict[str, ServerSession] = {}
         self._owned: Counter[tuple[bool, str]] = Counter()
-        self._idle: dict[Session, float] = {}
+        self._idle: dict[ServerSession, float] = {}
         self._idle_changed = trio.Event()
         self._closed = False
-        self._accept: Accept | None = None
+        self._acceptor: Acceptor | None = None
         self._nursery: trio.Nursery | None = None
 
-    async def run(self, accept: Accept) -> None:
+    async def run(self, acceptor: Acceptor) -> None:
         """Carry the sessions, until :meth:`close`; then until all of them are over."""
-        self._accept = accept
+        self._acceptor = acceptor
         self._closed = False
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._end_idle)
@@ -75,7 +74,7 @@ class SessionRegistry:
             session.finish()
         self._idle_changed.set()
 
-    def create(self, exchange: Exchange, kind: type[AnySession]) -> AnySession:
+    def create(self, exchange: ServerRequest, kind: type[AnySession]) -> AnySession:
         """A new session, whose handler is started. Raises ``Refusal`` if there are too many that are not idle."""
         assert self._nursery is not None
         if len(self._nursery.child_tasks) > 2 * self.config.most:  # handlers of ended sessions are still there
@@ -99,7 +98,7 @@ class SessionRegistry:
             raise unavailable("There are too many sessions", FULL_SECONDS, "sessions")
         self.end(idle)
 
-    def _longest_idle(self, client: tuple[bool, str] | None = None) -> Session | None:
+    def _longest_idle(self, client: tuple[bool, str] | None = None) -> ServerSession | None:
         """The client's session that was idle for longest; without a client anyone's, if that was not lately."""
         since = trio.current_time() - (0 if client is not None else RECENT_SECONDS)
         for session, ends in self._idle.items():  # the first to become idle comes first
@@ -116,14 +115,14 @@ class SessionRegistry:
             raise Refusal(404, "There is no such session (any more)", about="session")
         return session
 
-    def end(self, session: Session) -> None:
+    def end(self, session: ServerSession) -> None:
         """The session is over to its client, who is told 404 from now on; its handler may finish."""
         self._forget(session)
         session.end()
         session.work.deadline = trio.current_time() + self._close_timeout
 
     @contextmanager
-    def using(self, session: Session) -> Generator[None]:
+    def using(self, session: ServerSession) -> Generator[None]:
         """While an exchange of a session is open, that is not idle."""
         session.exchanges += 1
         self._idle.pop(session, None)
@@ -135,23 +134,23 @@ class SessionRegistry:
                 self._idle[session] = trio.current_time() + self.config.idle_timeout
                 self._idle_changed.set()
 
-    async def deliver(self, exchange: Exchange, session: Session, frames: Sequence[Frame]) -> None:
+    async def deliver(self, exchange: ServerRequest, session: ServerSession, frames: Sequence[Frame]) -> None:
         """Hand messages to the handler, as long as the client waits for that. Raises ``Refusal`` or ``ClientGone``."""
         if waiting := session.deliver_nowait(frames):
             async with self._watch.until_gone(exchange):
                 await session.deliver(waiting)
 
-    async def _carry(self, session: Session) -> None:
-        assert self._accept is not None
+    async def _carry(self, session: ServerSession) -> None:
+        assert self._acceptor is not None
         try:
             with session.work:
-                await self._accept(session)
+                await self._acceptor.serve_inline(session)
         finally:
             self._forget(session)
             session.no_more()
             await self._forget_events(session)
 
-    async def _forget_events(self, session: Session) -> None:
+    async def _forget_events(self, session: ServerSession) -> None:
         if self._store is None:
             return
         with trio.CancelScope(shield=True, deadline=trio.current_time() + FORGETTING):
@@ -160,7 +159,7 @@ class SessionRegistry:
             except Exception:
                 logger.exception("the event store could not forget a session")
 
-    def _forget(self, session: Session) -> None:
+    def _forget(self, session: ServerSession) -> None:
         self._idle.pop(session, None)
         if self._known.pop(session.id, None) is not None:
             self._owned[session.client] -= 1

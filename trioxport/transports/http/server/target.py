@@ -10,13 +10,11 @@ from urllib.parse import SplitResult, urlsplit
 import attrs
 import trio
 
-from trioxport._core.supervisor import Terms
 from trioxport._core.token_bucket import Rate
 from trioxport._diagnostics.redaction import redact_url
 from trioxport._diagnostics.validators import COUNT, FLAG, SECONDS, SECONDS_OR_0, TEXT, WORDS
-from trioxport.abc import Accept, Listener
+from trioxport.abc import Acceptor, ConnectionSettings
 from trioxport.auth import TLSOptions, VerifiedToken
-from trioxport.codecs.json import JSON
 from trioxport.errors import UsageError
 from trioxport.transports.http.server.events import EventStore
 from trioxport.transports.http.server.options import Bounds
@@ -156,19 +154,12 @@ class HttpServer:
     def __str__(self) -> str:
         return redact_url(self.url)
 
-    def under(self, terms: Terms) -> Listener:
-        """The listener of one server, whose connections these terms hold for."""
+    async def listen(
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
+    ) -> None:
         from trioxport.transports.http.server.http1.listener import HttpListener
 
-        return HttpListener(self, terms)
-
-    async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
-    ) -> None:
-        from trioxport.opening import CLOSE_TIMEOUT, CONNECT_TIMEOUT, DEFAULT_LIMITS
-
-        terms = Terms("server", str(self), JSON, DEFAULT_LIMITS, CONNECT_TIMEOUT, CLOSE_TIMEOUT, allow_plaintext)
-        await self.under(terms).listen(accept, allow_plaintext=allow_plaintext, task_status=task_status)
+        await HttpListener(self, settings).listen(acceptor, task_status=task_status)
 
 
 def _split(url: str) -> SplitResult | None:

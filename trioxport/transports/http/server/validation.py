@@ -28,7 +28,7 @@ from trioxport.protocol import (
 from trioxport.transports.http.client.stack.decompression import accepted
 from trioxport.transports.http.headers import NAMED_BY, ToolHeaders, decode_value
 from trioxport.transports.http.server.body_budget import BodyBudget
-from trioxport.transports.http.server.request import VERSION_FIELD, Exchange, Refusal
+from trioxport.transports.http.server.request import VERSION_FIELD, Refusal, ServerRequest
 
 
 def parse(payload: bytes) -> Message:
@@ -41,7 +41,7 @@ def parse(payload: bytes) -> Message:
         raise _refusal(error, INVALID_REQUEST, payload) from None
 
 
-async def body_of(exchange: Exchange, limit: int, budget: BodyBudget) -> bytes:
+async def body_of(exchange: ServerRequest, limit: int, budget: BodyBudget) -> bytes:
     """The body without its content coding, of at most ``limit`` bytes. Raises ``Refusal``."""
     with budget.account() as count:
         body = await exchange.body(limit, count)
@@ -78,14 +78,14 @@ def _refusal(error: TransportError, code: int, payload: bytes, status: int = 400
     return Refusal(status, reason, code=code, cause=error, excerpt=payload[:EXCERPT])
 
 
-def check_post(exchange: Exchange) -> None:
+def check_post(exchange: ServerRequest) -> None:
     """Raise ``Refusal`` for a POST whose content, or whose answer, would be of the wrong type."""
     check_content(exchange)
     if not (accepts(exchange, "application/json") and accepts(exchange, "text/event-stream")):
         raise Refusal(406, "A POST has to accept both application/json and text/event-stream")
 
 
-def check_content(exchange: Exchange) -> None:
+def check_content(exchange: ServerRequest) -> None:
     """Raise ``Refusal`` for content of the wrong type."""
     headers = exchange.headers
     kind = headers.get("content-type", "")
@@ -97,12 +97,12 @@ def check_content(exchange: Exchange) -> None:
         raise Refusal(415, f"A message is compressed in another coding than {accepted()}")
 
 
-def coding_of(exchange: Exchange) -> str:
+def coding_of(exchange: ServerRequest) -> str:
     """The content coding of a request's body, ``"identity"`` for none."""
     return exchange.headers.get("content-encoding", "identity").strip().lower()
 
 
-def accepts(exchange: Exchange, kind: str) -> bool:
+def accepts(exchange: ServerRequest, kind: str) -> bool:
     """Whether the client takes an answer of a media type (RFC 9110, section 12.5.1)."""
     accept = exchange.headers.get("accept")
     return accept is None or kind in _accepted(accept)
@@ -129,7 +129,7 @@ _INTEGER = re.compile(r"(-?\d{1,16})(?:\.0*)?", re.ASCII)
 _VERSION = META + "protocolVersion"
 
 
-def is_modern(exchange: Exchange, message: Message) -> bool:
+def is_modern(exchange: ServerRequest, message: Message) -> bool:
     """Whether a message is meant for the modern era, right or wrong (basic/versioning, section Backward Compatibility).
 
     Those are: one with modern ``_meta``, and one whose header names no legacy revision.
@@ -140,7 +140,7 @@ def is_modern(exchange: Exchange, message: Message) -> bool:
     return version is not None and version not in LEGACY_VERSIONS
 
 
-def check_modern(exchange: Exchange, message: Message) -> str:
+def check_modern(exchange: ServerRequest, message: Message) -> str:
     """The revision of a message that may be served. Raises ``Refusal``.
 
     The versions that it names for another one are those that ``server/discover`` lists: none that takes a handshake.
@@ -172,7 +172,7 @@ def check_modern(exchange: Exchange, message: Message) -> str:
     return header
 
 
-def _check_mirrored(exchange: Exchange, request: Request) -> None:
+def _check_mirrored(exchange: ServerRequest, request: Request) -> None:
     if _field(exchange, request, METHOD_HEADER) != request.method:
         raise _mismatch(request, METHOD_HEADER)
     member = NAMED_BY.get(request.method)
@@ -182,14 +182,14 @@ def _check_mirrored(exchange: Exchange, request: Request) -> None:
         raise _mismatch(request, NAME_HEADER)
 
 
-def _field(exchange: Exchange, request: Request, name: str) -> str:
+def _field(exchange: ServerRequest, request: Request, name: str) -> str:
     field = exchange.headers.get(name.lower())
     if field is None:
         raise Refusal(400, f"The header {name} is missing", code=HEADER_MISMATCH, request_id=request.id)
     return field
 
 
-def check_arguments(exchange: Exchange, call: Request, tools: ToolHeaders) -> None:
+def check_arguments(exchange: ServerRequest, call: Request, tools: ToolHeaders) -> None:
     """Raise ``Refusal`` for a ``tools/call`` whose arguments are not mirrored as the tool's schema demands.
 
     Known are the tools that the server has listed. Section Server Behavior for Custom Headers.

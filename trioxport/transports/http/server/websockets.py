@@ -11,15 +11,15 @@ import h11
 import trio
 
 from trioxport._diagnostics.refusal_log import RefusedConnection
-from trioxport.abc import Accept, Scope
+from trioxport.abc import Acceptor, Scope
 from trioxport.transports._sockets import peer_of
 from trioxport.transports.bytestream import ByteStream
 from trioxport.transports.http.server.application import Endpoint
-from trioxport.transports.http.server.http1.cycle import Stream, scope_of
-from trioxport.transports.http.server.request import Exchange, Message, Refusal
+from trioxport.transports.http.server.http1.cycle import ByteStreamUnder, scope_of
+from trioxport.transports.http.server.request import Message, Refusal, ServerRequest
 from trioxport.transports.http.server.target import Upgrades
-from trioxport.transports.websocket.connections import agree, carry_over, with_token
-from trioxport.transports.websocket.handshake import Knock, answer_request
+from trioxport.transports.websocket.connections import carry_over, negotiate_subprotocol, with_token
+from trioxport.transports.websocket.handshake import PendingHandshake, answer_request
 from trioxport.transports.websocket.heartbeat import HeartbeatMonitor, PingSettings
 from trioxport.transports.websocket.wire import WebSocketWire
 
@@ -35,10 +35,10 @@ class WebSockets:
         accept: What to do with those who did.
     """
 
-    def __init__(self, options: Upgrades, endpoint: Endpoint, accept: Accept) -> None:
+    def __init__(self, options: Upgrades, endpoint: Endpoint, acceptor: Acceptor) -> None:
         self._pings = PingSettings(options.ping_interval, options.ping_timeout)
         self._endpoint = endpoint
-        self._accept = accept
+        self._acceptor = acceptor
         self._open: set[trio.CancelScope] = set()
         self.watch = HeartbeatMonitor()
 
@@ -47,7 +47,7 @@ class WebSockets:
         for scope in self._open:
             scope.cancel()
 
-    async def upgrade(self, stream: Stream, request: h11.Request, early: bytes) -> None:
+    async def upgrade(self, stream: ByteStreamUnder, request: h11.Request, early: bytes) -> None:
         """Serve one client until it or its handler is done."""
         wire, exchange = _taken_over(stream, request)
         self._endpoint.gate.identify(exchange)
@@ -56,20 +56,21 @@ class WebSockets:
         with trio.CancelScope() as life:
             self._open.add(life)
             try:
-                await self._accept(lambda scope: carry_over(partial(welcome, scope), scope, self.watch))
+                await self._acceptor.serve(
+                    lambda scope: carry_over(partial(welcome, scope), scope, self.watch), exchange.peer
+                )
             finally:
                 self._open.discard(life)
                 self._endpoint.log(exchange, started)
 
     async def _welcome(
-        self, wire: _Wire, exchange: Exchange, request: h11.Request, early: bytes, scope: Scope
+        self, wire: _Wire, exchange: ServerRequest, request: h11.Request, early: bytes, scope: Scope
     ) -> WebSocketWire:
-        scope.info.peer = exchange.peer
         try:
             knock = with_token(await answer_request(wire.stream, list(request.headers), request.target, early))
             exchange.headers.update({name: knock.headers[name] for name in ("authorization",) if name in knock.headers})
             await self._check(exchange, knock)
-            await agree(knock, scope)
+            await negotiate_subprotocol(knock, scope)
         except RefusedConnection as error:
             exchange.status = error.status
             raise
@@ -80,7 +81,7 @@ class WebSockets:
         scope.info.tls = wire.tls
         return WebSocketWire(wire.stream, wire.socket, scope, client=False, early=knock.early, pings=self._pings)
 
-    async def _check(self, exchange: Exchange, knock: Knock) -> None:
+    async def _check(self, exchange: ServerRequest, knock: PendingHandshake) -> None:
         """Raise ``ConnectError`` after a client was turned away that the gate does not let in."""
         try:
             await self._endpoint.health.answers(exchange)
@@ -91,7 +92,7 @@ class WebSockets:
         except Refusal as refusal:
             reason = refusal.error.message
             error = RefusedConnection(refusal.status, reason, about=refusal.about, detail=refusal.detail)
-            await knock.turn_away(error, refusal.fields)
+            await knock.reject(error, refusal.fields)
 
 
 @attrs.frozen
@@ -103,7 +104,7 @@ class _Wire:
     tls: str | None
 
 
-def _taken_over(stream: Stream, request: h11.Request) -> tuple[_Wire, Exchange]:
+def _taken_over(stream: ByteStreamUnder, request: h11.Request) -> tuple[_Wire, ServerRequest]:
     """The wire under a request, and the request as others are seen; it has no body, and is not answered as they are."""
     if isinstance(stream, trio.SSLStream):
         secure = cast("trio.SSLStream[trio.SocketStream]", stream)
@@ -111,7 +112,7 @@ def _taken_over(stream: Stream, request: h11.Request) -> tuple[_Wire, Exchange]:
     else:
         socket = cast("trio.SocketStream", stream)
         wire = _Wire(socket, socket, None)
-    exchange = Exchange(scope_of(request, None, None, None if wire.tls is None else _SECURE), _nothing, _no_answer)
+    exchange = ServerRequest(scope_of(request, None, None, None if wire.tls is None else _SECURE), _nothing, _no_answer)
     exchange.peer = peer_of(wire.socket)
     return wire, exchange
 
@@ -120,7 +121,7 @@ def _taken_over(stream: Stream, request: h11.Request) -> tuple[_Wire, Exchange]:
 class _Secure:
     """A stream over TLS, as far as a WebSocket uses it; its end is told by a close frame."""
 
-    _stream: Stream
+    _stream: ByteStreamUnder
 
     async def send_all(self, data: bytes) -> None:
         await self._stream.send_all(data)

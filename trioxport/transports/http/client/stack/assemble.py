@@ -19,12 +19,12 @@ from trioxport.auth import AuthFlow, TLSOptions
 from trioxport.errors import UsageError
 from trioxport.transports._sockets import is_loopback
 from trioxport.transports.http.client.session import own_fields
-from trioxport.transports.http.client.stack.auth import Authorized, Elsewhere, Flow, library_of
-from trioxport.transports.http.client.stack.decompression import Expanded
-from trioxport.transports.http.client.stack.httpx_bridge import Borrowed
-from trioxport.transports.http.client.stack.pool import Direct, Origin
-from trioxport.transports.http.client.stack.redirects import Redirected
-from trioxport.transports.http.client.stack.types import Carry, Wire
+from trioxport.transports.http.client.stack.auth import AuthFlowRunner, AuthServerClient, WithCredentials, library_of
+from trioxport.transports.http.client.stack.decompression import Decompressing
+from trioxport.transports.http.client.stack.httpx_bridge import HttpxBridge
+from trioxport.transports.http.client.stack.pool import ConnectionPool, OriginServer
+from trioxport.transports.http.client.stack.redirects import FollowingRedirects
+from trioxport.transports.http.client.stack.types import HTTPEndpoint, SendRequest
 from trioxport.transports.http.failures import of_exchange
 
 if TYPE_CHECKING:
@@ -34,26 +34,32 @@ if TYPE_CHECKING:
 import attrs
 
 from trioxport.errors import ConnectTimeout, NameResolutionError, ServerUnreachable, TransportError
-from trioxport.transports.http.client.stack.types import Asked, Head, Source
+from trioxport.transports.http.client.stack.types import BodyStream, HTTPRequest, ResponseHead
 from trioxport.transports.http.failures import of_proxy_refusal
 
 _PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
 
 @asynccontextmanager
-async def open_wire(target: Http, scope: Scope) -> AsyncGenerator[Wire]:
+async def open_wire(target: Http, scope: Scope) -> AsyncGenerator[HTTPEndpoint]:
     """What exchanges with ``target`` go over, for the time of a block. Raises ``ConnectError``."""
     url = httpx.URL(target.url)
     fields = {"user-agent": f"trioxport/{__version__}", **own_fields(dict(target.headers))}
     async with AsyncExitStack() as stack:
-        carry = Expanded(await stack.enter_async_context(_carrying(target, url, scope))).carry
+        carry = Decompressing(await stack.enter_async_context(_carrying(target, url, scope))).carry
         if isinstance(target.auth, AuthFlow):
-            elsewhere = Elsewhere(library_of(target.auth), tls_options(target), stack)
-            carry = Flow(carry, url, target.auth, elsewhere.send).carry
+            elsewhere = AuthServerClient(library_of(target.auth), tls_options(target), stack)
+            carry = AuthFlowRunner(carry, url, target.auth, elsewhere.send).carry
         elif target.auth is not None:
-            carry = Authorized(carry, target.auth).carry
-        carry = Redirected(carry, url).carry
-        yield Wire(carry, redact_url(target.url), url.raw_path.decode("ascii"), fields)
+            carry = WithCredentials(carry, target.auth).carry
+        carry = FollowingRedirects(carry, url).carry
+        path = url.raw_path.decode("ascii")
+        yield HTTPEndpoint(carry, redact_url(target.url), path, fields, _peer(target, url))
+
+
+def _peer(target: Http, url: httpx.URL) -> str | None:
+    """The server, or the proxy before it; None where the caller's client knows it alone."""
+    return None if target.client is not None else (_proxy(target, url) or url).netloc.decode("ascii")
 
 
 def tls_options(target: Http) -> TLSOptions:
@@ -62,7 +68,7 @@ def tls_options(target: Http) -> TLSOptions:
 
 
 @asynccontextmanager
-async def _carrying(target: Http, url: httpx.URL, scope: Scope) -> AsyncGenerator[Carry]:
+async def _carrying(target: Http, url: httpx.URL, scope: Scope) -> AsyncGenerator[SendRequest]:
     """What sends requests: the caller's client, ``httpx`` where it takes a proxy or HTTP/2, or our own connections."""
     timeouts = {
         "connect": target.connect_timeout,
@@ -71,13 +77,12 @@ async def _carrying(target: Http, url: httpx.URL, scope: Scope) -> AsyncGenerato
         "pool": target.pool_timeout,
     }
     if target.client is not None:
-        yield Borrowed.client(target.client, url, timeouts).carry
+        yield HttpxBridge.client(target.client, url, timeouts).carry
         return
     proxy = _proxy(target, url)
     first = proxy or url
-    scope.info.peer = first.netloc.decode("ascii")
     context = _context(target, proxied=proxy is not None)
-    direct = Direct(_origin(target, first, None if proxy else context))
+    direct = ConnectionPool(_origin(target, first, None if proxy else context))
     try:
         scope.info.tls = await _reached(direct, target, proxy)
         if proxy is None and not target.http2:
@@ -92,8 +97,8 @@ async def _carrying(target: Http, url: httpx.URL, scope: Scope) -> AsyncGenerato
     )
     over = httpx.AsyncHTTPTransport(verify=context or True, http2=target.http2, limits=limits, proxy=proxy)
     async with over as transport:
-        carry = Borrowed(httpx.Request, transport.handle_async_request, url, timeouts).carry
-        yield Proxied(carry, redact_url(str(proxy))).carry if proxy else carry
+        carry = HttpxBridge(httpx.Request, transport.handle_async_request, url, timeouts).carry
+        yield ThroughProxy(carry, redact_url(str(proxy))).carry if proxy else carry
 
 
 def _context(target: Http, *, proxied: bool) -> ssl.SSLContext | None:
@@ -108,8 +113,8 @@ def _context(target: Http, *, proxied: bool) -> ssl.SSLContext | None:
         raise
 
 
-def _origin(target: Http, url: httpx.URL, context: ssl.SSLContext | None) -> Origin:
-    return Origin(
+def _origin(target: Http, url: httpx.URL, context: ssl.SSLContext | None) -> OriginServer:
+    return OriginServer(
         host=url.host,
         port=url.port or _PORTS[url.scheme],
         authority=url.netloc,
@@ -121,7 +126,7 @@ def _origin(target: Http, url: httpx.URL, context: ssl.SSLContext | None) -> Ori
     )
 
 
-async def _reached(direct: Direct, target: Http, proxy: httpx.URL | None) -> str | None:
+async def _reached(direct: ConnectionPool, target: Http, proxy: httpx.URL | None) -> str | None:
     """The version of TLS. Raises a ``ConnectError`` if nobody is there, or nobody who can be trusted."""
     try:
         return await direct.warm()
@@ -153,7 +158,7 @@ _HINT: Final = (
 
 
 @attrs.frozen
-class Proxied:
+class ThroughProxy:
     """Carries requests through a proxy.
 
     Args:
@@ -161,10 +166,10 @@ class Proxied:
         proxy: The URL of the proxy, redacted.
     """
 
-    inner: Carry
+    inner: SendRequest
     proxy: str
 
-    async def carry(self, asked: Asked) -> tuple[Head, Source]:
+    async def carry(self, asked: HTTPRequest) -> tuple[ResponseHead, BodyStream]:
         try:
             head, source = await self.inner(asked)
         except httpx.TransportError as error:

@@ -27,7 +27,7 @@ from trioxport.errors import (
 )
 from trioxport.transports._sockets import is_loopback
 from trioxport.transports.http.client.stack.redirects import origin
-from trioxport.transports.http.client.stack.types import Asked, Body, Carry, Head, Source
+from trioxport.transports.http.client.stack.types import Body, BodyStream, HTTPRequest, ResponseHead, SendRequest
 from trioxport.transports.http.failures import of_request
 
 SHOWN: Final = 1024 * 1024
@@ -43,7 +43,7 @@ _ABOUT_THE_CODED: Final = ("content-encoding", "content-length", "transfer-encod
 
 
 @attrs.frozen
-class Flow:
+class AuthFlowRunner:
     """Carries requests as ``auth`` wants them.
 
     Args:
@@ -53,12 +53,12 @@ class Flow:
         elsewhere: Sends a request of the library's to another origin, and returns the response, read.
     """
 
-    inner: Carry
+    inner: SendRequest
     url: httpx.URL
     auth: AuthFlow
     elsewhere: Callable[[Any], Any]
 
-    async def carry(self, asked: Asked) -> tuple[Head, Source]:
+    async def carry(self, asked: HTTPRequest) -> tuple[ResponseHead, BodyStream]:
         library = library_of(self.auth)
         url = str(self.url.copy_with(raw_path=asked.path.encode()))
         request = library.Request(asked.method, url, headers=dict(asked.headers), content=asked.content)
@@ -86,13 +86,13 @@ class _Run:
         outcome: Whether the server can have acted on the request by now.
     """
 
-    flow: Flow
-    asked: Asked
+    flow: AuthFlowRunner
+    asked: HTTPRequest
     library: Any
     steps: AsyncGenerator[Any, Any]
     outcome: Outcome = "not_sent"
 
-    async def to_its_end(self) -> tuple[Head, Source]:
+    async def to_its_end(self) -> tuple[ResponseHead, BodyStream]:
         """The response to the last request that the flow made."""
         try:
             request = await self._next(None)
@@ -113,7 +113,7 @@ class _Run:
         except StopAsyncIteration:
             raise AuthenticationError("the authentication ended without a request to the endpoint") from None
 
-    async def _answered(self, request: Any, head: Head, body: _Replayed) -> Any:
+    async def _answered(self, request: Any, head: ResponseHead, body: _Replayed) -> Any:
         """Show the flow a response of the endpoint's origin; returns the next request."""
         if head.status_code != 401 and await self._carries_the_message(request):
             self.outcome = "unknown"
@@ -141,16 +141,16 @@ class _Run:
             raise AuthenticationError(told, outcome=self.outcome) from error
 
 
-async def _asked(request: Any, *, patient: bool) -> Asked:
+async def _asked(request: Any, *, patient: bool) -> HTTPRequest:
     content: bytes = await request.aread()
     headers = {name.lower(): value for name, value in request.headers.items() if name.lower() not in _OURS}
-    return Asked(request.method, request.url.raw_path.decode("ascii"), headers, content or None, patient)
+    return HTTPRequest(request.method, request.url.raw_path.decode("ascii"), headers, content or None, patient)
 
 
 class _Replayed:
     """A body that an ``Auth`` may have read already: then it is there once more."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: BodyStream) -> None:
         self._source = source
         self._kept: bytes | None = None
         self.aclose = source.aclose
@@ -174,7 +174,7 @@ class _Replayed:
 def _stream_type(library: Any) -> Any:
     """A stream of the library's that reads a ``_Replayed``."""
 
-    class Stream(library.AsyncByteStream):  # type: ignore[misc]  # its class is known when it is used only
+    class AuthRequestStream(library.AsyncByteStream):  # type: ignore[misc]  # its class is known when it is used only
         def __init__(self, body: _Replayed) -> None:
             self._body: _Replayed | None = body
 
@@ -190,7 +190,7 @@ def _stream_type(library: Any) -> Any:
         async def aclose(self) -> None:
             await trio.lowlevel.checkpoint()
 
-    return Stream
+    return AuthRequestStream
 
 
 def library_of(auth: AuthFlow) -> Any:
@@ -202,7 +202,7 @@ def library_of(auth: AuthFlow) -> Any:
     raise UsageError(f"{type(auth).__name__} inherits from no Auth class of httpx or a library made alike")
 
 
-class Elsewhere:
+class AuthServerClient:
     """Sends requests to other origins than the endpoint's, within the exit stack that it was made with.
 
     It trusts what ``tls`` names as trusted, shows no certificate, follows no redirect, and needs TLS beyond loopback.
@@ -259,16 +259,16 @@ async def _all_of(response: Any) -> bytes | TransportError:
 
 
 @attrs.frozen
-class Authorized:
+class WithCredentials:
     """Carries requests with ``credentials``; one that is refused with 401 is sent once more if that makes sense.
 
     A header that a message brings along goes before one of the credentials.
     """
 
-    inner: Carry
+    inner: SendRequest
     credentials: Credentials
 
-    async def carry(self, asked: Asked) -> tuple[Head, Source]:
+    async def carry(self, asked: HTTPRequest) -> tuple[ResponseHead, BodyStream]:
         shown = await self.credentials.headers()
         head, source = await self.inner(attrs.evolve(asked, headers={**shown, **asked.headers}))
         if head.status_code != 401 or any(name in asked.headers for name in shown):

@@ -9,7 +9,7 @@ import attrs
 
 from trioxport.codecs.content_codings import CODINGS, Coding, Expander, expander, is_available
 from trioxport.errors import DecodeError, ProtocolViolation
-from trioxport.transports.http.client.stack.types import Asked, Carry, Head, Source
+from trioxport.transports.http.client.stack.types import BodyStream, HTTPRequest, ResponseHead, SendRequest
 
 _ALIASES: Final = {"x-gzip": "gzip"}
 _ABOUT_THE_CODED: Final = ("content-encoding", "content-length")
@@ -22,12 +22,12 @@ def accepted() -> str:
 
 
 @attrs.frozen
-class Expanded:
+class Decompressing:
     """Carries requests whose answers may be compressed."""
 
-    inner: Carry
+    inner: SendRequest
 
-    async def carry(self, asked: Asked) -> tuple[Head, Source]:
+    async def carry(self, asked: HTTPRequest) -> tuple[ResponseHead, BodyStream]:
         head, source = await self.inner(attrs.evolve(asked, headers={**asked.headers, "accept-encoding": accepted()}))
         name = head.headers.get("content-encoding", "identity").strip().lower()
         if name == "identity":
@@ -43,7 +43,7 @@ class Expanded:
 
 
 class _Expanding:
-    def __init__(self, source: Source, stream: Expander) -> None:
+    def __init__(self, source: BodyStream, stream: Expander) -> None:
         self._source = source
         self._stream = stream
         self._begun = False

@@ -14,10 +14,10 @@ import attrs
 import httpx
 import trio
 
-from trioxport.transports.http.client.stack.types import CLOSING, Asked, Head
+from trioxport.transports.http.client.stack.types import CLOSING, HTTPRequest, ResponseHead
 
 
-class _Source:
+class _HttpxBody:
     def __init__(self, response: httpx.Response) -> None:
         stream = response.stream
         assert isinstance(stream, httpx.AsyncByteStream)
@@ -46,7 +46,7 @@ class _Source:
 
 
 @attrs.frozen
-class Borrowed:
+class HttpxBridge:
     """Carries exchanges over ``httpx``.
 
     Args:
@@ -66,7 +66,7 @@ class Borrowed:
         """Over a client of the caller's, which follows no redirect here."""
         return cls(client.build_request, partial(client.send, stream=True, follow_redirects=False), url, timeouts)
 
-    async def carry(self, asked: Asked) -> tuple[Head, _Source]:
+    async def carry(self, asked: HTTPRequest) -> tuple[ResponseHead, _HttpxBody]:
         timeouts = {**self.timeouts, "read": None} if asked.patient else dict(self.timeouts)
         url = self.url.copy_with(raw_path=asked.path.encode())
         request = self.build(
@@ -74,4 +74,4 @@ class Borrowed:
         )
         response = await self.send(request)
         fields = dict(response.headers.items())
-        return Head(response.status_code, response.reason_phrase, fields), _Source(response)
+        return ResponseHead(response.status_code, response.reason_phrase, fields), _HttpxBody(response)

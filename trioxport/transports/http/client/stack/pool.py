@@ -21,7 +21,7 @@ import httpx
 import trio
 
 from trioxport.transports._tls import TLSStream
-from trioxport.transports.http.client.stack.types import CLOSING, Asked, Head, NoAnswer
+from trioxport.transports.http.client.stack.types import CLOSING, HTTPRequest, NoAnswer, ResponseHead
 
 TLS_ALERT: Final = b"\x15\x03"
 """How a TLS server answers what is no TLS (RFC 8446, section 5.1)."""
@@ -31,7 +31,7 @@ HEAD_SIZE: Final = 64 * 1024
 
 
 @attrs.frozen
-class Origin:
+class OriginServer:
     """Where connections lead, and how long they last; times in seconds.
 
     Args:
@@ -55,7 +55,7 @@ class Origin:
     keepalive: float
 
 
-class _Connection:
+class _PooledConnection:
     """One connection, which carries one exchange after another."""
 
     def __init__(self, socket: trio.SocketStream, tls: TLSStream | None) -> None:
@@ -167,10 +167,10 @@ class _Connection:
             self.close()
 
 
-class _Source:
+class _PooledBody:
     """The body of a response, and what becomes of its connection."""
 
-    def __init__(self, direct: Direct, connection: _Connection, patience: float) -> None:
+    def __init__(self, direct: ConnectionPool, connection: _PooledConnection, patience: float) -> None:
         self._direct = direct
         self._connection = connection
         self._patience = patience
@@ -182,14 +182,14 @@ class _Source:
         self._direct.take_back(self._connection)
 
 
-class Direct:
+class ConnectionPool:
     """The connections to one origin: those that rest, the last used of which is used next."""
 
-    def __init__(self, origin: Origin) -> None:
+    def __init__(self, origin: OriginServer) -> None:
         self._origin = origin
-        self._resting: deque[_Connection] = deque()
+        self._resting: deque[_PooledConnection] = deque()
 
-    async def carry(self, asked: Asked) -> tuple[Head, _Source]:
+    async def carry(self, asked: HTTPRequest) -> tuple[ResponseHead, _PooledBody]:
         """Send a request, and return the response with its body unread."""
         request = self._request(asked)
         patience = math.inf if asked.patient else self._origin.idle_timeout
@@ -203,8 +203,8 @@ class Direct:
         for name, value in response.headers:
             key, text = name.decode("ascii"), value.decode("latin-1")
             fields[key] = f"{fields[key]}, {text}" if key in fields else text
-        head = Head(response.status_code, response.reason.decode("latin-1"), fields)
-        return head, _Source(self, connection, patience)
+        head = ResponseHead(response.status_code, response.reason.decode("latin-1"), fields)
+        return head, _PooledBody(self, connection, patience)
 
     async def warm(self) -> str | None:
         """Connect, for the first request to find it done. Returns the version of TLS."""
@@ -220,7 +220,7 @@ class Direct:
         while self._resting:
             self._resting.popleft().close()
 
-    def _request(self, asked: Asked) -> h11.Request:
+    def _request(self, asked: HTTPRequest) -> h11.Request:
         headers = [(b"host", self._origin.authority)]
         try:
             headers += [(name.encode("ascii"), value.encode("ascii")) for name, value in asked.headers.items()]
@@ -230,7 +230,7 @@ class Direct:
         except (h11.LocalProtocolError, UnicodeEncodeError):
             raise httpx.LocalProtocolError("a header cannot be written") from None  # its text quotes the value
 
-    async def _rested(self) -> _Connection | None:
+    async def _rested(self) -> _PooledConnection | None:
         now = trio.current_time()
         while self._resting and self._resting[0].expires <= now:
             self._resting.popleft().close()
@@ -245,7 +245,7 @@ class Direct:
             connection.close()
         return None
 
-    async def _connected(self) -> _Connection:
+    async def _connected(self) -> _PooledConnection:
         origin = self._origin
         with trio.move_on_after(origin.connect_timeout):
             try:
@@ -254,26 +254,26 @@ class Direct:
                 raise httpx.ConnectError(str(error)) from error
         raise httpx.ConnectTimeout(f"no connection within {origin.connect_timeout:g} s")
 
-    async def _connect(self) -> _Connection:
+    async def _connect(self) -> _PooledConnection:
         origin = self._origin
         socket = await trio.open_tcp_stream(origin.host, origin.port)
         if origin.tls is None:
-            return _Connection(socket, None)
+            return _PooledConnection(socket, None)
         try:
             tls = TLSStream(socket, origin.tls, server_hostname=origin.host)
             await tls.do_handshake()
         except BaseException:
             socket.socket.close()
             raise
-        return _Connection(socket, tls)
+        return _PooledConnection(socket, tls)
 
-    def _rest(self, connection: _Connection) -> None:
+    def _rest(self, connection: _PooledConnection) -> None:
         connection.expires = trio.current_time() + self._origin.keepalive
         self._resting.append(connection)
         if len(self._resting) > self._origin.max_idle:
             self._resting.popleft().close()
 
-    def take_back(self, connection: _Connection) -> None:
+    def take_back(self, connection: _PooledConnection) -> None:
         """Let a connection rest if its exchange is over; else close it."""
         if connection.over():
             self._rest(connection)

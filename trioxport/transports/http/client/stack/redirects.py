@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 import attrs
 import httpx
 
-from trioxport.transports.http.client.stack.types import Asked, Carry, Head, Source
+from trioxport.transports.http.client.stack.types import BodyStream, HTTPRequest, ResponseHead, SendRequest
 
 MOST: Final = 5
 """How many redirects of one request are followed."""
@@ -22,13 +22,13 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 
 @attrs.frozen
-class Redirected:
+class FollowingRedirects:
     """Carries requests to ``url``, and to where that sends them on to within its origin."""
 
-    inner: Carry
+    inner: SendRequest
     url: httpx.URL
 
-    async def carry(self, asked: Asked) -> tuple[Head, Source]:
+    async def carry(self, asked: HTTPRequest) -> tuple[ResponseHead, BodyStream]:
         for _ in range(MOST):
             head, source = await self.inner(asked)
             path = self._path(asked, head)
@@ -38,7 +38,7 @@ class Redirected:
             asked = attrs.evolve(asked, path=path)
         return await self.inner(asked)
 
-    def _path(self, asked: Asked, head: Head) -> str | None:
+    def _path(self, asked: HTTPRequest, head: ResponseHead) -> str | None:
         """Where to go on; None if the response is no redirect, or none to follow."""
         followed = _SAME_METHOD if asked.method != "GET" else (*_SAME_METHOD, *_ANY_METHOD)
         location = head.headers.get("location")

@@ -17,7 +17,7 @@ CLOSING: Final = 1.0
 
 
 @attrs.frozen
-class Asked:
+class HTTPRequest:
     """One HTTP request to the endpoint's origin.
 
     Args:
@@ -36,7 +36,7 @@ class Asked:
 
 
 @attrs.frozen
-class Head:
+class ResponseHead:
     """The head of a response; ``headers`` by names in lower case."""
 
     status_code: int
@@ -52,7 +52,7 @@ class NoAnswer(httpx.RemoteProtocolError):
     """The server may speak TLS: it answered in it, or not at all to the first request of an unencrypted connection."""
 
 
-class Source(Protocol):
+class BodyStream(Protocol):
     """The bytes of a response's body as they come. Its methods raise what ``httpx`` raises."""
 
     async def read(self) -> bytes:
@@ -64,14 +64,14 @@ class Source(Protocol):
         ...
 
 
-Carry: TypeAlias = Callable[[Asked], Awaitable[tuple[Head, Source]]]
+SendRequest: TypeAlias = Callable[[HTTPRequest], Awaitable[tuple[ResponseHead, BodyStream]]]
 """Sends a request and returns the response, its body unread. Raises what ``httpx`` raises, and ``TransportError``."""
 
 
 class Body:
     """The body of a response, chunk by chunk."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: BodyStream) -> None:
         self.read = source.read
         self.aclose = source.aclose
 
@@ -89,7 +89,7 @@ class Body:
 
 
 @attrs.frozen
-class Wire:
+class HTTPEndpoint:
     """Where requests go, and how.
 
     Args:
@@ -97,28 +97,30 @@ class Wire:
         url: The endpoint, redacted.
         path: Its path and query.
         headers: What goes with each request, by names in lower case.
+        peer: The server's address, or that of the proxy before it, where it is known.
     """
 
-    carry: Carry
+    carry: SendRequest
     url: str
     path: str
     headers: Mapping[str, str]
+    peer: str | None = None
 
     @asynccontextmanager
     async def exchange(
         self, method: str, headers: Mapping[str, str], content: bytes | None = None, *, patient: bool = False
-    ) -> AsyncGenerator[tuple[Head, Body]]:
+    ) -> AsyncGenerator[tuple[ResponseHead, Body]]:
         """Send a request and take its response; ``patient``: however long it is silent.
 
         Raises what ``httpx`` raises, and ``TransportError``. Cancelled, the connection is closed.
         """
-        head, source = await self.carry(Asked(method, self.path, {**self.headers, **headers}, content, patient))
+        head, source = await self.carry(HTTPRequest(method, self.path, {**self.headers, **headers}, content, patient))
         try:
             yield head, Body(source)
         finally:
             await source.aclose()
 
 
-def media_type(head: Head) -> str:
+def media_type(head: ResponseHead) -> str:
     """The type and subtype of a response, without parameters; empty if it says none."""
     return head.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -17,8 +16,6 @@ import trio
 from trioxport.transports.http.server.options import Bounds
 from trioxport.transports.http.server.request import Field, Message
 
-logger: Final = logging.getLogger("trioxport")
-
 READ: Final = 64 * 1024
 PIPELINED: Final = 64 * 1024
 """Bytes of later requests that are kept while one is answered. Beyond it nothing is read until then, nor is the
@@ -29,7 +26,7 @@ _CLOSE: Final = (b"connection", b"close")
 _DISCONNECT: Final = "http.disconnect"
 
 
-class Stream(Protocol):
+class ByteStreamUnder(Protocol):
     """A ``trio.abc.Stream``, plain or over TLS, as far as it is used here."""
 
     async def send_all(self, data: bytes) -> None: ...
@@ -55,7 +52,7 @@ class Cycle:
 
     def __init__(
         self,
-        stream: Stream,
+        stream: ByteStreamUnder,
         connection: h11.Connection,
         request: h11.Request,
         bounds: Bounds,

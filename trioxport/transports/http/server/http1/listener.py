@@ -6,8 +6,7 @@ from urllib.parse import urlsplit
 
 import trio
 
-from trioxport._core.supervisor import Terms
-from trioxport.abc import Accept
+from trioxport.abc import Acceptor, ConnectionSettings
 from trioxport.auth.tls import server_contexts
 from trioxport.errors import UsageError
 from trioxport.transports._sockets import bound, listen, refuse_plaintext
@@ -22,16 +21,15 @@ class HttpListener:
 
     Args:
         config: What it is told.
-        terms: What holds for its connections.
+        settings: The settings of its connections.
     """
 
-    def __init__(self, config: HttpServer, terms: Terms) -> None:
+    def __init__(self, config: HttpServer, settings: ConnectionSettings) -> None:
         self._config = config
-        self._endpoint = Endpoint(config, terms)
+        self._settings = settings
+        self._endpoint = Endpoint(config, settings)
 
-    async def listen(
-        self, accept: Accept, *, allow_plaintext: bool = False, task_status: trio.TaskStatus[list[str]]
-    ) -> None:
+    async def listen(self, acceptor: Acceptor, *, task_status: trio.TaskStatus[list[str]]) -> None:
         parts = urlsplit(self._config.url)
         host, target = parts.hostname or "", str(self._config)
         tls = self._config.tls
@@ -40,16 +38,16 @@ class HttpListener:
         if parts.port is None:
             raise UsageError("a server has to know its port", target=target, hint="0 takes a free one")
         if tls is None:
-            refuse_plaintext(host, target, allow_plaintext)
+            refuse_plaintext(host, self._settings)
         context = None if tls is None else server_contexts(tls)
         endpoint = self._endpoint
         upgrades = Upgrades() if self._config.websocket is True else self._config.websocket
-        sockets = WebSockets(upgrades, endpoint, accept) if upgrades else None
+        sockets = WebSockets(upgrades, endpoint, acceptor) if upgrades else None
         upgrade = None if sockets is None else sockets.upgrade
         runner = Runner(self._endpoint, self._config.bounds, self._endpoint.refusals, context, upgrade)
         listeners = await listen(host, parts.port, target)
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._endpoint.run, accept)
+            await nursery.start(self._endpoint.run, acceptor)
             life = trio.CancelScope(shield=True)
             accepting = trio.CancelScope()
             nursery.start_soon(self._serve, runner, sockets, listeners, life, accepting)

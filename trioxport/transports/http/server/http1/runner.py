@@ -5,7 +5,6 @@ Every wait for a client has an end: for the head of a request, for its body, for
 
 from __future__ import annotations
 
-import logging
 import math
 import socket
 import ssl
@@ -17,13 +16,12 @@ from typing import Any, Final, TypeAlias, cast
 import h11
 import trio
 
+from trioxport._diagnostics import logger
 from trioxport._diagnostics.refusal_log import RefusalLog, status_reason
 from trioxport.transports._sockets import bracketed
-from trioxport.transports.http.server.http1.cycle import READ, ConnectionOver, Cycle, Stream, scope_of
+from trioxport.transports.http.server.http1.cycle import READ, ByteStreamUnder, ConnectionOver, Cycle, scope_of
 from trioxport.transports.http.server.options import Bounds
 from trioxport.transports.http.server.request import Application
-
-logger: Final = logging.getLogger("trioxport")
 
 REFUSED: Final = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n"
 _TLS: Final = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
@@ -36,7 +34,7 @@ LINGERED: Final = 64
 LAST_REQUEST: Final = 0.05
 """Seconds that a request which is on its way gets to arrive when the server stops."""
 
-Upgrade: TypeAlias = Callable[[Stream, h11.Request, bytes], Awaitable[None]]
+Upgrade: TypeAlias = Callable[[ByteStreamUnder, h11.Request, bytes], Awaitable[None]]
 """Takes a connection over whose request asks for another protocol: the stream, the request's head, and the bytes that
 were read behind it. The connection is closed when it returns."""
 
@@ -94,7 +92,7 @@ class Runner:
 
     async def _serve(self, wire: trio.SocketStream) -> None:
         _detect_dead_peers(wire)
-        stream: Stream = wire
+        stream: ByteStreamUnder = wire
         tls = None
         if self._context is not None:
             secure = trio.SSLStream(wire, self._context(), server_side=True, https_compatible=True)
@@ -128,7 +126,7 @@ class Runner:
         self._refusals.note("TLSError", _peer(wire), reason)
         return False
 
-    async def _serve_requests(self, stream: Stream, names: tuple[Any, Any], tls: int | None) -> bool:
+    async def _serve_requests(self, stream: ByteStreamUnder, names: tuple[Any, Any], tls: int | None) -> bool:
         """Serve one after another; whether it ended because nobody asked for more, with nothing on its way."""
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self.bounds.head)
         with trio.CancelScope() as life:
@@ -184,7 +182,7 @@ class Runner:
             self._refusals.note(status_reason(status), _shown(scope["client"]), detail)
 
     async def _next_request(
-        self, stream: Stream, connection: h11.Connection, life: trio.CancelScope
+        self, stream: ByteStreamUnder, connection: h11.Connection, life: trio.CancelScope
     ) -> h11.Request | None:
         """The head of the next request; None if there is none."""
         event: object = h11.NEED_DATA
@@ -211,7 +209,7 @@ class Runner:
             await self._complain(stream, connection, 408)
         return event if isinstance(event, h11.Request) else None
 
-    async def _complain(self, stream: Stream, connection: h11.Connection, status: int) -> None:
+    async def _complain(self, stream: ByteStreamUnder, connection: h11.Connection, status: int) -> None:
         """Answer what is no request, and is not answered by the application."""
         if connection.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
@@ -240,7 +238,7 @@ def _names(wire: trio.SocketStream) -> tuple[Any, Any]:
         return None, None
 
 
-def _peer(stream: Stream) -> str | None:
+def _peer(stream: ByteStreamUnder) -> str | None:
     if isinstance(stream, trio.SSLStream):
         return _peer(cast("trio.SSLStream[trio.SocketStream]", stream).transport_stream)
     return _shown(_names(cast("trio.SocketStream", stream))[0])
