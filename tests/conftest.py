@@ -27,7 +27,7 @@ MEASURING: Final = "COVERAGE_PROCESS_CONFIG"
 
 _real_stderr = pytest.StashKey[int]()
 
-pytest.register_assert_rewrite(*{path.stem for path in Path(__file__).parent.glob("*.py")})  # what the tests share, too
+pytest.register_assert_rewrite("tests.support")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -4,11 +4,12 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from mcp.server.mcpserver import MCPServer
 from opentelemetry import trace
-from spans import Recorder
+
+from tests.support.spans import Recorder
 
 recorder = Recorder()
 trace.set_tracer_provider(recorder.provider)

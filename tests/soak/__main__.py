@@ -21,8 +21,6 @@ from typing import Any, Final, TypeAlias
 import attrs
 import trio
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # where the tests find their own modules, too
-
 KILL_SECONDS: Final = 20.0
 ROUNDS: Final = 500
 LEAVING: Final = 2000
@@ -32,7 +30,7 @@ Storm: TypeAlias = Callable[[int], Awaitable[Any]]
 
 
 def _kills() -> Iterator[tuple[str, Storm]]:
-    storms = import_module("storms.kills")
+    storms = import_module("tests.soak.kills")
 
     async def run(binding: str, seed: int) -> Any:
         with tempfile.TemporaryDirectory() as directory:
@@ -42,7 +40,7 @@ def _kills() -> Iterator[tuple[str, Storm]]:
 
 
 def _cancellations() -> Iterator[tuple[str, Storm]]:
-    storms = import_module("storms.cancellations")
+    storms = import_module("tests.soak.cancellations")
     return (
         (binding, partial(storms.cancellations, binding, ROUNDS // 5 if binding == "stdio" else ROUNDS))
         for binding in storms.CANCELLATION_BINDINGS
@@ -50,7 +48,7 @@ def _cancellations() -> Iterator[tuple[str, Storm]]:
 
 
 def _leaving() -> Iterator[tuple[str, Storm]]:
-    storms = import_module("storms.leaving_clients")
+    storms = import_module("tests.soak.leaving_clients")
     return ((binding, partial(storms.leaving_clients, binding, LEAVING)) for binding in storms.BINDINGS)
 
 

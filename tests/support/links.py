@@ -1,0 +1,120 @@
+"""TransportPairs between both sides of each transport, for ``check_transport``."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import ssl
+import struct
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import attrs
+import trio
+import trustme
+
+from trioxport import Reconnect, Reconnecting
+from trioxport.framing import FramingName
+from trioxport.testing import MakePair, TransportPair, open_cuttable_proxy, tcp_pair
+from trioxport.transports.memory import Memory
+from trioxport.transports.stdio import Stdio
+from trioxport.transports.stream import Tcp, Tls, Unix
+from trioxport.transports.websocket import WebSocket
+
+CHECK_PEER = Path(__file__).parents[1] / "programs" / "check_peer.py"
+_numbers = itertools.count()
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+def memory_link(tmp_path: Path) -> MakePair:
+    @asynccontextmanager
+    async def make() -> AsyncGenerator[TransportPair]:
+        from trioxport.transports import memory
+
+        async def cut() -> None:
+            memory._switches()["checked"].cut()
+
+        yield TransportPair(Memory("checked"), cut=cut, unreachable=Memory("not-served"))
+
+    return make
+
+
+def tcp_link(tmp_path: Path, framing: FramingName = "newline") -> MakePair:
+    return tcp_pair(lambda port: Tcp("127.0.0.1", port, framing))
+
+
+def tls_link(tmp_path: Path, framing: FramingName = "newline") -> MakePair:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+
+    return tcp_pair(
+        lambda port: Tls("127.0.0.1", port, ca=str(tmp_path / "ca.pem"), framing=framing),
+        serve=lambda port: Tls("127.0.0.1", port, cert=str(tmp_path / "server.pem"), framing=framing),
+    )
+
+
+def ws_link(tmp_path: Path) -> MakePair:
+    return tcp_pair(
+        lambda port: WebSocket(f"ws://127.0.0.1:{port}/mcp"),
+        serve=lambda port: WebSocket(f"ws://127.0.0.1:{port}/mcp"),
+    )
+
+
+def wss_link(tmp_path: Path) -> MakePair:
+    authority = trustme.CA()
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    certified = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(certified)
+
+    return tcp_pair(
+        lambda port: WebSocket(f"wss://127.0.0.1:{port}", tls=trusting),
+        serve=lambda port: WebSocket(f"wss://127.0.0.1:{port}", tls=certified),
+    )
+
+
+def unix_link(tmp_path: Path, framing: FramingName = "newline") -> MakePair:
+    @asynccontextmanager
+    async def make() -> AsyncGenerator[TransportPair]:
+        number = next(_numbers)
+        server, client = (Unix(str(tmp_path / f"{side}-{number}.sock"), framing) for side in ("server", "proxy"))
+        sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        await sock.bind(client.path)
+        sock.listen()
+        async with open_cuttable_proxy(trio.SocketListener(sock)) as proxy:
+            proxy.forward_to(partial(trio.open_unix_socket, server.path))
+            unreachable = Unix(str(tmp_path / "nobody.sock"))
+            yield TransportPair(server, client, cut=proxy.cut, unreachable=unreachable, taken=client)
+        await trio.Path(client.path).unlink()
+
+    return make
+
+
+def stdio_link(tmp_path: Path, framing: FramingName = "newline", codec: str = "JSON") -> MakePair:
+    @asynccontextmanager
+    async def make() -> AsyncGenerator[TransportPair]:
+        client = Stdio(sys.executable, [str(CHECK_PEER), framing, codec], framing=framing)
+        yield TransportPair(open=client, unreachable=Stdio(str(tmp_path / "no-such-program"), framing=framing))
+
+    return make
+
+
+def reconnecting(make_link: MakePair, policy: Reconnect) -> MakePair:
+    """The same link with a client that opens its connection again when it is lost."""
+
+    @asynccontextmanager
+    async def make() -> AsyncGenerator[TransportPair]:
+        async with make_link() as link:
+            unreachable = None if link.unreachable is None else Reconnecting(link.unreachable, policy)
+            yield attrs.evolve(
+                link,
+                open=None if link.serve is not None else Reconnecting(link.target(""), policy),
+                through=None if link.serve is None else lambda address: Reconnecting(link.target(address), policy),
+                unreachable=unreachable,
+            )
+
+    return make

@@ -1,0 +1,74 @@
+"""A transport whose every connection ends at the test, one after the other, and that refuses connections on demand."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any
+
+import trio
+import trio.testing
+
+from tests.support.scripted_connection import FarEnd
+from trioxport import Backoff, Connection, Reconnect, TransportError, open_transport
+from trioxport.abc import FrameChannels, Scope
+
+EVERY_SECOND = Backoff(base=1, factor=1, cap=1)
+
+
+class Shore:
+    """What is opened again and again.
+
+    Args:
+        name: How it is described.
+
+    Attributes:
+        refusals: What the next attempts fail with; None lets one through.
+        attempts: When there was an attempt, in seconds.
+    """
+
+    def __init__(self, name: str = "shore:") -> None:
+        self._name = name
+        self._arrive, self._arrivals = trio.open_memory_channel[FarEnd](math.inf)
+        self.refusals: deque[TransportError | None] = deque()
+        self.attempts: list[float] = []
+
+    def __str__(self) -> str:
+        return self._name
+
+    @asynccontextmanager
+    async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
+        self.attempts.append(trio.current_time())
+        refusal = self.refusals.popleft() if self.refusals else None
+        if refusal is not None:
+            raise refusal
+        far = FarEnd()
+        scope.info.peer = f"number {len(self.attempts)}"
+        async with far(scope) as channels:
+            self._arrive.send_nowait(far)
+            yield channels
+
+    async def far_end(self) -> FarEnd:
+        """The far end of the next connection, once all that follows by itself has happened."""
+        far = await self._arrivals.receive()
+        await trio.testing.wait_all_tasks_blocked()
+        return far
+
+
+def policy(**arguments: Any) -> Reconnect:
+    """A policy with waits of at most a second."""
+    return Reconnect(**{"backoff": EVERY_SECOND, "random": Random(1), **arguments})
+
+
+@asynccontextmanager
+async def reconnecting(
+    shore: Callable[[Scope], Any], *, layers: Any = (), connect_timeout: float = 30, **arguments: Any
+) -> AsyncGenerator[Connection]:
+    """A connection to ``shore`` under a policy with these arguments."""
+    async with open_transport(
+        shore, reconnect=policy(**arguments), layers=layers, connect_timeout=connect_timeout
+    ) as connection:
+        yield connection
