@@ -57,17 +57,8 @@ class Request:
         method: The method, such as ``"tools/call"``.
         params: Its parameters, or None for no ``params`` member.
         extra: Top-level members of the envelope that JSON-RPC does not define; kept on the wire.
-        metadata: Notes for layers and transports on this side, and not part of the message. Whoever does not know a
-            key keeps it. Known are ``"headers"``, a mapping of text to text that goes where the wire has a place for
-            it (the HTTP headers of this message's POST); ``"timeout"``, in seconds, in place of that of a ``Timeout``
-            layer; ``"attempt"``, the number of an attempt from 2 on, and ``"first_id"``, the application's id of a
-            request that is sent again under a new one; and ``"related_request"``, on a server: the id of the request
-            in flight that this message belongs to. A client of a legacy HTTP session may note how far it has read an
-            answer, by an async function of an event id, ``"on_event_id"``, and ask for the rest in place of a new call,
-            by ``"resume_after"``, that id. What was received has the ``"headers"`` that came with it, and over legacy
-            HTTP a request has functions without arguments: ``"unanswered"``, to call if no answer will follow, and,
-            where events are kept, ``"close_stream"`` and ``"close_standalone_stream"``, which let the client go and
-            come back for the rest. The headers are not shown: they may hold credentials.
+        metadata: Notes for layers and transports on this side, and not part of the message; the known keys are those of
+            :class:`~trioxport.metadata.Metadata`, and others are kept.
     """
 
     id: RequestId

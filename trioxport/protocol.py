@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
 from trioxport.messages import NOTHING, Incoming, Notification, Request, RequestId
+from trioxport.metadata import Metadata, metadata_of
 
 MODERN_VERSIONS: Final = ("2026-07-28",)
 LEGACY_VERSIONS: Final = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
@@ -43,9 +44,6 @@ META: Final = "io.modelcontextprotocol/"
 
 SUBSCRIPTION: Final = META + "subscriptionId"
 """The key under which a subscription's notifications and its answer have the id of its request."""
-
-_ROUTING: Final = ("headers", "related_request")
-"""Metadata of a request that hold for its cancellation too."""
 
 
 class JSONRPCError(Exception):
@@ -104,5 +102,10 @@ def cancellation_of(request: Request, reason: str | None = None) -> Notification
     params: dict[str, Any] = {"requestId": request.id}
     if reason is not None:
         params["reason"] = reason
-    metadata = {key: request.metadata[key] for key in _ROUTING if key in request.metadata}
+    noted = metadata_of(request)
+    metadata: Metadata = {}
+    if "headers" in noted:
+        metadata["headers"] = noted["headers"]
+    if "related_request" in noted:
+        metadata["related_request"] = noted["related_request"]
     return Notification(CANCELLED, params, metadata=metadata)

@@ -28,6 +28,7 @@ from trioxport.messages import (
     Response,
     Undelivered,
 )
+from trioxport.metadata import Metadata, metadata_of
 from trioxport.protocol import CANCELLED, LISTEN, as_id, members_of
 
 _ANSWERS: Final = (Response, ErrorResponse)
@@ -82,8 +83,7 @@ class _MessageSend(SendChannel[Message]):
         payload = self._encode(value)
         if len(payload) > self._max_size:
             raise self._too_large(len(payload))
-        metadata = value.metadata
-        headers = None if metadata is NOTHING else metadata.get("headers")
+        headers = None if value.metadata is NOTHING else metadata_of(value).get("headers")
         if type(value) is not Request:
             await self._send(Frame(payload, value, headers))
             if type(value) is Notification:
@@ -176,7 +176,7 @@ class _MessageReceive(ReceiveChannel[Incoming]):
         except (DecodeError, ProtocolViolation, MessageTooLarge) as error:
             return self._refuse(frame, error)
         if frame.headers is not None:
-            message = attrs.evolve(message, metadata={**message.metadata, "headers": frame.headers})
+            message = attrs.evolve(message, metadata={**message.metadata, **Metadata(headers=frame.headers)})
         if isinstance(message, Notification):
             self._in_flight.settle_cancelled(message, by_peer=True)
         elif isinstance(message, _ANSWERS) and not self._settles(message):

@@ -15,6 +15,7 @@ import attrs
 
 from trioxport.errors import ProtocolViolation, TransportError
 from trioxport.messages import ErrorResponse, Message, Notification, Request, RequestId, Response
+from trioxport.metadata import Metadata
 from trioxport.protocol import CANCELLED, LISTEN, PROGRESS, SUBSCRIPTION, cancelled_id, members_of, meta_of
 
 _PREFIX: Final = f"trioxport:{os.urandom(4).hex()}:"
@@ -60,7 +61,7 @@ class Reissues:
         self._by_id.pop(reissued.id, None)
         reissued.id = new_request_id()
         self._by_id[reissued.id] = reissued
-        metadata = {"first_id": request.id, **request.metadata}
+        metadata = {**Metadata(first_id=request.id), **request.metadata}
         params = self._with_new_token(reissued)
         return attrs.evolve(request, id=reissued.id, params=params, metadata=metadata)
 

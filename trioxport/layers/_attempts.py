@@ -5,18 +5,18 @@ from __future__ import annotations
 from contextvars import Context, copy_context
 from copy import copy
 from random import Random
-from typing import Any, Protocol
+from typing import Protocol
 
 import attrs
 
 from trioxport._core.backoff import Backoff
 from trioxport.errors import Outcome, TransportError
 from trioxport.messages import Message, Request, Undelivered
+from trioxport.metadata import Metadata, metadata_of
 from trioxport.protocol import DISCOVER
 
 _READ_ONLY = frozenset({"ping", DISCOVER, "completion/complete"})
 _READING = ("/list", "/read", "/get")
-_ATTEMPTS = "trioxport.attempts"
 """The key under which a message that is sent again carries its attempts: what comes back undelivered still has them,
 also where it has no id to know it by."""
 
@@ -79,15 +79,15 @@ class Attempts:
 
     def again(self) -> Message:
         """The message for the next attempt, whose number is in its metadata."""
-        metadata: dict[str, Any] = {**self.message.metadata, "attempt": len(self.causes) + 1}
+        noted = Metadata(attempt=len(self.causes) + 1)
         if not isinstance(self.message, Request):
-            metadata[_ATTEMPTS] = self
-        return attrs.evolve(self.message, metadata=metadata)
+            noted["attempts"] = self
+        return attrs.evolve(self.message, metadata={**self.message.metadata, **noted})
 
     @classmethod
     def of(cls, message: Message, owner: object) -> Attempts | None:
         """The attempts of ``owner`` of which ``message`` is the latest, unless it is the first."""
-        found = message.metadata.get(_ATTEMPTS)
+        found = metadata_of(message).get("attempts")
         return found if isinstance(found, Attempts) and found.owner is owner else None
 
     def outcome(self) -> Outcome:
@@ -110,5 +110,5 @@ class Attempts:
     def undelivered(self) -> Undelivered:
         """What settles the message, now that there are no more attempts."""
         told = Undelivered.of(self.message, self.error())
-        metadata = {"attempt": len(self.causes), "causes": tuple(self.causes)}
+        metadata = Metadata(attempt=len(self.causes), causes=tuple(self.causes))
         return attrs.evolve(told, outcome=self.outcome(), metadata=metadata)

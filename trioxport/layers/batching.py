@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
-from typing import ClassVar, Final, Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import attrs
 import trio
@@ -17,12 +17,10 @@ from trioxport.codecs.batch import MOST, REVISION, is_batch, join_batch, split_b
 from trioxport.errors import ConnectionLost, DecodeError, ProtocolViolation, TransportError
 from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Message, Notification, Request, Response
+from trioxport.metadata import Metadata, metadata_of
 from trioxport.protocol import INITIALIZE, members_of
 
 Kind: TypeAlias = Literal["call", "answer"]
-
-_TOGETHER: Final = "trioxport.batch"
-"""Where the metadata of the message that stands for a batch holds the frames in it."""
 
 
 @attrs.frozen
@@ -187,7 +185,7 @@ class _BatchingSend(SendChannel[Frame]):
     async def _send_together(self, frames: list[Frame]) -> None:
         together = frames[0]
         if len(frames) > 1:
-            stand_in = Notification("batch", metadata={_TOGETHER: frames})
+            stand_in = Notification("batch", metadata=Metadata(batch=[frame.message for frame in frames]))
             together = Frame(join_batch([frame.payload for frame in frames]), stand_in)
         try:
             await self._inner.send(together)
@@ -303,5 +301,5 @@ class _SplittingReceive(ReceiveChannel[Frame]):
 
 def _each_of(frame: Frame, error: TransportError) -> list[Frame]:
     """A frame with an error for each message of what could not be delivered; others stay what they are."""
-    together: Sequence[Frame] | None = None if frame.message is None else frame.message.metadata.get(_TOGETHER)
-    return [frame] if together is None else [Frame(b"", each.message, error=error) for each in together]
+    together = None if frame.message is None else metadata_of(frame.message).get("batch")
+    return [frame] if together is None else [Frame(b"", each, error=error) for each in together]

@@ -28,6 +28,7 @@ from trioxport.messages import (
     Response,
     Undelivered,
 )
+from trioxport.metadata import metadata_of
 from trioxport.protocol import INITIALIZE, LISTEN, PROGRESS, cancellation_of, cancelled_id
 
 
@@ -143,9 +144,9 @@ class _TimerWatch:
     def _patience(self, request: Request) -> tuple[float, float]:
         """The seconds for one request, and how many they may become."""
         timeout = self._timeout
-        if request.metadata is NOTHING or "timeout" not in request.metadata:
+        if request.metadata is NOTHING or "timeout" not in (noted := metadata_of(request)):
             return (math.inf, math.inf) if request.method == LISTEN else (timeout.seconds, timeout.max_seconds)
-        seconds = request.metadata["timeout"]
+        seconds: object = noted["timeout"]  # the application may have written anything
         if seconds is None:
             return math.inf, math.inf
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:

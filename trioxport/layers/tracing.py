@@ -28,6 +28,7 @@ from trioxport.messages import (
     Response,
     Undelivered,
 )
+from trioxport.metadata import Metadata, metadata_of
 from trioxport.protocol import INITIALIZE, members_of, meta_of
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class _Spans:
         if not self._notifications and type(message) is Notification:
             return message, None
         meta = meta_of(message.params)
-        attempt = None if message.metadata is NOTHING else message.metadata.get("attempt")
+        attempt = None if message.metadata is NOTHING else metadata_of(message).get("attempt")
         parent = self._extracted(meta) or self._current()
         name, attributes = self._described(message, meta, self._to_them)
         if attempt is not None:
@@ -163,7 +164,7 @@ class _Spans:
         name, attributes = self._described(message, meta, self._from_them)
         span = self._start(name, parent, self._server_kind, attributes, links)
         within = Within(self._trace.set_span_in_context(span, parent))
-        noted: dict[str, Any] = {"within": within}
+        noted: Mapping[str, Any] = Metadata(within=within)
         if message.metadata is not NOTHING:
             noted = {**message.metadata, **noted}
         return _copy(message, message.params, noted), _Span(message.method, span) if span.is_recording() else None
@@ -193,8 +194,7 @@ class _Spans:
         """The HTTP headers that a client sent a message with: what is between the two may know those only."""
         if not self._serving or message.metadata is NOTHING:
             return NOTHING
-        headers: Mapping[str, Any] | None = message.metadata.get("headers")
-        return headers or NOTHING
+        return metadata_of(message).get("headers") or NOTHING
 
     def _extracted(self, carrier: Mapping[str, Any]) -> Context | None:
         """The context that came with a message. What is no text is no context: the peer may write anything."""
@@ -267,8 +267,8 @@ class _SentSpan(_Span):
         self._spans = spans
 
     def end(self, failure: Failure | None, answer: Incoming | None) -> None:
-        if isinstance(answer, Undelivered) and "attempt" in answer.metadata:  # a layer below this one tried as often
-            self._span.set_attribute(names.ATTEMPT, answer.metadata["attempt"])
+        if isinstance(answer, Undelivered) and "attempt" in metadata_of(answer):
+            self._span.set_attribute(names.ATTEMPT, metadata_of(answer)["attempt"])
         elif self.method == INITIALIZE and isinstance(answer, Response):
             self._span.set_attributes(self._spans.learned(answer))
         super().end(failure, answer)

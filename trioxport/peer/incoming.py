@@ -14,6 +14,7 @@ from trioxport._core.causes import failure_in
 from trioxport._diagnostics import logger
 from trioxport.errors import MessageTooLarge, TransportError, UsageError
 from trioxport.messages import NOTHING, ErrorResponse, Notification, Request, RequestId, Response, shown_metadata
+from trioxport.metadata import metadata_of
 from trioxport.peer.outgoing import handled
 from trioxport.protocol import (
     INTERNAL_ERROR,
@@ -76,7 +77,7 @@ NotificationHandler: TypeAlias = Callable[[Notification], Awaitable[object]]
 
 def _within(message: Request | Notification) -> AbstractContextManager[object]:
     """What a layer puts around the handling of a message, as Tracing does with the context of its span."""
-    return message.metadata.get("within") or nullcontext()
+    return metadata_of(message).get("within") or nullcontext()
 
 
 async def _pong(request: IncomingRequest) -> dict[str, Any]:

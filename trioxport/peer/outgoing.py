@@ -16,6 +16,7 @@ from trioxport._diagnostics import logger
 from trioxport.connection import Connection
 from trioxport.errors import RequestTimeout, TransportError
 from trioxport.messages import NOTHING, ErrorResponse, Notification, Request, RequestId, Response, Undelivered
+from trioxport.metadata import Metadata
 from trioxport.protocol import DISCOVER, INITIALIZE, LISTEN, JSONRPCError, as_id, cancellation_of, meta_of
 
 ProgressCallback: TypeAlias = Callable[[float, float | None, str | None], object]
@@ -35,7 +36,7 @@ handled: Final[ContextVar[tuple[Connection, RequestId] | None]] = ContextVar("tr
 def _related_on(connection: Connection) -> Mapping[str, Any]:
     """The metadata of a message that is sent on ``connection``."""
     request = handled.get()
-    return NOTHING if request is None or request[0] is not connection else {"related_request": request[1]}
+    return NOTHING if request is None or request[0] is not connection else Metadata(related_request=request[1])
 
 
 @attrs.define(eq=False)

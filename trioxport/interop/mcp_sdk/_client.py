@@ -14,6 +14,7 @@ from trioxport._core.causes import sole_exception
 from trioxport.interop.mcp_sdk._convert import mcp_error
 from trioxport.interop.mcp_sdk._streams import SDKReadStream, SDKWriteStream
 from trioxport.messages import NOTHING, Incoming
+from trioxport.metadata import Metadata
 from trioxport.opening import open_transport
 from trioxport.targets import Target
 
@@ -66,11 +67,12 @@ def _nothing_known(message: Incoming) -> MessageMetadata:
 def _to_wire(metadata: MessageMetadata) -> Mapping[str, Any]:
     if not isinstance(metadata, ClientMessageMetadata):
         return NOTHING
-    noted = {
-        "headers": {
-            name: value for name, value in (metadata.headers or {}).items() if not name.lower().startswith(_PROTOCOL)
-        },
-        "resume_after": metadata.resumption_token,
-        "on_event_id": metadata.on_resumption_token_update,
-    }
-    return {key: value for key, value in noted.items() if value}
+    noted: Metadata = {}
+    own = {name: value for name, value in (metadata.headers or {}).items() if not name.lower().startswith(_PROTOCOL)}
+    if own:
+        noted["headers"] = own
+    if metadata.resumption_token:
+        noted["resume_after"] = metadata.resumption_token
+    if metadata.on_resumption_token_update:
+        noted["on_event_id"] = metadata.on_resumption_token_update
+    return noted

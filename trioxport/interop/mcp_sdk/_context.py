@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from mcp.server.auth.middleware.auth_context import auth_context_var
@@ -14,13 +14,14 @@ from starlette.requests import Request as HTTPRequest
 from trioxport.connection import Connection
 from trioxport.interop.mcp_sdk._hosting import SDKToken
 from trioxport.messages import Incoming, Notification, Request
+from trioxport.metadata import metadata_of
 
 
-def metadata_of(connection: Connection, message: Incoming) -> ServerMessageMetadata | None:
+def sdk_metadata_of(connection: Connection, message: Incoming) -> ServerMessageMetadata | None:
     """The SDK's metadata of a message: over HTTP the request it came by, and what may be done to its stream."""
     if not isinstance(message, Request | Notification) or not connection.info.headers:
         return None
-    noted = message.metadata
+    noted = metadata_of(message)
     return ServerMessageMetadata(
         request_context=_http_request(connection, noted.get("headers", connection.info.headers)),
         close_sse_stream=_awaitable(noted.get("close_stream")),
@@ -39,7 +40,7 @@ def _awaitable(function: Callable[[], None] | None) -> Callable[[], Awaitable[No
     return call
 
 
-def _http_request(connection: Connection, headers: dict[str, str]) -> HTTPRequest:
+def _http_request(connection: Connection, headers: Mapping[str, str]) -> HTTPRequest:
     """A request as Starlette has it, which is what handlers expect; its body is read already."""
     scope: dict[str, Any] = {
         "type": "http",

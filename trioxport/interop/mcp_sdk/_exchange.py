@@ -25,7 +25,7 @@ from mcp.shared.transport_context import TransportContext
 from trio.abc import SendChannel
 
 from trioxport.connection import Connection
-from trioxport.interop.mcp_sdk._context import metadata_of
+from trioxport.interop.mcp_sdk._context import sdk_metadata_of
 from trioxport.messages import ErrorResponse, Message, Notification, Request, Response
 from trioxport.protocol import as_id, meta_of
 
@@ -83,7 +83,7 @@ async def _answer(
     if isinstance(route, InboundLadderRejection):
         return _rejected(request, route)
     context = TransportContext(kind="streamable-http", can_send_request=False, headers=headers)
-    exchange = _SDKExchange(connection.tx, request, context, metadata_of(connection, request))
+    exchange = _SDKExchange(connection.tx, request, context, sdk_metadata_of(connection, request))
     calls = _SDKCalls(server, exchange, route, lifespan)
     if request.method == "tools/call" and params is not None:
         schema = await calls.input_schema(params)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -15,10 +15,11 @@ from mcp.shared.message import MessageMetadata, ServerMessageMetadata
 from trioxport._core.nursery import require_trio
 from trioxport.connection import Connection
 from trioxport.interop.asgi import McpApplication
-from trioxport.interop.mcp_sdk._context import introduce, metadata_of
+from trioxport.interop.mcp_sdk._context import introduce, sdk_metadata_of
 from trioxport.interop.mcp_sdk._exchange import serve_exchange
 from trioxport.interop.mcp_sdk._hosting import AnyServer, Hosting
 from trioxport.interop.mcp_sdk._streams import SDKReadStream, SDKWriteStream, UnansweredRequests
+from trioxport.metadata import Metadata
 from trioxport.opening import serve_transport
 from trioxport.targets import Target
 from trioxport.transports.http.server import HttpServer
@@ -91,14 +92,14 @@ class _Host:
         unanswered = UnansweredRequests(connection.scope.settings.close_timeout)
         await serve_dual_era_loop(
             self._server,
-            SDKReadStream(connection.rx, partial(metadata_of, connection), unanswered),
+            SDKReadStream(connection.rx, partial(sdk_metadata_of, connection), unanswered),
             SDKWriteStream(connection.tx, _sent, unanswered),
             lifespan_state=self._lifespan,
             session_id=connection.info.session_id,
         )
 
 
-def _sent(metadata: MessageMetadata) -> dict[str, Any]:
+def _sent(metadata: MessageMetadata) -> Mapping[str, Any]:
     if isinstance(metadata, ServerMessageMetadata) and metadata.related_request_id is not None:
-        return {"related_request": metadata.related_request_id}
+        return Metadata(related_request=metadata.related_request_id)
     return {}

@@ -16,6 +16,7 @@ from trioxport.abc import Scope
 from trioxport.errors import ConnectError, DecodeError, ProtocolViolation, VersionMismatch
 from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Message, Notification, Request, Response
+from trioxport.metadata import metadata_of
 from trioxport.protocol import INITIALIZE, INITIALIZED, members_of
 from trioxport.transports.reconnecting.link import LinkedConnection
 
@@ -23,7 +24,7 @@ HANDSHAKE: Final = frozenset((INITIALIZE, INITIALIZED))
 
 
 def encoded(message: Message, scope: Scope, headers: Mapping[str, str] | None = None) -> Frame:
-    return Frame(scope.settings.codec.encode(message), message, headers or message.metadata.get("headers"))
+    return Frame(scope.settings.codec.encode(message), message, headers or metadata_of(message).get("headers"))
 
 
 def message_of(frame: Frame, scope: Scope) -> Message | None:

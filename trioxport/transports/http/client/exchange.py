@@ -24,6 +24,7 @@ from trioxport.frames import Frame
 from trioxport.framing.base import Oversized
 from trioxport.framing.sse import Event, EventDecoder
 from trioxport.messages import ErrorResponse, Message, Request, Response
+from trioxport.metadata import metadata_of
 from trioxport.protocol import LAST_EVENT_HEADER
 from trioxport.transports.bytestream import frame_of
 from trioxport.transports.http import failures
@@ -201,7 +202,7 @@ class ResponseReader:
         self, exchange: PendingRequest, response: ResponseHead, body: Body, decoder: EventDecoder
     ) -> TransportError:
         """Deliver the events of a stream up to its end. Returns what that means if there was no answer among them."""
-        note = exchange.request.metadata.get("on_event_id")
+        note = metadata_of(exchange.request).get("on_event_id")
         noted = decoder.last_event_id
         try:
             while chunk := await body.read():

@@ -12,6 +12,7 @@ import trio
 from trioxport.errors import SessionExpired
 from trioxport.frames import Frame
 from trioxport.messages import Notification
+from trioxport.metadata import metadata_of
 from trioxport.protocol import HEADER_MISMATCH, INITIALIZE, INITIALIZED, METHOD_NOT_FOUND
 from trioxport.transports.http.client.exchange import PendingRequest, RefusedRequest, ResponseReader, post_one_way
 from trioxport.transports.http.client.options import ClientSettings
@@ -59,7 +60,7 @@ class Streamable:
 
         Raises a ``TransportError`` or an ``httpx`` error if no answer comes.
         """
-        event_id = exchange.request.metadata.get("resume_after")
+        event_id = metadata_of(exchange.request).get("resume_after")
         if event_id is not None:
             await self._answers.take_up(exchange, event_id)
             return

@@ -5,7 +5,7 @@ Specification 2025-11-25, basic/transports, section Streamable HTTP; batches: 20
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final
@@ -17,6 +17,7 @@ from trioxport.errors import TransportError
 from trioxport.frames import Frame
 from trioxport.framing.sse import encode_event
 from trioxport.messages import Request
+from trioxport.metadata import Metadata
 from trioxport.transports.http.server.disconnects import DisconnectWatcher
 from trioxport.transports.http.server.event_streams import EventStream, StreamReader
 from trioxport.transports.http.server.request import SESSION_FIELD, Field, Refusal, ServerRequest
@@ -92,7 +93,7 @@ class Legacy:
         request = frame.message
         if not isinstance(request, Request):
             return frame
-        ways: dict[str, Callable[[], None]] = {"unanswered": partial(session.give_up, stream, request.id)}
+        ways = Metadata(unanswered=partial(session.give_up, stream, request.id))
         if session.terms.store is not None:
             ways["close_stream"] = partial(self._let_go, stream)
             ways["close_standalone_stream"] = partial(self._let_go, session.standalone)

@@ -20,6 +20,7 @@ from trioxport.codecs.json import JSON
 from trioxport.errors import ConnectionLost, UsageError
 from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Message, Notification, Request, RequestId, Response
+from trioxport.metadata import metadata_of
 from trioxport.protocol import CANCELLED, INITIALIZE, INTERNAL_ERROR, PROGRESS, as_id, members_of, meta_of
 from trioxport.transports.http.server.event_streams import EventStream, StreamEnded, StreamReader, StreamSettings
 from trioxport.transports.http.server.events import EventStore
@@ -254,7 +255,7 @@ class ServerSession:
         """The stream of the request that a message relates to, as it says itself, or by its progress token."""
         if not isinstance(message, Request | Notification):
             return self.standalone
-        related = as_id(message.metadata.get("related_request"))
+        related = as_id(metadata_of(message).get("related_request"))
         stream = None if related is None else self._requests.get(related)
         if stream is None and message.method == PROGRESS:
             token = as_id(members_of(message.params).get("progressToken"))

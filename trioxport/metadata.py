@@ -1,0 +1,59 @@
+"""The metadata of messages: notes for the layers and the transport of this side, never on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TypedDict, cast
+
+from trioxport.errors import TransportError
+from trioxport.messages import Incoming, Message, RequestId
+
+
+class Metadata(TypedDict, total=False):
+    """The keys of ``message.metadata`` that the library knows; it keeps those of the application that it does not.
+
+    What an application sets on a message that it sends:
+
+    Args:
+        headers: Goes where the wire has a place for it, such as the HTTP headers of the message's POST. On a message
+            that was received: the headers that came with it. Never shown, since they may hold credentials.
+        timeout: Seconds for the answer to a request, in place of those of a ``Timeout`` layer; None for no limit.
+        related_request: On a server, the id of the request in flight that a message belongs to.
+        on_event_id: Called with the id of each event of the answer, over a legacy HTTP session: how far it was read.
+        resume_after: The id of the last event that was read: fetches the rest of an answer in place of a new call.
+
+    What layers and transports set:
+
+    Args:
+        attempt: The number of the attempt, from 2 on; of the ``Undelivered`` of a ``Retry``, how many there were.
+        causes: The failures of the attempts.
+        first_id: The application's id of a request that is sent again under another one.
+        within: The context to handle a received message in, where a ``Tracing`` layer is.
+        unanswered: Called by a handler of a legacy HTTP session that will not answer this request.
+        close_stream: Lets the client of a legacy HTTP session go and come back for the rest of this answer, where
+            events are kept.
+        close_standalone_stream: The same of the stream that belongs to no request.
+        attempts: The state of a ``Retry`` layer for a message without an id.
+        batch: The messages of a batch, in the message that stands for it in a ``Batching`` layer.
+    """
+
+    headers: Mapping[str, str]
+    timeout: float | None
+    related_request: RequestId
+    on_event_id: Callable[[str], Awaitable[object]]
+    resume_after: str
+    attempt: int
+    causes: Sequence[TransportError]
+    first_id: RequestId
+    within: AbstractContextManager[object]
+    unanswered: Callable[[], None]
+    close_stream: Callable[[], None]
+    close_standalone_stream: Callable[[], None]
+    attempts: object
+    batch: Sequence[Message | None]
+
+
+def metadata_of(message: Incoming) -> Metadata:
+    """The metadata of a message, by the keys that the library knows."""
+    return cast("Metadata", message.metadata)
