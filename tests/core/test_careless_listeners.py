@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import attrs
 import pytest
@@ -113,14 +113,13 @@ async def test_one_that_returns_after_it_listened_ends_the_server() -> None:
 class Single:
     """A listener with one connection to serve."""
 
-    single_connection: ClassVar[bool] = True
     wire: MemoryWire
 
     async def listen(
         self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
         task_status.started([])
-        await acceptor.serve(self.wire.server)
+        await acceptor.serve_only(self.wire.server)
 
 
 @pytest.mark.parametrize("error", [OSError(5, "mine"), ExceptionGroup("mine", [ValueError("mine")])])

@@ -194,7 +194,7 @@ class TestLeaving:
         with pytest.raises(ContractBroken) as caught:
             await check_transport(make_pair)
         [note] = caught.value.__notes__
-        assert note.startswith("Leaving make_pair raised OSError('the broker does not end') in make_pair (test_testing")
+        assert note.startswith("Leaving make_pair raised OSError('the broker does not end') in make_pair (test_kit")
 
     async def test_a_cancelled_check_ends_its_other_thread(self) -> None:
         [check] = [check for check in transport_checks([10]) if check.name == "follows_the_clock"]
@@ -378,7 +378,7 @@ class TestReport:
         assert happened.startswith("What happened: ")
         assert "Undelivered" in happened or "ConnectionLost" in happened
         assert client.startswith("client: the connection is ")
-        assert server.startswith("server: its transport raised KeyError('bug') in write (test_testing.py:")
+        assert server.startswith("server: its transport raised KeyError('bug') in write (test_kit.py:")
         assert look.startswith("Look at: what both sides do before they yield")
 
     async def test_a_step_tells_what_was_awaited_for_how_long(self) -> None:
@@ -392,7 +392,9 @@ class TestReport:
     async def test_an_exception_of_a_transport_is_the_cause(self) -> None:
         with pytest.raises(ContractBroken) as caught:
             await check_transport(FAULTS["YieldsNothing"].make_pair)
-        assert "cannot unpack non-iterable NoneType object" in str(caught.value.__cause__)
+        assert "a transport yields FrameChannels(send, receive), and this one yielded None" in str(
+            caught.value.__cause__
+        )
 
 
 class TestCommand:

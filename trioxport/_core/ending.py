@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from types import TracebackType
-from typing import Final
+from typing import Final, cast
 from weakref import ref
 
 import attrs
@@ -136,6 +136,8 @@ class EndingReceive(ReceiveChannel[Frame]):
 
 def ending(channels: FrameChannels) -> FrameChannels:
     """The channels, made to end with their transport where they might not do so by themselves."""
+    if not isinstance(cast("object", channels), FrameChannels):
+        raise TypeError(f"a transport yields FrameChannels(send, receive), and this one yielded {channels!r}")
     send, receive = channels.send, channels.receive
     return attrs.evolve(
         channels,

@@ -73,7 +73,7 @@ async def _reach(options: WebSocket, scope: Scope, shown: Mapping[str, str]) -> 
         raise
     scope.info.headers = opened.headers
     pings = PingSettings(options.ping_interval, options.ping_timeout)
-    return WebSocketWire(stream, socket, scope, client=True, early=opened.early, pings=pings)
+    return WebSocketWire(stream, socket, scope, client=True, early=opened.early, pings=pings, peer=peer_of(socket))
 
 
 def _client_context(options: WebSocket) -> ssl.SSLContext:
@@ -99,7 +99,7 @@ async def carry_over(
     watch.add(wire)
     cut_off = True
     try:
-        async with carry(wire, scope, wire.explain, carries="bytes", peer=peer_of(wire.socket)) as channels:
+        async with carry(wire, scope, wire.explain, carries="bytes", peer=wire.peer) as channels:
             yield channels
         cut_off = False
     finally:

@@ -67,6 +67,7 @@ class WebSocketWire:
         client: Whether this side is the client, which masks what it sends.
         early: What was read beyond the opening handshake.
         pings: When a silent peer is asked for a sign of life.
+        peer: The server's address, of a client.
     """
 
     coalesce_bytes: ClassVar[int] = COALESCE_BYTES
@@ -93,6 +94,7 @@ class WebSocketWire:
         "_stream",
         "_torn",
         "_writing",
+        "peer",
         "socket",
     )
 
@@ -105,7 +107,9 @@ class WebSocketWire:
         client: bool,
         early: bytes,
         pings: PingSettings,
+        peer: str | None = None,
     ) -> None:
+        self.peer = peer
         self._stream = PromptSocket(stream) if isinstance(stream, trio.SocketStream) else stream
         self.socket = socket
         self._scope = scope
