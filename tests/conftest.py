@@ -1,4 +1,4 @@
-"""What holds for every test: it leaves no descriptor and no child process behind, and it ends before its deadline."""
+"""Checks of every test: it leaves no descriptor and no child process behind, and it ends before its deadline."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is there before the first test is nobody's garbage: to look at it after each one takes most of the time."""
+    """Exempt what exists before the first test from collection: looking at it after each test takes long."""
     gc.collect()
     gc.freeze()
 

@@ -1,4 +1,4 @@
-"""The SDK's OAuth providers, as the authorization scenarios need them; nobody is asked, every consent is given."""
+"""The SDK's OAuth providers, as the authorization scenarios need them: no user is asked, every consent is given."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Consent:
 
 
 async def provider_for(scenario: str, url: str, context: dict[str, Any]) -> httpx2.Auth:
-    """What authorizes requests to ``url`` in ``scenario``."""
+    """The provider that authorizes requests to ``url`` in ``scenario``."""
     match scenario:
         case "auth/client-credentials-jwt":
             return _by_signed_jwt(url, context)

@@ -1,4 +1,4 @@
-"""What the conformance suite expects a server to have: names and contents are the suite's."""
+"""The tools, resources and prompts that the conformance suite expects of a server, with its names and contents."""
 
 from __future__ import annotations
 

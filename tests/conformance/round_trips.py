@@ -38,7 +38,7 @@ def answered(ctx: Context[Any], *names: str) -> bool:
 
 
 def filled(ctx: Context[Any], name: str) -> dict[str, Any]:
-    """What the user filled into the form ``name``."""
+    """The values that the user filled into the form ``name``."""
     answer = (ctx.input_responses or {}).get(name)
     return dict(answer.content or {}) if isinstance(answer, types.ElicitResult) else {}
 

@@ -52,7 +52,7 @@ class Scenario:
 
 @attrs.frozen
 class Outcome:
-    """What the suite says of one role in one revision."""
+    """The verdict of the suite on one role in one revision."""
 
     role: Role
     revision: str
@@ -63,7 +63,7 @@ class Outcome:
         return [scenario for scenario in self.scenarios if scenario.failed]
 
     def unexpected(self) -> list[str]:
-        """What differs from what is known: a failure without a known cause, or a cause without its failure."""
+        """The differences from the known failures: a failure without a known cause, or a cause without its failure."""
         known = known_failures(self.role)
         found = {scenario.name for scenario in self.failing}
         ran = {scenario.name for scenario in self.scenarios}

@@ -234,7 +234,7 @@ def test_sending_to_a_child() -> None:
 
 
 async def receiving(cut: Cut, target: Target) -> None:
-    """What a cancelled ``receive`` did not return, the next one does."""
+    """A message that a cancelled ``receive`` did not return is returned by the next one."""
     came_back: list[object] = []
 
     async def send_all() -> None:

@@ -1,4 +1,4 @@
-"""What parses bytes of strangers, held to what has to be true for any bytes: targets for a fuzzer.
+"""The parsers of bytes from outside, as targets for a fuzzer: each with what has to be true for any bytes.
 
     python -m pip install atheris
     python tests/fuzz/parsers.py TARGET [OPTION OF LIBFUZZER ...]
@@ -46,7 +46,7 @@ def framing(data: bytes) -> None:
 
 
 def json(data: bytes) -> None:
-    """What is taken for a message is the same message once it is written and read again; all else is refused."""
+    """A payload that is taken for a message is the same message once written and read again; others are refused."""
     from trioxport.codecs.json import JSON
     from trioxport.errors import DecodeError, ProtocolViolation
 

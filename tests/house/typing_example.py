@@ -1,4 +1,4 @@
-"""What type checkers make of the public interface; ``test_house.py`` runs them over it, in their strict modes."""
+"""The types that checkers see in the public interface; ``test_house.py`` runs them in their strict modes."""
 
 # pyright: strict
 

@@ -30,7 +30,7 @@ LEGACY: Final = "2025-11-25"
 
 
 async def run(command: Sequence[str | Path], environment: Mapping[str, str] = os.environ) -> Any:
-    """What a program prints, which is JSON."""
+    """The JSON that a program prints."""
     done = await trio.run_process(
         list(command), capture_stdout=True, capture_stderr=True, check=False, env=dict(environment)
     )

@@ -27,7 +27,7 @@ async def call(peer: Peer, tool: str, **arguments: Any) -> Any:
 @pytest.mark.parametrize("peer_name", ["everything", "python"])
 @pytest.mark.deadline(60)
 async def test_a_killed_server_is_started_again(peer_name: str, everything_server: list[str], tmp_path: Path) -> None:
-    """What it was doing ends with ``ConnectionLost``; then it works as before, initialized behind the scenes."""
+    """The call in progress ends with ``ConnectionLost``; then the client works as before, initialized anew."""
     peers: dict[str, Any] = {
         "everything": (
             everything_server,

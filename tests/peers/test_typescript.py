@@ -26,7 +26,7 @@ SERVER: Final = Path(__file__).parents[1] / "peers/ts_http_server.mjs"
 
 @asynccontextmanager
 async def running(command: list[str], environment: Mapping[str, str]) -> AsyncGenerator[trio.abc.ReceiveStream]:
-    """What a program of Node's says, on either output, for the time of a block."""
+    """The lines that a program of Node prints, on either output, for the time of a block."""
     async with trio.open_nursery() as nursery:
         run = partial(
             trio.run_process, command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, env=environment

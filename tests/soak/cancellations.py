@@ -67,7 +67,7 @@ SETTLED_SECONDS: Final = 10.0
 
 @attrs.define
 class CancellationCounts:
-    """What came of the rounds. Without damage the last six are 0.
+    """The counts of the rounds. Without damage the last six are 0.
 
     Attributes:
         rounds: Connections that were opened, or tried to be.
@@ -172,7 +172,7 @@ async def _limited(
 
 
 def _in_use() -> tuple[int, int]:
-    """How many tasks and file descriptors there are."""
+    """The number of tasks and of file descriptors."""
     return trio.lowlevel.current_statistics().tasks_living, len(os.listdir("/dev/fd"))
 
 

@@ -53,7 +53,7 @@ HUNG_SECONDS: Final = 60.0
 
 @attrs.define
 class KillCounts:
-    """What came of the calls. Without damage the last four are 0.
+    """The counts of the calls. Without damage the last four are 0.
 
     Attributes:
         kills: Servers that were killed.
@@ -121,7 +121,7 @@ class _Storm:
 
     @asynccontextmanager
     async def server(self) -> AsyncGenerator[Target]:
-        """Where clients connect to, and the server there; over stdio every client starts its own."""
+        """The address that clients connect to, and the server there; over stdio every client starts its own."""
         if self._binding == "stdio":
             yield Stdio(sys.executable, [str(SERVER), "stdio:", str(self._log)])
             return

@@ -45,7 +45,7 @@ SETTLED_SECONDS: Final = 10.0
 
 @attrs.define
 class Damage:
-    """What a storm did to those who stayed, and what it left behind. Without damage everything but ``asked`` is 0.
+    """The damage of a storm to the clients that stayed, and what it left behind: everything but ``asked`` should be 0.
 
     Attributes:
         asked: Requests of clients that stayed, and were answered.
@@ -235,5 +235,5 @@ async def leaving_clients(binding: Binding, leaving: int, seed: int) -> Damage:
 
 
 def _in_use() -> tuple[int, int]:
-    """How many tasks and file descriptors there are."""
+    """The number of tasks and of file descriptors."""
     return trio.lowlevel.current_statistics().tasks_living, len(os.listdir("/dev/fd"))

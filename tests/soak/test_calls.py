@@ -47,7 +47,7 @@ async def test_cancellations_leave_nothing_unsettled_and_nothing_behind(binding:
 
 @attrs.frozen
 class Counts:
-    """What a storm of the tests' own returns."""
+    """The counts that a storm of the tests' own returns."""
 
     asked: int
     total: int

@@ -46,7 +46,7 @@ class RawPeer:
         return self._found.pop(0)
 
     async def closing(self) -> CloseReason:
-        """What the next thing that comes, a close frame, says."""
+        """The code and the reason of the close frame that comes next."""
         found = await self.receive()
         assert isinstance(found, Control) and found.opcode == CLOSE, found
         said = close_reason(found.payload)
@@ -72,7 +72,7 @@ class RawPeer:
 
 
 def response(request: str, *more: str) -> bytes:
-    """What a server answers to an opening request."""
+    """The answer of a server to an opening request."""
     [key] = [line.split(":", 1)[1].strip() for line in request.splitlines() if line.startswith("Sec-WebSocket-Key:")]
     digest = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
     lines = [
@@ -86,7 +86,7 @@ def response(request: str, *more: str) -> bytes:
 
 
 def request(address: str, *more: str, path: str | None = None, host: str | None = None) -> bytes:
-    """What a client asks for."""
+    """The opening request of a client."""
     parts = urlsplit(address)
     lines = [
         f"GET {path or parts.path or '/'} HTTP/1.1",

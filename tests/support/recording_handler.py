@@ -20,7 +20,7 @@ __all__ = ["Ending", "Served", "serving"]
 
 @attrs.define
 class Served:
-    """What the handlers of one server saw, and what lets them go on.
+    """The messages that the handlers of one server saw, and the events that let them go on.
 
     Attributes:
         url: Where the server is.

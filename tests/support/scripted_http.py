@@ -33,7 +33,7 @@ class Asked:
 
 @attrs.define
 class Reply:
-    """What the script writes to the client."""
+    """The response that the script writes to the client."""
 
     asked: Asked
     stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]

@@ -16,7 +16,7 @@ from h2.events import DataReceived, RequestReceived, StreamEnded
 
 @attrs.define
 class Http2Server:
-    """What it was asked: how many connections, and the headers of each request."""
+    """The number of connections, and the headers of each request."""
 
     url: str
     accepted: int = 0

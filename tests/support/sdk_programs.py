@@ -226,7 +226,7 @@ PROGRAMS: Final = [
 
 
 async def run_program(mode: str, name: str, target: Any) -> Any:
-    """What a program sees of the server behind ``target``, which is what ``Client`` takes."""
+    """Run a program against the server behind ``target``, which ``Client`` takes; returns what it saw."""
     program = (BOTH | LEGACY | MODERN)[name]
     return await program(lambda **options: Client(target(), mode=mode, **options))
 

@@ -64,7 +64,7 @@ def _size(size: int) -> bytes:
 
 @attrs.frozen
 class Case:
-    """What is sent, and what has to come of it.
+    """The bytes that are sent, and the behaviour that has to follow.
 
     Args:
         number: Its place in the catalogue.

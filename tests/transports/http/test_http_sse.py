@@ -291,7 +291,7 @@ async def test_the_stream_breaks(how: str) -> None:
 
 
 async def test_the_stream_breaks_while_requests_wait_for_their_turn() -> None:
-    """What was not sent is known not to be."""
+    """A message that was not sent is known not to be."""
 
     async def answer(old: Old, message: Any) -> None:
         assert old.stream is not None
@@ -483,7 +483,7 @@ async def test_nobody_is_there() -> None:
     ],
 )
 async def test_an_older_server_is_found_out(refusal: Script) -> None:
-    """What follows goes to it, and the next connection knows it from the beginning."""
+    """The requests that follow go to it, and the next connection knows it from the beginning."""
     old = Old(elsewhere=refusal)
     with trio.fail_after(BOUND):
         async with serving(old) as server:
