@@ -1,10 +1,15 @@
-"""How Sphinx builds the documentation: ``sphinx-build -W docs docs/_build/html``. It fetches nothing."""
+"""The Sphinx configuration: ``sphinx-build -W docs docs/_build/html``. It fetches nothing."""
 
 import inspect
+import os
 import re
+import subprocess
+import sys
 from typing import Any
 
 import attrs
+from docutils import nodes
+from docutils.parsers.rst import Directive
 
 import trioxport
 
@@ -28,9 +33,27 @@ autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 100
 
-# A reference into the package has to lead somewhere; one to other projects would need the network to be resolved.
+# A reference into the package has to lead to an entry; one to another project needs the network to be resolved.
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(?!trioxport\.).*")]
+nitpick_ignore_regex = [("py:.*", r"(?!trioxport\.).*"), ("py:class", r"trioxport\._.*")]
+
+
+class CommandHelp(Directive):
+    """The ``--help`` of a command, as the build finds it: ``trioxport call``, or the module after ``python -m``."""
+
+    required_arguments = 1
+    optional_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        program, *command = self.arguments
+        done = subprocess.run(
+            [sys.executable, "-m", program, *command, "--help"],
+            env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1"},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return [nodes.literal_block(done.stdout, done.stdout, language="text")]
 
 
 def _shown(value: object) -> str:
@@ -58,4 +81,5 @@ def _readable(
 
 
 def setup(app: Any) -> None:
+    app.add_directive("command-help", CommandHelp)
     app.connect("autodoc-process-signature", _readable)

@@ -1,7 +1,7 @@
 """Runs the official conformance suite, npm's ``@modelcontextprotocol/conformance``, against trioxport in both roles.
 
     python tests/conformance/run.py            the results as a table
-    python tests/conformance/run.py --write    the same, into docs/conformance.md
+    python tests/conformance/run.py --write    the same, into docs/reference/conformance.md
 
 It needs ``tests/peers/node_modules``, which ``./tests/run`` installs.
 """
@@ -27,7 +27,7 @@ HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parent.parent
 PEERS: Final = HERE.parent / "peers"
 SUITE: Final = PEERS / "node_modules" / "@modelcontextprotocol" / "conformance"
-PAGE: Final = ROOT / "docs" / "conformance.md"
+PAGE: Final = ROOT / "docs" / "reference" / "conformance.md"
 
 Role: TypeAlias = Literal["client", "server"]
 ROLES: Final[tuple[Role, ...]] = ("client", "server")
