@@ -124,7 +124,7 @@ def page(outcomes: list[Outcome]) -> str:
     lines = [
         "# Conformance",
         "",
-        "What the official conformance suite says of trioxport's Streamable HTTP, with the official Python SDK on top.",
+        "Results of the official conformance suite for trioxport's Streamable HTTP, with the official Python SDK on top.",
         f"Written by `python tests/conformance/run.py --write`: suite {suite}, SDK {version('mcp')}. The tests run the",
         "same, and fail when a line of this page is no longer true.",
         "",
@@ -132,7 +132,7 @@ def page(outcomes: list[Outcome]) -> str:
         "|---|---|---|---|---|---|",
         *map(_row, outcomes),
         "",
-        "Other scenarios are those that the suite runs and does not score: extensions, and what was added after the",
+        "Other scenarios are those that the suite runs and does not score: extensions, and additions made after the",
         "revision's release.",
     ]
     causes = {

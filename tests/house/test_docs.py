@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import os
 import re
 import subprocess
@@ -179,6 +180,20 @@ def test_the_page_of_the_command_line_shows_every_command() -> None:
     assert commands == re.findall(r"^```\{command-help\} trioxport ([a-z-]+)$", page, re.MULTILINE)
     for name in ("trioxport", "trioxport.testing"):
         assert f"```{{command-help}} {name}\n" in page
+
+
+@each_page
+def test_snippets_call_what_there_is_with_options_that_it_has(page: Path) -> None:
+    public = {name.rpartition(".")[2]: named(name) for name in listed_names()}
+    for snippet in snippets(page):
+        own = {node.name for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.ClassDef)}
+        for node in ast.walk(ast.parse(snippet)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in public.keys() - own:
+                arguments = [argument for argument in node.args if not isinstance(argument, ast.Starred)]
+                keywords = {keyword.arg: None for keyword in node.keywords if keyword.arg}
+                found = public[node.func.id]
+                assert callable(found)
+                inspect.signature(found).bind_partial(*arguments, **keywords)
 
 
 # The language of the pages.
