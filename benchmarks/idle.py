@@ -20,7 +20,7 @@ import trio
 from trioxport import Connection, serve_transport
 from trioxport.transports.websocket import WebSocket
 
-WARM_UP_CONNECTIONS: Final = 100
+WARMING_UP: Final = 100
 PROGRAM: Final = str(Path(__file__).with_name("programs") / "idle_clients.py")
 
 
@@ -35,10 +35,10 @@ async def measure(count: int) -> dict[str, Any]:
             pass
 
     async with trio.open_nursery() as nursery:
-        target = WebSocket("ws://0.0.0.0:0/", hosts=["localhost"], max_connections=count + WARM_UP_CONNECTIONS)
+        target = WebSocket("ws://0.0.0.0:0/", hosts=["localhost"], max_connections=count + WARMING_UP)
         [address] = await nursery.start(_serve, handler, target)
         port = address.rpartition(":")[2].strip("/")
-        await _clients(port, WARM_UP_CONNECTIONS)  # so that imports and first allocations are done
+        await _clients(port, WARMING_UP)  # so that imports and first allocations are done
         open_now = 0
         gc.collect()
         before = _resident()
