@@ -70,8 +70,17 @@ def _readable(
         value = attrs.fields_dict(found)[match[1]].default
         return "{}" if value == {} else repr(value)
 
+    def made(match: re.Match[str]) -> str:
+        field = attrs.fields_dict(found).get(match[1]) if inspect.isclass(found) and attrs.has(found) else None
+        if field is None or not isinstance(field.default, attrs.Factory) or field.default.factory is dict:
+            return match[0].replace("NOTHING", "{}")
+        text = "..." if field.default.takes_self else f"{field.default.factory.__name__}()"
+        return match[0].replace("NOTHING", text)
+
     if signature is not None:
-        signature = re.sub(r"attr_dict\['(\w+)'\]\.default", default, signature).replace("= NOTHING", "= {}")
+        signature = re.sub(r"attr_dict\['(\w+)'\]\.default", default, signature)
+        signature = re.sub(r"<function (\w+) at \w+>", r"\1", signature)  # else Sphinx cannot read the signature
+        signature = re.sub(r"(\w+): (?:[^=,\[]|\[[^=]*?\])* = NOTHING", made, signature)
     if signature is not None and callable(found):
         names = vars(inspect.getmodule(inspect.unwrap(found)))
         signature = re.sub(r"(?<== )[A-Z][A-Z_]+\b", lambda match: _shown(names.get(match[0], match[0])), signature)
