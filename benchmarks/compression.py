@@ -1,7 +1,7 @@
-"""``python -m benchmarks.compression``: how fast, how small, and from which size on it is worth it.
+"""``python -m benchmarks.compression``: speed, size, and the size from which on it pays.
 
-What is compressed are results of tools as they come over the wire, made from what is at hand: Python's own manual,
-source text of this project, records, and a picture. Sizes are those of the encoded message.
+The messages are results of tools as they are on the wire: Python's own manual, source text of this project, records,
+and a picture. Sizes are those of the encoded message.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ ROOT: Final = Path(__file__).parents[1]
 LARGE: Final = 100_000
 SIZES: Final = (128, 256, 512, 1024, 2048, 4096, 16_384, 65_536)
 LINKS: Final = {"10 Mbit/s": 10e6, "100 Mbit/s": 100e6, "1 Gbit/s": 1e9, "10 Gbit/s": 10e9}
-"""What a link carries, in bits a second."""
+"""The bits a second of a link."""
 EFFORTS: Final[dict[Coding, tuple[int, ...]]] = {
     "gzip": (1, 2, 3, 4, 6, 9),
     "deflate": (6,),
     "zstd": (1, 3, 9, 19),
     "br": (1, 4, 9),
 }
-_MOST: Final = 64 * 1024 * 1024
+_MAX_BYTES: Final = 64 * 1024 * 1024
 
 
 def samples(size: int) -> dict[str, bytes]:
@@ -83,7 +83,7 @@ def _speed(coding: Coding, effort: int, kinds: dict[str, bytes], rounds: int) ->
         found[kind] = {
             "ratio": round(len(payload) / len(small), 2),
             "compress": _rate(len(payload), lambda p=payload: compress(coding, p, effort), rounds),  # type: ignore[misc]  # a default
-            "expand": _rate(len(payload), lambda s=small: expand(coding, s, _MOST), rounds),  # type: ignore[misc]  # a default
+            "expand": _rate(len(payload), lambda s=small: expand(coding, s, _MAX_BYTES), rounds),  # type: ignore[misc]  # a default
         }
     return found
 
@@ -99,17 +99,17 @@ def _seconds(work: Callable[[], object], rounds: int) -> float:
         began = time.perf_counter()
         work()
         times.append(time.perf_counter() - began)
-    return min(times)  # nothing but the processor is at work here: what is slower was disturbed
+    return min(times)  # only the processor is at work here: a slower run was disturbed
 
 
 def _break_even(coding: Coding, prose: bytes, rounds: int) -> dict[str, Any]:
-    """For each size what is saved and what it costs; for each link, the smallest size from which on it pays."""
+    """Bytes saved and seconds spent for each size; for each link, the smallest size from which on it pays."""
     sizes = []
     for size in SIZES:
         payload = prose[: size - 40] + prose[-40:]
         small = compress(coding, payload)
         work = _seconds(lambda p=payload: compress(coding, p), rounds * 3)  # type: ignore[misc]  # a default
-        work += _seconds(lambda s=small: expand(coding, s, _MOST), rounds * 3)  # type: ignore[misc]  # a default
+        work += _seconds(lambda s=small: expand(coding, s, _MAX_BYTES), rounds * 3)  # type: ignore[misc]  # a default
         sizes.append({"size": size, "bytes": len(small), "microseconds": round(work * 1e6, 1)})
     pays = {
         link: next(

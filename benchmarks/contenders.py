@@ -1,4 +1,4 @@
-"""The three that are compared, each as a send and a receive function over the same child process."""
+"""The three contenders, each as a send and a receive function over the same child process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import trio
 from trioxport import Request, open_transport
 from trioxport.transports.stdio import Stdio
 
-COMMAND: Final = [sys.executable, "-I", "-S", str(Path(__file__).with_name("echo_child.py"))]
+COMMAND: Final = [sys.executable, "-I", "-S", str(Path(__file__).with_name("programs") / "echo_child.py")]
 
 
 class Conversation(NamedTuple):
@@ -53,7 +53,7 @@ async def bare_pipe() -> AsyncGenerator[Conversation]:
 
 
 class _Lines:
-    """The lines of a stream, without a look at what is in them."""
+    """The lines of a stream, without a look at their content."""
 
     def __init__(self, stream: trio.abc.ReceiveStream) -> None:
         self._stream = stream

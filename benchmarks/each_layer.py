@@ -1,4 +1,4 @@
-"""What each layer costs beyond one that does nothing, and what all of them together do. A new layer is one line."""
+"""The cost of each layer beyond one that does nothing, and of all of them together. A new layer is one line."""
 
 from __future__ import annotations
 

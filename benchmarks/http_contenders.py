@@ -1,4 +1,4 @@
-"""The three that are compared over HTTP, each as a send and a receive function against the same server process."""
+"""The three contenders over HTTP, each as a send and a receive function against the same server process."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Contender: TypeAlias = Callable[[str], AbstractAsyncContextManager[Talk]]
 
 @asynccontextmanager
 async def bare_httpcore(url: str) -> AsyncGenerator[Talk]:
-    """A task a request around ``httpcore``'s pool, on which ``httpx`` stands; what comes back is counted, not read."""
+    """A task a request around ``httpcore``'s pool, on which ``httpx`` stands; answers are counted, not read."""
     arrived, received = trio.open_memory_channel[bytes](100_000)
 
     async def post(body: bytes) -> None:

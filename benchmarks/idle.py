@@ -1,7 +1,7 @@
 """``python -m benchmarks.idle``: the memory that idle WebSocket connections take in one server process.
 
-The clients are another process, without this library. Needs a limit of open files above the number of connections, in
-both processes; it is raised as far as that is allowed.
+The clients are another process, without this library. Both processes need as many open files as there are connections;
+the limit is raised as far as the system allows.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 import trio
@@ -20,20 +21,7 @@ from trioxport import Connection, serve_transport
 from trioxport.transports.websocket import WebSocket
 
 WARMING_UP: Final = 100
-
-CLIENTS: Final = """
-import socket, sys
-port, count = int(sys.argv[1]), int(sys.argv[2])
-ask = b"GET / HTTP/1.1\\r\\nHost: localhost\\r\\nUpgrade: websocket\\r\\nConnection: Upgrade\\r\\n"
-ask += b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\nSec-WebSocket-Version: 13\\r\\n\\r\\n"
-clients = []
-for number in range(count):
-    clients.append(socket.create_connection((f"127.0.0.{1 + number % 100}", port)))
-    clients[-1].sendall(ask)
-    assert clients[-1].recv(1000).startswith(b"HTTP/1.1 101")
-print("open", flush=True)
-sys.stdin.read()
-"""
+PROGRAM: Final = str(Path(__file__).with_name("programs") / "idle_clients.py")
 
 
 async def measure(count: int) -> dict[str, Any]:
@@ -47,10 +35,10 @@ async def measure(count: int) -> dict[str, Any]:
             pass
 
     async with trio.open_nursery() as nursery:
-        target = WebSocket("ws://0.0.0.0:0/", max_connections=count + WARMING_UP)
+        target = WebSocket("ws://0.0.0.0:0/", hosts=["localhost"], max_connections=count + WARMING_UP)
         [address] = await nursery.start(_serve, handler, target)
         port = address.rpartition(":")[2].strip("/")
-        await _clients(port, WARMING_UP)  # so that what is imported and allocated once is there
+        await _clients(port, WARMING_UP)  # so that imports and first allocations are done
         open_now = 0
         gc.collect()
         before = _resident()
@@ -68,10 +56,10 @@ async def _serve(handler: Any, target: WebSocket, task_status: trio.TaskStatus[l
 
 
 class _Clients:
-    """Clients that say nothing, for the time of a block."""
+    """Silent clients, for the time of a block."""
 
     def __init__(self, port: str, count: int) -> None:
-        self._command = [sys.executable, "-c", CLIENTS, port, str(count)]
+        self._command = [sys.executable, PROGRAM, port, str(count)]
 
     async def __aenter__(self) -> None:
         self._process = await trio.lowlevel.open_process(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

@@ -1,4 +1,4 @@
-"""What ``import trioxport`` costs beside ``import trio``, each in new processes, and what it loads."""
+"""The time of ``import trioxport`` beside ``import trio``, each in new processes, and the modules that it loads."""
 
 from __future__ import annotations
 

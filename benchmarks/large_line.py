@@ -23,7 +23,7 @@ from trioxport.transports.stdio import Stdio
 
 TARGET: Final = 3.0
 """Times the bare pipe's time, and times the size of the line."""
-CHILD: Final = str(Path(__file__).with_name("large_child.py"))
+CHILD: Final = str(Path(__file__).with_name("programs") / "large_child.py")
 HEAD: Final = b'{"jsonrpc":"2.0","method":"x","params":{"text":"'
 TAIL: Final = b'"}}\n'
 
@@ -57,7 +57,7 @@ def _in_new_process(contender: str, direction: str, size: int) -> dict[str, floa
 
 
 async def bare(direction: str, size: int) -> float:
-    """Seconds to copy the line through a pipe, with nothing done to it but putting its pieces together."""
+    """Seconds to copy the line through a pipe, and to join its pieces."""
     async with _child(direction, size) as process:
         assert process.stdin is not None and process.stdout is not None
         line = b"%b%b%b" % (HEAD, b"x" * size, TAIL) if direction == "sent" else b"go\n"
@@ -101,7 +101,7 @@ def main(contender: str, direction: str, size: str) -> None:
 
 
 def _peak() -> int:
-    """The most memory that this process has had, in bytes."""
+    """The peak memory of this process, in bytes."""
     try:  # on Linux, getrusage counts what the parent process had, too
         status = Path("/proc/self/status").read_text()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a layer costs that does nothing, by the time of one send and one receive through several of them."""
+"""The cost of a layer that does nothing, by the time of one send and one receive through several of them."""
 
 from __future__ import annotations
 

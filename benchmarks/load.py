@@ -16,9 +16,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from benchmarks.load_server import MOST
+from benchmarks.programs.load_server import MAX_CLIENTS
 
-HERE: Final = Path(__file__).parent
+PROGRAMS: Final = Path(__file__).with_name("programs")
 THEIRS: Final = "official SDK, uvicorn"
 MIXED: Final = "official SDK, trioxport"
 OURS: Final = "trioxport"
@@ -39,7 +39,7 @@ class Server(NamedTuple):
 @contextmanager
 def running(program: str, *arguments: str) -> Generator[Server]:
     """A server, for the time of a block."""
-    command = [sys.executable, str(HERE / program), *arguments]
+    command = [sys.executable, str(PROGRAMS / program), *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None and process.stdout is not None
         address = process.stdout.readline()
@@ -48,7 +48,7 @@ def running(program: str, *arguments: str) -> Generator[Server]:
 
 
 def load(kind: str, *arguments: object) -> dict[str, Any]:
-    command = [sys.executable, str(HERE / "load_client.py"), kind, *map(str, arguments)]
+    command = [sys.executable, str(PROGRAMS / "load_client.py"), kind, *map(str, arguments)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--sessions", type=int, default=5000)
     arguments = parser.parse_args()
-    assert max(arguments.streams, arguments.sessions) < MOST
+    assert max(arguments.streams, arguments.sessions) < MAX_CLIENTS
     print(f"| requests a second | {' | '.join(SERVERS)} | times the SDK, on trioxport | without an SDK | target |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for era, target in TARGETS.items():

@@ -1,6 +1,6 @@
 """``python -m benchmarks.mcp_sdk``: the official SDK's ``Client`` and ``MCPServer`` on its own transports and on these.
 
-Both processes run the same program; what carries their messages differs. The SDK's HTTP server is its application under
+Both processes run the same program; only the transport differs. The SDK's HTTP server is its application under
 uvicorn.
 """
 
@@ -23,7 +23,7 @@ from mcp.client.stdio import StdioServerParameters
 from trioxport.interop.mcp_sdk import sdk_transport
 from trioxport.transports.stdio import Stdio
 
-PROGRAM: Final = str(Path(__file__).with_name("sdk_program.py"))
+PROGRAM: Final = str(Path(__file__).with_name("programs") / "sdk_program.py")
 SIDES: Final = ("sdk", "trioxport")
 IN_FLIGHT: Final = (1, 32)
 

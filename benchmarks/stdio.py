@@ -80,5 +80,5 @@ def _summary(case: Case, rates: Mapping[str, list[float]]) -> dict[str, Any]:
 
 
 def _ratio(ours: list[float], theirs: list[float]) -> float:
-    """The median over the rounds of what two contenders reached right after one another."""
+    """The median over the rounds of the ratio of two contenders, each right after the other."""
     return statistics.median(mine / other for mine, other in zip(ours, theirs, strict=True))

@@ -19,7 +19,7 @@ OURS: Final = "trioxport"
 THEIRS: Final = "official SDK"
 BARE: Final = "httpcore"
 NOTIFICATIONS: Final = 1000
-"""What ``http_server.py`` sends before each response to ``stream``."""
+"""Notifications that ``http_server.py`` sends before each response to ``stream``."""
 
 
 class HttpCase(NamedTuple):
@@ -59,7 +59,7 @@ async def compare(rounds: int, share: float) -> list[dict[str, Any]]:
 
 @asynccontextmanager
 async def _serving() -> AsyncGenerator[str]:
-    command = [sys.executable, str(Path(__file__).with_name("http_server.py"))]
+    command = [sys.executable, str(Path(__file__).with_name("programs") / "http_server.py")]
     process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None and process.stdout is not None
     try:
@@ -81,7 +81,7 @@ async def _rates(case: HttpCase, talks: Mapping[str, Talk], rounds: int, share: 
 
 
 async def _seconds(case: HttpCase, talk: Talk, count: int) -> float:
-    """What ``count`` requests take, of which as many as may are on the way at any time."""
+    """Seconds of ``count`` requests, as many of them at the same time as are allowed."""
     messages = [talk.prepare(number, case.method) for number in range(count)]
     started = perf_counter()
     waiting = iter(messages)
@@ -111,5 +111,5 @@ def _summary(case: HttpCase, rates: Mapping[str, list[float]]) -> dict[str, Any]
 
 
 def _ratio(ours: list[float], theirs: list[float]) -> float:
-    """The median over the rounds of what two contenders reached right after one another."""
+    """The median over the rounds of the ratio of two contenders, each right after the other."""
     return statistics.median(mine / other for mine, other in zip(ours, theirs, strict=True))

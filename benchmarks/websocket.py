@@ -1,4 +1,4 @@
-"""``python -m benchmarks.websocket``: messages a second over WebSocket, beside the clients of others.
+"""``python -m benchmarks.websocket``: messages a second over WebSocket, beside other clients.
 
 The clients take turns, a short round each, on a connection and an event loop of their own to the same server process.
 What trioxport does includes writing and reading JSON; the others only pass the text on.
@@ -26,7 +26,7 @@ from benchmarks.traffic import one_at_a_time, pipelined
 from trioxport import open_transport
 from trioxport.transports.websocket import WebSocket
 
-SERVER: Final = Path(__file__).with_name("ws_echo_child.py")
+SERVER: Final = Path(__file__).with_name("programs") / "ws_echo_child.py"
 IN_FLIGHT: Final = 256
 TARGETS: Final = {"websockets.trio": (1.1, 2.0), "websockets.asyncio": (0.8, 0.8)}
 """Times the rate of each, one at a time and pipelined, that trioxport is to reach."""
@@ -78,7 +78,7 @@ async def _websockets_asyncio(url: str, count: int, text: str) -> Rates:
 async def _pipelined_in_asyncio(
     send: Callable[[str], Awaitable[None]], receive: Callable[[], Awaitable[object]], messages: list[str]
 ) -> float:
-    """What ``traffic.pipelined`` does, for the other event loop."""
+    """The same as ``traffic.pipelined``, for the other event loop."""
     sent = received = 0
     may_send = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""A client that shows a key, and one that shows tokens, which it fetches when it needs them."""
+"""A client with an API key, and one with tokens that it fetches when it needs them."""
 
 import trio
 

@@ -1,4 +1,4 @@
-"""Compression: a long answer, as the application gets it and as it travels."""
+"""Compression: a long answer, as the application gets it and as it is on the wire."""
 
 import trio
 

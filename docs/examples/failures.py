@@ -1,4 +1,4 @@
-"""What failures look like: no connection, a server that dies, a request that was never answered."""
+"""Failures: no connection, a server that dies, a request that was never answered."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""Starts an MCP server, sends it one request, and prints what comes back."""
+"""Starts an MCP server, sends it one request, and prints the answer."""
 
 import shlex
 import sys

@@ -10,7 +10,7 @@ CLIENT = {"name": "example", "version": "1.0"}
 
 
 async def discover(request: IncomingRequest) -> object:
-    """The modern era: each request is a connection, and needs nothing that came before."""
+    """The modern era: each request is a connection, and depends on no earlier one."""
     return {"supportedVersions": ["2026-07-28"], "capabilities": {}, "resultType": "complete"}
 
 

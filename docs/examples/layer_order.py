@@ -1,4 +1,4 @@
-"""What the order of two layers changes: each pair both ways around, measured on a clock that only waiting moves."""
+"""The effect of the order of two layers: each pair both ways around, measured on a clock that only waiting moves."""
 
 import base64
 import itertools
@@ -51,14 +51,14 @@ AnyLayer = TypeVar("AnyLayer")
 
 
 class Longest(Random):
-    """Draws the longest pause each time: else the figures would be other ones with each seed."""
+    """Draws the longest pause each time, so that the figures do not depend on a seed."""
 
     def uniform(self, a: float, b: float) -> float:
         return b
 
 
 class Records(logging.Handler):
-    """What ``Logging`` logs, and when."""
+    """The lines of ``Logging``, with their times."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Records(logging.Handler):
 
 
 class Spans(SpanProcessor):
-    """How long the spans of ``Tracing`` lasted by Trio's clock, and whether they failed."""
+    """The seconds of the spans of ``Tracing`` by Trio's clock, and whether they failed."""
 
     def __init__(self) -> None:
         self.began: dict[int, float] = {}
@@ -116,7 +116,7 @@ LAYERS: dict[str, Callable[[], Layer]] = {
 
 @attrs.define
 class Server:
-    """Answers a request after ``takes`` seconds; the first ``silent`` not at all, and with ``nonsense`` if so told."""
+    """Answers a request after ``takes`` seconds; the first ``silent`` not at all, and with ``nonsense`` if set."""
 
     takes: float = 0.0
     silent: int = 0
@@ -159,23 +159,23 @@ class Run:
         return f"{trio.current_time() - self.began:g} s"
 
     async def ask(self, method: str = "tools/list", params: Any = None) -> str:
-        """How a request ends: by an answer, or by which error."""
+        """The end of a request: its answer, or the name of the error."""
         try:
             await self.connection.tx.send(Request(next(self.ids), method, params))
             answer = await self.connection.rx.receive()
         except TransportError as error:
             return f"`{type(error).__name__}`"
-        await wait_all_tasks_blocked()  # a timeout tells the peer afterwards
+        await wait_all_tasks_blocked()  # a timeout cancels the request at the peer afterwards
         return f"`{type(answer.cause).__name__}`" if isinstance(answer, Undelivered) else "an answer"
 
     def sizes(self) -> list[int]:
-        """How many bytes each frame had that a ``Tap`` saw being sent."""
+        """The size in bytes of each sent frame that a ``Tap`` recorded."""
         seen = [json.loads(line) for line in self.lines]
         sent = [line for line in seen if line["direction"] == "sent"]
         return [len(payload_of(line)) for line in sent]
 
     def begins(self) -> str:
-        """With what the first frame begins that a ``Tap`` saw."""
+        """The beginning of the first frame that a ``Tap`` recorded."""
         payload = payload_of(json.loads(self.lines[0]))
         return f"`{payload[:6].decode()}`"
 
@@ -188,7 +188,7 @@ Experiment: TypeAlias = Callable[[Run], Awaitable[str]]
 
 
 async def tried(experiment: Experiment, names: list[str], server: Server, served: list[str], limits: Limits) -> str:
-    """What an experiment tells of the client's layers ``names``, the server having ``served``."""
+    """The result of an experiment with the client's layers ``names``, and ``served`` on the server."""
     lines: list[bytes] = []
     make: dict[str, Callable[[], Layer]] = {**LAYERS, "Tap": lambda: Tap(lines.append)}
     layers = [make[name]() for name in names]
@@ -223,7 +223,7 @@ async def until_open(run: Run) -> str:
 
 
 async def everything(run: Run) -> str:
-    """All that is seen of a request whose first attempt gets no answer."""
+    """All observations of a request whose first attempt gets no answer."""
     seen = await logged(run)
     return " | ".join([f"{await counted(run, times=0)}", await traced(run, times=0), seen])
 
@@ -288,7 +288,7 @@ async def size(run: Run) -> str:
 
 
 async def hostile(run: Run) -> str:
-    """Something large that nobody has signed, from somebody without the key; the server's layers are tried."""
+    """A large message without a signature, for the server's layers."""
     await run.connection.tx.send(Notification("note", {"text": "0" * 1_000_000}))
     return ""
 
@@ -312,7 +312,7 @@ def kilobytes(sizes: list[int]) -> str:
 
 @attrs.frozen
 class Pair:
-    """Two layers, what is tried with them, and how the server is."""
+    """Two layers, the experiment with them, and the state of the server."""
 
     first: str
     second: str

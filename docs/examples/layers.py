@@ -1,4 +1,4 @@
-"""Layers: the messages go to the log, the frames to a file, and a layer of one's own counts requests."""
+"""Layers: the messages go to the log, the frames to a file, and a custom layer counts requests."""
 
 import sys
 import tempfile

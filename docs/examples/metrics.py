@@ -1,4 +1,4 @@
-"""Metrics: how many calls there were, how they ended and how long they took, without anything else installed."""
+"""Metrics: the number of calls, their ends and their times, without anything else installed."""
 
 import sys
 from contextlib import suppress

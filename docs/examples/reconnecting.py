@@ -35,7 +35,7 @@ async def main() -> None:
         while await anext(states) == "open":
             pass
         print("the server is gone")
-        await ask(peer)  # waits for the next one, which is initialized behind the scenes
+        await ask(peer)  # waits for the next one, which the transport initializes
 
     async with open_transport(Failover(["tcp://127.0.0.1:1", SERVER]), reconnect=Reconnect()) as connection:
         print("open:", str(connection.info.target).partition(":")[0])

@@ -1,4 +1,4 @@
-"""Retry, CircuitBreaker, Timeout and RateLimit around a server that is not always well."""
+"""Retry, CircuitBreaker, Timeout and RateLimit around an unreliable server."""
 
 import trio
 

@@ -1,4 +1,4 @@
-"""Tap and Replay: record a conversation with a server once, and have it again without the server."""
+"""Tap and Replay: record a conversation with a server once, and replay it without the server."""
 
 import sys
 import tempfile

@@ -32,7 +32,7 @@ async def main() -> None:
             async with open_transport(tcp) as connection:
                 await ask(connection, "hello over tcp")
 
-            # The same with a lifetime of one's own: until aclose, which any task may call.
+            # The same with an explicit lifetime: until aclose, which any task may call.
             connection = await connect_transport(nursery, unix)
             await ask(connection, "hello over a unix socket")
             await connection.aclose()

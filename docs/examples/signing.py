@@ -1,4 +1,4 @@
-"""Signing: a server listens to those who have a key, and to nobody else."""
+"""Signing: a server accepts messages of clients with a key only."""
 
 import secrets
 

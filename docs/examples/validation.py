@@ -1,4 +1,4 @@
-"""Validation: a client that sends something wrong, and one that gets something wrong."""
+"""Validation: a client that sends an invalid message, and one that receives one."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ SCHEMA: dict[str, Any] = {  # a schema.json of the specification has all methods
 async def add(connection: Connection) -> None:
     async for message in connection.rx:
         if isinstance(message, Request):
-            await connection.tx.send(Response(message.id, {"total": 3}))  # which is not what a sum is called
+            await connection.tx.send(Response(message.id, {"total": 3}))  # the schema calls it sum
 
 
 async def main() -> None:

@@ -1,4 +1,4 @@
-"""A server over WebSocket that knows who asks, and a client that shows a token."""
+"""A server over WebSocket that identifies its caller, and a client with a token."""
 
 import trio
 

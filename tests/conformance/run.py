@@ -1,7 +1,7 @@
 """Runs the official conformance suite, npm's ``@modelcontextprotocol/conformance``, against trioxport in both roles.
 
     python tests/conformance/run.py            the results as a table
-    python tests/conformance/run.py --write    the same, into docs/conformance.md
+    python tests/conformance/run.py --write    the same, into docs/reference/conformance.md
 
 It needs ``tests/peers/node_modules``, which ``./tests/run`` installs.
 """
@@ -27,7 +27,7 @@ HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parent.parent
 PEERS: Final = HERE.parent / "peers"
 SUITE: Final = PEERS / "node_modules" / "@modelcontextprotocol" / "conformance"
-PAGE: Final = ROOT / "docs" / "conformance.md"
+PAGE: Final = ROOT / "docs" / "reference" / "conformance.md"
 
 Role: TypeAlias = Literal["client", "server"]
 ROLES: Final[tuple[Role, ...]] = ("client", "server")
@@ -124,7 +124,7 @@ def page(outcomes: list[Outcome]) -> str:
     lines = [
         "# Conformance",
         "",
-        "What the official conformance suite says of trioxport's Streamable HTTP, with the official Python SDK on top.",
+        "Results of the official conformance suite for trioxport's Streamable HTTP, under the official Python SDK.",
         f"Written by `python tests/conformance/run.py --write`: suite {suite}, SDK {version('mcp')}. The tests run the",
         "same, and fail when a line of this page is no longer true.",
         "",
@@ -132,7 +132,7 @@ def page(outcomes: list[Outcome]) -> str:
         "|---|---|---|---|---|---|",
         *map(_row, outcomes),
         "",
-        "Other scenarios are those that the suite runs and does not score: extensions, and what was added after the",
+        "Other scenarios are those that the suite runs and does not score: extensions, and additions made after the",
         "revision's release.",
     ]
     causes = {

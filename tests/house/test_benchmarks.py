@@ -1,4 +1,4 @@
-"""The benchmarks run, and measure all that they promise to. How fast anything is, no test says."""
+"""The benchmarks run, and measure what they promise to. No test looks at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.sdk_program import uvicorn_server
+from benchmarks.programs.sdk_program import uvicorn_server
 from trioxport import layers
 
 ROOT = Path(__file__).parents[2]

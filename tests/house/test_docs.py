@@ -1,8 +1,11 @@
-"""The documentation tells the truth: its programs run and print what it shows, its snippets are Python."""
+"""The documentation is true: its programs run and print the output that it shows, its snippets are Python."""
 
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
+import os
 import re
 import subprocess
 import sys
@@ -68,14 +71,21 @@ def test_the_readme_shows_lines_of_programs_that_run() -> None:
         assert any(lines_of(snippet) <= {*program, "..."} for program in programs)
 
 
+@pytest.mark.parametrize("page", ["README.md", "benchmarks/README.md"])
+def test_links_outside_the_documentation_lead_somewhere(page: str) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
 def test_the_table_of_errors_is_complete_and_right() -> None:
-    page = (ROOT / "docs/errors.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+)` \|[^|]*\| (yes|no) \| ([\w ]+) \|", page, re.MULTILINE)
+    page = (ROOT / "docs/understand/errors.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\| (yes|no) \| (\w+) \|", page, re.MULTILINE)
     expected = {
         (
             name,
             "yes" if found.default_retryable else "no",
-            found.default_outcome or "as told",
+            found.default_outcome or "varies",
         )
         for name, found in vars(trioxport).items()
         if isinstance(found, type) and issubclass(found, TransportError)
@@ -87,3 +97,115 @@ def test_extras_that_errors_tell_to_install_are_those_of_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for extra, requirement in REQUIREMENTS.items():
         assert [each.partition(";")[0] for each in project["optional-dependencies"][extra]] == [requirement]
+
+
+def test_the_page_of_installation_lists_the_extras() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    page = (ROOT / "docs/start/install.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert {*listed, "docs", "dev"} == set(project["optional-dependencies"])
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^(\w+/[\w-]+)$", index, re.MULTILINE))
+    pages = {page.relative_to(ROOT / "docs").with_suffix("").as_posix() for page in PAGES[1:]}
+    assert pages - listed - {"index"} == {page for page in pages if page.startswith("layers/")} - {"layers/index"}
+
+
+# The reference.
+
+REFERENCE: Final = ["reference/api.md", "understand/errors.md"]
+FACES: Final = [
+    "trioxport",
+    "trioxport.auth",
+    "trioxport.codecs",
+    "trioxport.interop.asgi",
+    "trioxport.interop.mcp_sdk",
+    "trioxport.layers",
+    "trioxport.peer",
+    "trioxport.testing",
+    "trioxport.transports.http",
+    "trioxport.transports.http.server",
+    "trioxport.transports.reconnecting",
+    "trioxport.transports.websocket",
+]
+"""The modules whose ``__all__`` is what programs may import, no more and no less."""
+
+
+def listed_names() -> list[str]:
+    """The full names in the reference, in its order."""
+    names: list[str] = []
+    for page in REFERENCE:
+        module = ""
+        for kind, name in re.findall(
+            r"^\.\. (currentmodule|module|auto\w+|py:data):: ([\w.]+)",
+            (ROOT / "docs" / page).read_text(encoding="utf-8"),
+            re.MULTILINE,
+        ):
+            if kind in ("currentmodule", "module"):
+                module = name
+            else:
+                names.append(name if name.startswith("trioxport.") else f"{module}.{name}")
+    return names
+
+
+def named(full: str) -> object:
+    module, _, name = full.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def test_the_reference_lists_each_name_once() -> None:
+    names = listed_names()
+    assert len({id(named(name)) for name in names}) == len(set(names)) == len(names)
+
+
+def test_the_reference_lists_all_that_programs_import() -> None:
+    listed = {id(named(name)) for name in listed_names()}
+    missing = [
+        f"{face}.{name}"
+        for face in FACES
+        for name in importlib.import_module(face).__all__
+        if id(named(f"{face}.{name}")) not in listed
+    ]
+    assert missing == []
+
+
+def test_the_page_of_the_command_line_shows_every_command() -> None:
+    page = (ROOT / "docs/reference/command-line.md").read_text(encoding="utf-8")
+    command = [sys.executable, "-m", "trioxport", "--help"]
+    env = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
+    shown = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
+    commands = re.findall(r"^    ([a-z][a-z-]*)", shown.partition("options:")[0], re.MULTILINE)
+    assert commands == re.findall(r"^```\{command-help\} trioxport ([a-z-]+)$", page, re.MULTILINE)
+    for name in ("trioxport", "trioxport.testing"):
+        assert f"```{{command-help}} {name}\n" in page
+
+
+@each_page
+def test_snippets_call_what_there_is_with_options_that_it_has(page: Path) -> None:
+    public = {name.rpartition(".")[2]: named(name) for name in listed_names()}
+    for snippet in snippets(page):
+        own = {node.name for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.ClassDef)}
+        for node in ast.walk(ast.parse(snippet)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in public.keys() - own:
+                arguments = [argument for argument in node.args if not isinstance(argument, ast.Starred)]
+                keywords = {keyword.arg: None for keyword in node.keywords if keyword.arg}
+                found = public[node.func.id]
+                assert callable(found)
+                inspect.signature(found).bind_partial(*arguments, **keywords)
+
+
+# The language of the pages.
+
+RIDDLES: Final = re.compile(r"\b(befell|nobody|somebody|whoever|whomever|one who|manners)\b", re.IGNORECASE)
+TITLES: Final = re.compile(
+    r"^#+ ((?:what|who|whose|whom|which|how|when|where|why|whatever|whoever)\b.*)$", re.IGNORECASE | re.MULTILINE
+)
+
+
+@each_page
+def test_pages_are_in_plain_words(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert RIDDLES.findall(text) == []
+    assert TITLES.findall(text) == []

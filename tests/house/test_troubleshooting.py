@@ -29,7 +29,7 @@ from trioxport.peer import open_peer
 from trioxport.transports.stdio import Stdio
 from trioxport.transports.stream import Tls
 
-PAGE: Final = Path(__file__).parents[2] / "docs/troubleshooting.md"
+PAGE: Final = Path(__file__).parents[2] / "docs/operate/troubleshooting.md"
 HEADINGS: Final = re.findall(r"^### `(.+)`$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
 HOST: Final = "127.0.0.1"
 CLIENT: Final = {"name": "test", "version": "1"}

@@ -1,4 +1,4 @@
-"""A server whose handler does next to nothing, on trioxport's HTTP: the other process of ``load.py``.
+"""A server with a minimal handler, on trioxport's HTTP: the other process of ``load.py``.
 
 ``tools/call`` echoes a text; ``ticks`` sends a notification with the time each second. It writes its address as a line,
 and ends with its standard input.
@@ -15,7 +15,7 @@ import trio
 from trioxport import Connection, Notification, Request, Response, serve_transport
 from trioxport.transports.http.server import Bounds, HttpServer, Sessions
 
-MOST = 20_000
+MAX_CLIENTS = 20_000
 INFO = {"capabilities": {"tools": {}}, "serverInfo": {"name": "load", "version": "1"}}
 
 
@@ -42,7 +42,9 @@ async def answer(connection: Connection, request: Request) -> None:
 
 
 async def main() -> None:
-    config = HttpServer("http://127.0.0.1:0/mcp", sessions=Sessions(most=MOST), bounds=Bounds(connections=MOST))
+    config = HttpServer(
+        "http://127.0.0.1:0/mcp", sessions=Sessions(most=MAX_CLIENTS), bounds=Bounds(connections=MAX_CLIENTS)
+    )
     async with trio.open_nursery() as nursery:
         [address] = await nursery.start(serve_transport, handle, config)
         print(address, flush=True)

@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def answer(data: bytes, in_head: bool) -> tuple[bytes, bytes, bool]:
-    """The answers to ``data``, what is to be seen again with more behind it, and whether a head comes next."""
+    """The answers to ``data``, the unfinished rest, and whether a head comes next."""
     parts: list[bytes] = []
     position = 0
     while position < len(data):

@@ -1,4 +1,4 @@
-"""The child process of the large line: it swallows one line and answers shortly, or the other way round."""
+"""The child process of the large line: it reads one line and answers shortly, or the other way round."""
 
 import os
 import sys

@@ -36,7 +36,7 @@ def post(message: dict[str, Any], *fields: str) -> bytes:
     body = json.dumps({"jsonrpc": "2.0", **message}).encode()
     head = [
         "POST /mcp HTTP/1.1",
-        "host: 127.0.0.1:80",  # the official SDK wants a port, whichever it is
+        "host: 127.0.0.1:80",  # the official SDK wants a port, any port
         "content-type: application/json",
         "accept: application/json, text/event-stream",
         f"content-length: {len(body)}",
@@ -58,7 +58,7 @@ def connect(port: int) -> socket.socket:
 
 
 def is_whole(data: bytes) -> bool:
-    """Whether a response has all arrived, there being nothing behind it."""
+    """Whether a response has arrived as a whole, with nothing behind it."""
     head, found, body = data.partition(b"\r\n\r\n")
     if not found:
         return False
@@ -121,8 +121,8 @@ def resident(pid: int) -> int:
 
 
 def streams(port: int, pid: int, count: int, seconds: float) -> dict[str, float]:
-    """How late ticks arrive on streams, in milliseconds, and how many bytes of the server's memory a stream takes."""
-    with connect(port) as client:  # so that what is imported and allocated once is there
+    """The delay of ticks on streams, in milliseconds, and the bytes of the server's memory that a stream takes."""
+    with connect(port) as client:  # so that imports and first allocations are done
         ask(client, modern("tools/call", ECHO, "mcp-name: echo"))
     before = resident(pid)
     selector = selectors.DefaultSelector()

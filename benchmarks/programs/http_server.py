@@ -1,4 +1,4 @@
-"""The server that every HTTP contender talks to: by hand on Trio, so that what is measured is the client.
+"""The server that every HTTP contender talks to: by hand on Trio, so that the client is what the time is spent in.
 
 It works on bytes. A request is answered by what its JSON-RPC method says: ``echo`` with JSON, ``stream`` with a stream
 of events, a notification each, in a chunk each as servers write them, and then the response.
@@ -67,7 +67,7 @@ async def main() -> None:
         listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
         print(listener.socket.getsockname()[1], flush=True)
         nursery.start_soon(trio.serve_listeners, serve, [listener])
-        await trio.lowlevel.wait_readable(sys.stdin)  # whoever started it is gone
+        await trio.lowlevel.wait_readable(sys.stdin)  # the benchmark is gone
         nursery.cancel_scope.cancel()
 
 

@@ -40,7 +40,7 @@ class Echo(asyncio.Protocol):
         self.open = True
 
     def answer(self, data: bytes) -> bytes:
-        """Answer the frames in ``data``; returns what is not a whole one."""
+        """Answer the frames in ``data``; return the unfinished rest."""
         answers: list[bytes] = []
         while len(data) >= 14 or (len(data) >= 6 and data[1] & 0x7F < 126):
             size, start = data[1] & 0x7F, 2
