@@ -34,6 +34,7 @@ FLOORS: Final = (
     {"peer"},
     {"servers"},
     {"interop"},
+    {"running"},
     {"testing"},
     {"demo"},
     {"cli", "__main__"},

@@ -130,7 +130,7 @@ class Peer:
 
         Specification 2026-07-28, basic/transports/stdio, section Backward Compatibility; 2025-11-25, basic/lifecycle.
         """
-        client = negotiation.Client(dict(client_info), dict(capabilities))
+        client = negotiation.ClientIdentity(dict(client_info), dict(capabilities))
         negotiated = await negotiation.negotiate(self, client, era, probe_timeout)
         self._meta = client.meta(negotiated.protocol_version) if negotiated.era == "modern" else NOTHING
         return negotiated

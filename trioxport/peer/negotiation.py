@@ -48,7 +48,7 @@ def _names_a_program(_client: object, _field: object, info: Mapping[str, Any]) -
 
 
 @attrs.frozen
-class Client:
+class ClientIdentity:
     """What a client tells of itself."""
 
     info: Mapping[str, Any] = attrs.field(validator=_names_a_program)
@@ -82,7 +82,7 @@ class Negotiated:
     instructions: str | None
 
 
-async def negotiate(peer: Peer, client: Client, era: Era | None, probe_timeout: float) -> Negotiated:
+async def negotiate(peer: Peer, client: ClientIdentity, era: Era | None, probe_timeout: float) -> Negotiated:
     """The exchange behind :meth:`trioxport.peer.Peer.negotiate`."""
     if era == "legacy":
         return await _initialize(peer, client)
@@ -106,7 +106,7 @@ async def negotiate(peer: Peer, client: Client, era: Era | None, probe_timeout: 
         return await _initialize_or_discover(peer, client)
 
 
-async def _initialize_instead(peer: Peer, client: Client, refusal: Exception) -> Negotiated:
+async def _initialize_instead(peer: Peer, client: ClientIdentity, refusal: Exception) -> Negotiated:
     """For a server that refused ``server/discover``: if it turns out to be modern, its reason was that refusal."""
     try:
         return await _initialize(peer, client)
@@ -125,7 +125,7 @@ def _is_of_modern_server(error: Exception, refusal: Exception) -> bool:
     return unknown and isinstance(refusal, JSONRPCError) and refusal.code != METHOD_NOT_FOUND
 
 
-async def _initialize_or_discover(peer: Peer, client: Client) -> Negotiated:
+async def _initialize_or_discover(peer: Peer, client: ClientIdentity) -> Negotiated:
     """For a server that only seems to be legacy: if it is modern, it refuses ``initialize``, and is asked again."""
     try:
         return await _initialize(peer, client)
@@ -138,7 +138,7 @@ async def _initialize_or_discover(peer: Peer, client: Client) -> Negotiated:
             raise (error if _is_of_modern_server(refusal, error) else refusal) from None
 
 
-async def _discover_or_explain(peer: Peer, client: Client) -> Negotiated:
+async def _discover_or_explain(peer: Peer, client: ClientIdentity) -> Negotiated:
     try:
         return await _discover(peer, client, ANSWER_TIMEOUT, may_fall_back=False)
     except JSONRPCError as error:
@@ -152,7 +152,7 @@ async def _discover_or_explain(peer: Peer, client: Client) -> Negotiated:
         ) from error
 
 
-async def _discover(peer: Peer, client: Client, patience: float, *, may_fall_back: bool = True) -> Negotiated:
+async def _discover(peer: Peer, client: ClientIdentity, patience: float, *, may_fall_back: bool = True) -> Negotiated:
     version = MODERN_VERSIONS[0]
     tried: set[str] = set()
     while True:
@@ -175,7 +175,7 @@ async def _discover(peer: Peer, client: Client, patience: float, *, may_fall_bac
     return _settle(peer, "modern", version, members, meta_of(members).get(META + "serverInfo"))
 
 
-async def _initialize(peer: Peer, client: Client) -> Negotiated:
+async def _initialize(peer: Peer, client: ClientIdentity) -> Negotiated:
     params = {"protocolVersion": LEGACY_VERSIONS[0], "capabilities": client.capabilities, "clientInfo": client.info}
     try:
         result = await peer.request(INITIALIZE, params, timeout=ANSWER_TIMEOUT)

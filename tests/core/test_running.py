@@ -1,0 +1,99 @@
+"""``run_server`` in a process of its own: it listens, serves, and stops in order at a signal."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import pytest
+import trio
+
+from trioxport import UsageError, open_transport
+from trioxport.peer import open_client
+from trioxport.running import run_server
+
+INFO: Final = {"name": "test", "version": "1"}
+SDK_PROGRAM: Final = """
+import sys, trio
+from functools import partial
+from mcp.server.mcpserver import MCPServer
+from trioxport.running import run_server
+from trioxport.transports.http.server import HttpServer
+
+server = MCPServer("running")
+
+@server.tool()
+async def slow() -> str:
+    print("called", flush=True)
+    await trio.sleep(0.5)
+    return "finished"
+
+def listening(addresses):
+    print(addresses[0], flush=True)
+
+trio.run(partial(run_server, server, HttpServer("http://127.0.0.1:0/mcp"), on_listening=listening, close_timeout=5))
+"""
+HANDLER_PROGRAM: Final = """
+import sys, trio
+from functools import partial
+from trioxport.peer import open_peer
+from trioxport.running import run_server
+
+async def handler(connection):
+    async with open_peer(connection) as peer:
+        await peer.wait_finished()
+
+trio.run(partial(run_server, handler, sys.argv[1], on_listening=lambda addresses: print(addresses[0], flush=True)))
+"""
+
+
+@asynccontextmanager
+async def running(*command: str) -> AsyncGenerator[tuple[trio.Process, str]]:
+    """A program that runs a server, and the address that it prints."""
+    process = await trio.lowlevel.open_process([sys.executable, "-c", *command], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    async with process.stdout:
+        try:
+            yield process, (await process.stdout.receive_some()).decode().strip()
+        finally:
+            process.kill()
+            await process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_lets_running_calls_finish(number: signal.Signals) -> None:
+    with trio.fail_after(20):
+        async with running(SDK_PROGRAM) as (process, address):
+            async with open_transport(address) as connection, open_client(connection, client_info=INFO) as client:
+                assert process.stdout is not None
+                results: list[str] = []
+
+                async def call() -> None:
+                    results.append((await client.call_tool("slow")).text)
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(call)
+                    assert await process.stdout.receive_some() == b"called\n"
+                    process.send_signal(number)
+                assert results == ["finished"]
+            assert await process.wait() == 0
+
+
+async def test_a_handler_over_standard_streams_ends_with_its_client() -> None:
+    with trio.fail_after(20):
+        async with open_transport(f"stdio:{sys.executable} -c '{HANDLER_PROGRAM}' stdio:") as connection:
+            await connection.tx.aclose()
+            assert [message async for message in connection.rx] == []
+
+
+async def test_an_address_in_use() -> None:
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, trio.sleep, 0)
+        port = listeners[0].socket.getsockname()[1]
+        with pytest.raises(UsageError, match="cannot listen: Address already in use"):
+            await run_server(trio.sleep, f"tcp://127.0.0.1:{port}")
+        nursery.cancel_scope.cancel()

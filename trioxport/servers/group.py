@@ -1,0 +1,164 @@
+"""A group of named servers: connected, used and closed together, each failing alone.
+
+::
+
+    async with open_servers(load_servers("mcp.json"), client_info=INFO) as servers:
+        for tool in await servers.tools():
+            print(tool.server, tool.name)
+        result = await servers.call("files/read", {"path": "notes.txt"})
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any, Final
+
+import attrs
+import trio
+
+from trioxport._core.nursery import open_bare_nursery
+from trioxport._diagnostics.hints import close_to
+from trioxport.errors import TransportError, UsageError
+from trioxport.messages import NOTHING
+from trioxport.opening import open_transport
+from trioxport.peer.client import REQUEST_TIMEOUT, open_client
+from trioxport.peer.client_handlers import Handlers
+from trioxport.peer.outgoing import ProgressCallback
+from trioxport.peer.results import Tool, ToolResult
+from trioxport.servers.upstream import Upstream
+from trioxport.targets import Target
+
+CONNECT_TIMEOUT: Final = 30.0
+LIST_SECONDS: Final = 10.0
+
+
+@attrs.frozen
+class ServerTool:
+    """A tool, and the server that offers it.
+
+    Args:
+        server: The server's name in the group.
+        tool: The tool.
+    """
+
+    server: str
+    tool: Tool
+
+    @property
+    def name(self) -> str:
+        """The name by which :meth:`Servers.call` finds it: ``"server/tool"``."""
+        return f"{self.server}/{self.tool.name}"
+
+
+class Servers(Mapping[str, Upstream]):
+    """The servers of a group, by name: made by :func:`open_servers`."""
+
+    def __init__(self, upstreams: Mapping[str, Upstream]) -> None:
+        self._upstreams = upstreams
+
+    def __getitem__(self, name: str) -> Upstream:
+        try:
+            return self._upstreams[name]
+        except KeyError:
+            known = ", ".join(self._upstreams)
+            close = close_to(name, self._upstreams)
+            question = "" if close is None else f"Did you mean {close!r}? "
+            raise UsageError(f"there is no server {name!r}", hint=f"{question}The servers: {known}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._upstreams)
+
+    def __len__(self) -> int:
+        return len(self._upstreams)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._upstreams
+
+    async def tools(self, *, within: float = LIST_SECONDS) -> Sequence[ServerTool]:
+        """List the tools of all servers.
+
+        Args:
+            within: Seconds after which a server that has not answered is left out.
+
+        A server that fails, or does not answer, is left out; its ``error`` says why.
+        """
+        found: dict[str, Sequence[ServerTool]] = {}
+        with trio.move_on_after(within):
+            async with open_bare_nursery() as tasks:
+                for upstream in self._upstreams.values():
+                    tasks.start_soon(_list_tools, upstream, found)
+        return [tool for name in self._upstreams for tool in found.get(name, ())]
+
+    async def call(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any] = NOTHING,
+        *,
+        on_progress: ProgressCallback | None = None,
+        timeout: float | None = REQUEST_TIMEOUT,  # noqa: ASYNC109 (silence is measured, which fail_after cannot)
+    ) -> ToolResult:
+        """Call a tool by ``"server/tool"``; the other arguments are those of :meth:`Client.call_tool`.
+
+        Raises:
+            UsageError: There is no server of that name.
+            TransportError: The server cannot be reached, or was lost.
+        """
+        server, slash, name = tool.partition("/")
+        if not slash:
+            raise UsageError(f"{tool!r} names no server", hint="Call a tool by 'server/tool'")
+        return await self[server].call_tool(name, arguments, on_progress=on_progress, timeout=timeout)
+
+
+async def _list_tools(upstream: Upstream, found: dict[str, Sequence[ServerTool]]) -> None:
+    try:
+        tools = await upstream.list_tools()
+    except Exception as error:
+        if upstream.error is None:
+            upstream.error = error
+    else:
+        found[upstream.name] = [ServerTool(upstream.name, tool) for tool in tools]
+
+
+@asynccontextmanager
+async def open_servers(
+    config: Mapping[str, Target],
+    *,
+    client_info: Mapping[str, Any],
+    handlers: Handlers = Handlers(),  # noqa: B008 (it is frozen)
+    capabilities: Mapping[str, Any] = NOTHING,
+    lazy: bool = False,
+    connect_timeout: float = CONNECT_TIMEOUT,
+    **options: Any,
+) -> AsyncGenerator[Servers]:
+    """Open a group of servers for the time of a block. It does not wait for them: each is waited for where it is used.
+
+    Args:
+        config: The targets by name, such as ``load_servers`` returns.
+        client_info: This program's ``name`` and ``version``.
+        handlers: The answers to what servers ask of clients, for all of them.
+        capabilities: More than those that ``handlers`` stand for.
+        lazy: Whether a server is connected when it is first used; by default all are at once.
+        connect_timeout: Seconds until a server has to be connected and to have negotiated.
+        options: Those of :func:`trioxport.open_transport` for each connection, such as ``layers`` and ``reconnect``.
+
+    A server that fails is a ``warning`` on the log ``trioxport``, its ``state`` and ``error``, and the error of those
+    who use it; each use tries to connect it anew. Leaving closes all of them, at the same time.
+    """
+    for target in config.values():
+        with suppress(TransportError):  # which is raised where the server is used
+            open_transport(target, **options)
+    converse = partial(open_client, client_info=client_info, handlers=handlers, capabilities=capabilities)
+    upstreams = {
+        name: Upstream(name, partial(open_transport, target, **options), converse, connect_timeout)
+        for name, target in config.items()
+    }
+    async with open_bare_nursery() as tasks:
+        for upstream in upstreams.values():
+            tasks.start_soon(upstream.run)
+            if not lazy:
+                upstream.begin()
+        yield Servers(upstreams)
+        for upstream in upstreams.values():
+            upstream.close()
