@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 
 import attrs
 import trio
@@ -17,6 +16,10 @@ from trioxport.errors import ConnectionLost, TransportError
 from trioxport.targets import Target, describe, to_transport
 from trioxport.transports.reconnecting import Reconnect
 from trioxport.transports.reconnecting.policy import Budget
+
+
+def _without_bound() -> Reconnect:
+    return Reconnect(attempts=None)
 
 
 @attrs.frozen
@@ -35,7 +38,7 @@ class Dial:
 
     target: Target
     policy: Reconnect = attrs.field(
-        factory=partial(Reconnect, attempts=None),
+        factory=_without_bound,
         validator=instance_of(Reconnect, "a Reconnect(...)"),
         kw_only=True,
     )
