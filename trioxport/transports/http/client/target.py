@@ -59,7 +59,7 @@ def _is_client(_target: object, _field: attrs.Attribute[Any], value: Any) -> Non
 
 
 def _are_headers(_target: object, _field: attrs.Attribute[Any], value: Mapping[Any, Any]) -> None:
-    from trioxport.transports.http.headers import check_fields
+    from trioxport.transports._http_fields import check_fields
 
     if not isinstance(cast("object", value), Mapping):
         raise UsageError(f"headers is {kind_of(value)}, and has to be a mapping of names to values")

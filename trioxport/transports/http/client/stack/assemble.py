@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 import attrs
 
 from trioxport.errors import ConnectTimeout, NameResolutionError, ServerUnreachable, TransportError
-from trioxport.transports.http.client.stack.types import BodyStream, HTTPRequest, ResponseHead
+from trioxport.transports._http_semantics import ResponseHead
+from trioxport.transports.http.client.stack.types import BodyStream, HTTPRequest
 from trioxport.transports.http.failures import of_proxy_refusal
 
 _PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}

@@ -11,7 +11,8 @@ from urllib.parse import urljoin
 import attrs
 import httpx
 
-from trioxport.transports.http.client.stack.types import BodyStream, HTTPRequest, ResponseHead, SendRequest
+from trioxport.transports._http_semantics import ResponseHead
+from trioxport.transports.http.client.stack.types import BodyStream, HTTPRequest, SendRequest
 
 MOST: Final = 5
 """How many redirects of one request are followed."""
