@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from trioxport._core.causes import system_reason
 from trioxport.abc import Acceptor, ConnectionSettings, Transport
 from trioxport.errors import ConnectError, NameResolutionError, ServerUnreachable, TLSError, UsageError
 from trioxport.transports._tls import NO_TLS, TLSStream, tls_reason
+from trioxport.transports._urls import authority, is_loopback
 
 _PLAIN: Final = {"tls": "tcp", "wss": "ws", "https": "http"}
 """The scheme without encryption for each that has it."""
@@ -82,12 +82,7 @@ def peer_of(stream: trio.SocketStream) -> str | None:
         name: tuple[str, int] | str = stream.socket.getpeername()
     except OSError:
         return None
-    return f"{bracketed(name[0])}:{name[1]}" if isinstance(name, tuple) else None
-
-
-def bracketed(host: str) -> str:
-    """A host as it stands in a URL."""
-    return f"[{host}]" if ":" in host else host
+    return authority(*name[:2]) if isinstance(name, tuple) else None
 
 
 async def serve_streams(
@@ -101,14 +96,6 @@ async def serve_streams(
         await acceptor.serve(bind(stream), peer_of(stream))
 
     await trio.serve_listeners(serve_stream, list(listeners))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether traffic to ``host`` stays on this machine, as far as its spelling says."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def refuse_plaintext(host: str, settings: ConnectionSettings) -> None:

@@ -18,7 +18,7 @@ import trio
 
 from trioxport._diagnostics import logger
 from trioxport._diagnostics.refusal_log import RefusalLog, status_reason
-from trioxport.transports._sockets import bracketed
+from trioxport.transports._urls import authority
 from trioxport.transports.http.server.http1.cycle import READ, ByteStreamUnder, ConnectionOver, Cycle, scope_of
 from trioxport.transports.http.server.options import Bounds
 from trioxport.transports.http.server.request import Application
@@ -245,7 +245,7 @@ def _peer(stream: ByteStreamUnder) -> str | None:
 
 
 def _shown(client: Any) -> str | None:
-    return client and f"{bracketed(client[0])}:{client[1]}"
+    return client and authority(*client)
 
 
 def _detect_dead_peers(wire: trio.SocketStream) -> None:
