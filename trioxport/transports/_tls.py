@@ -42,6 +42,7 @@ class TLSStream:
         self._early: deque[bytes] = deque()
         self._write_lock = trio.Lock()
         self._ended = False
+        self._torn = False
 
     @property
     def version(self) -> str | None:
@@ -60,10 +61,12 @@ class TLSStream:
                 await self._flush()  # an alert says why, if the handshake failed
 
     async def send_all(self, data: bytes) -> None:
-        self._translate(self._tls.write, data)
+        if data:  # the ssl module takes nothing for the end
+            self._translate(self._tls.write, data)
         await self._flush()
 
     async def send_eof(self) -> None:
+        """Send the close_notify; what has arrived before can still be received."""
         while chunk := self._read():
             self._early.append(chunk)
         self._attempt(self._tls.unwrap)
@@ -75,7 +78,9 @@ class TLSStream:
             if data:
                 await trio.lowlevel.checkpoint()
                 return data
-            if not self._write_lock.locked():  # else it waits for a peer who, like this side, may have to read first
+            if not (
+                self._write_lock.locked() or self._torn
+            ):  # else it waits for a peer who, like this side, may have to read first
                 await self._flush()
             if self._ended:  # as send_eof may have found meanwhile
                 continue
@@ -120,7 +125,11 @@ class TLSStream:
     async def _flush(self) -> None:
         async with self._write_lock:
             while data := self._outgoing.read():
+                if self._torn:
+                    raise trio.BrokenResourceError("an earlier write was cut off")
+                self._torn = True
                 await self._wire.send_all(data)
+                self._torn = False
 
     async def _fill(self) -> bool:
         """Wait for data of the peer's; False at the end of the stream underneath."""

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from functools import partial
 from http import HTTPStatus
-from typing import Final, cast
 
-import attrs
 import h11
 import trio
 
 from trioxport._diagnostics.refusal_log import RefusedConnection
 from trioxport.abc import Acceptor, Scope
 from trioxport.transports._access.request import AccessRefused
-from trioxport.transports._sockets import peer_of
-from trioxport.transports.bytestream import ByteStream
 from trioxport.transports.http.server.application import Endpoint
-from trioxport.transports.http.server.http1.cycle import ByteStreamUnder, scope_of
+from trioxport.transports.http.server.http1.connection import ClientConnection
+from trioxport.transports.http.server.http1.cycle import scope_of
 from trioxport.transports.http.server.request import RequestHead
 from trioxport.transports.http.server.target import Upgrades
 from trioxport.transports.websocket.heartbeat import HeartbeatMonitor, PingSettings
 from trioxport.transports.websocket.opening_handshake import check_upgrade
 from trioxport.transports.websocket.server import negotiate_subprotocol
 from trioxport.transports.websocket.wire import WebSocketWire, carry_websocket
-
-_SECURE: Final = 0x0304
 
 
 class MountedWebSockets:
@@ -51,11 +46,11 @@ class MountedWebSockets:
         for scope in self._open_scopes:
             scope.cancel()
 
-    async def upgrade(self, stream: ByteStreamUnder, request: h11.Request, early: bytes) -> None:
+    async def upgrade(self, client: ClientConnection, request: h11.Request, early: bytes) -> None:
         """Serve one client until it or its handler is done."""
-        wire, head = _taken_over(stream, request)
+        head = RequestHead(scope_of(request, client))
         self._endpoint.gate.policy.identify(head)
-        opening = partial(self._open, wire, head, request, early)
+        opening = partial(self._open, client, head, request, early)
         started = trio.current_time()
         with trio.CancelScope() as life:
             self._open_scopes.add(life)
@@ -68,11 +63,11 @@ class MountedWebSockets:
                 self._endpoint.log(head, started)
 
     async def _open(
-        self, wire: _Wire, head: RequestHead, request: h11.Request, early: bytes, scope: Scope
+        self, client: ClientConnection, head: RequestHead, request: h11.Request, early: bytes, scope: Scope
     ) -> WebSocketWire:
         """Open the WebSocket. Raises ``ConnectError`` after a rejection."""
         try:
-            pending = await check_upgrade(wire.stream, list(request.headers), request.target, early)
+            pending = await check_upgrade(client.stream, list(request.headers), request.target, early)
             if "authorization" in pending.headers:  # as a subprotocol too
                 head.headers["authorization"] = pending.headers["authorization"]
             await pending.check_access(partial(self._check, head))
@@ -83,8 +78,8 @@ class MountedWebSockets:
         head.status = HTTPStatus.SWITCHING_PROTOCOLS.value
         scope.info.principal, scope.info.token = head.principal, head.token
         scope.info.headers = head.shown()
-        scope.info.tls = wire.tls
-        return WebSocketWire(wire.stream, wire.socket, scope, client=False, early=pending.early, pings=self._pings)
+        scope.info.tls = head.tls
+        return WebSocketWire(client.stream, client.socket, scope, client=False, early=pending.early, pings=self._pings)
 
     async def _check(self, head: RequestHead) -> None:
         """Raise ``AccessRefused`` for a client that may not open a WebSocket here."""
@@ -95,41 +90,3 @@ class MountedWebSockets:
         if not access.is_endpoint(head):
             raise AccessRefused(404, "There is nothing at this path")
         health.admit()
-
-
-@attrs.frozen
-class _Wire:
-    """The way under a WebSocket: its stream, the socket under that, and the version of TLS between them."""
-
-    stream: ByteStream
-    socket: trio.SocketStream
-    tls: str | None
-
-
-def _taken_over(stream: ByteStreamUnder, request: h11.Request) -> tuple[_Wire, RequestHead]:
-    """The wire under a request, and the request as others are seen; it has no body, and is not answered as they are."""
-    if isinstance(stream, trio.SSLStream):
-        secure = cast("trio.SSLStream[trio.SocketStream]", stream)
-        wire = _Wire(_Secure(secure), secure.transport_stream, secure.version())
-    else:
-        socket = cast("trio.SocketStream", stream)
-        wire = _Wire(socket, socket, None)
-    head = RequestHead(scope_of(request, None, None, None if wire.tls is None else _SECURE))
-    head.peer = peer_of(wire.socket)
-    return wire, head
-
-
-@attrs.frozen
-class _Secure:
-    """A stream over TLS, as far as a WebSocket uses it; its end is told by a close frame."""
-
-    _stream: ByteStreamUnder
-
-    async def send_all(self, data: bytes) -> None:
-        await self._stream.send_all(data)
-
-    async def send_eof(self) -> None:
-        return
-
-    async def receive_some(self) -> bytes:
-        return bytes(await self._stream.receive_some())
