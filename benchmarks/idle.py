@@ -47,7 +47,7 @@ async def measure(count: int) -> dict[str, Any]:
             pass
 
     async with trio.open_nursery() as nursery:
-        target = WebSocket("ws://0.0.0.0:0/", max_connections=count + WARMING_UP)
+        target = WebSocket("ws://0.0.0.0:0/", hosts=["localhost"], max_connections=count + WARMING_UP)
         [address] = await nursery.start(_serve, handler, target)
         port = address.rpartition(":")[2].strip("/")
         await _clients(port, WARMING_UP)  # so that what is imported and allocated once is there
