@@ -105,10 +105,9 @@ class WebSocketServer:
             await pending.reject(RefusedConnection(404, "no WebSocket is served at this path"))
 
     def _shown(self, headers: Mapping[str, str]) -> Mapping[str, str]:
-        """The headers for the application: without the token, if this server checked it."""
-        if self._policy.bearer is None:
-            return headers
-        return {name: value for name, value in headers.items() if name != "authorization"}
+        """The headers for the application: without Host, and without the token if this server checked it."""
+        hidden = ("host",) if self._policy.bearer is None else ("host", "authorization")
+        return {name: value for name, value in headers.items() if name not in hidden}
 
 
 async def _reject_for_room(pending: PendingHandshake) -> None:
