@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import urlsplit
 
+import attrs
+
 from trioxport._core.token_bucket import Rate
+from trioxport._diagnostics.redaction import redact_url
+from trioxport._diagnostics.validators import WORDS
 from trioxport.errors import UsageError
 from trioxport.transports._access.bearer import BearerAuth, ProtectedResource
-from trioxport.transports._access.proxies import TrustedProxies
+from trioxport.transports._access.proxies import TrustedProxies, trusted_proxies
 from trioxport.transports._access.rates import Rates
 from trioxport.transports._access.request import AccessRefused, AccessRequest, address_of, client_of
 from trioxport.transports._urls import bracketed, is_loopback, is_unspecified
@@ -25,28 +29,23 @@ _PAGE_SCHEMES: Final = {"ws": "http", "wss": "https"}
 """The scheme of the pages of a server that is reached by another one."""
 
 
-class AccessOptions(Protocol):
-    """The fields of a server's configuration that the policy reads. ``str()`` of it is its redacted URL."""
+@attrs.frozen
+class AccessOptions:
+    """The options of the access policy, which the configurations of servers share and document."""
 
-    @property
-    def url(self) -> str: ...
-    @property
-    def hosts(self) -> Sequence[str] | None: ...
-    @property
-    def origins(self) -> Sequence[str]: ...
-    @property
-    def verify(self) -> ProtectedResource | None: ...
-    @property
-    def rate(self) -> Rate | None: ...
-    @property
-    def trusted_proxies(self) -> TrustedProxies | None: ...
+    hosts: Sequence[str] | None = attrs.field(default=None, validator=WORDS.or_none(), kw_only=True)
+    origins: Sequence[str] = attrs.field(default=(), validator=WORDS, kw_only=True)
+    verify: ProtectedResource | None = attrs.field(default=None, repr=False, kw_only=True)
+    rate: Rate | None = attrs.field(default=None, kw_only=True)
+    trusted_proxies: TrustedProxies | None = attrs.field(default=None, converter=trusted_proxies, kw_only=True)
 
 
 class AccessPolicy:
     """The access policy of one server.
 
     Args:
-        options: The configuration of the server.
+        options: The options of the policy.
+        url: The URL of the server.
         publishes_metadata: Whether the server answers requests for the metadata of RFC 9728 itself.
 
     Attributes:
@@ -56,9 +55,9 @@ class AccessPolicy:
         UsageError: The server listens on all addresses, and has no ``hosts``.
     """
 
-    def __init__(self, options: AccessOptions, *, publishes_metadata: bool) -> None:
-        parts = urlsplit(options.url)
-        self._hosts = _hosts(options, parts.hostname or "")
+    def __init__(self, options: AccessOptions, url: str, *, publishes_metadata: bool) -> None:
+        parts = urlsplit(url)
+        self._hosts = _hosts(options.hosts, url)
         own = f"{_PAGE_SCHEMES.get(parts.scheme, parts.scheme)}://{parts.netloc}"
         self._origins = frozenset((*options.origins, own))
         self._proxies = options.trusted_proxies
@@ -113,16 +112,17 @@ class AccessPolicy:
             await self._rates.guard(address_of(request.peer), check)
 
 
-def _hosts(options: AccessOptions, listening: str) -> frozenset[str] | None:
+def _hosts(given: Sequence[str] | None, url: str) -> frozenset[str] | None:
     """The hosts that requests may be for; None for any."""
-    if options.hosts is not None:
-        return None if "*" in options.hosts else frozenset(host.lower() for host in options.hosts)
+    if given is not None:
+        return None if "*" in given else frozenset(host.lower() for host in given)
+    listening = urlsplit(url).hostname or ""
     if is_loopback(listening):
         return frozenset((*_LOOPBACK, bracketed(listening)))
     if is_unspecified(listening):
         raise UsageError(
             "a server for all addresses has to know the names under which clients reach it",
-            target=str(options),
+            target=redact_url(url),
             hint='Pass hosts=["mcp.example.com"]: without them any web page could reach it (DNS rebinding)',
         )
     return frozenset((bracketed(listening.lower()),))

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from trioxport._core.token_bucket import Rate
 from trioxport._diagnostics.redaction import redact_url
 from trioxport._diagnostics.validators import COUNT, SECONDS, TEXT, TEXT_BY_NAME, WORDS
 from trioxport.auth import Credentials, TLSOptions
 from trioxport.errors import UsageError
 from trioxport.messages import NOTHING
-from trioxport.transports._access.bearer import ProtectedResource
-from trioxport.transports._access.proxies import TrustedProxies, trusted_proxies
+from trioxport.transports._access.policy import AccessOptions
 from trioxport.transports._http_heads import check_fields
 from trioxport.transports._urls import WEBSOCKET_PORTS, is_printable_ascii, split_url
 from trioxport.transports.websocket.heartbeat import PingSettings
@@ -26,7 +24,7 @@ _OWN_FIELDS: Final = frozenset({"connection", "upgrade", "host"})
 
 
 @attrs.frozen
-class WebSocketOptions:
+class WebSocketOptions(AccessOptions):
     """The fields of :class:`~trioxport.transports.websocket.WebSocket`, which documents them."""
 
     url: str = attrs.field(validator=TEXT, repr=redact_url)
@@ -36,11 +34,6 @@ class WebSocketOptions:
     subprotocols: Sequence[str] = attrs.field(default=("mcp",), validator=WORDS, repr=False, kw_only=True)
     ping_interval: float | None = attrs.field(default=20.0, validator=SECONDS.or_none(), kw_only=True)
     ping_timeout: float = attrs.field(default=20.0, validator=SECONDS, kw_only=True)
-    hosts: Sequence[str] | None = attrs.field(default=None, validator=WORDS.or_none(), kw_only=True)
-    origins: Sequence[str] = attrs.field(default=(), validator=WORDS, kw_only=True)
-    verify: ProtectedResource | None = attrs.field(default=None, repr=False, kw_only=True)
-    rate: Rate | None = attrs.field(default=None, kw_only=True)
-    trusted_proxies: TrustedProxies | None = attrs.field(default=None, converter=trusted_proxies, kw_only=True)
     max_connections: int = attrs.field(default=1000, validator=COUNT, kw_only=True)
 
     def __attrs_post_init__(self) -> None:

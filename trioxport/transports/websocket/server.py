@@ -50,7 +50,7 @@ class WebSocketServer:
         self._path = parts.path or "/"
         self._contexts = _contexts(options) if parts.scheme == "wss" else None
         self._pings = pings_of(options)
-        self._policy = AccessPolicy(options, publishes_metadata=False)
+        self._policy = AccessPolicy(options, options.url, publishes_metadata=False)
         self._acceptor = acceptor
         self._free_places = options.max_connections
         self.monitor = HeartbeatMonitor()

@@ -28,7 +28,7 @@ class HttpAccess:
     def __init__(self, config: HttpServer) -> None:
         self._cors = config.cors
         self._path = urlsplit(config.url).path or "/"
-        self.policy = AccessPolicy(config, publishes_metadata=True)
+        self.policy = AccessPolicy(config, config.url, publishes_metadata=True)
 
     async def answers(self, request: ServerRequest) -> bool:
         """Whether the request was answered here: a preflight, or one for the metadata. Raises ``AccessRefused``."""

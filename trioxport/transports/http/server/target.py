@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
 from typing import Self
 
 import attrs
 import trio
 
-from trioxport._core.token_bucket import Rate
 from trioxport._diagnostics.redaction import redact_url
-from trioxport._diagnostics.validators import COUNT, FLAG, SECONDS, SECONDS_OR_0, TEXT, WORDS
+from trioxport._diagnostics.validators import COUNT, FLAG, SECONDS, SECONDS_OR_0, TEXT
 from trioxport.abc import Acceptor, ConnectionSettings
 from trioxport.auth import TLSOptions
 from trioxport.errors import UsageError
-from trioxport.transports._access.bearer import ProtectedResource
-from trioxport.transports._access.proxies import TrustedProxies, trusted_proxies
+from trioxport.transports._access.policy import AccessOptions
 from trioxport.transports._urls import HTTP_PORTS, split_url
 from trioxport.transports.http.server.events import EventStore
 from trioxport.transports.http.server.options import Bounds
@@ -63,7 +60,7 @@ class Upgrades:
 
 
 @attrs.frozen
-class HttpServer:
+class HttpServer(AccessOptions):
     """An MCP endpoint to serve. Plain ``http`` beyond loopback needs ``allow_plaintext``.
 
     Args:
@@ -98,20 +95,15 @@ class HttpServer:
 
     url: str = attrs.field(repr=redact_url, validator=TEXT)
     sessions: Sessions | None = attrs.field(factory=Sessions, kw_only=True)
-    hosts: Sequence[str] | None = attrs.field(default=None, validator=WORDS.or_none(), kw_only=True)
-    origins: Sequence[str] = attrs.field(default=(), validator=WORDS, kw_only=True)
     cors: bool = attrs.field(default=False, validator=FLAG, kw_only=True)
     tls: TLSOptions | ssl.SSLContext | None = attrs.field(default=None, repr=False, kw_only=True)
     events: EventStore | None = attrs.field(default=None, kw_only=True)
-    verify: ProtectedResource | None = attrs.field(default=None, repr=False, kw_only=True)
-    rate: Rate | None = attrs.field(default=None, kw_only=True)
     health: str | None = attrs.field(default=None, validator=TEXT.or_none(), kw_only=True)
     ready: str | None = attrs.field(default=None, validator=TEXT.or_none(), kw_only=True)
     drain: float = attrs.field(default=0.0, validator=SECONDS_OR_0, kw_only=True)
     sse: str | None = attrs.field(default=None, validator=TEXT.or_none(), kw_only=True)
     websocket: bool | Upgrades = attrs.field(default=False, kw_only=True)
     fallback: Application | None = attrs.field(default=None, repr=False, kw_only=True)
-    trusted_proxies: TrustedProxies | None = attrs.field(default=None, converter=trusted_proxies, kw_only=True)
     access_log: bool = attrs.field(default=False, validator=FLAG, kw_only=True)
     keep_alive: float = attrs.field(default=15.0, validator=SECONDS, kw_only=True)
     bounds: Bounds = attrs.field(factory=Bounds, kw_only=True)
