@@ -209,15 +209,23 @@ async def test_the_policy_comes_before_the_path() -> None:
             assert status_of(await upgrade(served.url, "Authorization: Bearer good", path="/other")) == 404
 
 
-async def test_a_verifier_that_fails_admits_no_client() -> None:
+@pytest.mark.parametrize("mounted", [False, True])
+async def test_a_verifier_that_fails_admits_no_client(mounted: bool, caplog: pytest.LogCaptureFixture) -> None:
     async def fail(token: str) -> str | None:
         raise LookupError("the verifier's own")
 
+    caplog.set_level("INFO", "trioxport.access")
+    options: dict[str, Any] = {"verify": ProtectedResource(fail)}
+    alone = WebSocket(ALONE, **options)
     with trio.fail_after(BOUND):
-        async with recording(WebSocket(ALONE, verify=ProtectedResource(fail))) as served:
+        async with recording(
+            HttpServer(ENDPOINT, websocket=True, access_log=True, **options) if mounted else alone
+        ) as served:
             with pytest.raises(HTTPStatusError, match="500"):
-                async with open_transport(WebSocket(served.url, auth=Bearer("x"))):
+                async with open_transport(WebSocket(served.url.replace("http", "ws"), auth=Bearer("x"))):
                     pass
+            while "the verifier's own" not in caplog.text or (mounted and '"GET /mcp" 500' not in caplog.text):
+                await trio.lowlevel.checkpoint()
         assert served.infos == []
 
 

@@ -10,6 +10,7 @@ import trio
 
 from trioxport._diagnostics.refusal_log import RefusedConnection
 from trioxport.abc import Acceptor, Scope
+from trioxport.errors import ConnectError
 from trioxport.transports._access.request import AccessRefused
 from trioxport.transports.http.server.application import Endpoint
 from trioxport.transports.http.server.http1.connection import ClientConnection
@@ -72,8 +73,11 @@ class MountedWebSockets:
                 head.headers["authorization"] = pending.headers["authorization"]
             await pending.check_access(partial(self._check, head))
             await negotiate_subprotocol(pending, scope)
-        except RefusedConnection as error:
-            head.status = error.status
+        except ConnectError as error:
+            head.status = error.status if isinstance(error, RefusedConnection) else 0
+            raise
+        except Exception:  # of the application's verifier
+            head.status = HTTPStatus.INTERNAL_SERVER_ERROR.value
             raise
         head.status = HTTPStatus.SWITCHING_PROTOCOLS.value
         scope.info.principal, scope.info.token = head.principal, head.token
