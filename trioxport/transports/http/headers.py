@@ -1,4 +1,4 @@
-"""What of a message is mirrored into the headers of its POST.
+"""Headers of a POST that mirror its message.
 
 Specification 2026-07-28, basic/transports/streamable-http, section Request Metadata.
 """
@@ -10,17 +10,15 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeAlias, cast
 
-from trioxport._diagnostics.validators import kind_of
 from trioxport.errors import UsageError
 from trioxport.messages import Notification, Request
 from trioxport.protocol import META, METHOD_HEADER, NAME_HEADER, VERSION_HEADER, members_of, meta_of
+from trioxport.transports._http_heads import FIELD_VALUE, TOKEN
 
 NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 _ANNOTATION: Final = "x-mcp-header"
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PLAIN: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?|")
 _MARKED: Final = re.compile(r"=\?base64\?.*\?=")
-_FIELD_VALUE: Final = re.compile(r"[!-~](?:[\t -~]*[!-~])?|")
 _SAFE_INTEGER: Final = 2**53 - 1
 _PRIMITIVE: Final = ("integer", "string", "boolean")
 _MAPS_OF_SCHEMAS: Final = ("patternProperties", "$defs", "definitions", "dependentSchemas")
@@ -30,16 +28,16 @@ Path: TypeAlias = tuple[str, ...]
 
 
 def encode_value(value: str) -> str:
-    """A header value that stands for any text: itself if it is plain ASCII, else in Base64 between markers."""
+    """Encode a text as a header value: itself if it is plain ASCII, else Base64 between markers."""
     if _PLAIN.fullmatch(value) and not _MARKED.fullmatch(value):
         return value
     return f"=?base64?{base64.b64encode(value.encode(errors='surrogatepass')).decode()}?="
 
 
 def decode_value(field: str) -> str | None:
-    """The text that a header value stands for; None if its markers hold no Base64 of UTF-8 as it ought to be."""
+    """Decode a header value; None if it is malformed, or has no canonical Base64 of UTF-8 between its markers."""
     if not _MARKED.fullmatch(field):
-        return field if _FIELD_VALUE.fullmatch(field) else None
+        return field if FIELD_VALUE.fullmatch(field) else None
     encoded = field[len("=?base64?") : -len("?=")]
     try:
         raw = base64.b64decode(encoded, validate=True)
@@ -49,19 +47,8 @@ def decode_value(field: str) -> str | None:
     return text if base64.b64encode(raw).decode() == encoded else None
 
 
-def check_fields(fields: Mapping[Any, Any]) -> None:
-    """Raise ``UsageError`` for a header that HTTP does not allow; it names the header and keeps its value secret."""
-    for name, value in fields.items():
-        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-            raise UsageError(f"{name!r} is no name of a header")
-        if not isinstance(value, str):
-            raise UsageError(f"the value of the header {name} is {kind_of(value)}, and has to be a str")
-        if not _FIELD_VALUE.fullmatch(value):
-            raise UsageError(f"the value of the header {name} has characters that HTTP does not allow")
-
-
 def version_of(message: Request | Notification) -> str | None:
-    """The revision that a modern message says it is written in."""
+    """The protocol revision that a modern message names; None if it names none."""
     version = meta_of(message.params).get(META + "protocolVersion")
     return version if isinstance(version, str) else None
 
@@ -79,13 +66,13 @@ def mirrored(message: Request | Notification) -> dict[str, str]:
 
 
 class ToolHeaders:
-    """The tools that were seen in ``tools/list`` results, and which of their arguments go into headers."""
+    """The tools of ``tools/list`` results, and the arguments of each that go into headers."""
 
     def __init__(self) -> None:
         self._tools: dict[str, dict[Path, str]] = {}
 
     def learn(self, tool: Mapping[str, Any]) -> None:
-        """Remember a tool's annotations. Raises ``ValueError``, which says why, if one of them is invalid."""
+        """Store a tool's annotations. Raises ``ValueError``, with the reason, if one of them is invalid."""
         name = tool.get("name")
         if isinstance(name, str):
             self._tools.pop(name, None)
@@ -97,7 +84,7 @@ class ToolHeaders:
         return {name: encode_value(text) for name, text in self.texts(call).items() if text is not None}
 
     def texts(self, call: Request) -> dict[str, str | None]:
-        """What each header of a ``tools/call`` stands for, None being for no header; raises the same."""
+        """The text of each header of a ``tools/call``, None for an argument that is absent. Raises ``UsageError``."""
         params = members_of(call.params)
         name = params.get("name")
         annotated = self._tools.get(name, {}) if isinstance(name, str) else {}
@@ -129,7 +116,7 @@ def _annotations(schema: object) -> dict[Path, str]:
         header = members[_ANNOTATION]
         if not path:
             raise ValueError(f"{_ANNOTATION} stands where it may not: only chains of properties lead to a parameter")
-        if not isinstance(header, str) or not _TOKEN.fullmatch(header):
+        if not isinstance(header, str) or not TOKEN.fullmatch(header):
             raise ValueError(f"{_ANNOTATION} of {'.'.join(path)} is no name of a header")
         if members.get("type") not in _PRIMITIVE:
             raise ValueError(f"{_ANNOTATION} of {'.'.join(path)}: the type is none of {', '.join(_PRIMITIVE)}")
@@ -141,7 +128,7 @@ def _annotations(schema: object) -> dict[Path, str]:
 
 
 def _schemas(root: object) -> Iterator[tuple[Path | None, Mapping[str, Any]]]:
-    """Each schema within a schema, with the path of properties to it; None if there is more than those on the way."""
+    """Each schema within a schema, with the path of properties to it; None if the path has other keywords too."""
     waiting: list[tuple[Path | None, object]] = [((), root)]
     while waiting:
         path, schema = waiting.pop()

@@ -26,12 +26,20 @@ from trioxport.framing.sse import Event, EventDecoder
 from trioxport.messages import ErrorResponse, Message, Request, Response
 from trioxport.metadata import metadata_of
 from trioxport.protocol import LAST_EVENT_HEADER
+from trioxport.transports._http_heads import ResponseHead, media_type
+from trioxport.transports._http_semantics import (
+    EXCERPT_BYTES,
+    is_web_page,
+    one_line,
+    page_title,
+    retry_after,
+    status_error,
+)
 from trioxport.transports.bytestream import frame_of
 from trioxport.transports.http import failures
 from trioxport.transports.http.client.pauses import SHORT_SECONDS, Pauses
 from trioxport.transports.http.client.session import EVENTS, ClientSession
-from trioxport.transports.http.client.stack.types import Body, HTTPEndpoint, ResponseHead, media_type
-from trioxport.transports.http.excerpts import EXCERPT_BYTES, beginning_of, is_web_page, one_line, page_title
+from trioxport.transports.http.client.stack.types import Body, HTTPEndpoint
 
 Deliver: TypeAlias = Callable[[list[Frame]], Awaitable[None]]
 
@@ -137,7 +145,7 @@ class ResponseReader:
                 f"a request was answered with the bare status {response.status_code}", outcome="unknown"
             )
         else:
-            raise _no_message(response, await beginning_of(body))
+            raise _no_message(response, await failures.beginning_of(body))
         return None
 
     async def take_up(self, exchange: PendingRequest, event_id: str) -> None:
@@ -183,7 +191,7 @@ class ResponseReader:
             message = self.scope.settings.codec.decode(payload)
         except (DecodeError, ProtocolViolation, MessageTooLarge, httpx.TransportError):
             message = None
-        failure = failures.of_status(response, self.wire.url, payload[:EXCERPT_BYTES], has_session=False)
+        failure = status_error(response, self.wire.url, payload[:EXCERPT_BYTES], has_session=False)
         if not isinstance(message, ErrorResponse):
             return RefusedRequest(status, failure)
         answer = Frame(payload, attrs.evolve(message, id=exchange.request.id))
@@ -338,7 +346,7 @@ def _says_all(response: ResponseHead, has_session: bool) -> bool:
     """Whether the status is what counts, whatever the body."""
     status = response.status_code
     if status == 503:
-        return failures.retry_after(response) is not None
+        return retry_after(response) is not None
     return status in _STATUS_FIRST or (status == 404 and has_session)
 
 

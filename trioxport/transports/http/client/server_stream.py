@@ -15,11 +15,12 @@ from trioxport._diagnostics import logger
 from trioxport.errors import SessionExpired
 from trioxport.framing.sse import EventDecoder
 from trioxport.protocol import LAST_EVENT_HEADER
+from trioxport.transports._http_heads import media_type
+from trioxport.transports._http_semantics import retry_after
 from trioxport.transports.http.client.exchange import ResponseReader
 from trioxport.transports.http.client.pauses import SHORT_SECONDS, Pauses
 from trioxport.transports.http.client.session import EVENTS, ClientSession
-from trioxport.transports.http.client.stack.types import HTTPEndpoint, media_type
-from trioxport.transports.http.failures import retry_after
+from trioxport.transports.http.client.stack.types import HTTPEndpoint
 
 _TRY_AGAIN: Final = (200, 408, 425, 429)
 """Answers after which there may be a stream later, besides failures of the server."""

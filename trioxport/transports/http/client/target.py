@@ -17,6 +17,7 @@ from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
 from trioxport.errors import UsageError
 from trioxport.messages import NOTHING
 from trioxport.transports._sockets import refuse_plaintext
+from trioxport.transports._urls import HTTP_PORTS
 from trioxport.transports.http.client.options import Binding
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from trioxport.auth import AuthFlow, Credentials, TLSOptions
     from trioxport.transports.http.server import HttpServer
 
-_PORTS = {"http": 80, "https": 443}
 _SSE = "sse+"
 
 
@@ -59,7 +59,7 @@ def _is_client(_target: object, _field: attrs.Attribute[Any], value: Any) -> Non
 
 
 def _are_headers(_target: object, _field: attrs.Attribute[Any], value: Mapping[Any, Any]) -> None:
-    from trioxport.transports.http.headers import check_fields
+    from trioxport.transports._http_heads import check_fields
 
     if not isinstance(cast("object", value), Mapping):
         raise UsageError(f"headers is {kind_of(value)}, and has to be a mapping of names to values")
@@ -180,7 +180,7 @@ def _split(url: Any) -> SplitResult | None:
         return None
     try:
         parts = urlsplit(url)
-        known = parts.scheme in _PORTS and parts.hostname and (parts.port is None or parts.port >= 0)
+        known = parts.scheme in HTTP_PORTS and parts.hostname and (parts.port is None or parts.port >= 0)
     except ValueError:
         return None
     return parts if known and url.isascii() and url.isprintable() and " " not in url else None

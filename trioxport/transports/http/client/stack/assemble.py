@@ -17,7 +17,6 @@ from trioxport._version import __version__
 from trioxport.abc import Scope
 from trioxport.auth import AuthFlow, TLSOptions
 from trioxport.errors import UsageError
-from trioxport.transports._sockets import is_loopback
 from trioxport.transports.http.client.session import own_fields
 from trioxport.transports.http.client.stack.auth import AuthFlowRunner, AuthServerClient, WithCredentials, library_of
 from trioxport.transports.http.client.stack.decompression import Decompressing
@@ -34,10 +33,12 @@ if TYPE_CHECKING:
 import attrs
 
 from trioxport.errors import ConnectTimeout, NameResolutionError, ServerUnreachable, TransportError
-from trioxport.transports.http.client.stack.types import BodyStream, HTTPRequest, ResponseHead
+from trioxport.transports._http_heads import ResponseHead
+from trioxport.transports._urls import HTTP_PORTS, is_loopback
+from trioxport.transports.http.client.stack.types import BodyStream, HTTPRequest
 from trioxport.transports.http.failures import of_proxy_refusal
 
-_PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+_PORTS: Final = {**HTTP_PORTS, "socks5": 1080, "socks5h": 1080}
 
 
 @asynccontextmanager

@@ -14,7 +14,8 @@ import attrs
 import httpx
 import trio
 
-from trioxport.transports.http.client.stack.types import CLOSING, HTTPRequest, ResponseHead
+from trioxport.transports._http_heads import ResponseHead
+from trioxport.transports.http.client.stack.types import CLOSING, HTTPRequest
 
 
 class _HttpxBody:

@@ -20,8 +20,9 @@ import h11
 import httpx
 import trio
 
+from trioxport.transports._http_heads import ResponseHead
 from trioxport.transports._tls import TLSStream
-from trioxport.transports.http.client.stack.types import CLOSING, HTTPRequest, NoAnswer, ResponseHead
+from trioxport.transports.http.client.stack.types import CLOSING, HTTPRequest, NoAnswer
 
 TLS_ALERT: Final = b"\x15\x03"
 """How a TLS server answers what is no TLS (RFC 8446, section 5.1)."""

@@ -11,14 +11,15 @@ from urllib.parse import urljoin
 import attrs
 import httpx
 
-from trioxport.transports.http.client.stack.types import BodyStream, HTTPRequest, ResponseHead, SendRequest
+from trioxport.transports._http_heads import ResponseHead
+from trioxport.transports._urls import HTTP_PORTS
+from trioxport.transports.http.client.stack.types import BodyStream, HTTPRequest, SendRequest
 
 MOST: Final = 5
 """How many redirects of one request are followed."""
 
 _SAME_METHOD: Final = (307, 308)
 _ANY_METHOD: Final = (301, 302, 303)
-_PORTS: Final = {"http": 80, "https": 443}
 
 
 @attrs.frozen
@@ -53,4 +54,4 @@ class FollowingRedirects:
 
 def origin(url: httpx.URL) -> tuple[str, str, int | None]:
     """Scheme, host and port of a URL (RFC 6454)."""
-    return url.scheme, url.host, url.port or _PORTS.get(url.scheme)
+    return url.scheme, url.host, url.port or HTTP_PORTS.get(url.scheme)
