@@ -222,7 +222,7 @@ async def test_a_session_goes_on_whatever_is_refused_later() -> None:
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(era_cache, "REMEMBERED", 2)
+    monkeypatch.setattr(era_cache, "MAX_ENDPOINTS", 2)
     for host in ("a", "b"):
         era_cache.learn(f"https://{host}/mcp", "legacy")
     assert era_cache.known("https://A/mcp?x=1") == "legacy"

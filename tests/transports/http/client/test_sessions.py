@@ -11,6 +11,7 @@ import trio
 from tests.support.legacy_script import HELLO, INITIALIZE, INITIALIZED, legacy, shake_hands
 from tests.support.scripted_http import Reply, Script, serving
 from trioxport import (
+    Backoff,
     HTTPStatusError,
     Notification,
     ProtocolViolation,
@@ -22,7 +23,7 @@ from trioxport import (
     open_transport,
 )
 from trioxport.transports.http import Http
-from trioxport.transports.http.client import pauses
+from trioxport.transports.http.client import reopening
 
 BOUND: Final = 15.0
 
@@ -153,7 +154,7 @@ async def test_whoever_gives_up_does_not_take_the_new_session_with_it() -> None:
 
 async def test_the_servers_own_stream_moves_to_the_new_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when it is the stream that hears of the end first; its place is of no use in another session."""
-    monkeypatch.setattr(pauses, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(reopening, "NO_EVENT_BACKOFF", Backoff(base=0.01, cap=60))
     numbers = count(1)
     cut = trio.Event()
 
@@ -181,7 +182,7 @@ async def test_the_servers_own_stream_moves_to_the_new_session(monkeypatch: pyte
 
 async def test_a_stream_that_ends_with_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """If no new one begins, whoever asks next is told, and the connection goes on."""
-    monkeypatch.setattr(pauses, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(reopening, "NO_EVENT_BACKOFF", Backoff(base=0.01, cap=60))
     broken = True
 
     async def stream(reply: Reply) -> None:
