@@ -1,4 +1,4 @@
-"""Streamable HTTP in the legacy era, and how a client finds out that it is: against a server of the test's own."""
+"""The client of Streamable HTTP in the legacy era, against a scripted server."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def test_the_server_asks_on_a_requests_stream_and_is_answered() -> None:
 
 
 async def test_the_server_speaks_first_on_its_own_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stream is opened again where it broke off, as soon as the server wants that."""
+    """The stream is opened again from its last event, after the delay that the server asks for."""
     monkeypatch.setattr(reopening, "NO_EVENT_BACKOFF", Backoff(base=0.01, cap=60))
     resumed: list[str | None] = []
 
@@ -144,7 +144,7 @@ def test_the_delays_before_a_stream_is_opened_again() -> None:
 
 
 async def test_an_answer_is_fetched_where_its_stream_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where a resumed stream breaks before its first new event: the place is kept."""
+    """A resumed stream that breaks before its first new event keeps the last event id."""
     monkeypatch.setattr(reopening, "NO_EVENT_BACKOFF", Backoff(base=0.01, cap=60))
     resumed: list[str] = []
 

@@ -1,4 +1,4 @@
-"""What becomes of a legacy session that the server forgets: a new one begins, once for all who need it."""
+"""Legacy sessions that the server forgets: one new session begins for all requests that need it."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Forgetful:
     """A legacy server whose sessions are ``1``, ``2`` …, and which forgets one when ``known`` is changed.
 
     Args:
-        script: What it does with a request of a session that it knows.
-        stream: What it does with a GET of such a session.
+        script: Its response to a request of a session that it knows.
+        stream: Its response to a GET of such a session.
     """
 
     def __init__(self, script: Script | None = None, stream: Script | None = None) -> None:
@@ -153,7 +153,7 @@ async def test_whoever_gives_up_does_not_take_the_new_session_with_it() -> None:
 
 
 async def test_the_servers_own_stream_moves_to_the_new_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also when it is the stream that hears of the end first; its place is of no use in another session."""
+    """The stream may be the first to get the 404; its event id is not used in the new session."""
     monkeypatch.setattr(reopening, "NO_EVENT_BACKOFF", Backoff(base=0.01, cap=60))
     numbers = count(1)
     cut = trio.Event()
@@ -181,7 +181,7 @@ async def test_the_servers_own_stream_moves_to_the_new_session(monkeypatch: pyte
 
 
 async def test_a_stream_that_ends_with_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If no new one begins, whoever asks next is told, and the connection goes on."""
+    """If no new session begins, the next request fails, and the connection goes on."""
     monkeypatch.setattr(reopening, "NO_EVENT_BACKOFF", Backoff(base=0.01, cap=60))
     broken = True
 
@@ -267,7 +267,7 @@ async def answered_by(reply: Reply, result: Any, session_id: str = "2") -> None:
     ],
 )
 async def test_a_session_that_cannot_be_renewed(again: Script, kind: type[TransportError]) -> None:
-    """The connection goes on, and tries it again for the next request."""
+    """The connection goes on, and the next request tries it again."""
     script = Forgetful()
 
     async def scripted(reply: Reply) -> None:

@@ -125,9 +125,9 @@ class HttpSseClient:
     async def _follow(self, head: ResponseHead, body: Body) -> None:
         if not head.is_success:
             raise await failures.of_refusal(head, body, self._endpoint.url, has_session=False)
-        kind = media_type(head)
-        if kind != "text/event-stream":
-            raise ProtocolViolation(f"instead of a stream of events there came {kind[:SHOWN_CHARACTERS]!r}")
+        if media_type(head) != "text/event-stream":
+            kind = media_type(head)[:SHOWN_CHARACTERS]
+            raise ProtocolViolation(f"the response is of the content type {kind!r}, not a stream of events")
         decoder = EventDecoder(self._scope.settings.limits.max_message_size)
         while chunk := await body.read():
             events = decoder.feed(chunk)
@@ -141,7 +141,7 @@ class HttpSseClient:
 
     def _take_endpoint(self, event: Event | Oversized) -> None:
         if isinstance(event, Oversized) or event.event != "endpoint":
-            raise ProtocolViolation("the first event of the stream is not the one that names the endpoint")
+            raise ProtocolViolation("the first event of the stream does not name the endpoint")
         self._post_endpoint = attrs.evolve(self._endpoint, path=_path_within_origin(self._endpoint, event.data))
         self._opened.set()
 

@@ -20,8 +20,8 @@ from trioxport.transports.http.client.session import ClientSession
 
 
 @attrs.define(eq=False)
-class _Handshake:
-    """A repetition of the handshake, for which any number of tasks wait."""
+class _Attempt:
+    """One repetition of the handshake, for which any number of tasks wait."""
 
     done: trio.Event = attrs.Factory(trio.Event)
     error: TransportError | None = None
@@ -54,34 +54,34 @@ class SessionRenewal:
         self._nursery = nursery
         self._timeout = timeout
         self._renewed = renewed
-        self._handshake: _Handshake | None = None
+        self._attempt: _Attempt | None = None
 
     async def replace(self, expired: str | None) -> None:
         """Return once there is another session than ``expired``. Raises ``SessionExpired`` if there will be none."""
         if self._session.id != expired:
             return
-        if self._handshake is None:
-            self._handshake = _Handshake()
-            self._nursery.start_soon(self._run, self._handshake)
-        handshake = self._handshake
-        await handshake.done.wait()
-        if handshake.error is not None:
+        if self._attempt is None:
+            self._attempt = _Attempt()
+            self._nursery.start_soon(self._run, self._attempt)
+        attempt = self._attempt
+        await attempt.done.wait()
+        if attempt.error is not None:
             raise SessionExpired(
-                f"the server does not know the session any more, and a new one did not begin: {handshake.error.reason}"
-            ) from handshake.error
+                f"the server does not know the session any more, and a new one did not begin: {attempt.error.reason}"
+            ) from attempt.error
 
-    async def _run(self, handshake: _Handshake) -> None:
-        handshake.error = SessionExpired(f"the handshake was not over within {self._timeout:g} s")
+    async def _run(self, attempt: _Attempt) -> None:
+        attempt.error = SessionExpired(f"the handshake was not over within {self._timeout:g} s")
         try:
             with trio.move_on_after(self._timeout):
                 await self._repeat_handshake()
-                handshake.error = None
+                attempt.error = None
         except Exception as error:
-            handshake.error = failures.of_exchange(error)
+            attempt.error = failures.of_exchange(error)
         finally:
-            self._handshake = None
-            handshake.done.set()
-        if handshake.error is None:
+            self._attempt = None
+            attempt.done.set()
+        if attempt.error is None:
             logger.info("%s: the server forgot the session; a new one has begun", self._settings.target)
             self._renewed()
 

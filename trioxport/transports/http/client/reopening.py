@@ -30,7 +30,7 @@ class ReopenDelays:
     def __init__(self) -> None:
         self.in_vain = 0
         self._useless = 0
-        self._asked: float | None = None
+        self._retry_seconds: float | None = None
 
     def after(self, retry: int | None, *, heard: bool, useful: bool, retry_after: float | None = None) -> float:
         """Seconds to wait, up to a day.
@@ -42,14 +42,14 @@ class ReopenDelays:
             retry_after: The seconds that the server asked for when it refused the stream.
         """
         if retry is not None:
-            self._asked = retry / 1000
+            self._retry_seconds = retry / 1000
         if heard:
             self.in_vain = 0
             self._useless = 0 if useful else self._useless + 1
             least = NO_MESSAGE_BACKOFF.bound(self._useless)
-            asked = NO_EVENT_BACKOFF.base if self._asked is None else self._asked
+            asked = NO_EVENT_BACKOFF.base if self._retry_seconds is None else self._retry_seconds
         else:
             least = NO_EVENT_BACKOFF.bound(self.in_vain)
-            asked = self._asked or 0.0
+            asked = self._retry_seconds or 0.0
             self.in_vain += 1
         return min(max(asked, least, retry_after or 0.0), LONGEST_ASKED)

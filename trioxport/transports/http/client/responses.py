@@ -42,7 +42,7 @@ MAX_RESUMPTIONS_IN_VAIN: Final = 3
 """Attempts in a row to resume a stream without a new event; after them the answer is lost."""
 
 _DECISIVE_STATUSES: Final = (401, 403, 429)
-"""Statuses whose meaning no body changes; 503 is one if it names a delay, and 404 within a session."""
+"""Statuses that count whatever the body is; so do 503 with a delay, and 404 within a session."""
 
 
 @attrs.frozen
@@ -257,7 +257,8 @@ def _no_message(head: ResponseHead, data: bytes) -> ProtocolViolation:
     """The error of a success that is neither JSON nor a stream of events."""
     if not is_web_page(head, data):
         kind = media_type(head)[:SHOWN_CHARACTERS]
-        return ProtocolViolation(f"an answer is of the content type {kind!r}", outcome="unknown")
+        reason = f"the response is of the content type {kind!r}, neither JSON nor a stream of events"
+        return ProtocolViolation(reason, outcome="unknown")
     title = page_title(data)
     return ProtocolViolation(
         f"the server answered with a web page{f' ({title})' if title else ''} instead of a message",
@@ -267,7 +268,7 @@ def _no_message(head: ResponseHead, data: bytes) -> ProtocolViolation:
 
 
 def _is_decisive(head: ResponseHead, has_session: bool) -> bool:
-    """Whether the status counts, whatever the body says."""
+    """Whether the status counts whatever the body is."""
     status = head.status_code
     if status == 503:
         return failures.retry_after(head) is not None

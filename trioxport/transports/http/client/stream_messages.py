@@ -64,7 +64,7 @@ class StreamMessages:
             if frame.error is not None:
                 self.scope.discard(frame.error)
             elif isinstance(frame.message, Response | ErrorResponse):
-                self.scope.discard(ProtocolViolation("an answer on a stream that is for no request"))
+                self.scope.discard(ProtocolViolation("an answer on the server's own stream, which is for no request"))
             else:
                 frames.append(frame)
         return frames
@@ -74,7 +74,7 @@ class StreamMessages:
         if isinstance(message, ErrorResponse) and message.id is None:
             message = attrs.evolve(message, id=pending.request.id)
         if isinstance(message, Request) and self.session.era != "legacy":
-            self.scope.discard(ProtocolViolation(f"a request of the server's ({message.method}) on a modern stream"))
+            self.scope.discard(ProtocolViolation(f"a request by the server ({message.method}) on a modern stream"))
             return None
         if not isinstance(message, Response | ErrorResponse):
             return Frame(payload, message)

@@ -1,4 +1,4 @@
-"""Streamable HTTP of one connection: its requests, what remedies a refusal, and the server's own stream.
+"""Streamable HTTP of one connection: its requests, the remedies for refusals, and the server's own stream.
 
 Specification 2026-07-28, basic/transports/streamable-http; 2025-11-25, basic/transports.
 """

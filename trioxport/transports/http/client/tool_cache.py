@@ -20,7 +20,7 @@ from trioxport.transports.http.client.responses import ResponseReader
 from trioxport.transports.http.client.session import ClientSession
 
 MAX_PAGES: Final = 100
-"""The pages of a list that are asked for."""
+"""The pages of a list that are requested for one call."""
 
 
 class ToolListRefresh:

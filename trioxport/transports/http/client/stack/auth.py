@@ -63,7 +63,7 @@ class AuthFlowRunner:
         library = library_of(self.auth)
         url = str(self.url.copy_with(raw_path=request.path.encode()))
         first = library.Request(request.method, url, headers=dict(request.headers), content=request.content)
-        flow = _AuthFlow(self, request, library, self.auth.async_auth_flow(first))
+        flow = _FlowRun(self, request, library, self.auth.async_auth_flow(first))
         try:
             return await flow.run()
         except (TransportError, httpx.TransportError) as error:
@@ -76,8 +76,8 @@ class AuthFlowRunner:
 
 
 @attrs.define
-class _AuthFlow:
-    """The flow of an ``Auth`` for one request.
+class _FlowRun:
+    """One run of the flow of an ``Auth``, for one request.
 
     Args:
         runner: The runner, which sends the flow's requests.

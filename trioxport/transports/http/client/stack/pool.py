@@ -32,7 +32,7 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 
 @attrs.frozen
 class OriginServer:
-    """The server of a pool's connections, and their limits; times in seconds.
+    """The server that a pool connects to, and the limits of its connections; times in seconds.
 
     Args:
         host: The host's name or address.

@@ -49,7 +49,7 @@ class ResponseHead:
 
 
 class NoAnswer(httpx.RemoteProtocolError):
-    """The server may speak TLS: it answered in it, or not at all to the first request of an unencrypted connection."""
+    """An end as of a TLS server's unencrypted connection: with a TLS alert, or at the first request without a byte."""
 
 
 class BodyStream(Protocol):
@@ -60,7 +60,7 @@ class BodyStream(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Return the connection if everything was read, else close it: within ``CLOSE_SECONDS``, even if cancelled."""
+        """Return the connection if everything was read, or close it: within ``CLOSE_SECONDS``, even if cancelled."""
         ...
 
 
@@ -97,7 +97,7 @@ class HTTPEndpoint:
         url: Its URL, redacted.
         path: Its path and query.
         headers: The headers of every request, by names in lower case.
-        peer: The server's address, or that of the proxy before it, where it is known.
+        peer: The address of the server, or of the proxy before it; None if it is not known.
     """
 
     send: SendRequest
