@@ -1,131 +1,53 @@
-"""What a failed HTTP exchange means to the message that it carried: which error, and whether it can have been acted on.
-
-Specification 2026-07-28, basic/transports/streamable-http; status codes: RFC 9110, section 15.
-"""
+"""Errors of a client for HTTP exchanges that failed, from the exceptions of the HTTP stack."""
 
 from __future__ import annotations
 
 import copy
-import email.utils
 import os
 import socket
 import ssl
-import time
 from collections.abc import Iterator
-from datetime import UTC
 from typing import Final, cast
-from urllib.parse import urljoin
 
 import httpx
 import trio
 
-from trioxport._core.backoff import LONGEST_ASKED
-from trioxport._diagnostics.redaction import redact_url
 from trioxport.errors import (
-    AuthenticationError,
     ConnectError,
     ConnectionLost,
     ConnectTimeout,
-    HTTPStatusError,
     NameResolutionError,
-    Outcome,
-    PermissionDenied,
-    RateLimited,
     RequestTimeout,
     ServerUnreachable,
-    SessionExpired,
     TLSError,
     TransportError,
     UsageError,
 )
-from trioxport.transports._tls import tls_reason
-from trioxport.transports.http.client.stack.types import Body, NoAnswer, ResponseHead
-from trioxport.transports.http.excerpts import beginning_of, challenge, one_line, summary
+from trioxport.transports._http_semantics import EXCERPT_BYTES, ResponseHead, one_line, status_error
+from trioxport.transports._tls import NO_TLS, tls_reason
+from trioxport.transports.http.client.stack.types import Body, NoAnswer
 
 _NEVER_SENT: Final = (httpx.ConnectError, httpx.UnsupportedProtocol)
 _BROKEN: Final = (httpx.TransportError, OSError, trio.BrokenResourceError, trio.ClosedResourceError)
-_LATER: Final = frozenset({408, 425, 502, 503, 504})
-"""Statuses after which the same request may fare better."""
-_REDIRECTS: Final = range(300, 400)
-_MAY_HAVE_ACTED: Final = frozenset({301, 302, 303})
-_SHOWN: Final = 200
-_NO_TLS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
-"""Reasons of OpenSSL for a peer whose first bytes are no TLS."""
-_HINTS: Final = {
-    404: "Check the path of the URL: many servers have their endpoint at /mcp",
-    405: "Check the path of the URL: many servers have their endpoint at /mcp",
-    407: "A proxy answers: check which one is used, and its credentials",
-    502: "A gateway answers: check that the server behind it runs",
-    504: "A gateway answers: check that the server behind it runs",
-}
+EXCERPT_SECONDS: Final = 1.0
+"""Seconds that the part of a refusal's body that is read may take."""
 
 
 async def of_refusal(response: ResponseHead, body: Body, url: str, *, has_session: bool) -> TransportError:
-    """The error of an answer that is no success, with what its body says."""
-    return of_status(response, url, await beginning_of(body), has_session=has_session)
+    """The error for a response that is no success, with an excerpt of its body."""
+    return status_error(response, url, await beginning_of(body), has_session=has_session)
 
 
-def of_status(response: ResponseHead, url: str, data: bytes, *, has_session: bool) -> TransportError:
-    """The error of an answer that is neither a success nor a JSON-RPC error, and whose body begins with ``data``."""
-    status = response.status_code
-    said = f"the server answered {status} {one_line(response.reason_phrase)}".rstrip()
-    later = retry_after(response)
-    if status in (401, 403):
-        return _of_challenge(response, said)
-    if status == 404 and has_session:
-        return SessionExpired("the server does not know the session any more")
-    summarized = summary(response, data)
-    said = f"{said}: {summarized}" if summarized else said
-    hint = _HINTS.get(status) if later is None else f"Try again in {later:g} s"
-    if status == 429:
-        return RateLimited(said, hint=hint, retry_after=later)
-    if status in _REDIRECTS:
-        said = f"{said}, a redirect to {_place(url, response.headers.get('location', ''))}"
-        hint = "Redirects leave neither the origin nor the method: if this is right, use where it leads as the target"
-    return HTTPStatusError(
-        said, status=status, hint=hint, outcome=_outcome(status, later), retryable=status in _LATER, retry_after=later
-    )
-
-
-def _of_challenge(response: ResponseHead, said: str) -> TransportError:
-    """The error of 401 and 403 (RFC 6750, section 3). Bodies are left out: they can quote what was sent."""
-    asked = challenge(response)
-    reason = ": ".join(asked[name] for name in ("error", "error_description") if asked.get(name))
-    said = f"{said} ({reason})" if reason else said
-    if scope := asked.get("scope"):
-        said = f"{said}. It requires the scopes {scope}"
-    if response.status_code == 403:
-        return PermissionDenied(said)
-    scheme = one_line(response.headers.get("www-authenticate", "").partition(" ")[0], 40)
-    return AuthenticationError(f"{said}; {scheme} is asked for" if scheme and not reason else said)
-
-
-def _place(url: str, location: str) -> str:
-    """Where a redirect leads, redacted."""
-    try:
-        return redact_url(urljoin(url, location))[:_SHOWN]
-    except ValueError:  # its text can quote a password
-        return "what is no URL"
-
-
-def _outcome(status: int, later: float | None) -> Outcome:
-    """A refusal was not acted on; a failure may come from behind whoever reports it."""
-    if status < 300 or status in _MAY_HAVE_ACTED or (status >= 500 and not (status == 503 and later is not None)):
-        return "unknown"
-    return "not_sent"
-
-
-def retry_after(response: ResponseHead) -> float | None:
-    """Seconds, up to a day, from a number of them or from a date (RFC 9110, section 10.2.3)."""
-    value = response.headers.get("retry-after", "").strip()
-    if value.isascii() and value.isdigit():
-        return min(float(value), LONGEST_ASKED)
-    try:
-        date = email.utils.parsedate_to_datetime(value)
-        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time()
-    except (ValueError, OverflowError):
-        return None
-    return min(max(0.0, seconds), LONGEST_ASKED)
+async def beginning_of(body: Body) -> bytes:
+    """Return the first bytes of a body, as many as arrive within ``EXCERPT_SECONDS``."""
+    kept = bytearray()
+    with trio.move_on_after(EXCERPT_SECONDS):
+        try:
+            while len(kept) < EXCERPT_BYTES and (chunk := await body.read()):
+                kept += chunk
+        except (httpx.TransportError, TransportError):
+            pass  # the refusal is what is reported, with as much of its body as there is
+    return bytes(kept[:EXCERPT_BYTES])
 
 
 def of_exchange(error: Exception) -> TransportError:
@@ -208,7 +130,7 @@ def of_connecting(error: BaseException) -> TransportError:
 
 
 def _of_tls(error: ssl.SSLError) -> TLSError:
-    if error.reason in _NO_TLS:
+    if error.reason in NO_TLS:
         return TLSError(
             f"the server does not speak TLS on this port: {tls_reason(error)}",
             hint="Check the port, or use http:// if the server is meant to speak unencrypted",

@@ -10,17 +10,15 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeAlias, cast
 
-from trioxport._diagnostics.validators import kind_of
 from trioxport.errors import UsageError
 from trioxport.messages import Notification, Request
 from trioxport.protocol import META, METHOD_HEADER, NAME_HEADER, VERSION_HEADER, members_of, meta_of
+from trioxport.transports._http_fields import FIELD_VALUE, TOKEN
 
 NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 _ANNOTATION: Final = "x-mcp-header"
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PLAIN: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?|")
 _MARKED: Final = re.compile(r"=\?base64\?.*\?=")
-_FIELD_VALUE: Final = re.compile(r"[!-~](?:[\t -~]*[!-~])?|")
 _SAFE_INTEGER: Final = 2**53 - 1
 _PRIMITIVE: Final = ("integer", "string", "boolean")
 _MAPS_OF_SCHEMAS: Final = ("patternProperties", "$defs", "definitions", "dependentSchemas")
@@ -39,7 +37,7 @@ def encode_value(value: str) -> str:
 def decode_value(field: str) -> str | None:
     """The text that a header value stands for; None if its markers hold no Base64 of UTF-8 as it ought to be."""
     if not _MARKED.fullmatch(field):
-        return field if _FIELD_VALUE.fullmatch(field) else None
+        return field if FIELD_VALUE.fullmatch(field) else None
     encoded = field[len("=?base64?") : -len("?=")]
     try:
         raw = base64.b64decode(encoded, validate=True)
@@ -47,17 +45,6 @@ def decode_value(field: str) -> str | None:
     except ValueError:
         return None
     return text if base64.b64encode(raw).decode() == encoded else None
-
-
-def check_fields(fields: Mapping[Any, Any]) -> None:
-    """Raise ``UsageError`` for a header that HTTP does not allow; it names the header and keeps its value secret."""
-    for name, value in fields.items():
-        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-            raise UsageError(f"{name!r} is no name of a header")
-        if not isinstance(value, str):
-            raise UsageError(f"the value of the header {name} is {kind_of(value)}, and has to be a str")
-        if not _FIELD_VALUE.fullmatch(value):
-            raise UsageError(f"the value of the header {name} has characters that HTTP does not allow")
 
 
 def version_of(message: Request | Notification) -> str | None:
@@ -129,7 +116,7 @@ def _annotations(schema: object) -> dict[Path, str]:
         header = members[_ANNOTATION]
         if not path:
             raise ValueError(f"{_ANNOTATION} stands where it may not: only chains of properties lead to a parameter")
-        if not isinstance(header, str) or not _TOKEN.fullmatch(header):
+        if not isinstance(header, str) or not TOKEN.fullmatch(header):
             raise ValueError(f"{_ANNOTATION} of {'.'.join(path)} is no name of a header")
         if members.get("type") not in _PRIMITIVE:
             raise ValueError(f"{_ANNOTATION} of {'.'.join(path)}: the type is none of {', '.join(_PRIMITIVE)}")

@@ -15,6 +15,7 @@ import trio
 
 from trioxport._diagnostics.refusal_log import RefusedConnection
 from trioxport.errors import ConnectError, HTTPStatusError, TransportError, UsageError
+from trioxport.transports._http_semantics import ResponseHead, status_error
 from trioxport.transports.bytestream import ByteStream
 from trioxport.transports.websocket.upgrade import (
     BadHandshake,
@@ -92,11 +93,8 @@ def _nonsense(error: BaseException, url: str) -> ConnectError:
 
 
 def _rejection(answer: UpgradeResponse, url: str) -> TransportError:
-    from trioxport.transports.http.client.stack.types import ResponseHead
-    from trioxport.transports.http.failures import of_status
-
     head = ResponseHead(answer.status, _phrase(answer.status), texts(answer.fields))
-    error = of_status(head, url, b"", has_session=False)
+    error = status_error(head, url, b"", has_session=False)
     if isinstance(error, HTTPStatusError) and error.hint is None:
         error.hint = "Check the path, and that a WebSocket is served there"
     error.target = url

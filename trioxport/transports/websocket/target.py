@@ -15,8 +15,8 @@ from trioxport._diagnostics.validators import COUNT, SECONDS, TEXT, TEXT_BY_NAME
 from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
 from trioxport.errors import UsageError
 from trioxport.messages import NOTHING
+from trioxport.transports._http_fields import check_fields
 from trioxport.transports._sockets import bound, bracketed, listen, refuse_plaintext
-from trioxport.transports.http.headers import check_fields
 
 if TYPE_CHECKING:
     import ssl

@@ -24,8 +24,9 @@ from trioxport.errors import (
     RateLimited,
 )
 from trioxport.layers.retry import Retry
-from trioxport.transports.http import excerpts
-from trioxport.transports.http.client.stack.types import ResponseHead
+from trioxport.transports import _http_semantics as semantics
+from trioxport.transports._http_semantics import ResponseHead
+from trioxport.transports.http import failures
 
 BOUND = 15.0
 
@@ -147,7 +148,7 @@ async def test_a_phrase_with_control_characters_is_harmless(caplog: pytest.LogCa
 
 
 async def test_a_refusal_whose_body_never_ends_is_told_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(excerpts, "EXCERPT_SECONDS", 0.05)
+    monkeypatch.setattr(failures, "EXCERPT_SECONDS", 0.05)
 
     async def script(reply: Reply) -> None:
         await reply.raw(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 100\r\n\r\nhalf a line")
@@ -169,7 +170,7 @@ def test_a_challenge_takes_no_time_however_it_is_made() -> None:
     head = ResponseHead(401, "", {"www-authenticate": "a" * 1_000_000 + ' , error="x"'})
     began = time.process_time()
     for _ in range(20):
-        assert excerpts.challenge(head) == {}
+        assert semantics.challenge(head) == {}
     assert time.process_time() - began < 1
 
 

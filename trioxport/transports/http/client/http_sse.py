@@ -26,11 +26,12 @@ from trioxport.framing.base import Oversized
 from trioxport.framing.sse import Event, EventDecoder
 from trioxport.messages import ErrorResponse, RequestId, Response
 from trioxport.protocol import INITIALIZE
+from trioxport.transports._http_semantics import ResponseHead, media_type
 from trioxport.transports.http import failures
 from trioxport.transports.http.client import era_cache
 from trioxport.transports.http.client.exchange import Deliver, PendingRequest, post_one_way
 from trioxport.transports.http.client.session import STREAM_FIELDS, ClientSession
-from trioxport.transports.http.client.stack.types import Body, HTTPEndpoint, ResponseHead, media_type
+from trioxport.transports.http.client.stack.types import Body, HTTPEndpoint
 from trioxport.transports.http.client.stream_messages import messages_of
 
 SHOWN_CHARACTERS: Final = 80

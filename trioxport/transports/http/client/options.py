@@ -13,7 +13,7 @@ from trioxport._diagnostics.redaction import redact_url
 from trioxport._diagnostics.validators import kind_of
 from trioxport.errors import UsageError
 from trioxport.messages import NOTHING
-from trioxport.transports.http.headers import check_fields
+from trioxport.transports._http_fields import check_fields
 
 if TYPE_CHECKING:
     import httpx

@@ -24,13 +24,22 @@ from trioxport.framing.sse import EventDecoder
 from trioxport.messages import ErrorResponse, Request, Response
 from trioxport.metadata import metadata_of
 from trioxport.protocol import LAST_EVENT_HEADER
+from trioxport.transports._http_semantics import (
+    EXCERPT_BYTES,
+    ResponseHead,
+    is_web_page,
+    media_type,
+    one_line,
+    page_title,
+    retry_after,
+    status_error,
+)
 from trioxport.transports.http import failures
 from trioxport.transports.http.client.exchange import Deliver, PendingRequest
 from trioxport.transports.http.client.reopening import SHORT_SECONDS, ReopenDelays
 from trioxport.transports.http.client.session import STREAM_FIELDS, ClientSession
-from trioxport.transports.http.client.stack.types import Body, HTTPEndpoint, ResponseHead, media_type
+from trioxport.transports.http.client.stack.types import Body, HTTPEndpoint
 from trioxport.transports.http.client.stream_messages import StreamMessages
-from trioxport.transports.http.excerpts import EXCERPT_BYTES, beginning_of, is_web_page, one_line, page_title
 
 LINGER_SECONDS: Final = 1.0
 """The time in which a stream may end by itself after the answer, so that its connection can be used again."""
@@ -99,7 +108,7 @@ class ResponseReader:
                 f"a request was answered with the bare status {head.status_code}", outcome="unknown"
             )
         else:
-            raise _no_message(head, await beginning_of(body))
+            raise _no_message(head, await failures.beginning_of(body))
         return None
 
     async def read_from(self, pending: PendingRequest, event_id: str) -> None:
@@ -173,7 +182,7 @@ class ResponseReader:
             message = self.scope.settings.codec.decode(payload)
         except (DecodeError, ProtocolViolation, MessageTooLarge, httpx.TransportError):
             message = None
-        failure = failures.of_status(head, self.endpoint.url, payload[:EXCERPT_BYTES], has_session=False)
+        failure = status_error(head, self.endpoint.url, payload[:EXCERPT_BYTES], has_session=False)
         if not isinstance(message, ErrorResponse):
             return RefusedRequest(status, failure)
         answer = Frame(payload, attrs.evolve(message, id=pending.request.id))
@@ -271,7 +280,7 @@ def _is_decisive(head: ResponseHead, has_session: bool) -> bool:
     """Whether the status counts whatever the body is."""
     status = head.status_code
     if status == 503:
-        return failures.retry_after(head) is not None
+        return retry_after(head) is not None
     return status in _DECISIVE_STATUSES or (status == 404 and has_session)
 
 

@@ -15,11 +15,11 @@ from trioxport._diagnostics import logger
 from trioxport.errors import SessionExpired
 from trioxport.framing.sse import EventDecoder
 from trioxport.protocol import LAST_EVENT_HEADER
+from trioxport.transports._http_semantics import media_type, retry_after
 from trioxport.transports.http.client.reopening import SHORT_SECONDS, ReopenDelays
 from trioxport.transports.http.client.responses import ResponseReader
 from trioxport.transports.http.client.session import STREAM_FIELDS, ClientSession
-from trioxport.transports.http.client.stack.types import HTTPEndpoint, media_type
-from trioxport.transports.http.failures import retry_after
+from trioxport.transports.http.client.stack.types import HTTPEndpoint
 
 _PASSING_STATUSES: Final = (200, 408, 425, 429)
 """Statuses after which there may be a stream later, besides those of 500 and above."""

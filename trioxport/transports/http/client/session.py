@@ -29,9 +29,10 @@ from trioxport.protocol import (
     VERSION_HEADER,
     members_of,
 )
+from trioxport.transports._http_fields import check_fields
+from trioxport.transports._http_semantics import ResponseHead
 from trioxport.transports.http.client import era_cache
-from trioxport.transports.http.client.stack.types import ResponseHead
-from trioxport.transports.http.headers import ToolHeaders, check_fields, encode_value, mirrored, version_of
+from trioxport.transports.http.headers import ToolHeaders, encode_value, mirrored, version_of
 
 _SESSION_ID: Final = re.compile(r"[!-~]+")
 _RESERVED_HEADERS: Final = frozenset(

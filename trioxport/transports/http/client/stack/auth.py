@@ -26,9 +26,10 @@ from trioxport.errors import (
     TransportError,
     UsageError,
 )
+from trioxport.transports._http_semantics import ResponseHead
 from trioxport.transports._sockets import is_loopback
 from trioxport.transports.http.client.stack.redirects import origin
-from trioxport.transports.http.client.stack.types import Body, BodyStream, HTTPRequest, ResponseHead, SendRequest
+from trioxport.transports.http.client.stack.types import Body, BodyStream, HTTPRequest, SendRequest
 from trioxport.transports.http.failures import of_request
 
 MAX_RESPONSE_BYTES: Final = 1024 * 1024

@@ -14,7 +14,8 @@ import attrs
 import httpx
 import trio
 
-from trioxport.transports.http.client.stack.types import CLOSE_SECONDS, HTTPRequest, ResponseHead
+from trioxport.transports._http_semantics import ResponseHead
+from trioxport.transports.http.client.stack.types import CLOSE_SECONDS, HTTPRequest
 
 
 class _HttpxBody:

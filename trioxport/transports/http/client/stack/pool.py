@@ -20,8 +20,9 @@ import h11
 import httpx
 import trio
 
+from trioxport.transports._http_semantics import ResponseHead
 from trioxport.transports._tls import TLSStream
-from trioxport.transports.http.client.stack.types import CLOSE_SECONDS, HTTPRequest, NoAnswer, ResponseHead
+from trioxport.transports.http.client.stack.types import CLOSE_SECONDS, HTTPRequest, NoAnswer
 
 TLS_ALERT_PREFIX: Final = b"\x15\x03"
 """The beginning of a TLS server's response to unencrypted data (RFC 8446, section 5.1)."""

@@ -10,9 +10,10 @@ import attrs
 import httpx
 
 from trioxport.errors import ConnectTimeout, NameResolutionError, ServerUnreachable, TransportError, UsageError
+from trioxport.transports._http_semantics import ResponseHead
 from trioxport.transports._sockets import is_loopback
 from trioxport.transports.http.client.options import HttpOptions
-from trioxport.transports.http.client.stack.types import BodyStream, HTTPRequest, ResponseHead, SendRequest
+from trioxport.transports.http.client.stack.types import BodyStream, HTTPRequest, SendRequest
 from trioxport.transports.http.failures import of_exchange, of_proxy_refusal
 
 PROXY_PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}

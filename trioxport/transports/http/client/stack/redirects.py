@@ -11,7 +11,8 @@ from urllib.parse import urljoin
 import attrs
 import httpx
 
-from trioxport.transports.http.client.stack.types import BodyStream, HTTPRequest, ResponseHead, SendRequest
+from trioxport.transports._http_semantics import ResponseHead
+from trioxport.transports.http.client.stack.types import BodyStream, HTTPRequest, SendRequest
 
 MAX_REDIRECTS: Final = 5
 """The redirects of one request that are followed."""

@@ -11,6 +11,7 @@ import httpx
 
 from trioxport.errors import MessageTooLarge
 from trioxport.framing.base import EXCERPT
+from trioxport.transports._http_semantics import ResponseHead
 
 CLOSE_SECONDS: Final = 1.0
 """The time for closing connections."""
@@ -33,19 +34,6 @@ class HTTPRequest:
     headers: Mapping[str, str]
     content: bytes | None = None
     patient: bool = False
-
-
-@attrs.frozen
-class ResponseHead:
-    """The head of a response; ``headers`` by names in lower case."""
-
-    status_code: int
-    reason_phrase: str
-    headers: Mapping[str, str]
-
-    @property
-    def is_success(self) -> bool:
-        return 200 <= self.status_code < 300
 
 
 class NoAnswer(httpx.RemoteProtocolError):
@@ -119,8 +107,3 @@ class HTTPEndpoint:
             yield head, Body(stream)
         finally:
             await stream.aclose()
-
-
-def media_type(head: ResponseHead) -> str:
-    """The type and subtype of a response, without parameters; empty if it says none."""
-    return head.headers.get("content-type", "").partition(";")[0].strip().lower()
