@@ -24,19 +24,19 @@ class RequestState(IntEnum):
     """The states of a request, in their order. A request may skip some of them, and never goes back."""
 
     QUEUED = auto()
-    """It waits for a slot: the server does not know of it."""
+    """Waiting for a slot: the server does not know of the request."""
     SENT = auto()
-    """It has a slot: the server may know of it."""
+    """In possession of a slot: the server may know of the request."""
     RESPONDING = auto()
-    """A response has begun. After a refusal the request may be posted again, and stays in this state."""
+    """A response has begun. After a refusal the request may be posted again, which does not change the state."""
     ACCEPTED = auto()
     """The status of a response was a success: the server may act on the request, whatever fails from then on."""
     WITHDRAWN = auto()
-    """It was cancelled while it was queued."""
+    """Cancelled while it was queued."""
     CANCELLED = auto()
-    """It was cancelled later, by the application or because the connection ends."""
+    """Cancelled later, by the application or because the connection ends."""
     ANSWERED = auto()
-    """Its answer has come, be it after it was cancelled."""
+    """The answer has come, even if the request was cancelled before."""
 
 
 @attrs.define(eq=False)
@@ -51,7 +51,7 @@ class PendingRequest:
         session_id: The session that its latest POST named.
         resumed: Whether it takes up the answer to an earlier request, and gives that answer its own id.
         messages: The number of messages that its streams have brought.
-        state: Its state, moved forward by the methods.
+        state: Its state, which the methods move forward.
     """
 
     frame: Frame
@@ -88,23 +88,23 @@ class PendingRequest:
         return self.state >= RequestState.WITHDRAWN
 
     def mark_sent(self) -> None:
-        """It has its slot, and is about to be sent."""
+        """Note that it has a slot, and is about to be sent."""
         self._advance(RequestState.SENT)
 
     def mark_resumed(self) -> None:
-        """It is not posted: the stream of an earlier request is resumed in its place."""
+        """Note that it is not posted: the stream of an earlier request is resumed in its place."""
         self.resumed = True
 
     def mark_responding(self) -> None:
-        """The head of a response, or the acceptance of its POST, has come."""
+        """Note that a response has begun; over HTTP+SSE, that its POST was accepted."""
         self._advance(RequestState.RESPONDING)
 
     def mark_accepted(self) -> None:
-        """The head of a response with a status of success has come."""
+        """Note that the status of a response is a success."""
         self._advance(RequestState.ACCEPTED)
 
     def mark_answered(self) -> None:
-        """Its answer has come."""
+        """Note that its answer has come."""
         self._advance(RequestState.ANSWERED)
 
     def cancel(self) -> None:

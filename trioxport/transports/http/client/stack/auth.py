@@ -267,7 +267,7 @@ async def _all_of(response: Any) -> bytes | TransportError:
 
 @attrs.frozen
 class WithCredentials:
-    """Sends requests with the headers of ``credentials``, and once more after 401 if the credentials have changed.
+    """Sends requests with the headers of ``credentials``, and once more after 401 if the credentials allow it.
 
     The headers of a message take precedence.
     """
