@@ -50,14 +50,14 @@ async def test_a_websocket_server_tells_whom_it_refuses(caplog: pytest.LogCaptur
     with trio.fail_after(BOUND):
         async with serving(WebSocket("ws://127.0.0.1:0/ws", max_connections=1), layers=[metrics]) as served:
             for _ in range(5):
-                assert await upgrade_status(served.url, host="evil.example") == 403
+                assert await upgrade_status(served.url, host="evil.example") == 421
             assert await upgrade_status(served.url, origin="https://evil.example") == 403
             assert await upgrade_status(served.url, path="/other") == 404
             async with open_transport(served.url):
                 assert await upgrade_status(served.url) == 503
             await counted(metrics, 8)
     assert metrics.snapshot().refusals == {
-        "403 Forbidden (Host)": 5,
+        "421 Misdirected Request": 5,
         "403 Forbidden (Origin)": 1,
         "404 Not Found": 1,
         "503 Service Unavailable (connections)": 1,

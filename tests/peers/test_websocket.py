@@ -203,18 +203,17 @@ def chromium() -> Generator[list[str]]:
 
 
 @asynccontextmanager
-async def served_page(page: str) -> AsyncGenerator[str]:
-    """The address of a page, at an origin of its own."""
+async def served_page(listener: trio.SocketListener, page: str) -> AsyncGenerator[None]:
+    """Serve a page, whatever is asked for."""
     head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {len(page.encode())}\r\n"
 
     async def answer(stream: trio.SocketStream) -> None:
         await stream.receive_some()
         await stream.send_all(f"{head}Connection: close\r\n\r\n{page}".encode())
 
-    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, answer, [listener])
-        yield f"http://127.0.0.1:{listener.socket.getsockname()[1]}/"
+        yield
         nursery.cancel_scope.cancel()
 
 
@@ -236,10 +235,12 @@ async def test_a_page_in_a_browser(chromium: list[str]) -> None:
                 recorder.messages.append(message)
         recorder.over.set()
 
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    origin = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
     async with (
-        serving(handler) as address,
-        served_page(PAGE.replace("ADDRESS", address)) as url,
-        running([*chromium, url], os.environ),
+        serving(handler, WebSocket(LOCAL, origins=[origin])) as address,
+        served_page(listener, PAGE.replace("ADDRESS", address)),
+        running([*chromium, f"{origin}/"], os.environ),
     ):
         with trio.fail_after(BOUND):
             await recorder.over.wait()

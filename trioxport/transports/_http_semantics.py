@@ -11,12 +11,9 @@ import html
 import json
 import re
 import time
-from collections.abc import Mapping
 from datetime import UTC
 from typing import Final
 from urllib.parse import urljoin
-
-import attrs
 
 from trioxport._core.backoff import LONGEST_ASKED
 from trioxport._diagnostics.redaction import redact_url
@@ -30,6 +27,7 @@ from trioxport.errors import (
     TransportError,
 )
 from trioxport.protocol import members_of
+from trioxport.transports._http_heads import ResponseHead, media_type
 
 EXCERPT_BYTES: Final = 4096
 """Bytes of a refusal's body, or of a challenge, that are read."""
@@ -51,24 +49,6 @@ _TITLE: Final = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTAL
 _EXPLANATIONS: Final = ("message", "detail", "error_description", "error")
 """Members of a body that explain the error: of JSON-RPC, of problem details (RFC 9457), and of OAuth."""
 _PARAMETER: Final = re.compile(r'(?<![a-z_])([a-z_]++)\s*+=\s*+(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))', re.IGNORECASE)
-
-
-@attrs.frozen
-class ResponseHead:
-    """The head of a response; ``headers`` by names in lower case."""
-
-    status_code: int
-    reason_phrase: str
-    headers: Mapping[str, str]
-
-    @property
-    def is_success(self) -> bool:
-        return 200 <= self.status_code < 300
-
-
-def media_type(head: ResponseHead) -> str:
-    """The type and subtype of a response, without parameters; empty without a Content-Type."""
-    return head.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 # Errors.

@@ -1,9 +1,8 @@
-"""TCP connections, with TLS or without, and how what the system says of them becomes an error of ours."""
+"""TCP connections, with TLS or without; failures of the system become errors of this library."""
 
 from __future__ import annotations
 
 import errno
-import ipaddress
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -15,13 +14,14 @@ from trioxport._core.causes import system_reason
 from trioxport.abc import Acceptor, ConnectionSettings, Transport
 from trioxport.errors import ConnectError, NameResolutionError, ServerUnreachable, TLSError, UsageError
 from trioxport.transports._tls import NO_TLS, TLSStream, tls_reason
+from trioxport.transports._urls import authority, is_loopback
 
 _PLAIN: Final = {"tls": "tcp", "wss": "ws", "https": "http"}
-"""The scheme without encryption for each that has it."""
+"""The unencrypted scheme for each encrypted one."""
 
 
 async def connect(host: str, port: int, target: str) -> trio.SocketStream:
-    """A TCP connection. Raises ``ConnectError``, about ``target``."""
+    """Open a TCP connection. Raises ``ConnectError``, about ``target``."""
     try:
         return await trio.open_tcp_stream(host, port)
     except socket.gaierror as error:
@@ -33,7 +33,7 @@ async def connect(host: str, port: int, target: str) -> trio.SocketStream:
 
 
 async def secure(stream: TLSStream, target: str) -> None:
-    """Shake hands. Raises ``TLSError``, or another ``ConnectError`` if the connection breaks, about ``target``."""
+    """Do the TLS handshake. Raises ``TLSError``, or ``ConnectError`` if the connection breaks, about ``target``."""
     try:
         await stream.do_handshake()
     except ssl.SSLError as error:
@@ -60,7 +60,7 @@ def _handshake_error(error: ssl.SSLError, target: str, *, serving: bool) -> TLSE
 
 
 async def listen(host: str, port: int, target: str) -> list[trio.SocketListener]:
-    """Listeners on all addresses of ``host``. Raises ``UsageError``, about ``target``."""
+    """Listen on all addresses of ``host``. Raises ``UsageError``, about ``target``."""
     try:
         return await trio.open_tcp_listeners(port, host=host)
     except socket.gaierror as error:
@@ -71,23 +71,18 @@ async def listen(host: str, port: int, target: str) -> list[trio.SocketListener]
 
 
 def bound(listener: trio.SocketListener) -> tuple[str, int]:
-    """The address and the port that a listener got."""
+    """The address and the port of a listener."""
     host, port, *_ = listener.socket.getsockname()
     return host, port
 
 
 def peer_of(stream: trio.SocketStream) -> str | None:
-    """The other end's address, as ``ConnectionInfo.peer`` has it; None where there is none any more."""
+    """The peer's address, as ``ConnectionInfo.peer`` has it; None if the peer left already."""
     try:
         name: tuple[str, int] | str = stream.socket.getpeername()
     except OSError:
         return None
-    return f"{bracketed(name[0])}:{name[1]}" if isinstance(name, tuple) else None
-
-
-def bracketed(host: str) -> str:
-    """A host as it stands in a URL."""
-    return f"[{host}]" if ":" in host else host
+    return authority(*name[:2]) if isinstance(name, tuple) else None
 
 
 async def serve_streams(
@@ -103,16 +98,8 @@ async def serve_streams(
     await trio.serve_listeners(serve_stream, list(listeners))
 
 
-def is_loopback(host: str) -> bool:
-    """Whether traffic to ``host`` stays on this machine, as far as its spelling says."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def refuse_plaintext(host: str, settings: ConnectionSettings) -> None:
-    """Refuse unencrypted traffic beyond this machine, as every transport without encryption is to do.
+    """Refuse unencrypted traffic beyond this machine, as every transport without encryption has to.
 
     Args:
         host: The host to connect to, or to listen on.

@@ -28,7 +28,6 @@ from trioxport.framing import FRAMING, FRAMINGS, FramingName
 from trioxport.targets import options_of
 from trioxport.transports._sockets import (
     bound,
-    bracketed,
     connect,
     listen,
     peer_of,
@@ -37,6 +36,7 @@ from trioxport.transports._sockets import (
     serve_streams,
 )
 from trioxport.transports._tls import TLSStream
+from trioxport.transports._urls import authority
 from trioxport.transports.bytestream import carry_frames
 
 
@@ -326,7 +326,7 @@ def _address(url: str) -> tuple[str, int]:
 
 
 def _url(scheme: str, host: str, port: int, framing: FramingName) -> str:
-    return f"{scheme}://{bracketed(host)}:{port}{_query(framing)}"
+    return f"{scheme}://{authority(host, port)}{_query(framing)}"
 
 
 def _query(framing: FramingName) -> str:

@@ -33,6 +33,7 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
+from trioxport.transports._tls import TLSStream
 from trioxport.transports.stream import Tls
 
 HOST = "127.0.0.1"
@@ -509,3 +510,46 @@ async def test_a_blocking_server_made_with_the_standard_library(
                     await tx.aclose()
                     assert [message async for message in rx] == []
     assert received == [b'{"jsonrpc":"2.0","id":1,"method":"x"}\n', b'{"jsonrpc":"2.0","method":"bye"}\n']
+
+
+# The stream itself.
+
+
+@asynccontextmanager
+async def tls_pair(certified: ssl.SSLContext, trusting: ssl.SSLContext) -> AsyncGenerator[tuple[TLSStream, TLSStream]]:
+    """A client and a server that have shaken hands."""
+    ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(each)) for each in socket.socketpair())
+    async with ours, theirs:
+        client, server = TLSStream(ours, trusting, HOST), TLSStream(theirs, certified)
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.do_handshake)
+                nursery.start_soon(server.do_handshake)
+            yield client, server
+
+
+@versions
+async def test_after_a_write_that_was_cut_off_nothing_is_written_and_all_is_read(
+    certificate: trustme.LeafCert, client_context: ssl.SSLContext, version: ssl.TLSVersion
+) -> None:
+    async with tls_pair(server_context(certificate, version), client_context) as (client, server):
+        with trio.move_on_after(0.05) as cut:
+            await client.send_all(BIG.encode())
+        assert cut.cancelled_caught
+        for step in (partial(client.send_all, b"more"), client.send_eof):
+            with pytest.raises(trio.BrokenResourceError, match="cut off"):
+                await step()
+        await server.send_all(b"hello")
+        assert await client.receive_some() == b"hello"
+
+
+@versions
+async def test_to_send_nothing_is_no_end(
+    certificate: trustme.LeafCert, client_context: ssl.SSLContext, version: ssl.TLSVersion
+) -> None:
+    async with tls_pair(server_context(certificate, version), client_context) as (client, server):
+        await client.send_all(b"")
+        await client.send_all(b"hello")
+        await client.send_eof()
+        assert await server.receive_some() == b"hello"
+        assert await server.receive_some() == b""

@@ -34,7 +34,7 @@ from trioxport import (
 from trioxport.auth import Bearer
 from trioxport.framing.websocket import CLOSE, TEXT
 from trioxport.transports.websocket import WebSocket
-from trioxport.transports.websocket.handshake import MAX_HEAD
+from trioxport.transports.websocket.opening_handshake import MAX_HEAD_BYTES
 
 
 async def opened(target: WebSocket | str, **options: Any) -> None:
@@ -250,7 +250,7 @@ UPGRADE = "Upgrade: websocket\r\nConnection: Upgrade\r\n"
         ("nonsense\r\n", 400),
         ("GET /mcp HTTP/1.1\r\nHost: localhost\r\nX: " + "x" * 20_000, 431),
         (f"GET /other HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}{KEY_AND_VERSION}", 404),
-        (f"GET /mcp HTTP/1.1\r\nHost: evil.example\r\n{UPGRADE}{KEY_AND_VERSION}", 403),
+        (f"GET /mcp HTTP/1.1\r\nHost: evil.example\r\n{UPGRADE}{KEY_AND_VERSION}", 421),
         (f"GET /mcp HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.example\r\n{UPGRADE}{KEY_AND_VERSION}", 403),
         (f"GET /mcp HTTP/1.1\r\nHost: localhost\r\nSec-WebSocket-Protocol: soap\r\n{UPGRADE}{KEY_AND_VERSION}", 400),
         *[
@@ -313,8 +313,8 @@ async def test_who_is_turned_away(head: str, status: int) -> None:
 async def test_the_bound_of_a_head_is_kept_to_the_byte(over: int, status: int, parts: int) -> None:
     async with serving(echo) as address, raw_connection(address) as peer:
         head = request(address, "X: ")
-        head = request(address, "X: " + "x" * (MAX_HEAD - len(head) + over))
-        assert len(head) == MAX_HEAD + over
+        head = request(address, "X: " + "x" * (MAX_HEAD_BYTES - len(head) + over))
+        assert len(head) == MAX_HEAD_BYTES + over
         await peer.stream.send_all(head[: -10 * (parts - 1) or None])
         await wait_all_tasks_blocked()
         await peer.stream.send_all(head[-10:] if parts > 1 else b"")
@@ -362,7 +362,12 @@ async def test_an_authorization_header_comes_before_a_subprotocol() -> None:
 
 async def test_pages_that_may_use_the_server() -> None:
     target = WebSocket(LOCAL, hosts=["mcp.example"], origins=["https://app.example"])
-    for more, status in (("https://app.example", 101), ("http://mcp.example:1", 101), ("https://evil.example", 403)):
+    for more, status in (
+        ("https://app.example", 101),
+        ("http://mcp.example", 101),
+        ("http://mcp.example:1", 403),
+        ("https://evil.example", 403),
+    ):
         async with serving(echo, target) as address, raw_connection(address) as peer:
             await peer.stream.send_all(request(address, f"Origin: {more}", host="mcp.example"))
             assert (await peer.read_head()).startswith(f"HTTP/1.1 {status} ")

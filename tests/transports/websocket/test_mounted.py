@@ -136,16 +136,25 @@ def test_what_cannot_be_told(options: dict[str, Any]) -> None:
         Upgrades(**options)
 
 
-async def test_both_over_tls() -> None:
+@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+async def test_both_over_tls(version: str) -> None:
+    versions: list[str | None] = []
+
+    async def handler(connection: Connection) -> None:
+        versions.append(connection.info.tls)
+        await echo(connection)
+
     authority = trustme.CA()
     trusting, certified = ssl.create_default_context(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.configure_trust(trusting)
     authority.issue_cert("127.0.0.1").configure_cert(certified)
+    certified.minimum_version = certified.maximum_version = ssl.TLSVersion[version.replace(".", "_")]
     async with trio.open_nursery() as nursery:
         server = HttpServer(URL.replace("http", "https"), tls=certified, websocket=True)
-        [address] = await nursery.start(serve_transport, echo, server)
+        [address] = await nursery.start(serve_transport, handler, server)
         await check_both(Http(address, tls=trusting), WebSocket(address.replace("https", "wss"), tls=trusting))
         nursery.cancel_scope.cancel()
+    assert versions == [version] * 2
 
 
 async def test_the_same_gate() -> None:

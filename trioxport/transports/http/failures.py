@@ -23,7 +23,8 @@ from trioxport.errors import (
     TransportError,
     UsageError,
 )
-from trioxport.transports._http_semantics import EXCERPT_BYTES, ResponseHead, one_line, status_error
+from trioxport.transports._http_heads import ResponseHead
+from trioxport.transports._http_semantics import EXCERPT_BYTES, one_line, status_error
 from trioxport.transports._tls import NO_TLS, tls_reason
 from trioxport.transports.http.client.stack.types import Body, NoAnswer
 

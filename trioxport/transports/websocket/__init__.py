@@ -1,5 +1,7 @@
 """``ws://`` and ``wss://``: one JSON-RPC message a WebSocket message, in both directions at any time."""
 
+from trioxport.transports._access.bearer import ProtectedResource
+from trioxport.transports._access.proxies import TrustedProxies
 from trioxport.transports.websocket.target import WebSocket
 
-__all__ = ["WebSocket"]
+__all__ = ["ProtectedResource", "TrustedProxies", "WebSocket"]

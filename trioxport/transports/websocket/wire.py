@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import os
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import ClassVar, Final
 
 import trio
 
 from trioxport._core.states import LazyEvent
-from trioxport.abc import Scope
+from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import ConnectionLost, TransportError
 from trioxport.frames import Frame
 from trioxport.framing.base import Oversized
@@ -36,10 +37,10 @@ from trioxport.framing.websocket import (
     frame,
     opcode_of,
 )
-from trioxport.transports._pumps import COALESCE_BYTES
+from trioxport.transports._pumps import COALESCE_BYTES, carry
 from trioxport.transports.bytestream import COPIED, ByteStream, explain_plainly, frame_of
 from trioxport.transports.websocket.closing import loss_by, loss_of
-from trioxport.transports.websocket.heartbeat import PingSettings
+from trioxport.transports.websocket.heartbeat import HeartbeatMonitor, PingSettings
 from trioxport.transports.websocket.prompt_socket import PromptSocket
 
 KEY: Final = 4
@@ -336,3 +337,22 @@ class WebSocketWire:
     def _give_up(self, reason: str) -> None:
         self._dead = ConnectionLost(reason)
         self.socket.socket.close()
+
+
+@asynccontextmanager
+async def carry_websocket(
+    opening: Callable[[], Awaitable[WebSocketWire]], scope: Scope, monitor: HeartbeatMonitor
+) -> AsyncGenerator[FrameChannels]:
+    """The channels over the wire that ``opening`` returns, under ``monitor``; leaving closes the wire's socket."""
+    wire = await opening()
+    monitor.add(wire)
+    cut_off = True
+    try:
+        async with carry(wire, scope, wire.explain, carries="bytes", peer=wire.peer) as channels:
+            yield channels
+        cut_off = False
+    finally:
+        if cut_off:
+            await wire.say_goodbye()
+        monitor.discard(wire)
+        wire.socket.socket.close()

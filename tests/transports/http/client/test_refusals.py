@@ -25,7 +25,7 @@ from trioxport.errors import (
 )
 from trioxport.layers.retry import Retry
 from trioxport.transports import _http_semantics as semantics
-from trioxport.transports._http_semantics import ResponseHead
+from trioxport.transports._http_heads import ResponseHead
 from trioxport.transports.http import failures
 
 BOUND = 15.0

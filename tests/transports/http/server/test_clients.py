@@ -12,8 +12,8 @@ from tests.support.raw_http import calling, modern
 from tests.support.recording_handler import serving
 from trioxport import Request, UsageError, open_transport
 from trioxport.layers import Rate
+from trioxport.transports._access.rates import Rates
 from trioxport.transports.http.server import HttpServer, ProtectedResource, TrustedProxies
-from trioxport.transports.http.server.rates import Rates
 from trioxport.transports.websocket import WebSocket
 
 BOUND: Final = 10.0

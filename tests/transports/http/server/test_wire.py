@@ -263,6 +263,24 @@ async def test_tls(tmp_path: Path) -> None:
         assert served.infos[0].tls == "TLSv1.3"
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_the_end_of_a_connection_over_tls_is_a_close_notify(version: ssl.TLSVersion) -> None:
+    """A client that insists on it, as one of HTTP/1.0 has to, can tell a whole response from one that was cut off."""
+    authority = trustme.CA()
+    trusting, certified = ssl.create_default_context(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.configure_trust(trusting)
+    authority.issue_cert("127.0.0.1").configure_cert(certified)
+    certified.maximum_version = version
+    with trio.fail_after(BOUND):
+        async with serving(HttpServer("https://127.0.0.1:0/mcp", tls=certified)) as served:
+            wire = await trio.open_tcp_stream("127.0.0.1", int(served.url.split(":")[2][:-4]))
+            async with trio.SSLStream(wire, trusting, server_hostname="127.0.0.1") as stream:
+                await stream.send_all(head_of("1.1", "connection: close", "expect: 100-continue") + HELLO)
+                answer = b"".join([bytes(part) async for part in stream])
+    assert answer.startswith(b"HTTP/1.1 ") and answer.endswith(b"}")
+    assert served.infos[0].tls == version.name.replace("_", ".")
+
+
 # The end.
 
 

@@ -26,7 +26,7 @@ from trioxport.framing.base import Oversized
 from trioxport.framing.sse import Event, EventDecoder
 from trioxport.messages import ErrorResponse, RequestId, Response
 from trioxport.protocol import INITIALIZE
-from trioxport.transports._http_semantics import ResponseHead, media_type
+from trioxport.transports._http_heads import ResponseHead, media_type
 from trioxport.transports.http import failures
 from trioxport.transports.http.client import era_cache
 from trioxport.transports.http.client.exchange import Deliver, PendingRequest, post_one_way

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 import attrs
 
@@ -13,7 +13,8 @@ from trioxport._diagnostics.redaction import redact_url
 from trioxport._diagnostics.validators import kind_of
 from trioxport.errors import UsageError
 from trioxport.messages import NOTHING
-from trioxport.transports._http_fields import check_fields
+from trioxport.transports._http_heads import check_fields
+from trioxport.transports._urls import HTTP_PORTS, is_printable_ascii, split_url
 
 if TYPE_CHECKING:
     import httpx
@@ -25,8 +26,6 @@ Binding: TypeAlias = Literal["auto", "streamable", "sse"]
 
 SSE_PREFIX: Final = "sse+"
 """The beginning of a URL whose binding is HTTP+SSE."""
-
-_SCHEMES: Final = ("http", "https")
 
 
 def _positive(_options: object, field: attrs.Attribute[Any], value: Any) -> None:
@@ -103,11 +102,4 @@ class HttpOptions:
 
 def _split(url: Any) -> SplitResult | None:
     """The parts of an ``http(s)`` URL; None for anything else."""
-    if not isinstance(url, str):
-        return None
-    try:
-        parts = urlsplit(url)
-        known = parts.scheme in _SCHEMES and parts.hostname and (parts.port is None or parts.port >= 0)
-    except ValueError:
-        return None
-    return parts if known and url.isascii() and url.isprintable() and " " not in url else None
+    return split_url(url, HTTP_PORTS) if isinstance(url, str) and is_printable_ascii(url) else None

@@ -24,11 +24,10 @@ from trioxport.framing.sse import EventDecoder
 from trioxport.messages import ErrorResponse, Request, Response
 from trioxport.metadata import metadata_of
 from trioxport.protocol import LAST_EVENT_HEADER
+from trioxport.transports._http_heads import ResponseHead, media_type
 from trioxport.transports._http_semantics import (
     EXCERPT_BYTES,
-    ResponseHead,
     is_web_page,
-    media_type,
     one_line,
     page_title,
     retry_after,

@@ -15,7 +15,8 @@ from trioxport._diagnostics import logger
 from trioxport.errors import SessionExpired
 from trioxport.framing.sse import EventDecoder
 from trioxport.protocol import LAST_EVENT_HEADER
-from trioxport.transports._http_semantics import media_type, retry_after
+from trioxport.transports._http_heads import media_type
+from trioxport.transports._http_semantics import retry_after
 from trioxport.transports.http.client.reopening import SHORT_SECONDS, ReopenDelays
 from trioxport.transports.http.client.responses import ResponseReader
 from trioxport.transports.http.client.session import STREAM_FIELDS, ClientSession

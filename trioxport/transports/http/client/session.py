@@ -29,8 +29,7 @@ from trioxport.protocol import (
     VERSION_HEADER,
     members_of,
 )
-from trioxport.transports._http_fields import check_fields
-from trioxport.transports._http_semantics import ResponseHead
+from trioxport.transports._http_heads import ResponseHead, check_fields
 from trioxport.transports.http.client import era_cache
 from trioxport.transports.http.headers import ToolHeaders, encode_value, mirrored, version_of
 

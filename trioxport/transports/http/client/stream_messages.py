@@ -15,7 +15,7 @@ from trioxport.frames import Frame
 from trioxport.framing.base import Oversized
 from trioxport.framing.sse import Event
 from trioxport.messages import ErrorResponse, Message, Request, Response
-from trioxport.transports._http_semantics import ResponseHead
+from trioxport.transports._http_heads import ResponseHead
 from trioxport.transports.bytestream import frame_of
 from trioxport.transports.http.client.exchange import PendingRequest
 from trioxport.transports.http.client.session import ClientSession

@@ -8,7 +8,7 @@ from typing import Final
 import trio
 
 from trioxport._diagnostics.message_redaction import MAX_LINE_CHARACTERS, one_line
-from trioxport.transports.http.server.request import SESSION_FIELD, ServerRequest
+from trioxport.transports.http.server.request import SESSION_FIELD, RequestHead
 
 access: Final = logging.getLogger("trioxport.access")
 
@@ -16,7 +16,7 @@ SESSION_CHARACTERS: Final = 8
 """Those of a session's id that tell it apart; where no token is asked for, all of them would let a reader into it."""
 
 
-def log_access(exchange: ServerRequest, started: float) -> None:
+def log_access(exchange: RequestHead, started: float) -> None:
     """Log an exchange that began at the time ``started`` and is over, on ``trioxport.access`` at INFO.
 
     The line names no query, header or body. The status is 0 if there was no answer. The record has the attributes

@@ -13,7 +13,8 @@ from trioxport.frames import Frame
 from trioxport.framing.base import EXCERPT
 from trioxport.messages import Message, Notification, Request
 from trioxport.protocol import INITIALIZE, LEGACY_VERSIONS, MODERN_VERSIONS
-from trioxport.transports.http.server.access import AccessPolicy
+from trioxport.transports._access.request import AccessRefused
+from trioxport.transports.http.server.access import HttpAccess
 from trioxport.transports.http.server.access_log import log_access
 from trioxport.transports.http.server.body_budget import BodyBudget
 from trioxport.transports.http.server.disconnects import DisconnectWatcher
@@ -29,6 +30,7 @@ from trioxport.transports.http.server.request import (
     ClientGone,
     Receive,
     Refusal,
+    RequestHead,
     Scope,
     Send,
     ServerRequest,
@@ -64,7 +66,7 @@ class Endpoint:
         self.config = config
         self.settings = settings
         self.stopping = False
-        self.gate = AccessPolicy(config)
+        self.gate = HttpAccess(config)
         self.refusals = settings.refusals
         self._bodies = BodyBudget(config.bounds.unfinished_bodies)
         self.health = Health(config)
@@ -139,9 +141,9 @@ class Endpoint:
         started = trio.current_time()
         self._serving += 1
         try:
-            self.gate.identify(exchange)
+            self.gate.policy.identify(exchange)
             await self._serve(exchange, scope)
-        except Refusal as refusal:
+        except AccessRefused as refusal:
             self.refusals.note(refusal.counted_as, exchange.peer, refusal.detail)
             if not exchange.begun:
                 await exchange.refuse(refusal)
@@ -156,7 +158,7 @@ class Endpoint:
             if self.stopping:
                 self._changed.unpark_all()
 
-    def log(self, exchange: ServerRequest, started: float) -> None:
+    def log(self, exchange: RequestHead, started: float) -> None:
         """Log an exchange that is over, if the server has an access log."""
         if self.config.access_log:
             log_access(exchange, started)
@@ -166,7 +168,7 @@ class Endpoint:
             return
         fallback = self.config.fallback
         if fallback is not None and not self._has(exchange):
-            self.gate.check_host(exchange)
+            self.gate.policy.check_host(exchange)
             await exchange.delegate(fallback, scope, self.settings.limits.max_message_size)
             return
         if await self.gate.answers(exchange):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trioxport.protocol import INTERNAL_ERROR
-from trioxport.transports.http.server.request import Field, Refusal, ServerRequest
+from trioxport.transports.http.server.request import Field, Refusal, RequestHead, ServerRequest
 from trioxport.transports.http.server.target import HttpServer
 
 _FRESH: Field = (b"cache-control", b"no-store")
@@ -25,6 +25,10 @@ class Health:
         self._health = config.health
         self._ready = config.ready
         self.draining = False
+
+    def has(self, request: RequestHead) -> bool:
+        """Whether a request is for one of the pages."""
+        return request.path in (self._health, self._ready)
 
     async def answers(self, exchange: ServerRequest) -> bool:
         """Answer a request for one of the pages; whether it was for one. Probes need no token, and ask any host."""

@@ -9,7 +9,6 @@ from typing import Any, Final, TypeAlias
 import trio
 
 from trioxport._diagnostics.redaction import Headers
-from trioxport._diagnostics.refusal_log import status_reason
 from trioxport.abc import ConnectionInfo, Era
 from trioxport.auth import VerifiedToken
 from trioxport.codecs.json import JSON
@@ -17,6 +16,9 @@ from trioxport.errors import MessageTooLarge, TransportError
 from trioxport.framing.base import EXCERPT
 from trioxport.messages import ErrorResponse, RequestId
 from trioxport.protocol import INVALID_REQUEST, LAST_EVENT_HEADER, SESSION_HEADER, VERSION_HEADER
+from trioxport.transports._access.request import AccessRefused, client_of
+from trioxport.transports._http_heads import values_by_name
+from trioxport.transports._urls import authority
 
 Message: TypeAlias = MutableMapping[str, Any]
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -42,20 +44,20 @@ class ClientGone(Exception):
     """The client closed the connection, or does not read any more: nobody is there to answer."""
 
 
-class Refusal(Exception):
-    """A request that is refused before anything is made of it.
+class Refusal(AccessRefused):
+    """The refusal of a request whose message reached no handler.
 
     Args:
         status: The HTTP status.
-        reason: One sentence for whoever wrote the client.
-        code: The code of the JSON-RPC error that says the same.
-        request_id: The id of the refused request, once that is known.
+        reason: One sentence for the author of the client.
+        code: The code of the JSON-RPC error in the body.
+        request_id: The id of the refused request, once it is known.
         data: The ``data`` of the error.
         fields: More headers.
-        cause: What is wrong with the message that was refused, if it is that.
+        cause: The error of the refused message, if the message is at fault.
         excerpt: The beginning of that message.
-        about: What tells refusals with this status apart where they are counted.
-        detail: What the operator is told besides, and the client is not.
+        about: The check that refused, where refusals with this status are counted apart.
+        detail: More for the operator's log than the client gets.
     """
 
     def __init__(
@@ -72,47 +74,34 @@ class Refusal(Exception):
         about: str = "",
         detail: str = "",
     ) -> None:
-        super().__init__(reason)
-        self.status = status
+        super().__init__(status, reason, fields=fields, about=about, detail=detail)
         self.error = ErrorResponse(request_id, code, reason, data)
-        self.fields = tuple(fields)
         self.cause = cause
         self.excerpt = excerpt
-        self.about = about
-        self.detail = detail or reason
-
-    @property
-    def counted_as(self) -> str:
-        """The reason under which it is counted."""
-        return status_reason(self.status, self.about)
 
 
-class ServerRequest:
-    """A request, and the way to answer it. Whatever is written raises ``ClientGone`` once nobody reads it.
+class RequestHead:
+    """The head of a request, its client, and what became of it.
 
     Attributes:
-        method: Of HTTP, as ``"POST"``.
-        path: Without what a surrounding application is mounted under.
-        full_path: With it.
+        method: The HTTP method, as ``"POST"``.
+        path: The path, without the prefix under which a surrounding application mounts the endpoint.
+        full_path: The path with it.
         query: The part of the URL behind the question mark.
-        headers: By names in lower case; what came several times is joined by commas.
+        headers: The headers by names in lower case; values of the same name are joined by commas.
         peer: The client's address.
         secure: Whether the connection is encrypted.
-        tls: The version of TLS, where that is known.
-        principal: Who the client is, once it was authenticated.
-        token: What is known of its bearer token.
-        fields: What goes with every response, whatever it is.
-        begun: Whether the head of the response was written.
+        tls: The version of TLS, where it is known.
+        principal: The client, once it is authenticated.
+        token: The claims of its bearer token, where the verifier returns them.
+        fields: Headers of every response to it.
         status: The status of the response; 0 before its head was written.
         sent: Bytes of the response's body that were written.
         mcp_method: The method of the message in a POST, once it was read.
     """
 
     __slots__ = (
-        "_receive",
-        "_send",
         "_shown",
-        "begun",
         "fields",
         "full_path",
         "headers",
@@ -129,45 +118,50 @@ class ServerRequest:
         "token",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._receive = receive
-        self._send = send
+    def __init__(self, scope: Scope) -> None:
         self._shown: Mapping[str, str] | None = None
         self.method: str = scope["method"]
         self.full_path: str = scope["path"]
         self.path: str = self.full_path.removeprefix(scope.get("root_path", ""))
         self.query: bytes = scope.get("query_string", b"")
-        self.headers = _by_name(scope["headers"])
+        self.headers = values_by_name(scope["headers"])
         client = scope.get("client")
-        self.peer: str | None = client and _address(*client)
+        self.peer: str | None = client and authority(*client)
         self.secure = scope.get("scheme") == "https"
         self.tls = _TLS.get(scope.get("extensions", {}).get("tls", {}).get("tls_version"))
         self.principal: str | None = None
         self.token: VerifiedToken | None = None
         self.fields: list[Field] = []
-        self.begun = False
         self.status = 0
         self.sent = 0
         self.mcp_method: str | None = None
 
     @property
     def client(self) -> tuple[bool, str]:
-        """For whom bounds hold: the principal, or else the address, and whether it is a principal."""
-        if self.principal is not None:
-            return True, self.principal
-        return False, self.address
-
-    @property
-    def address(self) -> str:
-        """The client's address without its port."""
-        peer = self.peer or ""
-        return peer.rpartition(":")[0] if peer.count(":") == 1 or "]:" in peer else peer
+        """The client for whom bounds hold: its principal, or else its address; and whether it is a principal."""
+        return client_of(self)
 
     def shown(self) -> Mapping[str, str]:
-        """The headers without credentials: who the client is, ``principal`` says."""
+        """The headers without credentials; ``principal`` names the client."""
         if self._shown is None:
             self._shown = Headers({name: value for name, value in self.headers.items() if name not in SECRET})
         return self._shown
+
+
+class ServerRequest(RequestHead):
+    """A request, and the way to answer it. Every write raises ``ClientGone`` once the client does not read any more.
+
+    Attributes:
+        begun: Whether the head of the response was written.
+    """
+
+    __slots__ = ("_receive", "_send", "begun")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(scope)
+        self._receive = receive
+        self._send = send
+        self.begun = False
 
     async def body(self, limit: int, count: Callable[[int], None]) -> bytes:
         """The body. Raises ``Refusal`` as soon as it is clear that it has more than ``limit`` bytes.
@@ -251,22 +245,11 @@ class ServerRequest:
         except _GONE as error:
             raise ClientGone from error
 
-    async def refuse(self, refusal: Refusal) -> None:
-        """Answer with a refusal, if somebody is there to take it."""
+    async def refuse(self, refusal: AccessRefused) -> None:
+        """Answer with a refusal, unless the client left."""
+        error = refusal.error if isinstance(refusal, Refusal) else ErrorResponse(None, INVALID_REQUEST, refusal.reason)
         with suppress(ClientGone):
-            await self.respond(refusal.status, JSON.encode(refusal.error), *refusal.fields)
-
-
-def _by_name(fields: Iterable[Field]) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for name, value in fields:
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        headers[key] = f"{headers[key]}, {text}" if key in headers else text
-    return headers
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            await self.respond(refusal.status, JSON.encode(error), *refusal.fields)
 
 
 def _too_large(limit: int, seen: bytes) -> Refusal:
@@ -274,7 +257,7 @@ def _too_large(limit: int, seen: bytes) -> Refusal:
     return Refusal(413, reason, cause=MessageTooLarge(reason), excerpt=seen[:EXCERPT])
 
 
-def tell(info: ConnectionInfo, exchange: ServerRequest, era: Era, version: str | None) -> None:
+def tell(info: ConnectionInfo, exchange: RequestHead, era: Era, version: str | None) -> None:
     """Note what ``exchange`` tells about its connection."""
     info.era = era
     info.protocol_version = version

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Self, TypeAlias
-from urllib.parse import SplitResult, urlsplit
+from collections.abc import Sequence
+from typing import Self
 
 import attrs
 import trio
@@ -14,16 +13,14 @@ from trioxport._core.token_bucket import Rate
 from trioxport._diagnostics.redaction import redact_url
 from trioxport._diagnostics.validators import COUNT, FLAG, SECONDS, SECONDS_OR_0, TEXT, WORDS
 from trioxport.abc import Acceptor, ConnectionSettings
-from trioxport.auth import TLSOptions, VerifiedToken
+from trioxport.auth import TLSOptions
 from trioxport.errors import UsageError
+from trioxport.transports._access.bearer import ProtectedResource
+from trioxport.transports._access.proxies import TrustedProxies, trusted_proxies
+from trioxport.transports._urls import HTTP_PORTS, split_url
 from trioxport.transports.http.server.events import EventStore
 from trioxport.transports.http.server.options import Bounds
-from trioxport.transports.http.server.proxies import TrustedProxies
 from trioxport.transports.http.server.request import Application
-
-Verify: TypeAlias = Callable[[str], Awaitable[str | VerifiedToken | None]]
-"""The principal that a bearer token speaks for, or all that is known of the token; None for a token that is not valid
-(any more). It may raise ``PermissionDenied`` for one that is, and may not do this."""
 
 
 @attrs.frozen
@@ -52,23 +49,6 @@ class Sessions:
 
 
 @attrs.frozen
-class ProtectedResource:
-    """Who may ask at all: those whose token is good.
-
-    Args:
-        verify: Tells who a token speaks for.
-        authorization_servers: Where clients get tokens: published as the metadata of RFC 9728.
-        scopes: What tokens need to be good for, published likewise; ``verify`` checks that they are.
-        resource: The URL under which clients know this server; by default the one that they ask for.
-    """
-
-    verify: Verify
-    authorization_servers: Sequence[str] = attrs.field(default=(), kw_only=True)
-    scopes: Sequence[str] = attrs.field(default=(), kw_only=True)
-    resource: str | None = attrs.field(default=None, kw_only=True)
-
-
-@attrs.frozen
 class Upgrades:
     """WebSockets at the endpoint of a server. The arguments are those of
     :class:`~trioxport.transports.websocket.WebSocket`.
@@ -80,10 +60,6 @@ class Upgrades:
 
     ping_interval: float | None = attrs.field(default=20.0, validator=SECONDS.or_none(), kw_only=True)
     ping_timeout: float = attrs.field(default=20.0, validator=SECONDS, kw_only=True)
-
-
-def _trusted(given: TrustedProxies | Sequence[str] | None) -> TrustedProxies | None:
-    return given if given is None or isinstance(given, TrustedProxies) else TrustedProxies(given)
 
 
 @attrs.frozen
@@ -135,14 +111,14 @@ class HttpServer:
     sse: str | None = attrs.field(default=None, validator=TEXT.or_none(), kw_only=True)
     websocket: bool | Upgrades = attrs.field(default=False, kw_only=True)
     fallback: Application | None = attrs.field(default=None, repr=False, kw_only=True)
-    trusted_proxies: TrustedProxies | None = attrs.field(default=None, converter=_trusted, kw_only=True)
+    trusted_proxies: TrustedProxies | None = attrs.field(default=None, converter=trusted_proxies, kw_only=True)
     access_log: bool = attrs.field(default=False, validator=FLAG, kw_only=True)
     keep_alive: float = attrs.field(default=15.0, validator=SECONDS, kw_only=True)
     bounds: Bounds = attrs.field(factory=Bounds, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        parts = _split(self.url)
-        if parts is None:
+        parts = split_url(self.url, HTTP_PORTS)
+        if parts is None or parts.query or parts.fragment or parts.username:
             raise UsageError("an endpoint to serve is written http(s)://HOST:PORT/PATH, without more", target=str(self))
         if self.sse is not None and self.sessions is None:
             raise UsageError("HTTP+SSE has sessions, and those are not to be served", target=str(self))
@@ -160,12 +136,3 @@ class HttpServer:
         from trioxport.transports.http.server.http1.listener import HttpListener
 
         await HttpListener(self, settings).listen(acceptor, task_status=task_status)
-
-
-def _split(url: str) -> SplitResult | None:
-    try:
-        parts = urlsplit(url)
-        known = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port >= 0)
-    except ValueError:
-        return None
-    return parts if known and not (parts.query or parts.fragment or parts.username) else None

@@ -26,8 +26,8 @@ from trioxport.errors import (
     TransportError,
     UsageError,
 )
-from trioxport.transports._http_semantics import ResponseHead
-from trioxport.transports._sockets import is_loopback
+from trioxport.transports._http_heads import ResponseHead
+from trioxport.transports._urls import is_loopback
 from trioxport.transports.http.client.stack.redirects import origin
 from trioxport.transports.http.client.stack.types import Body, BodyStream, HTTPRequest, SendRequest
 from trioxport.transports.http.failures import of_request

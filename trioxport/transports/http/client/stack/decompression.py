@@ -9,7 +9,7 @@ import attrs
 
 from trioxport.codecs.content_codings import CODINGS, Coding, Expander, expander, is_available
 from trioxport.errors import DecodeError, ProtocolViolation
-from trioxport.transports._http_semantics import ResponseHead
+from trioxport.transports._http_heads import ResponseHead
 from trioxport.transports.http.client.stack.types import BodyStream, HTTPRequest, SendRequest
 
 _ALIASES: Final = {"x-gzip": "gzip"}

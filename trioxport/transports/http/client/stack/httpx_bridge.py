@@ -14,7 +14,7 @@ import attrs
 import httpx
 import trio
 
-from trioxport.transports._http_semantics import ResponseHead
+from trioxport.transports._http_heads import ResponseHead
 from trioxport.transports.http.client.stack.types import CLOSE_SECONDS, HTTPRequest
 
 

@@ -20,7 +20,7 @@ import h11
 import httpx
 import trio
 
-from trioxport.transports._http_semantics import ResponseHead
+from trioxport.transports._http_heads import ResponseHead
 from trioxport.transports._tls import TLSStream
 from trioxport.transports.http.client.stack.types import CLOSE_SECONDS, HTTPRequest, NoAnswer
 

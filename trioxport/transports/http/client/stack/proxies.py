@@ -10,13 +10,13 @@ import attrs
 import httpx
 
 from trioxport.errors import ConnectTimeout, NameResolutionError, ServerUnreachable, TransportError, UsageError
-from trioxport.transports._http_semantics import ResponseHead
-from trioxport.transports._sockets import is_loopback
+from trioxport.transports._http_heads import ResponseHead
+from trioxport.transports._urls import HTTP_PORTS, is_loopback
 from trioxport.transports.http.client.options import HttpOptions
 from trioxport.transports.http.client.stack.types import BodyStream, HTTPRequest, SendRequest
 from trioxport.transports.http.failures import of_exchange, of_proxy_refusal
 
-PROXY_PORTS: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+PROXY_PORTS: Final = {**HTTP_PORTS, "socks5": 1080, "socks5h": 1080}
 """The kinds of proxies, and their default ports."""
 
 _HINT: Final = (

@@ -11,7 +11,8 @@ from urllib.parse import urljoin
 import attrs
 import httpx
 
-from trioxport.transports._http_semantics import ResponseHead
+from trioxport.transports._http_heads import ResponseHead
+from trioxport.transports._urls import HTTP_PORTS
 from trioxport.transports.http.client.stack.types import BodyStream, HTTPRequest, SendRequest
 
 MAX_REDIRECTS: Final = 5
@@ -19,7 +20,6 @@ MAX_REDIRECTS: Final = 5
 
 _SAME_METHOD_STATUSES: Final = (307, 308)
 _ANY_METHOD_STATUSES: Final = (301, 302, 303)
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 @attrs.frozen
@@ -54,4 +54,4 @@ class FollowingRedirects:
 
 def origin(url: httpx.URL) -> tuple[str, str, int | None]:
     """Scheme, host and port of a URL (RFC 6454)."""
-    return url.scheme, url.host, url.port or _DEFAULT_PORTS.get(url.scheme)
+    return url.scheme, url.host, url.port or HTTP_PORTS.get(url.scheme)

@@ -11,7 +11,7 @@ import httpx
 
 from trioxport.errors import MessageTooLarge
 from trioxport.framing.base import EXCERPT
-from trioxport.transports._http_semantics import ResponseHead
+from trioxport.transports._http_heads import ResponseHead
 
 CLOSE_SECONDS: Final = 1.0
 """The time for closing connections."""

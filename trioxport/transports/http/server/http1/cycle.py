@@ -1,58 +1,52 @@
-"""One request and its response on a connection: what ASGI asks for, in terms of h11."""
+"""One request and its response on a connection: the ASGI interface, over h11."""
 
 from __future__ import annotations
 
 import math
+import ssl
 import time
 from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 from urllib.parse import unquote_to_bytes
 
 import h11
 import trio
 
+from trioxport.transports._tls import TLSStream
+from trioxport.transports.http.server.http1.connection import ClientConnection
 from trioxport.transports.http.server.options import Bounds
 from trioxport.transports.http.server.request import Field, Message
 
-READ: Final = 64 * 1024
-PIPELINED: Final = 64 * 1024
-"""Bytes of later requests that are kept while one is answered. Beyond it nothing is read until then, nor is the
-client's leaving noticed."""
+PIPELINED_BYTES: Final = 64 * 1024
+"""Bytes of later requests that are kept while one is answered. Beyond it the connection is not read until then, and a
+client that leaves is not noticed."""
 
 _REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 _CLOSE: Final = (b"connection", b"close")
 _DISCONNECT: Final = "http.disconnect"
 
 
-class ByteStreamUnder(Protocol):
-    """A ``trio.abc.Stream``, plain or over TLS, as far as it is used here."""
-
-    async def send_all(self, data: bytes) -> None: ...
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray: ...
-    async def aclose(self) -> None: ...
-
-
 class ConnectionOver(OSError):
-    """The client went away, or was too slow to read: what ``send`` raises, as ASGI has it."""
+    """The client went away, or was too slow to read. An ``OSError``, as ASGI wants it of ``send``."""
 
 
 class Cycle:
-    """What an application is given for one request.
+    """``receive`` and ``send`` of an ASGI application, for one request.
 
     Args:
-        stream: Where the response goes, and where the client's leaving is seen.
+        stream: The bytes of the connection.
         connection: The state of the connection.
-        request: The head of the request, which was read.
-        bounds: What the client is held to.
-        life: What the connection lives in: a response that the client does not take ends it.
-        closing: Whether the connection is to end with this response.
+        request: The head of the request.
+        bounds: The bounds of clients.
+        life: The cancel scope of the connection: a response that the client does not read ends it.
+        closing: Whether the connection ends with this response.
     """
 
     def __init__(
         self,
-        stream: ByteStreamUnder,
+        stream: trio.SocketStream | TLSStream,
         connection: h11.Connection,
         request: h11.Request,
         bounds: Bounds,
@@ -80,7 +74,7 @@ class Cycle:
         return states == (h11.DONE, h11.DONE) and not self._broken
 
     async def conclude(self) -> int | None:
-        """After the application: answer for it if it did not; returns the status then, if the client is still there."""
+        """Answer for an application that did not. Returns the status then, unless the client left."""
         if self._head is not None or self._connection.our_state is not h11.SEND_RESPONSE or self._broken or self._gone:
             return None
         status = self._status_of_failure
@@ -88,10 +82,10 @@ class Cycle:
         await self.send({"type": "http.response.body"})
         return None if self._connection.trailing_data[1] else status
 
-    # What the client sends.
+    # Receiving.
 
     async def receive(self) -> Message:
-        """The next part of the body; after it, that the client left."""
+        """The next part of the body; after the body, ``http.disconnect`` once the client leaves."""
         if self._connection.their_state is h11.SEND_BODY and not self._gone:
             return await self._receive_body()
         await self._until_gone()
@@ -114,14 +108,14 @@ class Cycle:
             self._body_deadline = trio.current_time() + self._bounds.body_timeout
         with trio.move_on_at(self._body_deadline):
             while True:
-                self._connection.receive_data(bytes(await self._stream.receive_some(READ)))
+                self._connection.receive_data(bytes(await self._stream.receive_some()))
                 if (part := self._next_part()) is not None:
                     return part
         self._status_of_failure = 408
         return {"type": _DISCONNECT}
 
     def _next_part(self) -> Message | None:
-        """What was received of the body; None if nothing was."""
+        """The part of the body that has arrived; None if there is none."""
         parts: list[bytes] = []
         while isinstance(event := self._connection.next_event(), h11.Data):
             parts.append(bytes(event.data))
@@ -131,11 +125,11 @@ class Cycle:
 
     async def _until_gone(self) -> None:
         while not self._gone and not self._answered.is_set():
-            if self._pipelined > PIPELINED:
+            if self._pipelined > PIPELINED_BYTES:
                 await self._answered.wait()
                 return
             try:
-                data = await self._stream.receive_some(READ)
+                data = await self._stream.receive_some()
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 self._broken = self._gone = True
                 return
@@ -143,7 +137,7 @@ class Cycle:
             self._pipelined += len(data)
             self._gone = not data
 
-    # What the application answers.
+    # Sending.
 
     async def send(self, message: Message) -> None:
         """Write a part of the response. Raises ``ConnectionOver``."""
@@ -156,7 +150,7 @@ class Cycle:
             try:
                 await self._write(self._encoded(message.get("body", b""), more=more))
             finally:
-                if not more:  # and not before: who sees that the client is done with it may cancel what is written
+                if not more:  # not before: the task that waits for it may cancel the write
                     self._answered.set()
 
     def _response(self, status: int, fields: list[Field]) -> h11.Response:
@@ -166,7 +160,7 @@ class Cycle:
         return h11.Response(status_code=status, headers=cast("Any", head), reason=_REASONS.get(status, b""))
 
     def _request_is_over(self) -> bool:
-        """Whether all of the request has arrived: what nobody asked for is passed over."""
+        """Whether all of the request has arrived; the part that the application did not read is dropped."""
         try:
             while self._connection.their_state is h11.SEND_BODY and self._next_part() is not None:
                 pass
@@ -198,32 +192,32 @@ class Cycle:
             self._broken = self._broken or not complete
 
 
-def scope_of(request: h11.Request, client: Any, server: Any, tls: int | None) -> dict[str, Any]:
+def scope_of(request: h11.Request, client: ClientConnection) -> dict[str, Any]:
     """The ASGI scope of a request."""
     target, _, query = request.target.partition(b"?")
     headers = list(request.headers)
-    if not target.startswith(b"/"):  # the form for proxies, whose host is the one that counts (RFC 9112, section 3.2.2)
+    if not target.startswith(b"/"):  # the absolute form, whose host is the one that counts (RFC 9112, section 3.2.2)
         _, absolute, rest = target.partition(b"://")
         host, _, path = rest.partition(b"/")
         if absolute:
             headers = [(name, host if name == b"host" else value) for name, value in headers]
         target = b"/" + path
-    scope = {
+    scope: dict[str, Any] = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
         "http_version": request.http_version.decode(),
         "method": request.method.decode(),
-        "scheme": "http" if tls is None else "https",
+        "scheme": "http" if client.tls is None else "https",
         "path": unquote_to_bytes(target).decode(errors="replace"),
         "raw_path": target,
         "query_string": query,
         "root_path": "",
         "headers": headers,
-        "client": client,
-        "server": server,
+        "client": client.client,
+        "server": client.server,
     }
-    if tls is not None:
-        scope["extensions"] = {"tls": {"tls_version": tls}}
+    if client.tls is not None:
+        scope["extensions"] = {"tls": {"tls_version": ssl.TLSVersion[client.tls.replace(".", "_")].value}}
     return scope
 
 
@@ -231,7 +225,7 @@ _dated: tuple[int, bytes] = (0, b"")
 
 
 def _date() -> bytes:
-    """Now, as HTTP writes it; the same text all through a second."""
+    """The time as HTTP writes it; formatted once in a second."""
     global _dated
     now = int(time.time())
     if _dated[0] != now:

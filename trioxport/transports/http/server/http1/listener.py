@@ -10,10 +10,11 @@ from trioxport.abc import Acceptor, ConnectionSettings
 from trioxport.auth.tls import server_contexts
 from trioxport.errors import UsageError
 from trioxport.transports._sockets import bound, listen, refuse_plaintext
+from trioxport.transports._urls import authority
 from trioxport.transports.http.server.application import GRACE, Endpoint
 from trioxport.transports.http.server.http1.runner import Runner
 from trioxport.transports.http.server.target import HttpServer, Upgrades
-from trioxport.transports.http.server.websockets import WebSockets
+from trioxport.transports.http.server.websockets import MountedWebSockets
 
 
 class HttpListener:
@@ -42,7 +43,7 @@ class HttpListener:
         context = None if tls is None else server_contexts(tls)
         endpoint = self._endpoint
         upgrades = Upgrades() if self._config.websocket is True else self._config.websocket
-        sockets = WebSockets(upgrades, endpoint, acceptor) if upgrades else None
+        sockets = MountedWebSockets(upgrades, endpoint, acceptor) if upgrades else None
         upgrade = None if sockets is None else sockets.upgrade
         runner = Runner(self._endpoint, self._config.bounds, self._endpoint.refusals, context, upgrade)
         listeners = await listen(host, parts.port, target)
@@ -66,7 +67,7 @@ class HttpListener:
     async def _serve(
         self,
         runner: Runner,
-        sockets: WebSockets | None,
+        sockets: MountedWebSockets | None,
         listeners: list[trio.SocketListener],
         life: trio.CancelScope,
         accepting: trio.CancelScope,
@@ -74,7 +75,7 @@ class HttpListener:
         with life:
             async with trio.open_nursery() as watching:
                 if sockets is not None:
-                    watching.start_soon(sockets.watch.run)
+                    watching.start_soon(sockets.monitor.run)
                 async with trio.open_nursery() as clients:
                     with accepting:
                         await trio.serve_listeners(runner.serve, listeners, handler_nursery=clients)
@@ -83,4 +84,4 @@ class HttpListener:
     def _address(self, listener: trio.SocketListener) -> str:
         parts = urlsplit(self._config.url)
         host, port = bound(listener)
-        return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}{parts.path}"
+        return f"{parts.scheme}://{authority(host, port)}{parts.path}"

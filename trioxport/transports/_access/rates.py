@@ -1,4 +1,4 @@
-"""How often each client may ask: a token bucket for each principal, or else for each address."""
+"""Request rates: a token bucket for each principal, or else for each address."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import attrs
 import trio
 
 from trioxport._core.token_bucket import Rate, TokenBucket
-from trioxport.transports.http.server.request import Refusal, ServerRequest
+from trioxport.transports._access.request import AccessRefused
 
 MAX_CLIENTS: Final = 10_000
-"""Clients of which it is remembered how often they asked; beyond it the one that did not for longest is forgotten."""
-TOLERANCE: Final = 1e-6
+"""Clients whose buckets are kept; beyond it the bucket that was unused for longest goes."""
+TOLERANCE_TOKENS: Final = 1e-6
 """The part of a token that may be missing: a rounding error."""
 
 
@@ -29,27 +29,27 @@ class _TokenChecks:
 
 
 class Rates:
-    """The buckets of all clients.
-
-    Args:
-        rate: How often each may ask.
-    """
+    """The buckets of all clients of a server; ``rate`` holds for each client."""
 
     def __init__(self, rate: Rate) -> None:
         self._rate = rate
         self._buckets: OrderedDict[tuple[bool, str], TokenBucket] = OrderedDict()
         self._checks: defaultdict[str, _TokenChecks] = defaultdict(_TokenChecks)
 
-    def take(self, exchange: ServerRequest) -> None:
-        """Count a request of the principal, or else of the address. Raises ``Refusal`` if it is one too many."""
-        if wait := self._bucket(*exchange.client).take(trio.current_time()):
+    def take(self, client: tuple[bool, str]) -> None:
+        """Count a request of a client. Raises ``AccessRefused`` (429) if it is one too many.
+
+        Args:
+            client: Whether the name is a principal's or an address, and the name.
+        """
+        if wait := self._bucket(*client).take(trio.current_time()):
             raise _too_many(wait)
 
     async def guard(self, address: str, check: Callable[[], Awaitable[None]]) -> None:
-        """Run ``check``, which raises ``Refusal`` for a bad token; that counts as a request of the address.
+        """Run ``check``, which raises ``AccessRefused`` for a bad token; that counts as a request of the address.
 
-        As many run at once as the address has requests left, and others wait for one of them to end. Raises
-        ``Refusal``, without running it, when none is left.
+        As many checks run at once as the address has requests left; others wait for one of them to end. Raises
+        ``AccessRefused`` (429), without running the check, if none is left.
         """
         checks = self._checks[address]
         checks.count += 1
@@ -66,7 +66,7 @@ class Rates:
         checks.running += 1
         try:
             await check()
-        except Refusal:
+        except AccessRefused:
             self._bucket(False, address).take(trio.current_time())
             raise
         finally:
@@ -74,13 +74,13 @@ class Rates:
             checks.ended.unpark_all()
 
     def _may_check(self, address: str, running: int) -> bool:
-        """Whether one more token may be checked while others are. Raises ``Refusal`` if it need not be waited for."""
+        """Whether one more token may be checked now. Raises ``AccessRefused`` if waiting for others cannot help."""
         bucket = self._buckets.get((False, address))
         left = self._rate.burst if bucket is None else bucket.tokens(trio.current_time())
         missing = 1 + running - left
-        if missing > TOLERANCE and not running:
+        if missing > TOLERANCE_TOKENS and not running:
             raise _too_many(missing * self._rate.interval)
-        return missing <= TOLERANCE
+        return missing <= TOLERANCE_TOKENS
 
     def _bucket(self, is_principal: bool, name: str) -> TokenBucket:
         client = is_principal, name
@@ -91,5 +91,5 @@ class Rates:
         return bucket
 
 
-def _too_many(wait: float) -> Refusal:
-    return Refusal(429, "Too many requests", fields=[(b"retry-after", b"%d" % math.ceil(wait))])
+def _too_many(wait: float) -> AccessRefused:
+    return AccessRefused(429, "Too many requests", fields=[(b"retry-after", b"%d" % math.ceil(wait))])

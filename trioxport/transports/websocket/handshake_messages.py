@@ -1,6 +1,6 @@
-"""The opening handshake as bytes: what a client asks, and what a server answers (RFC 6455, section 4).
+"""The messages of the opening handshake, sans-IO: the client's request and the server's response (RFC 6455, section 4).
 
-The head of a message is read as RFC 9112 has it, with none of the leniencies that it allows.
+The head of a message is read by RFC 9112, without the leniencies that it allows.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ import os
 import re
 from binascii import Error as NotBase64
 from collections.abc import Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import Final
 
 import attrs
+
+from trioxport.transports._http_heads import TOKEN, Fields
 
 VERSION: Final = b"13"
 KEY_BYTES: Final = 16
 
-Fields: TypeAlias = Sequence[tuple[bytes, bytes]]
-
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_TOKEN: Final = re.compile(TOKEN.pattern.encode())
 _VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _REQUEST_LINE: Final = re.compile(rb"(%b) ([\x21-\x7e]+) HTTP/(\d\.\d)" % _TOKEN.pattern)
 _STATUS_LINE: Final = re.compile(rb"HTTP/(1\.[01]) (\d{3})(?: %b)?" % _VALUE.pattern)
-_OWN_FIELDS: Final = frozenset({b"host", b"connection", b"upgrade"})
-"""Besides those that begin with ``Sec-WebSocket-``."""
+_OWN_FIELDS: Final = frozenset({b"connection", b"upgrade"})
+"""Fields of the handshake itself, besides those that begin with ``Sec-WebSocket-``."""
 
 
 class BadHandshake(ValueError):
     """A head that opens no WebSocket.
 
     Attributes:
-        status: What a server answers to it.
+        status: The status of a server's answer to it.
     """
 
     def __init__(self, reason: str, status: int = 400) -> None:
@@ -46,14 +46,12 @@ class UpgradeRequest:
     """An opening request that RFC 6455 allows.
 
     Args:
-        host: The ``Host`` header.
         target: The path, with the query.
-        key: What the answer has to prove to have read.
-        subprotocols: Those that are offered.
+        key: The Sec-WebSocket-Key, from which the response derives its proof.
+        subprotocols: The offered subprotocols.
         fields: The headers, except for those of the handshake.
     """
 
-    host: str
     target: str
     key: bytes = attrs.field(repr=False)
     subprotocols: Sequence[str] = attrs.field(repr=False)
@@ -62,10 +60,10 @@ class UpgradeRequest:
 
 @attrs.frozen
 class UpgradeResponse:
-    """The head of a server's answer.
+    """The head of a server's response.
 
     Args:
-        status: 101, or another one if it does not agree.
+        status: 101, or another status if the server refuses.
         fields: Its headers.
     """
 
@@ -95,20 +93,18 @@ def check_request(target: bytes, fields: Fields) -> UpgradeRequest:
         raise BadHandshake("the request has a body")
     if _values(fields, b"sec-websocket-version") != [VERSION]:
         raise BadHandshake("the version spoken here is 13", 426)
-    [host] = _values(fields, b"host", 1, "the request has no Host header, or more than one")
+    _values(fields, b"host", 1, "the request has no Host header, or more than one")
     [key] = _values(fields, b"sec-websocket-key", 1, "the request has no Sec-WebSocket-Key, or more than one")
     if not _is_key(key):
         raise BadHandshake("the Sec-WebSocket-Key does not stand for 16 bytes")
     offers = _tokens(fields, b"sec-websocket-protocol")
     if not all(map(_TOKEN.fullmatch, offers)):
         raise BadHandshake("the subprotocols are not a list of names")
-    return UpgradeRequest(
-        host.decode("latin-1"), target.decode("ascii"), key, [offer.decode() for offer in offers], _others(fields)
-    )
+    return UpgradeRequest(target.decode("ascii"), key, [offer.decode() for offer in offers], _others(fields))
 
 
 def write_response(request: UpgradeRequest, subprotocol: str | None) -> bytes:
-    """The answer that agrees, with the subprotocol that was chosen."""
+    """The response that opens the WebSocket, with the chosen subprotocol."""
     lines = [
         b"HTTP/1.1 101 Switching Protocols",
         b"Upgrade: websocket",
@@ -123,7 +119,7 @@ def write_response(request: UpgradeRequest, subprotocol: str | None) -> bytes:
 def write_request(
     host: str, target: str, subprotocols: Sequence[str], headers: Mapping[str, str]
 ) -> tuple[bytes, bytes]:
-    """An opening request, and its key. Raises ``ValueError`` for what cannot be written as HTTP, without quoting it."""
+    """An opening request, and its key. Raises ``ValueError``, which quotes nothing, for values that HTTP forbids."""
     key = base64.b64encode(os.urandom(KEY_BYTES))
     fields = [
         (b"Host", host.encode("ascii")),
@@ -143,7 +139,7 @@ def write_request(
 
 
 def read_response(head: bytes) -> UpgradeResponse:
-    """The answer in ``head``. Raises ``BadHandshake`` for what is no HTTP, or a WebSocket of HTTP/1.0."""
+    """The response in ``head``. Raises ``BadHandshake`` if it is no HTTP, or opens a WebSocket in HTTP/1.0."""
     first, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
     line = _STATUS_LINE.fullmatch(first)
     if line is None:
@@ -155,7 +151,7 @@ def read_response(head: bytes) -> UpgradeResponse:
 
 
 def check_agreement(response: UpgradeResponse, key: bytes, offered: Sequence[str]) -> str | None:
-    """The subprotocol of a server that agrees, if it chose one. Raises ``BadHandshake``."""
+    """Check a response with status 101, and return the subprotocol if it has one. Raises ``BadHandshake``."""
     fields = response.fields
     if not _has_token(fields, b"connection", b"upgrade"):
         raise BadHandshake("its Connection header does not say upgrade")
@@ -183,7 +179,7 @@ def _is_field(field: tuple[bytes, bytes]) -> bool:
 
 
 def _values(fields: Fields, name: bytes, number: int | None = None, reason: str = "") -> list[bytes]:
-    """The values of a header, which has to be there ``number`` times. Raises ``BadHandshake``."""
+    """The values of a header, which has to occur ``number`` times. Raises ``BadHandshake``."""
     found = [value for each, value in fields if each == name]
     if number is not None and len(found) != number:
         raise BadHandshake(reason)

@@ -1,15 +1,17 @@
-"""Header fields of HTTP: their syntax (RFC 9110, section 5), and their values by name."""
+"""Heads of HTTP messages: header fields, their syntax and values (RFC 9110, section 5)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
+
+import attrs
 
 from trioxport._diagnostics.validators import kind_of
 from trioxport.errors import UsageError
 
-Fields: TypeAlias = Iterable[tuple[bytes, bytes]]
+Fields: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A token of RFC 9110, section 5.6.2: the name of a field, a method or a subprotocol."""
@@ -35,3 +37,21 @@ def values_by_name(fields: Fields) -> dict[str, str]:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         values[key] = f"{values[key]}, {text}" if key in values else text
     return values
+
+
+@attrs.frozen
+class ResponseHead:
+    """The head of a response; ``headers`` by names in lower case."""
+
+    status_code: int
+    reason_phrase: str
+    headers: Mapping[str, str]
+
+    @property
+    def is_success(self) -> bool:
+        return 200 <= self.status_code < 300
+
+
+def media_type(head: ResponseHead) -> str:
+    """The type and subtype of a response, without parameters; empty without a Content-Type."""
+    return head.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -1,4 +1,4 @@
-"""The addresses of clients behind reverse proxies that the operator trusts: X-Forwarded-For, or RFC 7239."""
+"""Clients behind trusted reverse proxies: X-Forwarded-For, or Forwarded (RFC 7239)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Final, Literal, TypeAlias
 import attrs
 
 from trioxport.errors import UsageError
+from trioxport.transports._http_heads import TOKEN
+from trioxport.transports._urls import bracketed
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Hop: TypeAlias = tuple[str | None, str | None]
 
 _PORT: Final = re.compile(r":[0-9]{1,5}")
-_PAIR: Final = re.compile(r'[ \t]*(?:([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=("(?:[^"\\]|\\.)*"|[^\s;,"]*)[ \t]*)?([;,]|\Z)')
-"""A parameter of a Forwarded header, or nothing, and what ends it; linear in the length of the header."""
+_PAIR: Final = re.compile(rf'[ \t]*(?:({TOKEN.pattern})=("(?:[^"\\]|\\.)*"|[^\s;,"]*)[ \t]*)?([;,]|\Z)')
+"""A parameter of a Forwarded header, or nothing, and the delimiter after it; linear in the length of the header."""
 
 
 def _networks(given: Sequence[str]) -> tuple[Network, ...]:
@@ -33,18 +35,18 @@ def _networks(given: Sequence[str]) -> tuple[Network, ...]:
 
 @attrs.frozen
 class TrustedProxies:
-    """Reverse proxies whose word about their clients is taken.
+    """Reverse proxies whose header about their clients is trusted.
 
     The header is read from right to left: each address that is a trusted proxy has added the one before it. The first
     that is none is the client. From any other peer the header is ignored. Name the header that the proxies themselves
-    set: one that they pass on as it came could be written by anybody.
+    set: one that they pass on unchanged is written by the client.
 
     Args:
         networks: The proxies' addresses, or networks of them.
         header: ``"x-forwarded-for"``, with ``X-Forwarded-Proto`` for the scheme, or ``"forwarded"`` (RFC 7239).
 
     Raises:
-        UsageError: A network is none.
+        UsageError: A text is no network.
     """
 
     networks: Sequence[Network] = attrs.field(converter=_networks)
@@ -53,13 +55,13 @@ class TrustedProxies:
     )
 
     def client(self, peer: str | None, headers: Mapping[str, str]) -> tuple[str | None, str | None]:
-        """The address of the client behind ``peer``, and the scheme that it used, or None if that is not said."""
+        """The address of the client behind ``peer``, and the scheme that it used; None if the header has no scheme."""
         scheme = None
-        if not self._trusts(peer):  # whose headers cost nothing to ignore
+        if not self._trusts(peer):
             return peer, scheme
         for address, protocol in self._hops(headers):
             scheme = protocol or scheme
-            if address is None:  # an unknown or hidden one: the proxy stands for it
+            if address is None:  # unknown or hidden: the proxy stands for it
                 break
             peer = address
             if not self._trusts(peer):
@@ -71,7 +73,7 @@ class TrustedProxies:
         return address is not None and any(address in network for network in self.networks)
 
     def _hops(self, headers: Mapping[str, str]) -> Iterator[_Hop]:
-        """The address and scheme that each proxy has noted, what the nearest one wrote first."""
+        """The address and scheme that each proxy added, the nearest proxy's first."""
         value = headers.get(self.header, "")
         if not value:
             return iter(())
@@ -80,8 +82,13 @@ class TrustedProxies:
         return _x_forwarded(value.split(","), headers.get("x-forwarded-proto", "").split(","))
 
 
+def trusted_proxies(given: TrustedProxies | Sequence[str] | None) -> TrustedProxies | None:
+    """The converter of the option ``trusted_proxies``: networks stand for proxies with ``X-Forwarded-For``."""
+    return given if given is None or isinstance(given, TrustedProxies) else TrustedProxies(given)
+
+
 def _x_forwarded(addresses: list[str], schemes: list[str]) -> Iterator[_Hop]:
-    """Pairs from the right; one scheme, or too few, is that of the connection between client and first proxy."""
+    """Pairs from the right. With fewer schemes than addresses, the first is that of the client's connection."""
     for behind, address in enumerate(reversed(addresses), 1):
         scheme = schemes[-behind] if behind <= len(schemes) else schemes[0]
         yield _node(address.strip()), _scheme(scheme.strip())
@@ -90,7 +97,7 @@ def _x_forwarded(addresses: list[str], schemes: list[str]) -> Iterator[_Hop]:
 def _elements(value: str) -> list[dict[str, str]]:
     """The parameters of each element of a Forwarded header; none if it is malformed.
 
-    A quote that a client leaves open would end in what a proxy adds, and hide it: then no part of the header counts.
+    A quote that a client leaves open would swallow what a proxy adds: then no part of the header counts.
     """
     elements: list[dict[str, str]] = [{}]
     position, end = 0, ""
@@ -116,13 +123,12 @@ def _scheme(text: str) -> str | None:
 
 
 def _node(text: str) -> str | None:
-    """An address as ``ConnectionInfo.peer`` has it, with its port or without; None for what is no address."""
+    """An address as ``ConnectionInfo.peer`` has it, with its port or without; None for another text."""
     address = _address_in(text)
-    if address is None or "%" in text:  # a zone means nothing beyond the proxy, and may be any text
+    if address is None or "%" in text:  # a zone has no meaning beyond the proxy, and may be any text
         return None
     port = _PORT.search(text.rpartition("]")[2]) if "]" in text or text.count(":") == 1 else None
-    shown = f"[{address}]" if address.version == 6 else str(address)
-    return shown + (port[0] if port else "")
+    return bracketed(str(address)) + (port[0] if port else "")
 
 
 def _address_in(node: str) -> Address | None:

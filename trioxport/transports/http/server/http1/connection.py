@@ -1,0 +1,100 @@
+"""Connections of clients: a socket, with TLS over it or without, and their end."""
+
+from __future__ import annotations
+
+import socket as sockets
+import ssl
+from contextlib import suppress
+from typing import Final, TypeAlias
+
+import trio
+
+from trioxport.transports._tls import TLSStream, tls_reason
+from trioxport.transports._urls import authority
+
+Address: TypeAlias = tuple[str, int]
+
+LINGER_SECONDS: Final = 1.0
+LINGER_READS: Final = 64
+"""Bounds for reading on after the last response: a socket that is closed with something unread resets the connection,
+and that can destroy the response on its way."""
+
+_KEEPALIVE_SECONDS: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+"""Silence before the system's first probe, time between probes, and the number of them."""
+
+
+class ClientConnection:
+    """The connection of one client.
+
+    Args:
+        socket: Its socket, which stays the caller's to close.
+        context: The context of TLS; None for an unencrypted connection.
+
+    Attributes:
+        stream: The bytes of HTTP: the socket, or TLS over it.
+        client: The client's address and port, as ASGI has them; None if it left already.
+        server: This side's.
+    """
+
+    def __init__(self, socket: trio.SocketStream, context: ssl.SSLContext | None) -> None:
+        self.socket = socket
+        self._tls = None if context is None else TLSStream(socket, context)
+        self.stream: trio.SocketStream | TLSStream = self._tls or socket
+        self.client, self.server = _addresses(socket)
+        _detect_dead_peers(socket)
+
+    @property
+    def peer(self) -> str | None:
+        """The client's address, as ``ConnectionInfo.peer`` has it."""
+        return None if self.client is None else authority(*self.client)
+
+    @property
+    def tls(self) -> str | None:
+        """The version of TLS, after the handshake; None for an unencrypted connection."""
+        return None if self._tls is None else self._tls.version
+
+    async def handshake(self, seconds: float) -> str | None:
+        """Do the TLS handshake, if there is one, within ``seconds``. Returns the reason if it fails."""
+        if self._tls is None:
+            return None
+        with trio.move_on_after(seconds):
+            try:
+                await self._tls.do_handshake()
+            except ssl.SSLError as error:
+                return tls_reason(error)
+            except trio.BrokenResourceError as error:
+                return str(error)
+            return None
+        return "it took too long"
+
+    async def end(self, *, quiet: bool) -> None:
+        """Send the end within ``LINGER_SECONDS``, and read on after it unless the connection was ``quiet``."""
+        with trio.move_on_after(LINGER_SECONDS):
+            if self._tls is not None:
+                await self._tls.send_eof()
+            if not quiet:
+                await self._linger()
+
+    async def _linger(self) -> None:
+        await self.socket.send_eof()
+        for _ in range(LINGER_READS):
+            if not await self.socket.receive_some():
+                return
+
+
+def _addresses(socket: trio.SocketStream) -> tuple[Address | None, Address | None]:
+    """The addresses of the client and of the server; None for a client that left already."""
+    try:
+        return socket.socket.getpeername()[:2], socket.socket.getsockname()[:2]
+    except OSError:
+        return None, None
+
+
+def _detect_dead_peers(socket: trio.SocketStream) -> None:
+    """Let the system probe a silent peer: without that, half-open connections never end."""
+    socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE_SECONDS:
+        option = getattr(sockets, name, None)
+        if option is not None:
+            with suppress(OSError):
+                socket.setsockopt(sockets.IPPROTO_TCP, option, value)
