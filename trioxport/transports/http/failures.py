@@ -31,7 +31,7 @@ from trioxport.transports.http.client.stack.types import Body, NoAnswer
 _NEVER_SENT: Final = (httpx.ConnectError, httpx.UnsupportedProtocol)
 _BROKEN: Final = (httpx.TransportError, OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 EXCERPT_SECONDS: Final = 1.0
-"""The time for reading the beginning of a refusal's body."""
+"""Seconds that the part of a refusal's body that is read may take."""
 
 
 async def of_refusal(response: ResponseHead, body: Body, url: str, *, has_session: bool) -> TransportError:
@@ -47,12 +47,12 @@ async def beginning_of(body: Body) -> bytes:
             while len(kept) < EXCERPT_BYTES and (chunk := await body.read()):
                 kept += chunk
         except (httpx.TransportError, TransportError):
-            pass  # the refusal is reported, with the bytes that arrived
+            pass  # the refusal is what is reported, with as much of its body as there is
     return bytes(kept[:EXCERPT_BYTES])
 
 
 def of_exchange(error: Exception) -> TransportError:
-    """The error of a failed exchange, from the exception of the HTTP library."""
+    """The error for an exchange that failed with an exception of the HTTP stack."""
     failure: TransportError
     if isinstance(error, TransportError):
         return error
@@ -71,8 +71,8 @@ def of_exchange(error: Exception) -> TransportError:
     elif isinstance(error, httpx.TimeoutException):
         failure = RequestTimeout("nothing was heard from the server in time", hint="Raise idle_timeout")
     elif isinstance(error, _BROKEN):
-        reason = (str(error) if isinstance(error, httpx.TransportError) else "") or type(error).__name__
-        failure = ConnectionLost(f"the exchange with the server broke: {one_line(reason)}", hint=_broken_hint(error))
+        text = (str(error) if isinstance(error, httpx.TransportError) else "") or type(error).__name__
+        failure = ConnectionLost(f"the exchange with the server broke: {one_line(text)}", hint=_broken_hint(error))
     else:  # its text is left out: it can quote a credential
         failure = TransportError(
             f"the exchange failed with {type(error).__name__}, an error in this program",
@@ -84,12 +84,12 @@ def of_exchange(error: Exception) -> TransportError:
 
 
 def _is_of_http2(error: Exception) -> bool:
-    """Whether an HTTP/2 connection broke: ``httpcore`` reports the peer's violations as local errors."""
+    """Whether an HTTP/2 connection broke: ``httpcore`` reports the peer's violations as local ones."""
     return any(type(cause).__module__.partition(".")[0] == "h2" for cause in _causes(error))
 
 
 def of_request(error: Exception, *, accepted: bool) -> TransportError:
-    """The error that settles a request. Once a request is accepted, the outcome of any failure is unknown."""
+    """The error that settles a request. Once the request was accepted, the server may act on it: ``unknown``."""
     failure = of_exchange(error)
     if not accepted or failure.outcome == "unknown":
         return failure
@@ -98,14 +98,14 @@ def of_request(error: Exception, *, accepted: bool) -> TransportError:
     return unknown
 
 
-def of_proxy_refusal(reason: str, proxy: str, *, hint: str) -> ServerUnreachable:
-    """The error of a request that a proxy answered instead of the server."""
-    retryable = not reason.startswith("4")
-    return ServerUnreachable(f"{proxy} refused the connection: {one_line(reason)}", hint=hint, retryable=retryable)
+def of_proxy_refusal(text: str, proxy: str, *, hint: str) -> ServerUnreachable:
+    """The error for a proxy that answered with ``text`` instead of connecting to the server."""
+    retryable = not text.startswith("4")
+    return ServerUnreachable(f"{proxy} refused the connection: {one_line(text)}", hint=hint, retryable=retryable)
 
 
 def of_connecting(error: BaseException) -> TransportError:
-    """The error of a failed attempt to connect, from the causes of ``error``."""
+    """The error for a connection that could not be opened, from the causes of ``error``."""
     causes = list(_causes(error))
     failure: TransportError | None = None
     for cause in causes:
@@ -123,8 +123,8 @@ def of_connecting(error: BaseException) -> TransportError:
     failed = [cause for cause in causes if isinstance(cause, OSError)]
     if failure is None and failed:
         cause = next((cause for cause in failed if cause.errno is not None), failed[0])
-        reason = str(cause) if cause.errno is None else os.strerror(cause.errno)
-        failure = ServerUnreachable(f"cannot connect: {reason}")
+        text = str(cause) if cause.errno is None else os.strerror(cause.errno)
+        failure = ServerUnreachable(f"cannot connect: {text}")
     failure = failure or ServerUnreachable(f"cannot connect: {str(error) or type(error).__name__}")
     failure.__cause__ = error
     return failure

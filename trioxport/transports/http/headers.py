@@ -1,4 +1,4 @@
-"""Headers that mirror the members of a message, and the arguments that tools want in headers.
+"""Headers of a POST that mirror its message.
 
 Specification 2026-07-28, basic/transports/streamable-http, section Request Metadata.
 """
@@ -19,23 +19,23 @@ NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read"
 _ANNOTATION: Final = "x-mcp-header"
 _PLAIN: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?|")
 _MARKED: Final = re.compile(r"=\?base64\?.*\?=")
-_MAX_SAFE_INTEGER: Final = 2**53 - 1
-_PRIMITIVE_TYPES: Final = ("integer", "string", "boolean")
-_SCHEMA_MAP_KEYWORDS: Final = ("patternProperties", "$defs", "definitions", "dependentSchemas")
-_PLAIN_KEYWORDS: Final = ("default", "examples", "const", "enum")
+_SAFE_INTEGER: Final = 2**53 - 1
+_PRIMITIVE: Final = ("integer", "string", "boolean")
+_MAPS_OF_SCHEMAS: Final = ("patternProperties", "$defs", "definitions", "dependentSchemas")
+_NO_SCHEMAS: Final = ("default", "examples", "const", "enum")
 
 Path: TypeAlias = tuple[str, ...]
 
 
 def encode_value(value: str) -> str:
-    """The header value for a text: itself if it is plain ASCII, else in Base64 between markers."""
+    """Encode a text as a header value: itself if it is plain ASCII, else Base64 between markers."""
     if _PLAIN.fullmatch(value) and not _MARKED.fullmatch(value):
         return value
     return f"=?base64?{base64.b64encode(value.encode(errors='surrogatepass')).decode()}?="
 
 
 def decode_value(field: str) -> str | None:
-    """The text of a header value; None if its markers hold no canonical Base64 of UTF-8."""
+    """Decode a header value; None if it is malformed, or has no canonical Base64 of UTF-8 between its markers."""
     if not _MARKED.fullmatch(field):
         return field if FIELD_VALUE.fullmatch(field) else None
     encoded = field[len("=?base64?") : -len("?=")]
@@ -48,7 +48,7 @@ def decode_value(field: str) -> str | None:
 
 
 def version_of(message: Request | Notification) -> str | None:
-    """The protocol version that a modern message names."""
+    """The protocol revision that a modern message names; None if it names none."""
     version = meta_of(message.params).get(META + "protocolVersion")
     return version if isinstance(version, str) else None
 
@@ -66,13 +66,13 @@ def mirrored(message: Request | Notification) -> dict[str, str]:
 
 
 class ToolHeaders:
-    """The tools of ``tools/list`` results, and their arguments that go into headers."""
+    """The tools of ``tools/list`` results, and the arguments of each that go into headers."""
 
     def __init__(self) -> None:
         self._tools: dict[str, dict[Path, str]] = {}
 
     def learn(self, tool: Mapping[str, Any]) -> None:
-        """Store a tool's annotations. Raises ``ValueError`` with the reason if one of them is invalid."""
+        """Store a tool's annotations. Raises ``ValueError``, with the reason, if one of them is invalid."""
         name = tool.get("name")
         if isinstance(name, str):
             self._tools.pop(name, None)
@@ -84,7 +84,7 @@ class ToolHeaders:
         return {name: encode_value(text) for name, text in self.texts(call).items() if text is not None}
 
     def texts(self, call: Request) -> dict[str, str | None]:
-        """The text of each header of a ``tools/call``, None for a header to leave out. Raises ``UsageError``."""
+        """The text of each header of a ``tools/call``, None for an argument that is absent. Raises ``UsageError``."""
         params = members_of(call.params)
         name = params.get("name")
         annotated = self._tools.get(name, {}) if isinstance(name, str) else {}
@@ -102,7 +102,7 @@ def _as_text(value: object, header: str) -> str | None:
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():  # to JSON, 42.0 is an integer
         value = int(value)
-    if isinstance(value, int) and abs(value) > _MAX_SAFE_INTEGER:
+    if isinstance(value, int) and abs(value) > _SAFE_INTEGER:
         raise UsageError(f"an integer of more than 53 bits does not go into the header Mcp-Param-{header}")
     return str(value) if isinstance(value, int | str) else None
 
@@ -118,8 +118,8 @@ def _annotations(schema: object) -> dict[Path, str]:
             raise ValueError(f"{_ANNOTATION} stands where it may not: only chains of properties lead to a parameter")
         if not isinstance(header, str) or not TOKEN.fullmatch(header):
             raise ValueError(f"{_ANNOTATION} of {'.'.join(path)} is no name of a header")
-        if members.get("type") not in _PRIMITIVE_TYPES:
-            raise ValueError(f"{_ANNOTATION} of {'.'.join(path)}: the type is none of {', '.join(_PRIMITIVE_TYPES)}")
+        if members.get("type") not in _PRIMITIVE:
+            raise ValueError(f"{_ANNOTATION} of {'.'.join(path)}: the type is none of {', '.join(_PRIMITIVE)}")
         if header.lower() in seen:
             raise ValueError(f"{_ANNOTATION} {header} is there twice")
         seen.add(header.lower())
@@ -141,7 +141,7 @@ def _schemas(root: object) -> Iterator[tuple[Path | None, Mapping[str, Any]]]:
             if keyword == "properties":
                 below = members_of(value).items()
                 waiting.extend((None if path is None else (*path, name), item) for name, item in below)
-            elif keyword in _SCHEMA_MAP_KEYWORDS:
+            elif keyword in _MAPS_OF_SCHEMAS:
                 waiting.extend((None, item) for item in members_of(value).values())
-            elif keyword not in _PLAIN_KEYWORDS and keyword != _ANNOTATION:
+            elif keyword not in _NO_SCHEMAS and keyword != _ANNOTATION:
                 waiting.append((None, value))

@@ -1,4 +1,4 @@
-"""``ws://`` and ``wss://``: one JSON-RPC message a WebSocket message, in both directions at any time."""
+"""``ws://`` and ``wss://``: each JSON-RPC message is a WebSocket message, in both directions at any time."""
 
 from trioxport.transports._access.bearer import ProtectedResource
 from trioxport.transports._access.proxies import TrustedProxies

@@ -1,4 +1,4 @@
-"""What the code of a close frame means to this side. RFC 6455, section 7.4, and the registry that it founded."""
+"""The errors for close frames and violations: RFC 6455, section 7.4, and the registry of close codes."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _BLAMES: Final[Mapping[int, tuple[str, type[TransportError]]]] = {
     3000: ("unauthorized", AuthenticationError),
     3003: ("forbidden", PermissionDenied),
 }
-"""Codes that blame this side, with the error that it would have raised itself: the same again ends the same."""
-_TROUBLES: Final[Mapping[int, str]] = {
+"""Codes that blame this side, with the error for the same fault found here: a retry would end likewise."""
+_PEER_FAILURES: Final[Mapping[int, str]] = {
     1011: "internal error",
     1012: "service restart",
     1013: "try again later",
@@ -45,20 +45,20 @@ _TROUBLES: Final[Mapping[int, str]] = {
 }
 
 
-def loss_of(said: CloseReason) -> ConnectionLost | None:
-    """The loss that a peer's close frame means, or None for an orderly end."""
-    if said.code in _ORDERLY:
+def loss_of(close: CloseReason) -> ConnectionLost | None:
+    """The loss for a close frame of the peer; None for an orderly end."""
+    if close.code in _ORDERLY:
         return None
-    name, kind = _BLAMES.get(said.code, (_TROUBLES.get(said.code, ""), None))
-    told = " ".join(part for part in (str(said.code), name, repr(said.reason) if said.reason else "") if part)
-    loss = ConnectionLost(f"the peer closed the connection with {told}", retryable=kind is None)
+    name, kind = _BLAMES.get(close.code, (_PEER_FAILURES.get(close.code, ""), None))
+    text = " ".join(part for part in (str(close.code), name, repr(close.reason) if close.reason else "") if part)
+    loss = ConnectionLost(f"the peer closed the connection with {text}", retryable=kind is None)
     if kind is not None:
-        loss.__cause__ = kind(f"the peer found fault with what it got: {told}", outcome="unknown")
+        loss.__cause__ = kind(f"the peer found fault with what it got: {text}", outcome="unknown")
     return loss
 
 
 def loss_by(violation: Violation) -> ConnectionLost:
-    """The loss that the peer brought about by what it sent."""
+    """The loss for a violation of the protocol by the peer."""
     _, kind = _BLAMES[violation.code]
     loss = ConnectionLost(
         f"the peer sent {violation.reason}; closed with {violation.code}",

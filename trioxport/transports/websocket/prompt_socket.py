@@ -1,7 +1,7 @@
-"""A connected socket as a byte stream for conversations, in which one side waits for what the other says.
+"""A connected socket as a byte stream for requests and responses, with fewer steps for each than Trio's stream has.
 
-What Trio's own stream does around each call is written for any traffic: it tries to read before it waits, and writes
-from a task that has to be woken. Here a reader waits first, and a few bytes can be written without a task at all.
+Trio's stream serves any traffic: it tries to read before it waits, and writes from a task that has to be woken. Here a
+reader waits first, and a few bytes can be written without a task.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from typing import Final
 
 import trio
 
-RECEIVED: Final = 64 * 1024
-"""Bytes that are read at once."""
+RECEIVE_BYTES: Final = 64 * 1024
 
 
 class PromptSocket:
@@ -32,20 +31,20 @@ class PromptSocket:
 
     async def receive_some(self) -> bytes:
         if sys.platform == "win32":
-            return bytes(await self._stream.receive_some(RECEIVED))
+            return bytes(await self._stream.receive_some(RECEIVE_BYTES))
         while True:
             await trio.lowlevel.wait_readable(self._descriptor())
             try:
-                return os.read(self._descriptor(), RECEIVED)
+                return os.read(self._descriptor(), RECEIVE_BYTES)
             except BlockingIOError:
                 continue
             except OSError as error:
                 raise trio.BrokenResourceError(f"the socket broke: {error.strerror}") from error
 
     def send_now(self, data: bytes) -> int:
-        """How many bytes of ``data`` the system took at once; nothing if something is wrong, as waiting will show.
+        """Write without waiting, and return the number of bytes that the system took; 0 if the socket is broken.
 
-        Only while nobody else writes.
+        Only while no other task writes.
         """
         descriptor = self._stream.socket.fileno()
         if sys.platform == "win32" or descriptor < 0:

@@ -1,8 +1,8 @@
-"""Frames as WebSocket messages, with what the protocol wants besides: pings, pongs and closing.
+"""An open WebSocket: frames as WebSocket messages, with pings, pongs and the closing handshake.
 
-A close frame is a half-close here: whoever sent one sends nothing more, and goes on reading until the other's. RFC 6455
-lets the other side finish what it is at before it answers (section 5.5.1), and trioxport does. Peers that answer at
-once end both directions with that.
+A close frame is a half-close here: its sender sends nothing more, and reads on until the peer's. RFC 6455 lets the peer
+finish what it is sending before it answers (section 5.5.1), and trioxport does. A peer that answers at once ends both
+directions.
 """
 
 from __future__ import annotations
@@ -43,32 +43,32 @@ from trioxport.transports.websocket.closing import loss_by, loss_of
 from trioxport.transports.websocket.heartbeat import HeartbeatMonitor, PingSettings
 from trioxport.transports.websocket.prompt_socket import PromptSocket
 
-KEY: Final = 4
-PROMPT: Final = 16 * 1024
-"""Bytes up to which a message may be written without waiting."""
-GOODBYE: Final = 0.25
-"""Seconds that a close frame may take which nobody waits for."""
-LINGER: Final = 1.0
-"""Seconds to read on for after a violation: closing at once could destroy the close frame on its way."""
-SECOND_OPINION: Final = 1.0
-"""Seconds in which the reader may find out why writing failed."""
+MASK_BYTES: Final = 4
+PROMPT_BYTES: Final = 16 * 1024
+"""The largest message that is written without waiting."""
+CLOSE_SECONDS: Final = 0.25
+"""Seconds for a close frame on a connection that ends anyway."""
+LINGER_SECONDS: Final = 1.0
+"""Seconds to read on after a violation: closing at once could destroy the close frame on its way."""
+DIAGNOSIS_SECONDS: Final = 1.0
+"""Seconds in which the reader may find the cause of a failed write."""
 MAX_OWED_PONGS: Final = 64
-"""Pings that may wait for their answer; of more, RFC 6455 (section 5.5.3) asks for those to the latest only."""
+"""Pings that wait for their pongs; of more, RFC 6455 (section 5.5.3) requires only the latest pongs."""
 
 _BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 
 class WebSocketWire:
-    """One open WebSocket: what the pumps of a connection read and write.
+    """One open WebSocket, for the pumps of a connection.
 
     Args:
-        stream: What it is spoken over.
-        socket: What is under that, to close when the peer is dead.
+        stream: The bytes of the connection: ``socket``, or TLS over it.
+        socket: The socket, which is closed if the peer is lost.
         scope: The connection.
-        client: Whether this side is the client, which masks what it sends.
-        early: What was read beyond the opening handshake.
-        pings: When a silent peer is asked for a sign of life.
-        peer: The server's address, of a client.
+        client: Whether this side is the client, which masks its frames.
+        early: Bytes that were read beyond the opening handshake.
+        pings: The times of pings.
+        peer: The server's address, on a client.
     """
 
     coalesce_bytes: ClassVar[int] = COALESCE_BYTES
@@ -81,17 +81,17 @@ class WebSocketWire:
         "_came_alone",
         "_client",
         "_close_sent",
-        "_dead",
         "_decoder",
         "_early",
         "_end",
-        "_heard",
+        "_last_heard",
+        "_last_ping",
         "_owed",
-        "_pinged",
         "_pings",
         "_read_over",
         "_reading",
         "_scope",
+        "_silence",
         "_stream",
         "_torn",
         "_writing",
@@ -127,9 +127,9 @@ class WebSocketWire:
         self._reading = False
         self._read_over = LazyEvent()
         self._end: CloseReason | Violation | None = None
-        self._dead: ConnectionLost | None = None
-        self._heard = trio.current_time()
-        self._pinged = -math.inf
+        self._silence: ConnectionLost | None = None
+        self._last_heard = trio.current_time()
+        self._last_ping = -math.inf
         self._owed: list[bytes] = []
         self._attending = False
 
@@ -142,10 +142,10 @@ class WebSocketWire:
         await self._write(parts if len(frames[-1].payload) >= COPIED else [b"".join(parts)])
 
     def send_now(self, frame: Frame) -> bool:
-        """Answer at once what came alone; of a stream of messages, more are written together."""
+        """Write the answer to a single message at once; answers to a stream of messages are better written together."""
         if not self._came_alone or self._writing.locked() or self._backlog or self._close_sent:
             return False
-        if not isinstance(self._stream, PromptSocket) or len(frame.payload) > PROMPT:
+        if not isinstance(self._stream, PromptSocket) or len(frame.payload) > PROMPT_BYTES:
             return False
         self._came_alone = False
         data = b"".join([*self._pongs(), *self._written([frame])])
@@ -159,11 +159,11 @@ class WebSocketWire:
         return True
 
     def _written(self, frames: list[Frame]) -> list[bytes]:
-        keys = os.urandom(KEY * len(frames)) if self._client else b""
+        keys = os.urandom(MASK_BYTES * len(frames)) if self._client else b""
         parts: list[bytes] = []
         for number, each in enumerate(frames):
             opcode = BINARY if self._binary else opcode_of(each.payload)
-            key = keys[KEY * number : KEY * (number + 1)] if keys else None
+            key = keys[MASK_BYTES * number : MASK_BYTES * (number + 1)] if keys else None
             parts += frame(opcode, each.payload, key)
         return parts
 
@@ -171,10 +171,10 @@ class WebSocketWire:
         if not self._close_sent:
             await self._close(self._end.code if isinstance(self._end, CloseReason) else NORMAL)
 
-    async def say_goodbye(self) -> None:
-        """Tell the peer that this side was cut off, if that can be told at once."""
+    async def send_going_away(self) -> None:
+        """Send a close frame with 1001 from a connection that was cancelled, unless a write is under way."""
         if not (self._close_sent or self._torn or self._writing.locked()):
-            with trio.CancelScope(deadline=trio.current_time() + GOODBYE, shield=True), suppress(*_BROKEN):
+            with trio.CancelScope(deadline=trio.current_time() + CLOSE_SECONDS, shield=True), suppress(*_BROKEN):
                 await self._close(GOING_AWAY)
 
     async def _close(self, code: int, reason: str = "") -> None:
@@ -185,15 +185,15 @@ class WebSocketWire:
         await self._write([self._control(opcode, payload)])
 
     def _control(self, opcode: int, payload: bytes) -> bytes:
-        return b"".join(frame(opcode, payload, os.urandom(KEY) if self._client else None))
+        return b"".join(frame(opcode, payload, os.urandom(MASK_BYTES) if self._client else None))
 
     def _pongs(self) -> list[bytes]:
-        """The answers to the pings that came, which go before whatever is written next."""
+        """The pongs for the pings that arrived; they go before the next message."""
         return [self._control(PONG, payload) for payload in self._owed]
 
     async def _write(self, parts: list[bytes]) -> None:
         try:
-            self._writing.acquire_nowait()  # which is no checkpoint; writing is
+            self._writing.acquire_nowait()  # no checkpoint; the write is one
         except trio.WouldBlock:
             await self._writing.acquire()
         try:
@@ -213,7 +213,7 @@ class WebSocketWire:
 
     @property
     def _is_behind(self) -> bool:
-        """Whether something is to be written before anything else."""
+        """Whether there are bytes or pongs that have to be written first."""
         return bool(self._backlog or self._owed)
 
     # Receiving.
@@ -240,7 +240,7 @@ class WebSocketWire:
             self._reading = False
             if not data:
                 raise trio.BrokenResourceError("the peer ended it without a close frame")
-        self._heard = trio.current_time()
+        self._last_heard = trio.current_time()
         frames = [each for found in self._decoder.feed(data) if (each := self._take(found)) is not None]
         if frames:
             self._came_alone = len(frames) == 1
@@ -260,13 +260,13 @@ class WebSocketWire:
         return None
 
     async def _answer_close(self) -> None:
-        """Answer a close frame that nothing follows: the connection is lost, and what was to be sent is reported."""
-        with trio.move_on_after(GOODBYE), suppress(*_BROKEN):
+        """Answer a close frame that is a loss, at once: messages that are not sent yet will be undelivered."""
+        with trio.move_on_after(CLOSE_SECONDS), suppress(*_BROKEN):
             await self.send_eof()
             await self._stream.send_eof()
 
     async def _refuse(self, violation: Violation) -> None:
-        with trio.move_on_after(LINGER), suppress(*_BROKEN):
+        with trio.move_on_after(LINGER_SECONDS), suppress(*_BROKEN):
             if not self._close_sent:
                 await self._close(violation.code, violation.reason)
                 await self._stream.send_eof()
@@ -279,63 +279,63 @@ class WebSocketWire:
         return self._decoder.pending
 
     async def explain(self, error: Exception | None) -> TransportError | None:
-        """Why the connection ended, for the pumps."""
+        """The loss for the pumps to report; None for an orderly end."""
         if error is not None:
-            with trio.move_on_after(SECOND_OPINION):
+            with trio.move_on_after(DIAGNOSIS_SECONDS):
                 await self._read_over.wait()
-        if self._dead is not None:
-            return self._dead
+        if self._silence is not None:
+            return self._silence
         if isinstance(self._end, Violation):
             return loss_by(self._end)
         if self._end is not None:
             return loss_of(self._end)
         return None if self._scope.leaving else await explain_plainly(error)
 
-    # Looking after the peer.
+    # Heartbeats.
 
-    def next_look(self) -> float:
-        """When the peer is to be looked after, by the clock of Trio."""
+    def next_check(self) -> float:
+        """The time of the next ping, or of the end of the wait for an answer; by the clock of Trio."""
         if self._pings.interval is None or self._close_sent or self._end is not None:
             return math.inf  # after a close frame there are no pings
-        if self._heard < self._pinged:
-            return self._pinged + self._pings.timeout
-        return self._heard + self._pings.interval
+        if self._last_heard < self._last_ping:
+            return self._last_ping + self._pings.timeout
+        return self._last_heard + self._pings.interval
 
     def attend_soon(self) -> None:
-        """Answer pings and look after the peer, in a task that neither reading nor writing waits for."""
+        """Answer pings and check the peer, in a task that neither reading nor writing waits for."""
         if not self._attending:
             self._attending = True
             self._scope.start_soon(self._attend)
 
     async def _attend(self) -> None:
         with suppress(*_BROKEN):
-            await self._look()
+            await self._check_peer()
             while self._is_behind and not self._writing.locked():
                 await self._write_within((self._pings.interval or math.inf) + self._pings.timeout)
         self._attending = False
 
-    async def _look(self) -> None:
+    async def _check_peer(self) -> None:
         now = trio.current_time()
-        if not self._reading:  # this side is busy with what came before
-            self._heard = now
-        if now < self.next_look():
+        if not self._reading:  # this side is busy, and does not hear the peer
+            self._last_heard = now
+        if now < self.next_check():
             return
-        if self._heard < self._pinged:
-            self._give_up(f"the peer has been silent for {now - self._heard:g} s, and answers no ping")
+        if self._last_heard < self._last_ping:
+            self._give_up(f"the peer has been silent for {now - self._last_heard:g} s, and answers no ping")
         else:
-            self._pinged = now
+            self._last_ping = now
             if not self._writing.locked():
                 await self._write_within(self._pings.timeout, self._control(PING, b""))
 
     async def _write_within(self, seconds: float, *parts: bytes) -> None:
-        """Write while nothing else is being written, or give the peer up."""
+        """Write while no other task does. If the peer takes nothing for ``seconds``, the connection is lost."""
         with trio.move_on_after(seconds):
             await self._write([*parts])
             return
         self._give_up(f"the peer has taken nothing for {seconds:g} s")
 
     def _give_up(self, reason: str) -> None:
-        self._dead = ConnectionLost(reason)
+        self._silence = ConnectionLost(reason)
         self.socket.socket.close()
 
 
@@ -353,6 +353,6 @@ async def carry_websocket(
         cut_off = False
     finally:
         if cut_off:
-            await wire.say_goodbye()
+            await wire.send_going_away()
         monitor.discard(wire)
         wire.socket.socket.close()

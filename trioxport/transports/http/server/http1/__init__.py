@@ -1,1 +1,1 @@
-"""The HTTP/1.1 server that runs the endpoint on sockets of its own."""
+"""The HTTP/1.1 server: an endpoint on sockets of its own."""

@@ -1,7 +1,9 @@
-"""Serves an endpoint on sockets of its own."""
+"""The listener of an HTTP server: its sockets, its endpoint, and their end in order."""
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import trio
@@ -21,7 +23,7 @@ class HttpListener:
     """The listener of one HTTP server.
 
     Args:
-        config: What it is told.
+        config: The configuration of the server.
         settings: The settings of its connections.
     """
 
@@ -31,6 +33,36 @@ class HttpListener:
         self._endpoint = Endpoint(config, settings)
 
     async def listen(self, acceptor: Acceptor, *, task_status: trio.TaskStatus[list[str]]) -> None:
+        """Serve until cancelled; then drain, and end everything in order within ``close_timeout``.
+
+        Raises:
+            UsageError: The configuration cannot be served.
+        """
+        listeners, context = await self._sockets()
+        endpoint = self._endpoint
+        upgrades = Upgrades() if self._config.websocket is True else self._config.websocket
+        websockets = MountedWebSockets(upgrades, endpoint, acceptor) if upgrades else None
+        upgrade = None if websockets is None else websockets.upgrade
+        runner = Runner(endpoint, self._config.bounds, endpoint.refusals, context, upgrade)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(endpoint.run, acceptor)
+            life = trio.CancelScope(shield=True)
+            accepting = trio.CancelScope()
+            nursery.start_soon(self._serve, runner, websockets, listeners, life, accepting)
+            task_status.started([self._address(listener) for listener in listeners])
+            try:
+                await trio.sleep_forever()
+            finally:
+                runner.keeps_alive = False
+                await endpoint.drain()
+                accepting.cancel()
+                runner.drain()
+                if websockets is not None:
+                    websockets.drain()
+                life.deadline = endpoint.stop() + GRACE
+
+    async def _sockets(self) -> tuple[list[trio.SocketListener], Callable[[], ssl.SSLContext] | None]:
+        """The listening sockets, and the contexts of TLS. Raises ``UsageError``."""
         parts = urlsplit(self._config.url)
         host, target = parts.hostname or "", str(self._config)
         tls = self._config.tls
@@ -41,47 +73,25 @@ class HttpListener:
         if tls is None:
             refuse_plaintext(host, self._settings)
         context = None if tls is None else server_contexts(tls)
-        endpoint = self._endpoint
-        upgrades = Upgrades() if self._config.websocket is True else self._config.websocket
-        sockets = MountedWebSockets(upgrades, endpoint, acceptor) if upgrades else None
-        upgrade = None if sockets is None else sockets.upgrade
-        runner = Runner(self._endpoint, self._config.bounds, self._endpoint.refusals, context, upgrade)
-        listeners = await listen(host, parts.port, target)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self._endpoint.run, acceptor)
-            life = trio.CancelScope(shield=True)
-            accepting = trio.CancelScope()
-            nursery.start_soon(self._serve, runner, sockets, listeners, life, accepting)
-            task_status.started([self._address(listener) for listener in listeners])
-            try:
-                await trio.sleep_forever()
-            finally:
-                runner.keeps_alive = False
-                await self._endpoint.drain()
-                accepting.cancel()
-                runner.drain()
-                if sockets is not None:
-                    sockets.drain()
-                life.deadline = self._endpoint.stop() + GRACE
+        return await listen(host, parts.port, target), context
 
     async def _serve(
         self,
         runner: Runner,
-        sockets: MountedWebSockets | None,
+        websockets: MountedWebSockets | None,
         listeners: list[trio.SocketListener],
         life: trio.CancelScope,
         accepting: trio.CancelScope,
     ) -> None:
         with life:
-            async with trio.open_nursery() as watching:
-                if sockets is not None:
-                    watching.start_soon(sockets.monitor.run)
+            async with trio.open_nursery() as heartbeats:
+                if websockets is not None:
+                    heartbeats.start_soon(websockets.monitor.run)
                 async with trio.open_nursery() as clients:
                     with accepting:
                         await trio.serve_listeners(runner.serve, listeners, handler_nursery=clients)
-                watching.cancel_scope.cancel()
+                heartbeats.cancel_scope.cancel()
 
     def _address(self, listener: trio.SocketListener) -> str:
         parts = urlsplit(self._config.url)
-        host, port = bound(listener)
-        return f"{parts.scheme}://{authority(host, port)}{parts.path}"
+        return f"{parts.scheme}://{authority(*bound(listener))}{parts.path}"
