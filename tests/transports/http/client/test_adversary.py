@@ -200,7 +200,7 @@ async def test_answers_that_are_no_http(said: bytes) -> None:
 
 @pytest.mark.parametrize("seconds", [3500, None])
 async def test_a_comment_every_second_for_long(seconds: int | None, autojump_clock: trio.testing.MockClock) -> None:
-    """Nothing is silent there; what ends it is the answer, or the time that a request may take."""
+    """The stream is never silent: only the answer or the total timeout ends it."""
     del autojump_clock
 
     async def script(reply: Reply) -> None:

@@ -1,4 +1,4 @@
-"""Credentials over HTTP: what is shown to whom, and what happens after 401."""
+"""Credentials over HTTP: the requests that carry them, and the retry after 401."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def only_answer(url: str, request: Request | None = None, **options: Any) 
 
 
 def wanting(*tokens: str) -> Script:
-    """A server that lets in who shows one of ``tokens``."""
+    """A server that accepts requests with one of ``tokens``."""
 
     async def script(reply: Reply) -> None:
         if reply.asked.headers.get("authorization") in {f"Bearer {token}" for token in tokens}:
@@ -230,11 +230,11 @@ async def test_credentials_that_are_no_header_are_refused_and_not_quoted(value: 
     assert server.asked == []
 
 
-# httpx.Auth, and those of libraries made alike.
+# httpx.Auth, and those of libraries with the same interface.
 
 
 class TwoSteps:
-    """Fetches a token from ``token_url``, shows it, and fetches another one after 401, of which it reads the body."""
+    """An ``Auth`` that gets a token from ``token_url``, and after a 401, whose body it reads, another one."""
 
     def __init__(self, library: Any, token_url: str) -> None:
         self._library = library
@@ -319,7 +319,7 @@ async def test_an_auth_does_not_hold_up_a_stream() -> None:
 
 
 class Failing(httpx.Auth):
-    """Ends without a request, or fails with what it was answered."""
+    """An ``Auth`` that ends without a request, or raises with the response it gets."""
 
     def __init__(self, url: str, reads: bool) -> None:
         self._url = url
@@ -408,7 +408,7 @@ class Files:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """An authority, a server that demands a certificate of it, and a client's certificate."""
+    """An authority, a server that requires a certificate of it, and a client's certificate."""
     authority = trustme.CA()
     folder: Path = tmp_path_factory.mktemp("tls")
     authority.cert_pem.write_to_path(folder / "ca.pem")

@@ -1,4 +1,4 @@
-"""Authentication by an ``httpx.Auth``: what a request that it changed came to, and how much it may be answered."""
+"""Authentication by an ``httpx.Auth``: outcomes of requests that it changed, and the limit of what it reads."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def only_answer(target: Http, *layers: Retry) -> Any:
 
 
 class KeyInQuery(httpx.Auth):
-    """Shows a key in the query, or sends the message to another path, and fails once there is an answer."""
+    """An ``Auth`` that adds a key to the query, or changes the path, and fails once there is a response."""
 
     def __init__(self, change: str) -> None:
         self._change = change
@@ -71,7 +71,7 @@ async def test_a_request_that_an_auth_changed_is_unknown_once_it_was_answered(
 
 
 class OnlyAsks(httpx.Auth):
-    """Fails with the answer to a request of its own."""
+    """An ``Auth`` that fails with the response to a request of its own."""
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         yield httpx.Request("POST", request.url.copy_with(path="/token"), content=b"grant=x")
@@ -87,11 +87,11 @@ async def test_the_request_of_an_auth_to_the_same_origin_is_not_taken_for_the_me
     assert answer.outcome == "not_sent"
 
 
-# What other origins answer.
+# Responses of other origins.
 
 
 class Reading:
-    """Reads what ``url`` says."""
+    """An ``Auth`` that reads the response of ``url``."""
 
     def __init__(self, library: Any, url: str) -> None:
         self._library = library

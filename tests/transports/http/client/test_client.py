@@ -1,4 +1,4 @@
-"""Streamable HTTP as a client sees it, in the modern era: against a server of the test's own."""
+"""The client of Streamable HTTP in the modern era, against a scripted server."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def call(number: int | str = 1, method: str = "tools/call", **params: Any) -> Re
 
 
 async def only_answer(script: Script, request: Request | None = None, **options: Any) -> Any:
-    """What a request gets from a server that does ``script``; the connection works on afterwards."""
+    """The only answer to a request to a server that does ``script``; the connection works on afterwards."""
 
     async def scripted(reply: Reply) -> None:
         await (reply.result("fine") if reply.asked.rpc == "ping" else script(reply))
@@ -79,7 +79,7 @@ async def only_answer(script: Script, request: Request | None = None, **options:
     return answer
 
 
-# What goes out.
+# Requests.
 
 
 async def test_a_request_is_one_post_with_its_headers() -> None:
@@ -371,7 +371,7 @@ async def test_a_client_of_the_callers_own_is_used_and_left_open() -> None:
     assert asked["accept"] == "application/json, text/event-stream"
 
 
-# What comes back.
+# Responses.
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
@@ -558,7 +558,7 @@ async def test_content_types_are_compared_without_case_and_parameters(charset: s
     assert await only_answer(script) == Response(1, {})
 
 
-# What breaks.
+# Failures.
 
 
 @pytest.mark.parametrize(
@@ -751,7 +751,7 @@ async def test_cancelled_from_around_nobody_is_waited_for(begun: bool) -> None:
 
 
 async def test_nobody_reads_an_endless_stream() -> None:
-    """The server has to wait, and leaving does not."""
+    """The server is held back, and leaving does not wait for it."""
     written = 0
 
     async def script(reply: Reply) -> None:

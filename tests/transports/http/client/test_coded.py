@@ -1,4 +1,4 @@
-"""Compressed answers: expanded as they come, and never beyond the limits."""
+"""Compressed responses: expanded as they come, and never beyond the limits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BOMB: Final = 64 * MIB
 
 
 async def only_answer(script: Script, limits: Limits | None = None) -> Any:
-    """What a request gets; the connection works on afterwards."""
+    """The only answer to a request; the connection works on afterwards."""
 
     async def scripted(reply: Reply) -> None:
         await (reply.result("on") if reply.asked.rpc == "ping" else script(reply))

@@ -1,4 +1,4 @@
-"""The connections under HTTP: which are used again, which are not, and how each of them ends."""
+"""The connection pool: reuse of connections, and their end."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def call(number: int = 1, method: str = "tools/call", **params: Any) -> Request:
 
 
 class Counted:
-    """Answers, and knows the connections that requests came by, the first being 0."""
+    """A server that numbers the connections of its requests, from 0."""
 
     def __init__(self) -> None:
         self.streams: list[Any] = []
@@ -77,7 +77,7 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-# What is used again.
+# Reuse.
 
 
 @pytest.mark.parametrize("version", [None, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -100,7 +100,7 @@ async def test_the_connection_made_on_entering_carries_every_request_in_turn(
 async def test_the_tickets_of_tls_1_3_do_not_spoil_a_connection(
     server_context: ssl.SSLContext, trusting: ssl.SSLContext
 ) -> None:
-    """They come behind the handshake, as nothing but an end or a surprise may on a connection that rests."""
+    """They come after the handshake, when an idle connection otherwise gets only its end or unsolicited data."""
     accepted = 0
 
     async def handler(wire: trio.SocketStream) -> None:
@@ -202,7 +202,7 @@ async def test_a_refusal_whose_body_nobody_reads_costs_no_connection() -> None:
     assert script.by == [0, 0, 0]
 
 
-# What is written by hand here, HTTP/1.1, has corners.
+# Corner cases of HTTP/1.1.
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ async def test_what_is_no_http_is_told(said: bytes) -> None:
 
 
 async def test_an_answer_that_comes_before_everything_was_sent_counts() -> None:
-    """A server may refuse by the head of a request, and end the connection."""
+    """A server may refuse a request by its head, and close the connection."""
 
     async def refuse(stream: trio.SocketStream) -> None:
         await stream.receive_some(1000)
@@ -356,7 +356,7 @@ async def test_a_later_connection_may_take_as_long_as_the_first(
 async def test_a_peer_that_reads_nothing_more_does_not_hold_up_the_end(
     autojump_clock: trio.testing.MockClock, server_context: ssl.SSLContext, trusting: ssl.SSLContext
 ) -> None:
-    """It takes no close_notify, because it took nothing of a request that was given up either."""
+    """It reads no close_notify, as it read nothing of a request that was cancelled."""
 
     async def handler(stream: trio.SocketStream) -> None:
         secure = trio.SSLStream(stream, server_context, server_side=True, https_compatible=True)

@@ -1,4 +1,4 @@
-"""How a client of Streamable HTTP finds out which era its server is of, and remembers it."""
+"""Detection of a server's era by a client of Streamable HTTP, and the cache of it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def simply_legacy(reply: Reply) -> None:
 
 
 async def era_of(url: str) -> tuple[Era | None, Era]:
-    """What is known of a server's era on connecting, and what it turns out to be."""
+    """The era of a server as it is known on connecting, and as it is found."""
     async with open_transport(url) as connection, open_peer(connection) as peer:
         before = connection.info.era
         negotiated = await peer.negotiate(client_info=CLIENT)
@@ -43,7 +43,7 @@ async def era_of(url: str) -> tuple[Era | None, Era]:
         return before, negotiated.era
 
 
-# Which era it is.
+# Detection.
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ async def test_an_initialize_in_vain_leaves_the_modern_era_open() -> None:
             assert (headers["mcp-protocol-version"], headers["mcp-method"]) == ("2026-07-28", "tools/list")
 
 
-# What is remembered.
+# The cache.
 
 
 async def test_a_legacy_server_is_asked_once() -> None:
@@ -222,7 +222,7 @@ async def test_a_session_goes_on_whatever_is_refused_later() -> None:
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(era_cache, "REMEMBERED", 2)
+    monkeypatch.setattr(era_cache, "MAX_ENDPOINTS", 2)
     for host in ("a", "b"):
         era_cache.learn(f"https://{host}/mcp", "legacy")
     assert era_cache.known("https://A/mcp?x=1") == "legacy"

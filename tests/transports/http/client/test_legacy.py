@@ -1,4 +1,4 @@
-"""Streamable HTTP in the legacy era, and how a client finds out that it is: against a server of the test's own."""
+"""The client of Streamable HTTP in the legacy era, against a scripted server."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import trio
 from tests.support.legacy_script import INITIALIZE, legacy, shake_hands
 from tests.support.scripted_http import Reply, serving
 from trioxport import (
+    Backoff,
     ConnectionLost,
     Notification,
     Request,
@@ -20,7 +21,7 @@ from trioxport import (
     open_transport,
 )
 from trioxport.transports.http import Http
-from trioxport.transports.http.client import pauses
+from trioxport.transports.http.client import reopening
 
 BOUND: Final = 15.0
 
@@ -95,8 +96,8 @@ async def test_the_server_asks_on_a_requests_stream_and_is_answered() -> None:
 
 
 async def test_the_server_speaks_first_on_its_own_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stream is opened again where it broke off, as soon as the server wants that."""
-    monkeypatch.setattr(pauses, "FIRST_PAUSE", 0.01)
+    """The stream is opened again from its last event, after the delay that the server asks for."""
+    monkeypatch.setattr(reopening, "NO_EVENT_BACKOFF", Backoff(base=0.01, cap=60))
     resumed: list[str | None] = []
 
     async def stream(reply: Reply) -> None:
@@ -129,22 +130,22 @@ async def test_the_server_speaks_first_on_its_own_stream(monkeypatch: pytest.Mon
                 await connection.rx.receive()
 
 
-def test_the_pauses_before_a_stream_is_opened_again() -> None:
-    waits = pauses.Pauses()
+def test_the_delays_before_a_stream_is_opened_again() -> None:
+    waits = reopening.ReopenDelays()
     good, empty = partial(waits.after, heard=True, useful=True), partial(waits.after, heard=False, useful=False)
     useless = partial(waits.after, heard=True, useful=False)
     assert [good(None), good(None)] == [1, 1]
     assert [empty(None) for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
     assert [good(0), good(None), good(5000)] == [0.1, 0.1, 5]
-    assert [empty(0), empty(7000), empty(0, delay=30)] == [1, 7, 30]
-    assert [good(10**18), empty(10**18), empty(0, delay=1e9)] == [86400, 86400, 86400]
+    assert [empty(0), empty(7000), empty(0, retry_after=30)] == [1, 7, 30]
+    assert [good(10**18), empty(10**18), empty(0, retry_after=1e9)] == [86400, 86400, 86400]
     assert [useless(0) for _ in range(10)] == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 60])
     assert [useless(90_000), good(0)] == [90, 0.1]
 
 
 async def test_an_answer_is_fetched_where_its_stream_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where a resumed stream breaks before its first new event: the place is kept."""
-    monkeypatch.setattr(pauses, "FIRST_PAUSE", 0.01)
+    """A resumed stream that breaks before its first new event keeps the last event id."""
+    monkeypatch.setattr(reopening, "NO_EVENT_BACKOFF", Backoff(base=0.01, cap=60))
     resumed: list[str] = []
 
     async def stream(reply: Reply) -> None:
@@ -184,7 +185,7 @@ async def test_an_answer_is_fetched_where_its_stream_broke_off(monkeypatch: pyte
 
 @pytest.mark.parametrize("how", ["405", "nothing new", "no place"])
 async def test_an_answer_that_cannot_be_fetched(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pauses, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(reopening, "NO_EVENT_BACKOFF", Backoff(base=0.01, cap=60))
 
     async def stream(reply: Reply) -> None:
         if how == "405" or "last-event-id" not in reply.asked.headers:

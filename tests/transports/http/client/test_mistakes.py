@@ -1,4 +1,4 @@
-"""Mistakes in a client's configuration, and in the code that it is given: each is told as what it is."""
+"""Mistakes in a client's configuration, and in the application's code: each has an error of its own."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_what_a_bearer_without_a_token_is_told_names_the_usual_cause() -> None:
 
 
 class Broken:
-    """Credentials with an error in them."""
+    """Credentials whose code raises."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -96,7 +96,7 @@ async def test_an_error_of_the_program_is_no_loss_of_the_network(error: Exceptio
     assert answer.cause.__cause__ is error
 
 
-# The wrong kind of port.
+# Ports of another protocol.
 
 
 async def refused(target: Any, **options: Any) -> TransportError:

@@ -87,7 +87,7 @@ class PaymentServer:
 
 @pytest.fixture
 def fast_clock() -> MockClock:
-    """Real programs take part: time does not jump, it runs fast."""
+    """A clock that runs fast and never jumps, because real processes take part."""
     return MockClock(rate=50.0)
 
 
@@ -120,7 +120,7 @@ async def test_a_payment_is_made_once_though_its_server_is_killed_and_comes_back
 
 
 async def resumed_by(resume: Any, jumping_clock: MockClock, **options: Any) -> Undelivered:
-    """The settlement of a call whose stream breaks, where every GET does ``resume``."""
+    """The settlement of a call whose stream breaks, if every GET does ``resume``."""
 
     async def stream(reply: Reply) -> None:
         await (resume(reply) if "last-event-id" in reply.asked.headers else reply.status(405))
@@ -164,7 +164,7 @@ async def test_a_resumption_that_brings_no_stream_leaves_the_request_unknown(jum
 
 
 class LosingItsToken:
-    """Credentials that are there for a POST, and for a GET no more."""
+    """Credentials for a POST that are gone at the next GET."""
 
     gone = False
 
@@ -188,7 +188,7 @@ async def test_a_resumption_without_credentials_leaves_the_request_unknown(jumpi
 
 
 async def test_an_answer_that_is_taken_up_in_vain_is_unknown(jumping_clock: MockClock) -> None:
-    """The request was sent earlier: that its answer cannot be had now says nothing of it."""
+    """The request was sent earlier: a failure to get its answer now does not tell its outcome."""
 
     async def stream(reply: Reply) -> None:
         await reply.status(405)
@@ -206,7 +206,7 @@ async def test_an_answer_that_is_taken_up_in_vain_is_unknown(jumping_clock: Mock
 
 
 async def test_a_violation_of_http2_leaves_the_request_unknown() -> None:
-    """The library under ``httpx`` calls it a local error, as it calls a request that cannot be written."""
+    """``httpcore`` reports it as a local error, like a request that cannot be written."""
 
     async def break_rules(request: httpx.Request) -> httpx.Response:
         try:
@@ -225,7 +225,7 @@ async def test_a_violation_of_http2_leaves_the_request_unknown() -> None:
 
 
 class AsksElsewhere(httpx.Auth):
-    """Sends a request of its own after the answer."""
+    """An ``Auth`` that sends a request of its own after the response."""
 
     def __init__(self, url: str) -> None:
         self._url = url

@@ -1,4 +1,4 @@
-"""Proxies of the environment: what they see, and which of them cannot be used."""
+"""Proxies of the environment: the requests that they see, and those that cannot be used."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def tunnelling(context: ssl.SSLContext, refusal: bytes = b"") -> AsyncGenerator[tuple[str, Server, list[bytes]]]:
-    """A proxy that leads every tunnel to one server; yields its address, the server and what the proxy was asked."""
+    """A proxy that leads every tunnel to one server; yields its address, the server and the proxy's requests."""
     asked: list[bytes] = []
 
     async def script(reply: Reply) -> None:
@@ -72,7 +72,7 @@ async def tunnelling(context: ssl.SSLContext, refusal: bytes = b"") -> AsyncGene
 
 @pytest.fixture
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Those of a server and of a client."""
+    """The TLS contexts of a server and of a client."""
     authority = trustme.CA()
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("somewhere.invalid").configure_cert(server)

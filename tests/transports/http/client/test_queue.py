@@ -1,4 +1,4 @@
-"""What waits for what over HTTP: requests for their turn, and whatever has no answer for none of them."""
+"""The request queue over HTTP: requests wait for slots, and other messages overtake them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def cancelled(number: int) -> Notification:
 
 
 async def test_answers_get_through_to_calls_that_have_every_place() -> None:
-    """Each call asks something of this client before it ends, and more calls than there are places for wait."""
+    """Each call waits for a request to this client, and more calls than the queue holds are sent."""
     asked: dict[int, trio.Event] = {}
 
     async def script(reply: Reply) -> None:
@@ -106,7 +106,7 @@ async def test_notifications_pass_by_what_waits_and_keep_their_order() -> None:
 
 
 async def test_so_many_requests_wait_and_no_more() -> None:
-    """Then sending one waits, in order, and can be cancelled; whatever else is sent does not wait."""
+    """Beyond that, sending a request waits, in order, and can be cancelled; other messages do not wait."""
 
     async def script(reply: Reply) -> None:
         await (reply.gone() if reply.asked.rpc == "tools/call" else reply.status(202))
@@ -163,7 +163,7 @@ async def test_who_waits_to_send_hears_of_the_end() -> None:
 
 
 async def test_a_message_that_is_not_accepted_holds_up_what_follows_and_nothing_else() -> None:
-    """Sending can be given up meanwhile, and leaving does not wait for the server."""
+    """Sending can be cancelled meanwhile, and leaving does not wait for the server."""
     release = trio.Event()
 
     async def script(reply: Reply) -> None:

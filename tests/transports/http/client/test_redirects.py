@@ -1,4 +1,4 @@
-"""Where redirects may lead: credentials and bodies never leave the origin, and the method stays the same."""
+"""Redirects: credentials and bodies never leave the origin, and the method stays the same."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_any_other_redirect_is_told(status: int, location: str) -> None:
 
 
 async def test_a_get_may_be_redirected_by_any_status() -> None:
-    """The stream of a legacy server's own messages, the only GET there is."""
+    """The only GET is that of a legacy server's own stream."""
 
     async def script(reply: Reply) -> None:
         if reply.asked.rpc == "initialize":

@@ -1,4 +1,4 @@
-"""What an application is told when a server refuses, or answers with what is no message."""
+"""Errors of requests that a server refuses, or answers with something else than a message."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def rpc_error(message: str) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": message}}).encode()
 
 
-# Servers that are busy.
+# Busy servers.
 
 
 @pytest.mark.parametrize("body", [b"", b"stopping", rpc_error("The server is stopping")])
@@ -104,7 +104,7 @@ async def test_the_delay_may_be_a_date(said: str, seconds: float | None, monkeyp
     assert cause.retry_after == seconds
 
 
-# What a refusal says.
+# Bodies of refusals.
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ async def test_a_refusal_whose_body_breaks_off_is_told_with_what_came() -> None:
 
 
 def test_a_challenge_takes_no_time_however_it_is_made() -> None:
-    """Each name was looked at from each of its characters on: a third of a second for 4 kB."""
+    """A search from each character of each name took a third of a second for 4 kB."""
     head = ResponseHead(401, "", {"www-authenticate": "a" * 1_000_000 + ' , error="x"'})
     began = time.process_time()
     for _ in range(20):
@@ -189,7 +189,7 @@ async def test_403_names_the_scopes_and_401_the_reason() -> None:
     assert "Bearer is asked for" in str(await refused_by(saying(401, www_authenticate="Bearer")))
 
 
-# What is no message.
+# Bodies that are no messages.
 
 
 async def test_a_login_page_is_told_as_one() -> None:

@@ -1,4 +1,4 @@
-"""Streams of the legacy era that go on where they broke off: event ids, stores, and clients that come back."""
+"""Resumed streams of the legacy era: event ids, event stores, and clients that reconnect."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_a_stream_begins_with_an_id_and_a_pause() -> None:
 
 
 async def heard(client: LegacyClient, last_event_id: str, most: int = 1000) -> tuple[list[Any], str]:
-    """What comes behind an event until the stream ends, or ``most`` of it."""
+    """The messages after an event until the stream ends, at most ``most``."""
     messages: list[Any] = []
     async with client.get(last_event_id=last_event_id) as reply:
         assert reply.status == 200, await reply.body()
@@ -190,7 +190,7 @@ async def test_a_client_may_be_let_go_and_comes_back(jumping_clock: trio.abc.Clo
 
 
 async def test_a_slow_reader_does_not_hold_up_what_can_be_kept(jumping_clock: trio.abc.Clock) -> None:
-    """Once it has taken nothing for long enough it is cut off, and gets the rest when it comes back."""
+    """After a while without reading it is disconnected, and gets the rest when it reconnects."""
     async with serving(keeping(MemoryEvents(max_age=3600), stall=5)) as served:
         client = await initialized(served.url)
         async with client.post(request("notify", 1, count=9000, ballast="x" * 500)) as slow:
@@ -209,7 +209,7 @@ async def test_a_slow_reader_does_not_hold_up_what_can_be_kept(jumping_clock: tr
 async def test_what_a_dead_connection_takes_with_it_comes_once_to_whoever_comes_back(
     jumping_clock: trio.abc.Clock,
 ) -> None:
-    """The old connection is found dead only when the new one has got everything from the store already."""
+    """The old connection is found dead only after the new one has got everything from the store."""
     config = HttpServer(ANYWHERE, events=MemoryEvents(max_size=2**26), bounds=Bounds(write_timeout=20))
     async with serving(config) as served:
         client = await initialized(served.url)
@@ -226,7 +226,7 @@ async def test_what_a_dead_connection_takes_with_it_comes_once_to_whoever_comes_
 
 
 async def test_what_nobody_reads_is_undelivered_in_the_end(jumping_clock: trio.abc.Clock) -> None:
-    """Without a store: the message that finds no room is not sent, and whoever sends it is told."""
+    """Without a store, a message that finds no room is not sent, and its sender gets an error."""
     async with serving(HttpServer(ANYWHERE, sessions=Sessions(stall=5))) as served:
         client = await initialized(served.url)
         began = trio.current_time()

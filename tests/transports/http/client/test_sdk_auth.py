@@ -12,7 +12,7 @@ from trioxport.transports.http import Http
 
 
 class Store:
-    """What the SDK calls a ``TokenStorage``."""
+    """A ``TokenStorage`` of the SDK."""
 
     def __init__(self) -> None:
         self.tokens: OAuthToken | None = None

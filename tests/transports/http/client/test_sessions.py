@@ -1,4 +1,4 @@
-"""What becomes of a legacy session that the server forgets: a new one begins, once for all who need it."""
+"""Legacy sessions that the server forgets: one new session begins for all requests that need it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import trio
 from tests.support.legacy_script import HELLO, INITIALIZE, INITIALIZED, legacy, shake_hands
 from tests.support.scripted_http import Reply, Script, serving
 from trioxport import (
+    Backoff,
     HTTPStatusError,
     Notification,
     ProtocolViolation,
@@ -22,7 +23,7 @@ from trioxport import (
     open_transport,
 )
 from trioxport.transports.http import Http
-from trioxport.transports.http.client import pauses
+from trioxport.transports.http.client import reopening
 
 BOUND: Final = 15.0
 
@@ -31,8 +32,8 @@ class Forgetful:
     """A legacy server whose sessions are ``1``, ``2`` …, and which forgets one when ``known`` is changed.
 
     Args:
-        script: What it does with a request of a session that it knows.
-        stream: What it does with a GET of such a session.
+        script: Its response to a request of a session that it knows.
+        stream: Its response to a GET of such a session.
     """
 
     def __init__(self, script: Script | None = None, stream: Script | None = None) -> None:
@@ -152,8 +153,8 @@ async def test_whoever_gives_up_does_not_take_the_new_session_with_it() -> None:
 
 
 async def test_the_servers_own_stream_moves_to_the_new_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also when it is the stream that hears of the end first; its place is of no use in another session."""
-    monkeypatch.setattr(pauses, "FIRST_PAUSE", 0.01)
+    """The stream may be the first to get the 404; its event id is not used in the new session."""
+    monkeypatch.setattr(reopening, "NO_EVENT_BACKOFF", Backoff(base=0.01, cap=60))
     numbers = count(1)
     cut = trio.Event()
 
@@ -180,8 +181,8 @@ async def test_the_servers_own_stream_moves_to_the_new_session(monkeypatch: pyte
 
 
 async def test_a_stream_that_ends_with_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If no new one begins, whoever asks next is told, and the connection goes on."""
-    monkeypatch.setattr(pauses, "FIRST_PAUSE", 0.01)
+    """If no new session begins, the next request fails, and the connection goes on."""
+    monkeypatch.setattr(reopening, "NO_EVENT_BACKOFF", Backoff(base=0.01, cap=60))
     broken = True
 
     async def stream(reply: Reply) -> None:
@@ -266,7 +267,7 @@ async def answered_by(reply: Reply, result: Any, session_id: str = "2") -> None:
     ],
 )
 async def test_a_session_that_cannot_be_renewed(again: Script, kind: type[TransportError]) -> None:
-    """The connection goes on, and tries it again for the next request."""
+    """The connection goes on, and the next request tries it again."""
     script = Forgetful()
 
     async def scripted(reply: Reply) -> None:

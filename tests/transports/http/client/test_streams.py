@@ -1,4 +1,4 @@
-"""Streams of events with which something is wrong: they are cut, they have no end, or what is on them is of no use."""
+"""Faulty streams of events: cut, endless, or with messages that are of no use."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from trioxport import (
 BOUND: Final = 25.0
 MIB: Final = 1024 * 1024
 
-# Streams that are cut.
+# Cut streams.
 
 TEXT: Final = {"text": "é世"}
 NOTE: Final = {"jsonrpc": "2.0", "method": "note", "params": TEXT}
@@ -41,7 +41,7 @@ FINAL: Final = b'{"jsonrpc": "2.0",\ndata:  "id": 1, "result": {}}\r\n\r\n'
 
 @pytest.mark.parametrize("how", ["close", "reset", "end"])
 async def test_a_stream_cut_after_any_byte(how: str) -> None:
-    """Also within a character and between CR and LF; after the answer it does not matter any more."""
+    """Any byte includes those within a character and between CR and LF; a cut after the answer changes nothing."""
     stream = EVENTS + FINAL
     complete = len(stream) - 1  # the event is complete with the CR of its empty line
 
@@ -88,11 +88,11 @@ async def test_every_line_ends_in_its_own_way() -> None:
             assert await connection.rx.receive() == Response(1, {})
 
 
-# Streams without an end.
+# Endless streams.
 
 
 async def test_a_line_without_an_end_takes_no_memory() -> None:
-    """It is skipped as it comes, and what follows it is understood."""
+    """The line is skipped as it comes, and the next event is read."""
     size = 192 * MIB
 
     async def script(reply: Reply) -> None:
@@ -114,14 +114,14 @@ async def test_a_line_without_an_end_takes_no_memory() -> None:
 
 
 def peak_memory() -> int:
-    """The most bytes that this process has had so far."""
+    """The peak memory of this process in bytes."""
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used if sys.platform == "darwin" else used * 1024
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
 async def test_a_body_without_an_end(kind: str) -> None:
-    """JSON is left at the limit; a stream is followed for as long as a request may take."""
+    """JSON is read up to the limit; a stream is followed until the total timeout."""
     gone = trio.Event()
 
     async def script(reply: Reply) -> None:
@@ -153,7 +153,7 @@ async def test_a_large_refusal_is_not_read_to_its_end() -> None:
             assert isinstance(answer.cause, HTTPStatusError)
 
 
-# What is of no use.
+# Useless messages.
 
 
 def large(request_id: int) -> bytes:
@@ -181,7 +181,7 @@ async def test_an_answer_that_is_too_large_ends_its_request_though_the_stream_go
 
 @pytest.mark.parametrize("event", [large(2), b'data: {"jsonrpc": "2.0", "id": 2, "result": 1, "error": 2}\n\n'])
 async def test_what_is_of_no_use_settles_no_other_request(event: bytes) -> None:
-    """Neither on the stream of a request nor on the server's own is there place for another one's answer."""
+    """An answer to another request is discarded, on the stream of a request and on the server's own."""
     other = trio.Event()
 
     async def stream(reply: Reply) -> None:

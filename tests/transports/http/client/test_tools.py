@@ -1,4 +1,4 @@
-"""A call whose headers the server refuses: its tools are listed again, and the call is tried once more."""
+"""Calls whose headers the server refuses: the tools are listed again, and the call is posted once more."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def tool(header: str | None, name: str = "sql") -> dict[str, Any]:
 
 
 def wanting(header: str, pages: list[list[dict[str, Any]]], listing: Script | None = None) -> Script:
-    """A server that wants ``header`` with each call, and whose tools are on ``pages``."""
+    """A server that requires ``header`` with each call, and lists its tools on ``pages``."""
 
     async def script(reply: Reply) -> None:
         params = reply.asked.message["params"]
@@ -102,7 +102,7 @@ async def test_many_calls_share_what_one_of_them_has_learned() -> None:
     ],
 )
 async def test_where_nothing_is_learned_the_refusal_stands(listing: Script, caplog: pytest.LogCaptureFixture) -> None:
-    """It is not tried again in vain, and the connection goes on."""
+    """The call is not posted again, and the connection goes on."""
     with trio.fail_after(BOUND), caplog.at_level(logging.ERROR, "trioxport"):
         async with serving(wanting("Region", [], listing)) as server, open_transport(server.url) as (tx, rx):
             for number in (1, 2):

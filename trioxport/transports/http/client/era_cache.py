@@ -1,7 +1,7 @@
-"""What the servers of this process's connections turned out to speak, so that the next connection need not find out.
+"""The protocol that each endpoint spoke last in this process, so that the next connection need not find it out.
 
-Specification 2026-07-28, basic/versioning, section Backward Compatibility with Initialization-Based Versions. What is
-known holds for an endpoint, its origin and its path: behind one origin there can be gateways to servers of both eras.
+Specification 2026-07-28, basic/versioning, section Backward Compatibility with Initialization-Based Versions. An
+endpoint is an origin and a path: one origin can be a gateway to servers of both eras.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from urllib.parse import urlsplit
 Dialect: TypeAlias = Literal["modern", "legacy", "sse"]
 """``"legacy"`` and ``"sse"`` are of the legacy era; the latter is HTTP+SSE of 2024-11-05."""
 
-REMEMBERED: Final = 1024
-"""Endpoints; the one that was not used for the longest time is forgotten first."""
+MAX_ENDPOINTS: Final = 1024
+"""The endpoints that are kept; the least recently used one is dropped first."""
 
 _known: Final[OrderedDict[str, Dialect]] = OrderedDict()
 
 
 def known(url: str) -> Dialect | None:
-    """What an endpoint spoke last, if there was a connection to it."""
+    """The dialect that an endpoint spoke last, or None if it is not known."""
     endpoint = _endpoint(url)
     if endpoint in _known:
         _known.move_to_end(endpoint)
@@ -28,21 +28,21 @@ def known(url: str) -> Dialect | None:
 
 
 def learn(url: str, dialect: Dialect) -> None:
-    """An endpoint answered in this dialect."""
+    """Store the dialect in which an endpoint answered."""
     endpoint = _endpoint(url)
     _known[endpoint] = dialect
     _known.move_to_end(endpoint)
-    if len(_known) > REMEMBERED:
+    if len(_known) > MAX_ENDPOINTS:
         _known.popitem(last=False)
 
 
 def forget(url: str) -> None:
-    """What was known of an endpoint proved wrong."""
+    """Drop the dialect of an endpoint, which proved wrong."""
     _known.pop(_endpoint(url), None)
 
 
 def forget_all() -> None:
-    """Begin anew, as after a restart."""
+    """Drop everything, as a restart does."""
     _known.clear()
 
 

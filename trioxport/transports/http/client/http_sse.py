@@ -1,4 +1,4 @@
-"""HTTP+SSE, what there was before Streamable HTTP: every message is posted, and all answers come on one stream.
+"""HTTP+SSE, the predecessor of Streamable HTTP: every message is posted, and all answers come on one stream.
 
 Specification 2024-11-05, basic/transports, section HTTP with SSE.
 """
@@ -29,45 +29,47 @@ from trioxport.protocol import INITIALIZE
 from trioxport.transports._http_heads import ResponseHead, media_type
 from trioxport.transports.http import failures
 from trioxport.transports.http.client import era_cache
-from trioxport.transports.http.client.exchange import Deliver, PendingRequest, messages_of, post_one_way
-from trioxport.transports.http.client.session import EVENTS, ClientSession
+from trioxport.transports.http.client.exchange import Deliver, PendingRequest, post_one_way
+from trioxport.transports.http.client.session import STREAM_FIELDS, ClientSession
 from trioxport.transports.http.client.stack.types import Body, HTTPEndpoint
+from trioxport.transports.http.client.stream_messages import messages_of
 
-SHOWN: Final = 80
+SHOWN_CHARACTERS: Final = 80
+"""The part of a content type that an error shows."""
 
 
 class HttpSseClient:
     """The stream of one connection, and the endpoint that it named.
 
     Args:
-        wire: Where the stream is asked for.
+        endpoint: The endpoint of the stream.
         scope: The connection's scope.
-        session: The connection's state; there are no sessions in headers here, only versions.
-        deliver: Where frames go.
-        over: Called when the stream is, with the loss or with None for an orderly end.
+        session: The connection's state; headers carry its version, and no session.
+        deliver: Passes frames to the application.
+        ended: Called at the end of the stream, with the loss or with None for an orderly end.
     """
 
     def __init__(
         self,
-        wire: HTTPEndpoint,
+        endpoint: HTTPEndpoint,
         scope: Scope,
         session: ClientSession,
         deliver: Deliver,
-        over: Callable[[TransportError | None], Awaitable[None]],
+        ended: Callable[[TransportError | None], Awaitable[None]],
     ) -> None:
-        self._wire = wire
-        self._posts = wire
+        self._endpoint = endpoint
+        self._post_endpoint = endpoint
         self._scope = scope
         self._session = session
         self._deliver = deliver
-        self._over = over
+        self._ended = ended
         self._waiting: dict[RequestId, tuple[PendingRequest, trio.Event]] = {}
         self._opened = trio.Event()
         self._refusal: TransportError | None = None
         self._stream = trio.CancelScope()
 
     async def open(self, nursery: trio.Nursery, seconds: float) -> None:
-        """Ask for the stream, and wait for the endpoint that it names first.
+        """Open the stream, and wait up to ``seconds`` for the endpoint that it names first.
 
         Raises ``ConnectError``, ``AuthenticationError`` or ``PermissionDenied``; then the stream is closed.
         """
@@ -83,77 +85,77 @@ class HttpSseClient:
             raise
         if self._refusal is not None:
             raise self._refusal
-        era_cache.learn(self._wire.url, "sse")
+        era_cache.learn(self._endpoint.url, "sse")
         self._session.era = self._scope.info.era = "legacy"
         self._session.legacy_only = True
 
     def close(self) -> None:
-        """Leave the stream."""
+        """Close the stream."""
         self._stream.cancel()
 
-    async def carry(self, exchange: PendingRequest) -> None:
-        """Post a request, and wait for its answer on the stream. Raises what says why there will be none."""
+    async def send(self, pending: PendingRequest) -> None:
+        """Post a request, and wait for its answer on the stream. Raises the reason if there will be none."""
         answered = trio.Event()
-        self._waiting[exchange.request.id] = exchange, answered
+        self._waiting[pending.request.id] = pending, answered
         try:
-            await self.post(exchange.frame)
-            exchange.started = True
+            await self.post(pending.frame)
+            pending.mark_responding()
             await answered.wait()
         finally:
-            del self._waiting[exchange.request.id]
+            del self._waiting[pending.request.id]
 
     async def post(self, frame: Frame) -> None:
-        """Post a message, and wait until it is accepted. Raises what says why it is not."""
-        await post_one_way(self._posts, self._session, frame, self._scope.settings.limits.max_message_size)
+        """Post a message, and wait until it is accepted. Raises the reason if it is not."""
+        await post_one_way(self._post_endpoint, self._session, frame, self._scope.settings.limits.max_message_size)
 
     async def _run(self) -> None:
         loss: TransportError | None = None
         with self._stream:
             try:
-                async with self._wire.exchange("GET", EVENTS, patient=True) as (response, body):
-                    await self._follow(response, body)
+                async with self._endpoint.exchange("GET", STREAM_FIELDS, patient=True) as (head, body):
+                    await self._follow(head, body)
             except Exception as error:
                 loss = failures.of_request(error, accepted=self._opened.is_set())
         if self._opened.is_set():
             if not self._stream.cancelled_caught:
-                await self._over(loss)
+                await self._ended(loss)
             return
-        self._refusal = _as_refusal(loss or ProtocolViolation("the stream ended before it named an endpoint"))
+        self._refusal = _not_opened(loss or ProtocolViolation("the stream ended before it named an endpoint"))
         self._opened.set()
 
-    async def _follow(self, response: ResponseHead, body: Body) -> None:
-        if not response.is_success:
-            raise await failures.of_refusal(response, body, self._wire.url, has_session=False)
-        kind = media_type(response)
-        if kind != "text/event-stream":
-            raise ProtocolViolation(f"instead of a stream of events there came {kind[:SHOWN]!r}")
+    async def _follow(self, head: ResponseHead, body: Body) -> None:
+        if not head.is_success:
+            raise await failures.of_refusal(head, body, self._endpoint.url, has_session=False)
+        if media_type(head) != "text/event-stream":
+            kind = media_type(head)[:SHOWN_CHARACTERS]
+            raise ProtocolViolation(f"the response is of the content type {kind!r}, not a stream of events")
         decoder = EventDecoder(self._scope.settings.limits.max_message_size)
         while chunk := await body.read():
             events = decoder.feed(chunk)
             while events and not self._opened.is_set():
                 self._take_endpoint(events.pop(0))
-            frames = [self._noted(frame) for frame in messages_of(self._scope, events)]
+            frames = list(messages_of(self._scope, events))
+            self._learn_version(frames)
             if frames:
                 await self._deliver(frames)
                 self._end_answered(frames)
 
     def _take_endpoint(self, event: Event | Oversized) -> None:
         if isinstance(event, Oversized) or event.event != "endpoint":
-            raise ProtocolViolation("the first event of the stream is not the one that names the endpoint")
-        self._posts = attrs.evolve(self._wire, path=_path_within_origin(self._wire, event.data))
+            raise ProtocolViolation("the first event of the stream does not name the endpoint")
+        self._post_endpoint = attrs.evolve(self._endpoint, path=_path_within_origin(self._endpoint, event.data))
         self._opened.set()
 
-    def _noted(self, frame: Frame) -> Frame:
-        """Learn from an answer."""
-        message = frame.message
-        if isinstance(message, Response) and message.id in self._waiting:
-            exchange, _ = self._waiting[message.id]
-            if exchange.request.method == INITIALIZE:
-                self._session.opened(message, None)
-        return frame
+    def _learn_version(self, frames: list[Frame]) -> None:
+        """Note the result of an ``initialize`` among ``frames``."""
+        for message in (frame.message for frame in frames):
+            if isinstance(message, Response) and message.id in self._waiting:
+                pending, _ = self._waiting[message.id]
+                if pending.request.method == INITIALIZE:
+                    self._session.note_initialize_result(message, None)
 
     def _end_answered(self, frames: list[Frame]) -> None:
-        """Wake those whose answers have been delivered, be it as something that cannot be used."""
+        """Wake the tasks whose answers have been delivered, readable or not."""
         for frame in frames:
             message = frame.message
             if message is None:
@@ -161,25 +163,25 @@ class HttpSseClient:
             else:
                 answered = message.id if isinstance(message, Response | ErrorResponse) else None
             if answered in self._waiting:
-                exchange, event = self._waiting[answered]
-                exchange.answered = True
+                pending, event = self._waiting[answered]
+                pending.mark_answered()
                 event.set()
 
 
-def _path_within_origin(wire: HTTPEndpoint, said: bytes) -> str:
-    """The path of the endpoint that a stream names. Raises ``ProtocolViolation`` if it is elsewhere."""
+def _path_within_origin(stream: HTTPEndpoint, named: bytes) -> str:
+    """The path of the endpoint that a stream names. Raises ``ProtocolViolation`` if it is of another origin."""
     try:
-        url = httpx.URL(wire.url).copy_with(raw_path=wire.path.encode())
-        endpoint = url.join(said.decode().strip())
+        url = httpx.URL(stream.url).copy_with(raw_path=stream.path.encode())
+        endpoint = url.join(named.decode().strip())
     except (httpx.InvalidURL, ValueError) as error:
-        raise ProtocolViolation("what the stream names as its endpoint is no URL") from error
+        raise ProtocolViolation("the endpoint that the stream names is no URL") from error
     if (endpoint.scheme, endpoint.host, endpoint.port) != (url.scheme, url.host, url.port) or endpoint.userinfo:
         raise ProtocolViolation("the endpoint that the stream names is of another origin")
     return endpoint.raw_path.decode("ascii")
 
 
-def _as_refusal(cause: TransportError) -> TransportError:
-    """The error of a stream that did not come about."""
+def _not_opened(cause: TransportError) -> TransportError:
+    """The error of a stream that could not be opened, or named no endpoint."""
     if isinstance(cause, ConnectError | AuthenticationError | PermissionDenied):
         return cause
     refusal = ConnectError(

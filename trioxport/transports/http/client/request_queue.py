@@ -1,4 +1,4 @@
-"""What waits to be sent: nothing that has no answer ever waits behind a request that waits for its turn."""
+"""The queue of messages to send, in which notifications and responses overtake requests, and the slots of requests."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from trioxport.messages import Request
 
 
 class RequestQueue(SelfEnding, SendChannel[Frame]):
-    """A channel into which only so many requests fit that wait for their turn; whatever else there is passes by them.
+    """A channel that holds a bounded number of requests, and passes everything else past them.
 
-    Without that, the answers that a server waits for could stand in line behind requests that wait for its answers.
+    Otherwise the responses that a server waits for could be stuck behind requests that wait for slots.
 
     Args:
-        channel: Where frames go; whoever receives them never waits for a request's turn.
-        places: How many requests may wait. Who takes one that has its turn says so by ``make_room``.
+        channel: The channel that takes the frames; its receiver never waits for a slot.
+        places: The number of requests without a slot that it holds. Once a request has a slot, or has been given up,
+            its place is returned by ``make_room``.
     """
 
     def __init__(self, channel: trio.MemorySendChannel[Frame], places: int) -> None:
@@ -32,7 +33,7 @@ class RequestQueue(SelfEnding, SendChannel[Frame]):
         if self._places:
             self._places -= 1
         else:
-            await self._senders.park()  # whoever makes room leaves it to this one
+            await self._senders.park()  # make_room hands the place over: it is not counted in between
         try:
             await self._channel.send(value)
         except BaseException:
@@ -40,7 +41,7 @@ class RequestQueue(SelfEnding, SendChannel[Frame]):
             raise
 
     def make_room(self) -> None:
-        """A request waits no longer."""
+        """Return the place of a request."""
         if self._senders:
             self._senders.unpark()
         else:
@@ -56,32 +57,32 @@ class RequestQueue(SelfEnding, SendChannel[Frame]):
 
 
 class RequestSlots:
-    """Who may begin: as many at a time as there are places, in the order in which they came."""
+    """A bounded number of slots for requests in flight, given in the order in which they were asked for."""
 
-    def __init__(self, places: int) -> None:
-        self._free = places
+    def __init__(self, slots: int) -> None:
+        self._free = slots
         self._waiting: dict[object, trio.Event] = {}
 
-    def join(self, who: object) -> None:
-        """Stand in line, and take a place at once if there is one."""
+    def enter(self, request: object) -> None:
+        """Take a slot if one is free, else queue for one."""
         if self._free:
             self._free -= 1
         else:
-            self._waiting[who] = trio.Event()
+            self._waiting[request] = trio.Event()
 
-    def is_waiting(self, who: object) -> bool:
-        """Whether somebody who joined still stands in line."""
-        return who in self._waiting
+    def is_waiting(self, request: object) -> bool:
+        """Whether a request is queued."""
+        return request in self._waiting
 
-    async def come(self, who: object) -> None:
-        """Wait for the turn of somebody who joined."""
-        turn = self._waiting.get(who)
-        if turn is not None:
-            await turn.wait()
+    async def wait(self, request: object) -> None:
+        """Wait until a queued request has its slot."""
+        slot = self._waiting.get(request)
+        if slot is not None:
+            await slot.wait()
 
-    def leave(self, who: object) -> None:
-        """Give the place, or the one in the line, to those behind."""
-        if self._waiting.pop(who, None) is not None:
+    def leave(self, request: object) -> None:
+        """Release the slot of a request to the next one in the queue, or remove the request from the queue."""
+        if self._waiting.pop(request, None) is not None:
             return
         if self._waiting:
             self._waiting.pop(next(iter(self._waiting))).set()

@@ -1,4 +1,4 @@
-"""What a client knows of its server: era, version, session and tools, and the headers that follow from them.
+"""The state of a connection to an MCP server: era, version, session and tools, and the headers that follow from them.
 
 Specification 2026-07-28, basic/transports/streamable-http; for the legacy era 2025-11-25, basic/transports.
 """
@@ -34,44 +34,45 @@ from trioxport.transports.http.client import era_cache
 from trioxport.transports.http.headers import ToolHeaders, encode_value, mirrored, version_of
 
 _SESSION_ID: Final = re.compile(r"[!-~]+")
-_RESERVED: Final = frozenset(
+_RESERVED_HEADERS: Final = frozenset(
     name.lower()
     for name in (
         *("Accept", "Accept-Encoding", "Content-Length", "Content-Type", "Host", "Transfer-Encoding"),
         *(VERSION_HEADER, SESSION_HEADER, LAST_EVENT_HEADER, METHOD_HEADER, NAME_HEADER),
     )
 )
-OTHER_BINDING: Final = (400, 404, 405)
-"""Statuses with which a server refuses what it does not understand: then it may be of another era, or of HTTP+SSE."""
+OTHER_PROTOCOL_STATUSES: Final = (400, 404, 405)
+"""Statuses of a server that may be of another era, or speak HTTP+SSE."""
 MODERN_CODES: Final = (HEADER_MISMATCH, MISSING_CLIENT_CAPABILITY, UNSUPPORTED_VERSION)
-"""Errors in the body of such a refusal by which a modern server is known."""
-"""What every modern server knows; of any other method it may say that it does not."""
-ANSWERS: Final = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
-EVENTS: Final = {"accept": "text/event-stream"}
+"""JSON-RPC codes that only a modern server sends with such a status."""
+POST_FIELDS: Final = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+STREAM_FIELDS: Final = {"accept": "text/event-stream"}
 
 
 def own_fields(fields: dict[str, str]) -> dict[str, str]:
-    """The caller's headers, by names in lower case. Raises ``UsageError`` for one that is not the caller's to set."""
+    """The application's headers, by names in lower case. Raises ``UsageError`` for one that the transport sets."""
     check_fields(fields)
     for name in fields:
-        if name.lower() in _RESERVED or name.lower().startswith("mcp-param-"):
+        if name.lower() in _RESERVED_HEADERS or name.lower().startswith("mcp-param-"):
             raise UsageError(f"the header {name} is set by the transport")
     return {name.lower(): value for name, value in fields.items()}
 
 
 class ClientSession:
-    """One connection's state. In the modern era there is no session on the wire: only tools and a version.
+    """The state of one connection. In the modern era there is no session on the wire: only tools and a version.
 
     Attributes:
-        era: The era of what is sent and taken now; None before the first message that tells.
-        id: The legacy session, where the server has them.
+        era: The era of messages now; None before the first message that shows it.
+        legacy_only: Whether the binding is HTTP+SSE, which has no modern era.
+        id: The id of the legacy session, if the server has sessions.
         version: The revision that headers name.
-        initialize: The last ``initialize``; ``initialized`` is the notification after it, once it was accepted.
+        initialize: The last ``initialize``.
+        initialized: The notification after it, once it was accepted.
 
     Args:
         scope: The connection's scope.
-        url: The endpoint, for what is known of it.
-        info: What to fill in; the connection's, if it is not told.
+        url: The endpoint, as the key of the era cache.
+        info: The information to fill in; by default the connection's.
     """
 
     def __init__(self, scope: Scope, url: str, info: ConnectionInfo | None = None) -> None:
@@ -87,26 +88,26 @@ class ClientSession:
         self.initialized: Frame | None = None
 
     def begin(self, frame: Frame) -> None:
-        """``frame`` is about to be sent: an ``initialize`` begins anew, in the legacy era."""
+        """Note that ``frame`` is about to be sent: an ``initialize`` begins anew, in the legacy era."""
         message = frame.message
         if isinstance(message, Request) and message.method == INITIALIZE:
             self.era, self.id, self.version = "legacy", None, None
             self.initialize, self.initialized = frame, None
             self._info.session_id = None
         elif isinstance(message, Request) and (version := version_of(message)):
-            if self.era == "legacy" and self.version is None and not self.legacy_only:  # its initialize was in vain
-                self.era = None
+            if self.era == "legacy" and self.version is None and not self.legacy_only:
+                self.era = None  # initialize was refused: the era is open again
             if self.era != "legacy":
                 self.version = version
 
     def anew(self) -> ClientSession:
-        """The state of a connection that begins the handshake of this one again."""
+        """The state for a repetition of this connection's handshake."""
         fresh = ClientSession(self._scope, self._url, attrs.evolve(self._info))
         fresh.era = "legacy"
         return fresh
 
     def adopt(self, fresh: ClientSession) -> None:
-        """Go on in the session that a second handshake has begun."""
+        """Continue in the session that a repeated handshake has begun."""
         self.id = self._info.session_id = fresh.id
 
     def fields(self) -> dict[str, str]:
@@ -122,8 +123,8 @@ class ClientSession:
         """The headers of a message's POST. Raises ``UsageError``."""
         message = frame.message
         own = dict(frame.headers or {})
-        coding = own.pop("content-encoding", None)  # which the layer sets that compressed the payload
-        found = {**own_fields(own), **self.fields(), **ANSWERS}
+        coding = own.pop("content-encoding", None)  # set by the layer that compressed the payload
+        found = {**own_fields(own), **self.fields(), **POST_FIELDS}
         if coding is not None:
             check_fields({"content-encoding": coding})
             found["content-encoding"] = coding
@@ -133,23 +134,23 @@ class ClientSession:
                 found |= self._tools.headers(message)
         return found
 
-    def heard(self, http: ResponseHead) -> None:
-        """Note which content codings the server says, with any response, that it accepts (RFC 9110, section 12.5.3)."""
-        accepted = http.headers.get("accept-encoding")
+    def note_codings(self, head: ResponseHead) -> None:
+        """Note the content codings that the server accepts, according to a response (RFC 9110, section 12.5.3)."""
+        accepted = head.headers.get("accept-encoding")
         info = self._info
         if accepted is not None and accepted != info.headers.get("accept-encoding"):
             info.headers = {**info.headers, "accept-encoding": accepted}
 
-    def answered(self, request: Request, response: Response, http: ResponseHead) -> Response:
-        """Learn from the result of ``request``; returns what of it the application is to see.
+    def note_answer(self, request: Request, response: Response, head: ResponseHead) -> Response:
+        """Learn from the result of ``request``; return the response for the application, without invalid tools.
 
-        Raises ``ProtocolViolation`` for a session id that is none.
+        Raises ``ProtocolViolation`` for an invalid session id.
         """
         if request.method == INITIALIZE:
-            session_id = http.headers.get(SESSION_HEADER.lower())
+            session_id = head.headers.get(SESSION_HEADER.lower())
             if session_id is not None and not _SESSION_ID.fullmatch(session_id):
                 raise ProtocolViolation("the session id has characters that none may have", outcome="unknown")
-            self.opened(response, session_id)
+            self.note_initialize_result(response, session_id)
             era_cache.learn(self._url, "legacy")
         elif self.era != "legacy":
             self.era = self._info.era = "modern"
@@ -159,19 +160,19 @@ class ClientSession:
                 return self._without_invalid_tools(response)
         return response
 
-    def opened(self, response: Response, session_id: str | None) -> None:
-        """An ``initialize`` was answered."""
+    def note_initialize_result(self, response: Response, session_id: str | None) -> None:
+        """Note the version and the session with which an ``initialize`` was answered."""
         version = members_of(response.result).get("protocolVersion")
         self.id = self._info.session_id = session_id
         self.version = version if isinstance(version, str) and _SESSION_ID.fullmatch(version) else None
         self._info.era = "legacy"
         self._info.protocol_version = self.version
 
-    def refused(self, request: Request, status: int, code: int | None) -> None:
-        """Learn of the era from an error: a modern server says in the body what is wrong, and no other one does so."""
-        if request.method == INITIALIZE and status in (200, *OTHER_BINDING):
+    def note_refusal(self, request: Request, status: int, code: int | None) -> None:
+        """Learn the era from an error: only a modern server names the reason in the body."""
+        if request.method == INITIALIZE and status in (200, *OTHER_PROTOCOL_STATUSES):
             era_cache.forget(self._url)
-        elif self.era is None and status in OTHER_BINDING and version_of(request) is not None:
+        elif self.era is None and status in OTHER_PROTOCOL_STATUSES and version_of(request) is not None:
             if code in MODERN_CODES or (code == METHOD_NOT_FOUND and request.method != DISCOVER):
                 self._info.era = "modern"
             else:

@@ -1,149 +1,72 @@
-"""What a client of Streamable HTTP is told: where, with which headers, and how patient to be."""
+"""The target ``http(s)://…``: an MCP endpoint of Streamable HTTP or HTTP+SSE."""
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Self, cast
-from urllib.parse import SplitResult, urlsplit
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
 
 import attrs
 import trio
 
-from trioxport._diagnostics.redaction import redact_url
-from trioxport._diagnostics.validators import kind_of
 from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
 from trioxport.errors import UsageError
-from trioxport.messages import NOTHING
 from trioxport.transports._sockets import refuse_plaintext
-from trioxport.transports._urls import HTTP_PORTS
-from trioxport.transports.http.client.options import Binding
+from trioxport.transports.http.client.options import SSE_PREFIX, HttpOptions
 
 if TYPE_CHECKING:
-    import httpx
-
-    from trioxport.abc import ConnectionSettings
-    from trioxport.auth import AuthFlow, Credentials, TLSOptions
     from trioxport.transports.http.server import HttpServer
-
-_SSE = "sse+"
-
-
-def _positive(_target: object, field: attrs.Attribute[Any], value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise UsageError(f"{field.name} is {value!r}, and has to be a positive number")
-
-
-def _is_auth(_target: object, _field: attrs.Attribute[Any], value: Any) -> None:
-    makes = ("headers", "refused") if hasattr(value, "refused") else ("async_auth_flow",)
-    if value is not None and (isinstance(value, type) or not all(callable(getattr(value, name, 0)) for name in makes)):
-        raise UsageError(
-            f"auth is {kind_of(value)}, which makes no credentials",
-            hint="Pass Bearer(...), ApiKey(...) or an httpx.Auth",
-        )
-
-
-def _is_tls(_target: object, _field: attrs.Attribute[Any], value: Any) -> None:
-    if value is None:
-        return
-    from trioxport.auth import TLSOptions
-
-    if not isinstance(value, TLSOptions | ssl.SSLContext):
-        raise UsageError(f"tls is {kind_of(value)}", hint="Pass TLSOptions(...) or an ssl.SSLContext")
-
-
-def _is_client(_target: object, _field: attrs.Attribute[Any], value: Any) -> None:
-    if value is not None and not callable(getattr(value, "build_request", None)):
-        raise UsageError(f"client is {kind_of(value)}", hint="Pass an httpx.AsyncClient")
-
-
-def _are_headers(_target: object, _field: attrs.Attribute[Any], value: Mapping[Any, Any]) -> None:
-    from trioxport.transports._http_heads import check_fields
-
-    if not isinstance(cast("object", value), Mapping):
-        raise UsageError(f"headers is {kind_of(value)}, and has to be a mapping of names to values")
-    check_fields(value)
 
 
 @attrs.frozen
-class Http:
+class Http(HttpOptions):
     """An MCP endpoint on the web. Plain ``http`` beyond loopback needs ``allow_plaintext``.
 
     Args:
-        url: The endpoint. Credentials do not belong in it.
-        headers: What goes with every request; shown nowhere. Those in a message's metadata go before them.
+        url: The endpoint, without credentials.
+        headers: Headers of every request; they never appear in errors or logs. Those in a message's metadata take
+            precedence.
         auth: Credentials, such as :class:`~trioxport.auth.Bearer` or :class:`~trioxport.auth.ApiKey`, or any
             ``httpx.Auth``. They are sent to the endpoint's origin only.
-        tls: What to trust and to show; the default trusts what this machine trusts.
+        tls: Trusted authorities and the client's certificate; by default the authorities that this machine trusts.
         client: An ``httpx.AsyncClient`` to use, with its own connections, certificates, proxies and timeouts to close
-            a connection; it stays the caller's to close.
+            a connection; the caller closes it.
         http2: Whether to speak HTTP/2 where the server does; needs ``https`` and ``trioxport[http2]``. Off by default:
-            many requests on one connection wait for one another's packets, and the pure Python of it is slower.
+            requests on one connection wait for one another's packets, and HTTP/2 in pure Python is slower.
         connect_timeout: Seconds to connect.
         idle_timeout: Seconds without a byte from the server after which a request has failed.
         total_timeout: Seconds for the whole of a request.
         pool_timeout: Seconds that a request may wait for others to end.
-        keepalive_expiry: Seconds that a connection may rest before it is used no more. Many servers end one after five.
-        max_keepalive_connections: Connections that may rest at the same time.
-        max_concurrency: Requests in flight at the same time, each on a connection of its own. Streams for listening do
-            not count, nor do they end for their silence.
+        keepalive_expiry: Seconds after which an idle connection is not used again. Many servers close one after five.
+        max_keepalive_connections: Connections that may be idle at the same time.
+        max_concurrency: Requests in flight at the same time, each on a connection of its own. Subscriptions and the
+            server's own stream do not count, and may be silent.
         binding: ``"streamable"`` for Streamable HTTP, ``"sse"`` for the HTTP+SSE of 2024-11-05; by default the former,
-            and the latter where a server refuses an ``initialize`` as the specification says.
-        renew_session: Whether to begin a new session when the server forgot the old one: the handshake is repeated,
-            and then what was refused. Otherwise that is reported as ``SessionExpired``.
+            and the latter if a server refuses an ``initialize`` as the specification describes.
+        renew_session: Whether to begin a new session when the server has forgotten the old one: the handshake and then
+            the refused message are repeated. Otherwise ``SessionExpired`` is reported.
 
-    Redirects are followed within the origin, where the method stays the same. Answers may come compressed. Proxies are
-    those of the environment; loopback is never asked for through one. Without a proxy, entering makes a connection,
-    and with ``https`` a TLS handshake, to know that there is a server; the first request uses it.
+    Redirects are followed within the origin if the method stays the same. Responses may be compressed. Proxies are
+    those of the environment; loopback is reached directly. Without a proxy, entering connects, and with ``https`` does
+    the TLS handshake, so that an unreachable server is noticed at once; the first request uses that connection.
     Specification 2026-07-28, basic/transports/streamable-http; 2025-11-25, basic/transports.
+
+    Raises:
+        UsageError: For options that cannot work.
     """
-
-    url: str = attrs.field(repr=redact_url)
-    headers: Mapping[str, str] = attrs.field(default=NOTHING, validator=_are_headers, repr=False, kw_only=True)
-    auth: Credentials | AuthFlow | None = attrs.field(default=None, validator=_is_auth, repr=False, kw_only=True)
-    tls: TLSOptions | ssl.SSLContext | None = attrs.field(default=None, validator=_is_tls, repr=False, kw_only=True)
-    client: httpx.AsyncClient | None = attrs.field(default=None, validator=_is_client, repr=False, kw_only=True)
-    http2: bool = attrs.field(default=False, kw_only=True)
-    connect_timeout: float = attrs.field(default=10.0, validator=_positive, kw_only=True)
-    idle_timeout: float = attrs.field(default=300.0, validator=_positive, kw_only=True)
-    total_timeout: float = attrs.field(default=3600.0, validator=_positive, kw_only=True)
-    pool_timeout: float = attrs.field(default=30.0, validator=_positive, kw_only=True)
-    keepalive_expiry: float = attrs.field(default=4.0, validator=_positive, kw_only=True)
-    max_keepalive_connections: int = attrs.field(default=100, validator=_positive, kw_only=True)
-    max_concurrency: int = attrs.field(default=100, validator=_positive, kw_only=True)
-    binding: Binding = attrs.field(
-        default="auto", validator=attrs.validators.in_(("auto", "streamable", "sse")), kw_only=True
-    )
-    renew_session: bool = attrs.field(default=True, kw_only=True)
-
-    def __attrs_post_init__(self) -> None:
-        parts = _split(self.url)
-        if parts is None:
-            shown = str(self) if isinstance(cast("object", self.url), str) else kind_of(self.url)
-            raise UsageError("an endpoint is written http(s)://HOST/PATH, in ASCII", target=shown)
-        if parts.username is not None or parts.password is not None:
-            raise UsageError("credentials in a URL end up in logs", target=str(self), hint="Pass them in headers")
-        if self.client is not None and (self.tls is not None or self.http2):
-            raise UsageError("a client of the caller's has its own TLS and HTTP version", target=str(self))
-        if self.http2 and parts.scheme == "http":
-            raise UsageError("HTTP/2 is spoken over https only", target=str(self))
 
     @classmethod
     def from_url(cls, url: str) -> Self:
-        """The target of ``http(s)://…``, or of ``sse+http(s)://…``, which is HTTP+SSE without any question."""
-        if url[: len(_SSE)].lower() == _SSE:
-            return cls(url[len(_SSE) :], binding="sse")
+        """The target of ``http(s)://…``, or of ``sse+http(s)://…``, whose binding is HTTP+SSE."""
+        if url[: len(SSE_PREFIX)].lower() == SSE_PREFIX:
+            return cls(url[len(SSE_PREFIX) :], binding="sse")
         return cls(url)
-
-    def __str__(self) -> str:
-        return ("sse+" if self.binding == "sse" else "") + redact_url(self.url)
 
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
-        from trioxport.transports.http.client.connection import converse
-        from trioxport.transports.http.client.options import ClientSettings
-        from trioxport.transports.http.client.stack.assemble import open_wire
+        from trioxport.transports.http.client.connection import open_channels
+        from trioxport.transports.http.client.stack.assemble import open_endpoint
 
         parts = urlsplit(self.url)
         if parts.port == 0:
@@ -152,15 +75,7 @@ class Http:
             refuse_plaintext(parts.hostname or "", scope.settings)
         if scope.settings.codec.content_type != "application/json":
             raise UsageError(f"HTTP carries JSON, not {scope.settings.codec.name}", target=str(self))
-        conduct = ClientSettings(
-            self.connect_timeout,
-            self.total_timeout,
-            self.pool_timeout,
-            self.max_concurrency,
-            self.binding,
-            self.renew_session,
-        )
-        async with open_wire(self, scope) as wire, converse(wire, scope, conduct) as channels:
+        async with open_endpoint(self, scope) as endpoint, open_channels(endpoint, scope, self) as channels:
             yield channels
 
     async def listen(
@@ -173,14 +88,3 @@ class Http:
         from trioxport.transports.http.server import HttpServer
 
         return HttpServer(self.url, sse=urlsplit(self.url).path or "/" if self.binding == "sse" else None)
-
-
-def _split(url: Any) -> SplitResult | None:
-    if not isinstance(url, str):
-        return None
-    try:
-        parts = urlsplit(url)
-        known = parts.scheme in HTTP_PORTS and parts.hostname and (parts.port is None or parts.port >= 0)
-    except ValueError:
-        return None
-    return parts if known and url.isascii() and url.isprintable() and " " not in url else None

@@ -1,4 +1,4 @@
-"""The tools are listed again when a server says that a call's headers do not fit: its tools may have changed.
+"""A fresh list of tools after a server refused the headers of a call: the tools may have changed.
 
 Specification 2026-07-28, basic/transports/streamable-http, section Client Behavior.
 """
@@ -9,51 +9,49 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any, Final, cast
 
-import attrs
 import trio
 
-from trioxport.errors import TransportError
 from trioxport.frames import Frame
-from trioxport.messages import ErrorResponse, Request, Response
+from trioxport.messages import Request, Response
 from trioxport.protocol import META, members_of, meta_of
 from trioxport.transports.http import failures
-from trioxport.transports.http.client.exchange import PendingRequest, ResponseReader
+from trioxport.transports.http.client.exchange import PendingRequest
+from trioxport.transports.http.client.responses import ResponseReader
 from trioxport.transports.http.client.session import ClientSession
 
-PAGES: Final = 100
-"""How many pages of a list are asked for at most."""
+MAX_PAGES: Final = 100
+"""The pages of a list that are requested for one call."""
 
 
 class ToolListRefresh:
-    """Asks for the tools on the transport's own account, one list at a time.
+    """Requests the list of tools on the transport's own account, once at a time.
 
     Args:
-        session: The connection's state, which learns of the tools.
-        answers: Where what else comes goes.
+        session: The connection's state, which learns the tools' headers.
+        reader: Reads the lists.
     """
 
-    def __init__(self, session: ClientSession, answers: ResponseReader) -> None:
+    def __init__(self, session: ClientSession, reader: ResponseReader) -> None:
         self._session = session
-        self._answers = answers
-        self._listing = trio.Lock()
+        self._reader = reader
+        self._lock = trio.Lock()
         self._numbers = count(1)
 
     async def refresh(self, call: PendingRequest, sent: Mapping[str, str]) -> bool:
-        """Whether the headers of ``call`` are to be other ones than those that were ``sent``."""
-        async with self._listing:
+        """Whether the headers of ``call`` differ, after listing the tools, from those that were ``sent``."""
+        async with self._lock:
             if self._session.post_fields(call.frame) == sent:
                 try:
                     await self._list(call)
                 except Exception as error:
-                    failure: TransportError = failures.of_exchange(error)
-                    self._answers.scope.discard(failure)
+                    self._reader.scope.discard(failures.of_exchange(error))
         return self._session.post_fields(call.frame) != sent
 
     async def _list(self, call: PendingRequest) -> None:
-        """Go through the pages until the called tool was on one."""
+        """Request page after page until the called tool was on one."""
         wanted = members_of(call.request.params).get("name")
         cursor: object = None
-        for _ in range(PAGES):
+        for _ in range(MAX_PAGES):
             page = await self._page(call, cursor)
             tools = page.get("tools")
             listed = cast("list[object]", tools) if isinstance(tools, list) else []
@@ -65,21 +63,6 @@ class ToolListRefresh:
         own = {key: value for key, value in meta_of(call.request.params).items() if key.startswith(META)}
         params = {"_meta": own} if cursor is None else {"_meta": own, "cursor": cursor}
         request = Request(f"trioxport-tools-{next(self._numbers)}", "tools/list", params)
-        frame = Frame(self._answers.scope.settings.codec.encode(request), request, call.frame.headers)
-        page: Mapping[str, Any] = {}
-
-        async def keep(frames: list[Frame]) -> None:
-            nonlocal page
-            for answer in (frame.message for frame in frames):
-                if isinstance(answer, Response):
-                    page = members_of(answer.result)
-            await self._answers.deliver(
-                [one for one in frames if not isinstance(one.message, Response | ErrorResponse)]
-            )
-
-        exchange = PendingRequest(frame, request)
-        wire, fields = self._answers.wire, self._session.post_fields(frame)
-        with exchange.scope:
-            async with wire.exchange("POST", fields, frame.payload) as (response, body):
-                await attrs.evolve(self._answers, deliver=keep).take(exchange, response, body)
-        return page
+        frame = Frame(self._reader.scope.settings.codec.encode(request), request, call.frame.headers)
+        answer = await self._reader.ask(frame, request, self._session)
+        return members_of(answer.result) if isinstance(answer, Response) else {}

@@ -1,1 +1,1 @@
-"""The HTTP stack under the client: connections, and what wraps each exchange."""
+"""The HTTP stack under the client: a connection pool or httpx, and the wrappers of each request."""

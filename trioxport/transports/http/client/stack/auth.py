@@ -1,7 +1,8 @@
-"""Authentication by an ``httpx.Auth``, or one of a library made alike such as ``httpx2``.
+"""Authentication by credentials, or by an ``httpx.Auth`` or one of a library with the same interface, as ``httpx2``.
 
-Such an object sees requests and responses of its own library, and may send requests of its own in between, to other
-origins too: an authorization server's, say. Those go by a client of their own, which shows nothing of this endpoint's.
+An ``Auth`` sees requests and responses of its own library, and may send requests of its own in between, to other
+origins too, such as an authorization server's. Those go over a client of their own, without this endpoint's headers and
+certificates.
 """
 
 from __future__ import annotations
@@ -31,78 +32,78 @@ from trioxport.transports.http.client.stack.redirects import origin
 from trioxport.transports.http.client.stack.types import Body, BodyStream, HTTPRequest, SendRequest
 from trioxport.transports.http.failures import of_request
 
-SHOWN: Final = 1024 * 1024
-"""Bytes of a response that an ``Auth`` may look at, whoever sends it."""
+MAX_RESPONSE_BYTES: Final = 1024 * 1024
+"""The size of a response that an ``Auth`` may read, of any origin."""
 
-PATIENCE: Final = 30.0
-"""Seconds that another origin may take for each step of its answer."""
+AUTH_SERVER_TIMEOUT_SECONDS: Final = 30.0
+"""The time that another origin has for each step of its response."""
 
-_OURS: Final = ("host", "content-length", "accept-encoding", "connection", "transfer-encoding")
-"""Headers that the library sets on its requests, and whoever sends them does again."""
+_STACK_HEADERS: Final = ("host", "content-length", "accept-encoding", "connection", "transfer-encoding")
+"""Headers that the library sets on its requests, and the HTTP stack sets again."""
 
-_ABOUT_THE_CODED: Final = ("content-encoding", "content-length", "transfer-encoding")
+_CODING_HEADERS: Final = ("content-encoding", "content-length", "transfer-encoding")
 
 
 @attrs.frozen
 class AuthFlowRunner:
-    """Carries requests as ``auth`` wants them.
+    """Sends requests through an ``Auth``, with the requests that it makes of them.
 
     Args:
-        inner: What sends them to the endpoint's origin.
+        inner: Sends requests to the endpoint's origin.
         url: The endpoint.
-        auth: Whose flow each request goes through.
-        elsewhere: Sends a request of the library's to another origin, and returns the response, read.
+        auth: The ``Auth``.
+        send_to_auth_server: Sends a request of the library's to another origin, and returns the response, read.
     """
 
     inner: SendRequest
     url: httpx.URL
     auth: AuthFlow
-    elsewhere: Callable[[Any], Any]
+    send_to_auth_server: Callable[[Any], Any]
 
-    async def carry(self, asked: HTTPRequest) -> tuple[ResponseHead, BodyStream]:
+    async def send(self, request: HTTPRequest) -> tuple[ResponseHead, BodyStream]:
         library = library_of(self.auth)
-        url = str(self.url.copy_with(raw_path=asked.path.encode()))
-        request = library.Request(asked.method, url, headers=dict(asked.headers), content=asked.content)
-        run = _Run(self, asked, library, self.auth.async_auth_flow(request))
+        url = str(self.url.copy_with(raw_path=request.path.encode()))
+        first = library.Request(request.method, url, headers=dict(request.headers), content=request.content)
+        flow = _FlowRun(self, request, library, self.auth.async_auth_flow(first))
         try:
-            return await run.to_its_end()
+            return await flow.run()
         except (TransportError, httpx.TransportError) as error:
-            failure = of_request(error, accepted=True) if run.outcome == "unknown" else error
+            failure = of_request(error, accepted=True) if flow.outcome == "unknown" else error
             if failure is error:
                 raise
             raise failure from error
         finally:
-            await run.steps.aclose()
+            await flow.steps.aclose()
 
 
 @attrs.define
-class _Run:
-    """One request on its way through a flow.
+class _FlowRun:
+    """One run of the flow of an ``Auth``, for one request.
 
     Args:
-        flow: What the flow belongs to.
-        asked: The request.
-        library: Whose requests and responses the flow sees.
-        steps: The flow itself.
-        outcome: Whether the server can have acted on the request by now.
+        runner: The runner, which sends the flow's requests.
+        message: The request that carries the message.
+        library: The library of the flow's requests and responses.
+        steps: The flow itself, a generator of requests.
+        outcome: The outcome of the message if the flow fails now.
     """
 
-    flow: AuthFlowRunner
-    asked: HTTPRequest
+    runner: AuthFlowRunner
+    message: HTTPRequest
     library: Any
     steps: AsyncGenerator[Any, Any]
     outcome: Outcome = "not_sent"
 
-    async def to_its_end(self) -> tuple[ResponseHead, BodyStream]:
-        """The response to the last request that the flow made."""
+    async def run(self) -> tuple[ResponseHead, BodyStream]:
+        """Send the requests of the flow, and return the response to the last one."""
         try:
             request = await self._next(None)
             while True:
-                if origin(httpx.URL(str(request.url))) != origin(self.flow.url):
-                    request = await self._next(await self.flow.elsewhere(request))
+                if origin(httpx.URL(str(request.url))) != origin(self.runner.url):
+                    request = await self._next(await self.runner.send_to_auth_server(request))
                     continue
-                head, body = await self.flow.inner(await _asked(request, patient=self.asked.patient))
-                replayed = _Replayed(body)
+                head, body = await self.runner.inner(await _http_request(request, patient=self.message.patient))
+                replayed = _ReplayedBody(body)
                 try:
                     request = await self._answered(request, head, replayed)
                 except StopAsyncIteration:
@@ -114,8 +115,8 @@ class _Run:
         except StopAsyncIteration:
             raise AuthenticationError("the authentication ended without a request to the endpoint") from None
 
-    async def _answered(self, request: Any, head: ResponseHead, body: _Replayed) -> Any:
-        """Show the flow a response of the endpoint's origin; returns the next request."""
+    async def _answered(self, request: Any, head: ResponseHead, body: _ReplayedBody) -> Any:
+        """Pass a response of the endpoint's origin to the flow; return the next request."""
         if head.status_code != 401 and await self._carries_the_message(request):
             self.outcome = "unknown"
         stream = _stream_type(self.library)(body)
@@ -123,13 +124,13 @@ class _Run:
         return await self._next(self.library.Response(head.status_code, headers=fields, stream=stream, request=request))
 
     async def _carries_the_message(self, request: Any) -> bool:
-        """Whether a request of the flow is the message: the flow may have changed its query, path or content."""
-        if request.method != self.asked.method:
+        """Whether a request of the flow carries the message: the flow may have changed its query, path or content."""
+        if request.method != self.message.method:
             return False
         path: str = request.url.raw_path.decode("ascii")
-        if path.partition("?")[0] == self.asked.path.partition("?")[0]:
+        if path.partition("?")[0] == self.message.path.partition("?")[0]:
             return True
-        return bool(self.asked.content) and await request.aread() == self.asked.content
+        return bool(self.message.content) and await request.aread() == self.message.content
 
     async def _next(self, response: Any) -> Any:
         """The next request. Raises ``StopAsyncIteration`` at the end, and ``AuthenticationError`` if the flow fails."""
@@ -138,46 +139,46 @@ class _Run:
         except (StopAsyncIteration, TransportError, httpx.TransportError):
             raise
         except Exception as error:
-            told = f"the authentication failed with {type(error).__name__}"
-            raise AuthenticationError(told, outcome=self.outcome) from error
+            reason = f"the authentication failed with {type(error).__name__}"
+            raise AuthenticationError(reason, outcome=self.outcome) from error
 
 
-async def _asked(request: Any, *, patient: bool) -> HTTPRequest:
+async def _http_request(request: Any, *, patient: bool) -> HTTPRequest:
     content: bytes = await request.aread()
-    headers = {name.lower(): value for name, value in request.headers.items() if name.lower() not in _OURS}
+    headers = {name.lower(): value for name, value in request.headers.items() if name.lower() not in _STACK_HEADERS}
     return HTTPRequest(request.method, request.url.raw_path.decode("ascii"), headers, content or None, patient)
 
 
-class _Replayed:
-    """A body that an ``Auth`` may have read already: then it is there once more."""
+class _ReplayedBody:
+    """A body that an ``Auth`` may read first, and that can then be read once more."""
 
-    def __init__(self, source: BodyStream) -> None:
-        self._source = source
+    def __init__(self, body: BodyStream) -> None:
+        self._body = body
         self._kept: bytes | None = None
-        self.aclose = source.aclose
+        self.aclose = body.aclose
 
     async def kept(self) -> bytes:
-        """All of it, for the ``Auth``. Raises ``AuthenticationError`` if that is too much."""
+        """The whole body, for the ``Auth``. Raises ``AuthenticationError`` if it is too large."""
         if self._kept is None:
             try:
-                self._kept = await Body(self._source).whole(SHOWN)
+                self._kept = await Body(self._body).whole(MAX_RESPONSE_BYTES)
             except MessageTooLarge as error:
                 raise AuthenticationError("the authentication reads a response that is too large for it") from error
         return self._kept
 
     async def read(self) -> bytes:
         if self._kept is None:
-            return await self._source.read()
+            return await self._body.read()
         kept, self._kept = self._kept, b""
         return kept
 
 
 def _stream_type(library: Any) -> Any:
-    """A stream of the library's that reads a ``_Replayed``."""
+    """The class of a stream of the library's that reads a ``_ReplayedBody``."""
 
-    class AuthRequestStream(library.AsyncByteStream):  # type: ignore[misc]  # its class is known when it is used only
-        def __init__(self, body: _Replayed) -> None:
-            self._body: _Replayed | None = body
+    class AuthRequestStream(library.AsyncByteStream):  # type: ignore[misc]  # the library is known at run time only
+        def __init__(self, body: _ReplayedBody) -> None:
+            self._body: _ReplayedBody | None = body
 
         def __aiter__(self) -> Any:
             return self
@@ -200,13 +201,18 @@ def library_of(auth: AuthFlow) -> Any:
         library = sys.modules[kind.__module__.partition(".")[0]]
         if kind.__name__ == "Auth" and getattr(library, "Auth", None) is kind:
             return library
-    raise UsageError(f"{type(auth).__name__} inherits from no Auth class of httpx or a library made alike")
+    raise UsageError(f"{type(auth).__name__} inherits from no Auth class of httpx or a library with the same interface")
 
 
 class AuthServerClient:
-    """Sends requests to other origins than the endpoint's, within the exit stack that it was made with.
+    """Sends requests of an ``Auth`` to other origins, such as an authorization server's.
 
-    It trusts what ``tls`` names as trusted, shows no certificate, follows no redirect, and needs TLS beyond loopback.
+    It shows no client certificate, follows no redirects, and refuses plain HTTP beyond loopback.
+
+    Args:
+        library: The library of the requests, whose client is used.
+        tls: The options whose trusted authorities are used.
+        stack: Closes the client.
     """
 
     def __init__(self, library: Any, tls: TLSOptions, stack: AsyncExitStack) -> None:
@@ -216,15 +222,15 @@ class AuthServerClient:
         self._client: Any = None
 
     async def send(self, request: Any) -> Any:
-        """The response, of which no more than ``SHOWN`` bytes are read, or expanded. Raises ``AuthenticationError``."""
+        """Send a request and return the response, up to 1 MiB also when decoded. Raises ``AuthenticationError``."""
         url = httpx.URL(str(request.url))
         if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.host)):
             raise UsageError(f"credentials would go to {url.scheme}://{url.host}, which is not encrypted")
         if self._client is None:
             context = self._tls.client_context()
-            self._client = self._library.AsyncClient(verify=context, timeout=PATIENCE)
+            self._client = self._library.AsyncClient(verify=context, timeout=AUTH_SERVER_TIMEOUT_SECONDS)
             self._stack.push_async_callback(self._client.aclose)
-        told = f"a request of the authentication to {url.host} failed"
+        failed = f"a request of the authentication to {url.host} failed"
         try:
             response = await self._client.send(request, auth=None, follow_redirects=False, stream=True)
             try:
@@ -232,56 +238,56 @@ class AuthServerClient:
             finally:
                 await response.aclose()
         except Exception as error:
-            raise AuthenticationError(f"{told} with {type(error).__name__}", retryable=True) from error
+            raise AuthenticationError(f"{failed} with {type(error).__name__}", retryable=True) from error
         if isinstance(body, TransportError):
-            raise AuthenticationError(f"{told}: {body.reason}", hint="Check the address of that server") from body
-        fields = [field for field in response.headers.multi_items() if field[0].lower() not in _ABOUT_THE_CODED]
+            raise AuthenticationError(f"{failed}: {body.reason}", hint="Check the address of that server") from body
+        fields = [field for field in response.headers.multi_items() if field[0].lower() not in _CODING_HEADERS]
         return self._library.Response(response.status_code, headers=fields, content=body, request=request)
 
 
 async def _all_of(response: Any) -> bytes | TransportError:
-    """The body of a response of the library's without its coding, or why it cannot be used."""
+    """The decoded body of a response of the library's, or the reason why it cannot be used."""
     kept = bytearray()
     with trio.CancelScope() as scope:
         async for chunk in response.aiter_raw():
             kept += chunk
-            if len(kept) > SHOWN:
+            if len(kept) > MAX_RESPONSE_BYTES:
                 scope.cancel()  # reading on, cancelled, closes the generators within the stream
-    if len(kept) > SHOWN:
-        return MessageTooLarge(f"its answer is over the limit of {SHOWN} bytes")
+    if len(kept) > MAX_RESPONSE_BYTES:
+        return MessageTooLarge(f"its answer is over the limit of {MAX_RESPONSE_BYTES} bytes")
     name = response.headers.get("content-encoding", "identity").strip().lower()
     if not kept or name == "identity":
         return bytes(kept)
     coding = known(name)
     if coding is None or not is_available(coding):
         return ProtocolViolation(f"its answer is in the coding {name[:40]!r}")
-    expanded = expand(coding, bytes(kept), SHOWN)
+    expanded = expand(coding, bytes(kept), MAX_RESPONSE_BYTES)
     return expanded if isinstance(expanded, bytes) else expanded.error
 
 
 @attrs.frozen
 class WithCredentials:
-    """Carries requests with ``credentials``; one that is refused with 401 is sent once more if that makes sense.
+    """Sends requests with the headers of ``credentials``, and once more after 401 if the credentials allow it.
 
-    A header that a message brings along goes before one of the credentials.
+    The headers of a message take precedence.
     """
 
     inner: SendRequest
     credentials: Credentials
 
-    async def carry(self, asked: HTTPRequest) -> tuple[ResponseHead, BodyStream]:
+    async def send(self, request: HTTPRequest) -> tuple[ResponseHead, BodyStream]:
         shown = await self.credentials.headers()
-        head, source = await self.inner(attrs.evolve(asked, headers={**shown, **asked.headers}))
-        if head.status_code != 401 or any(name in asked.headers for name in shown):
-            return head, source
+        head, body = await self.inner(attrs.evolve(request, headers={**shown, **request.headers}))
+        if head.status_code != 401 or any(name in request.headers for name in shown):
+            return head, body
         try:
             again = await self.credentials.refused(shown)
             if again:
                 shown = await self.credentials.headers()
         except BaseException:
-            await source.aclose()
+            await body.aclose()
             raise
         if not again:
-            return head, source
-        await source.aclose()
-        return await self.inner(attrs.evolve(asked, headers={**shown, **asked.headers}))
+            return head, body
+        await body.aclose()
+        return await self.inner(attrs.evolve(request, headers={**shown, **request.headers}))

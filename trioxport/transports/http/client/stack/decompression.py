@@ -1,4 +1,4 @@
-"""Compressed answers, expanded as they are read and never further than that (RFC 9110, section 8.4)."""
+"""Compressed responses, expanded as they are read and no further (RFC 9110, section 8.4)."""
 
 from __future__ import annotations
 
@@ -13,59 +13,60 @@ from trioxport.transports._http_heads import ResponseHead
 from trioxport.transports.http.client.stack.types import BodyStream, HTTPRequest, SendRequest
 
 _ALIASES: Final = {"x-gzip": "gzip"}
-_ABOUT_THE_CODED: Final = ("content-encoding", "content-length")
+_CODING_HEADERS: Final = ("content-encoding", "content-length")
 
 
 @cache
 def accepted() -> str:
-    """The codings that this program can undo, as ``Accept-Encoding`` lists them."""
+    """The codings that can be decoded, as ``Accept-Encoding`` lists them."""
     return ", ".join(coding for coding in CODINGS if is_available(coding))
 
 
 @attrs.frozen
 class Decompressing:
-    """Carries requests whose answers may be compressed."""
+    """Sends requests whose responses may be compressed."""
 
     inner: SendRequest
 
-    async def carry(self, asked: HTTPRequest) -> tuple[ResponseHead, BodyStream]:
-        head, source = await self.inner(attrs.evolve(asked, headers={**asked.headers, "accept-encoding": accepted()}))
+    async def send(self, request: HTTPRequest) -> tuple[ResponseHead, BodyStream]:
+        fields = {**request.headers, "accept-encoding": accepted()}
+        head, body = await self.inner(attrs.evolve(request, headers=fields))
         name = head.headers.get("content-encoding", "identity").strip().lower()
         if name == "identity":
-            return head, source
+            return head, body
         coding = _ALIASES.get(name, name)
         if coding not in accepted().split(", "):
-            await source.aclose()
+            await body.aclose()
             raise ProtocolViolation(
                 f"the answer is in the coding {name[:40]!r}, which was not offered", outcome="unknown"
             )
-        fields = {key: value for key, value in head.headers.items() if key not in _ABOUT_THE_CODED}
-        return attrs.evolve(head, headers=fields), _Expanding(source, expander(cast("Coding", coding)))
+        fields = {key: value for key, value in head.headers.items() if key not in _CODING_HEADERS}
+        return attrs.evolve(head, headers=fields), _ExpandedBody(body, expander(cast("Coding", coding)))
 
 
-class _Expanding:
-    def __init__(self, source: BodyStream, stream: Expander) -> None:
-        self._source = source
-        self._stream = stream
+class _ExpandedBody:
+    def __init__(self, body: BodyStream, expander: Expander) -> None:
+        self._body = body
+        self._expander = expander
         self._begun = False
-        self.aclose = source.aclose
+        self.aclose = body.aclose
 
     async def read(self) -> bytes:
-        """The next bytes, as many as one step expands to. Raises ``DecodeError`` for a stream that is damaged."""
+        """The next bytes, as many as one step expands to. Raises ``DecodeError`` for damaged data."""
         while True:
             try:
-                piece = self._stream.read() if self._begun else b""
+                piece = self._expander.read() if self._begun else b""
             except DecodeError as error:
                 error.outcome = "unknown"
                 raise
             if piece:
                 return piece
-            data = await self._source.read()
-            if self._begun and (self._stream.surplus or (data and self._stream.over)):
+            data = await self._body.read()
+            if self._begun and (self._expander.surplus or (data and self._expander.over)):
                 raise DecodeError("something follows a compressed answer", outcome="unknown")
-            if not data and self._begun and not self._stream.over:
+            if not data and self._begun and not self._expander.over:
                 raise DecodeError("a compressed answer is cut short", outcome="unknown")
             if not data:
                 return b""
             self._begun = True
-            self._stream.feed(data)
+            self._expander.feed(data)

@@ -1,6 +1,6 @@
-"""Redirects: followed within the origin, where the method stays the same, and not for ever (RFC 9110, section 15.4).
+"""Redirects: a bounded number is followed, within the origin, if the method stays (RFC 9110, section 15.4).
 
-Any other is left to be told as the failure that it is: what goes with a request is meant for this origin alone.
+Any other redirect is reported as a failure: headers and bodies are meant for this origin alone.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ from trioxport.transports._http_heads import ResponseHead
 from trioxport.transports._urls import HTTP_PORTS
 from trioxport.transports.http.client.stack.types import BodyStream, HTTPRequest, SendRequest
 
-MOST: Final = 5
-"""How many redirects of one request are followed."""
+MAX_REDIRECTS: Final = 5
+"""The redirects of one request that are followed."""
 
-_SAME_METHOD: Final = (307, 308)
-_ANY_METHOD: Final = (301, 302, 303)
+_SAME_METHOD_STATUSES: Final = (307, 308)
+_ANY_METHOD_STATUSES: Final = (301, 302, 303)
 
 
 @attrs.frozen
 class FollowingRedirects:
-    """Carries requests to ``url``, and to where that sends them on to within its origin."""
+    """Sends requests to ``url``, and follows redirects within its origin."""
 
     inner: SendRequest
     url: httpx.URL
 
-    async def carry(self, asked: HTTPRequest) -> tuple[ResponseHead, BodyStream]:
-        for _ in range(MOST):
-            head, source = await self.inner(asked)
-            path = self._path(asked, head)
+    async def send(self, request: HTTPRequest) -> tuple[ResponseHead, BodyStream]:
+        for _ in range(MAX_REDIRECTS):
+            head, body = await self.inner(request)
+            path = self._path(request, head)
             if path is None:
-                return head, source
-            await source.aclose()
-            asked = attrs.evolve(asked, path=path)
-        return await self.inner(asked)
+                return head, body
+            await body.aclose()
+            request = attrs.evolve(request, path=path)
+        return await self.inner(request)
 
-    def _path(self, asked: HTTPRequest, head: ResponseHead) -> str | None:
-        """Where to go on; None if the response is no redirect, or none to follow."""
-        followed = _SAME_METHOD if asked.method != "GET" else (*_SAME_METHOD, *_ANY_METHOD)
+    def _path(self, request: HTTPRequest, head: ResponseHead) -> str | None:
+        """The path to request instead; None if the response is no redirect, or not one to follow."""
+        get_only = _ANY_METHOD_STATUSES if request.method == "GET" else ()
         location = head.headers.get("location")
-        if head.status_code not in followed or not location:
+        if head.status_code not in (*_SAME_METHOD_STATUSES, *get_only) or not location:
             return None
         try:
-            url = httpx.URL(urljoin(str(self.url.copy_with(raw_path=asked.path.encode())), location))
+            url = httpx.URL(urljoin(str(self.url.copy_with(raw_path=request.path.encode())), location))
         except (httpx.InvalidURL, ValueError):
             return None
         return url.raw_path.decode("ascii") if origin(url) == origin(self.url) and not url.userinfo else None

@@ -1,4 +1,4 @@
-"""HTTP exchanges with one endpoint, whatever carries them: what is asked, what is answered, and the answer's body."""
+"""HTTP requests to one endpoint and their responses, the same over every wire."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from trioxport.errors import MessageTooLarge
 from trioxport.framing.base import EXCERPT
 from trioxport.transports._http_heads import ResponseHead
 
-CLOSING: Final = 1.0
-"""Seconds that closing connections may take."""
+CLOSE_SECONDS: Final = 1.0
+"""The time for closing connections."""
 
 
 @attrs.frozen
@@ -26,7 +26,7 @@ class HTTPRequest:
         path: The path and query, as they go on the wire.
         headers: Its headers, by names in lower case.
         content: Its body, or None for none.
-        patient: Whether the server may be silent for as long as it likes.
+        patient: Whether the server may be silent for any time.
     """
 
     method: str
@@ -37,34 +37,34 @@ class HTTPRequest:
 
 
 class NoAnswer(httpx.RemoteProtocolError):
-    """The server may speak TLS: it answered in it, or not at all to the first request of an unencrypted connection."""
+    """An end as of a TLS server's unencrypted connection: with a TLS alert, or at the first request without a byte."""
 
 
 class BodyStream(Protocol):
-    """The bytes of a response's body as they come. Its methods raise what ``httpx`` raises."""
+    """The bytes of a response's body as they come. Its methods raise ``httpx`` errors."""
 
     async def read(self) -> bytes:
         """The next bytes; none at the end."""
         ...
 
     async def aclose(self) -> None:
-        """Give the connection back if everything was read, or close it: within ``CLOSING``, even if cancelled."""
+        """Return the connection if everything was read, or close it: within ``CLOSE_SECONDS``, even if cancelled."""
         ...
 
 
 SendRequest: TypeAlias = Callable[[HTTPRequest], Awaitable[tuple[ResponseHead, BodyStream]]]
-"""Sends a request and returns the response, its body unread. Raises what ``httpx`` raises, and ``TransportError``."""
+"""Sends a request and returns the response, its body unread. Raises ``httpx`` errors and ``TransportError``."""
 
 
 class Body:
     """The body of a response, chunk by chunk."""
 
-    def __init__(self, source: BodyStream) -> None:
-        self.read = source.read
-        self.aclose = source.aclose
+    def __init__(self, stream: BodyStream) -> None:
+        self.read = stream.read
+        self.aclose = stream.aclose
 
     async def whole(self, max_size: int) -> bytes:
-        """All of it. Raises ``MessageTooLarge``."""
+        """The whole body. Raises ``MessageTooLarge`` beyond ``max_size`` bytes."""
         kept = bytearray()
         while chunk := await self.read():
             kept += chunk
@@ -78,17 +78,17 @@ class Body:
 
 @attrs.frozen
 class HTTPEndpoint:
-    """Where requests go, and how.
+    """The endpoint of requests.
 
     Args:
-        carry: What sends them.
-        url: The endpoint, redacted.
+        send: Sends the requests.
+        url: Its URL, redacted.
         path: Its path and query.
-        headers: What goes with each request, by names in lower case.
-        peer: The server's address, or that of the proxy before it, where it is known.
+        headers: The headers of every request, by names in lower case.
+        peer: The address of the server, or of the proxy before it; None if it is not known.
     """
 
-    carry: SendRequest
+    send: SendRequest
     url: str
     path: str
     headers: Mapping[str, str]
@@ -98,12 +98,12 @@ class HTTPEndpoint:
     async def exchange(
         self, method: str, headers: Mapping[str, str], content: bytes | None = None, *, patient: bool = False
     ) -> AsyncGenerator[tuple[ResponseHead, Body]]:
-        """Send a request and take its response; ``patient``: however long it is silent.
+        """Send a request and open its response; ``patient`` lets the server be silent for any time.
 
-        Raises what ``httpx`` raises, and ``TransportError``. Cancelled, the connection is closed.
+        Raises ``httpx`` errors and ``TransportError``. If it is cancelled, the connection is closed.
         """
-        head, source = await self.carry(HTTPRequest(method, self.path, {**self.headers, **headers}, content, patient))
+        head, stream = await self.send(HTTPRequest(method, self.path, {**self.headers, **headers}, content, patient))
         try:
-            yield head, Body(source)
+            yield head, Body(stream)
         finally:
-            await source.aclose()
+            await stream.aclose()

@@ -1,4 +1,4 @@
-"""A server that asks to be asked again at once: its wish has limits."""
+"""Servers that ask for no delay before their stream is opened again: the delay has a lower bound."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOTE = {"jsonrpc": "2.0", "method": "notifications/message"}
 
 
 async def test_a_stream_that_brings_no_message_is_asked_for_ever_more_rarely(jumping_clock: MockClock) -> None:
-    """As fast as the network allows it would be some thousand times a second."""
+    """Without the bound it would be requested some thousand times a second."""
     times: list[float] = []
 
     async def stream(reply: Reply) -> None:
