@@ -423,7 +423,7 @@ async def test_there_is_no_stream(answer: Script, kind: type[Exception]) -> None
     async with serving(answer) as server:
         error = await refused(sse(server))
     assert type(error) is kind
-    assert getattr(error, "retry_after", None) == (7 if "503 Service Unavailable" in str(error) else None)  # a port may have 503 in it
+    assert getattr(error, "retry_after", None) == (7 if " 503" in str(error) else None)  # a port may have these digits
     assert str(error).startswith("sse+http://")
 
 
