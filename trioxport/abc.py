@@ -259,6 +259,7 @@ class Acceptor(Protocol):
         ...
 
 
+@runtime_checkable
 class Listener(Protocol):
     """The serving side of a binding."""
 
@@ -279,6 +280,7 @@ class Listener(Protocol):
         ...
 
 
+@runtime_checkable
 class MessageLayer(Protocol):
     """Configuration that wraps the channels of messages; reusable, and shared by connections."""
 
@@ -287,6 +289,7 @@ class MessageLayer(Protocol):
     def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels: ...
 
 
+@runtime_checkable
 class FrameLayer(Protocol):
     """Configuration that wraps the channels of frames; reusable, and shared by connections."""
 

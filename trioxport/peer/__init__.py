@@ -7,8 +7,8 @@
         tools = await peer.request("tools/list")
 """
 
-from trioxport.peer.endpoint import Peer, open_peer
-from trioxport.peer.incoming import IncomingRequest, NotificationHandler, RequestHandler
+from trioxport.peer.endpoint import IncomingRequest, Peer, RequestHandler, open_peer
+from trioxport.peer.incoming import NotificationHandler
 from trioxport.peer.negotiation import Negotiated
 from trioxport.peer.outgoing import ProgressCallback
 from trioxport.protocol import JSONRPCError
