@@ -27,7 +27,7 @@ from trioxport import (
     Undelivered,
     open_transport,
 )
-from trioxport._core.ending import WATCHED
+from trioxport._core.ending import MAX_TRACKED_FRAMES
 from trioxport.abc import FrameChannels, Scope
 from trioxport.codecs import JSON
 from trioxport.framing import NEWLINE
@@ -208,15 +208,15 @@ async def cancel_when_all_wait(scope: trio.CancelScope) -> None:
 async def test_a_buffer_without_a_bound_is_watched_within_one() -> None:
     transport = Careless(room=float("inf"))
     async with open_transport(transport) as (tx, rx):
-        for number in range(WATCHED + 10):
+        for number in range(MAX_TRACKED_FRAMES + 10):
             await tx.send(Request(number, "call"))
         transport.crash.set()
         outcomes: Counter[str] = Counter()
-        for _ in range(WATCHED + 10):
+        for _ in range(MAX_TRACKED_FRAMES + 10):
             undelivered = await rx.receive()
             assert isinstance(undelivered, Undelivered)
             outcomes[undelivered.outcome] += 1
-        assert WATCHED <= outcomes["not_sent"] <= WATCHED + 1
+        assert MAX_TRACKED_FRAMES <= outcomes["not_sent"] <= MAX_TRACKED_FRAMES + 1
 
 
 class Wire:

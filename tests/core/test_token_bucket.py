@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trioxport import UsageError
-from trioxport._core.token_bucket import SLACK, Rate, TokenBucket
+from trioxport._core.token_bucket import EARLY_SECONDS, Rate, TokenBucket
 
 rates = st.builds(Rate, st.integers(1, 50), per=st.sampled_from([1.0, 7.0, 60.0]), burst=st.integers(1, 5))
 steps = st.lists(st.one_of(st.just(0.0), st.floats(0, 100)), min_size=1, max_size=60)
@@ -25,7 +25,7 @@ def test_no_stretch_of_time_sees_more_than_the_burst_and_the_rate(rate: Rate, st
             taken.append(now)
     for first, begin in enumerate(taken):
         for last in range(first, len(taken)):
-            allowed = rate.burst + (taken[last] - begin + 2 * SLACK) / rate.interval
+            allowed = rate.burst + (taken[last] - begin + 2 * EARLY_SECONDS) / rate.interval
             assert last - first + 1 <= allowed + 1e-6
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trioxport import ConnectError, ServerUnreachable, open_transport
-from trioxport._core.causes import shortened
+from trioxport._core.error_mapping import shortened
 from trioxport.abc import FrameChannels, Scope
 
 MAX_LINES = 25

@@ -28,7 +28,7 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
-from trioxport._core.unreadable import MAX_WAITING
+from trioxport._core.unreadable import MAX_PENDING_ANSWERS
 from trioxport.abc import FrameChannels, Scope
 from trioxport.codecs import JSON, MessagePack
 from trioxport.errors import UsageError
@@ -241,7 +241,7 @@ async def test_reading_goes_on_while_a_flooding_peer_does_not_read_and_the_answe
             answered.append(await far.sent())
             await trio.testing.wait_all_tasks_blocked()
         assert [getattr(answer, "id", None) for answer in answered] == list(range(len(answered)))
-        assert MAX_WAITING <= len(answered) <= MAX_WAITING + 2
+        assert MAX_PENDING_ANSWERS <= len(answered) <= MAX_PENDING_ANSWERS + 2
         far.say_raw(b'{"jsonrpc":"2.0","id":"later","method":5}')
         assert getattr(await far.sent(), "id", None) == "later"
 

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 import trio
 
 from trioxport import RequestTimeout, TransportError, UsageError, __version__
-from trioxport._core.causes import sole_exception
+from trioxport._core.exception_groups import sole_exception
 from trioxport.cli._errors import ArgumentParser, complain_of
 from trioxport.peer import JSONRPCError
 

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 import trio
 
-from trioxport._core.causes import as_loss
+from trioxport._core.error_mapping import as_loss
 from trioxport._core.nursery import open_bare_nursery
 from trioxport._diagnostics.validators import ASYNC_FUNCTION, instance_of
 from trioxport.abc import Era
@@ -224,7 +224,8 @@ class Peer:
             self._outgoing.take_answer(message)
 
     def _as_received(self, request: Request) -> IncomingRequest:
-        return IncomingRequest(request.id, request.method, members_of(request.params), request.metadata, self)
+        params = NOTHING if request.params is None or isinstance(request.params, list) else request.params
+        return IncomingRequest(request.id, request.method, params, request.metadata, self)
 
     def _take_notification(self, notification: Notification) -> None:
         params = members_of(notification.params)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from trioxport._core.backoff import LONGEST_ASKED
+from trioxport._core.backoff import MAX_RETRY_AFTER_SECONDS
 
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
@@ -47,7 +47,7 @@ class Pauses:
             floor = _doubled(FIRST_PAUSE, self.in_vain)
             asked = self._asked or 0.0
             self.in_vain += 1
-        return min(max(asked, floor, delay or 0.0), LONGEST_ASKED)
+        return min(max(asked, floor, delay or 0.0), MAX_RETRY_AFTER_SECONDS)
 
 
 def _doubled(seconds: float, times: int) -> float:
