@@ -38,10 +38,13 @@ class _Nothing(Mapping[str, Any]):
 
 NOTHING: Final[Mapping[str, Any]] = _Nothing()
 
+HIDDEN: Final = "***"
+"""The text in place of a secret, wherever one would be shown."""
+
 
 def shown_metadata(metadata: Mapping[str, Any]) -> str:
     """The ``repr`` of ``metadata`` without the headers, which may be credentials."""
-    return repr({**metadata, "headers": "***"} if "headers" in metadata else metadata)
+    return repr({**metadata, "headers": HIDDEN} if "headers" in metadata else metadata)
 
 
 UNDELIVERED_CODE: Final = -31000

@@ -15,9 +15,8 @@ from trioxport._core.message_channels import message_channels
 from trioxport._core.nursery import open_bare_nursery, require_trio
 from trioxport._core.supervisor import Supervisor
 from trioxport._diagnostics import logger
-from trioxport._diagnostics.hints import names_options
 from trioxport._diagnostics.refusal_log import RefusalLog
-from trioxport._diagnostics.validators import ASYNC_FUNCTION, OptionCheck, instance_of
+from trioxport._diagnostics.validators import ASYNC_FUNCTION, OptionCheck, instance_of, names_options
 from trioxport._layering import LayerSplit, split_layers
 from trioxport.abc import (
     CLOSE_TIMEOUT,

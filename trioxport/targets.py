@@ -15,9 +15,11 @@ from urllib.parse import parse_qsl, urlsplit
 import attrs
 
 from trioxport._diagnostics.hints import close_to, whole_target
-from trioxport._diagnostics.redaction import HIDDEN, is_secret_name, redact_command, redact_text, redact_url
+from trioxport._diagnostics.redaction import redact_command, redact_url, redact_urls
+from trioxport._diagnostics.secret_names import is_secret_name
 from trioxport.abc import Listener, Transport
 from trioxport.errors import TransportError, UsageError
+from trioxport.messages import HIDDEN
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint, EntryPoints
@@ -175,7 +177,7 @@ def _made_by(factory: Factory, scheme: str, url: str) -> Transport | Listener:
         raise UsageError("this is no valid URL") from None
     except Exception as error:
         raise UsageError(
-            f"the factory of the scheme {scheme!r} failed: {redact_text(repr(error))}",
+            f"the factory of the scheme {scheme!r} failed: {redact_urls(repr(error))}",
             hint="It is called with the URL, and returns what opens it, serves it, or both",
         ) from error
 
@@ -205,7 +207,7 @@ def _installed(scheme: str) -> Factory | None:
     except ModuleNotFoundError as error:
         raise _missing_module(point, error) from error
     except Exception as error:
-        raise UsageError(f"{_plug_in(point)} cannot be loaded: {redact_text(repr(error))}") from error
+        raise UsageError(f"{_plug_in(point)} cannot be loaded: {redact_urls(repr(error))}") from error
     if not callable(factory):
         raise UsageError(
             f"{_plug_in(point)} is of the type {type(factory).__name__}, which cannot be called with a URL"
@@ -312,10 +314,10 @@ def _describe_object(target: object) -> str:
     kind = type(target)
     has_text = getattr(kind, "__str__", None) is not object.__str__
     if attrs.has(kind):
-        return redact_text(str(target)) if has_text else f"{kind.__name__}({', '.join(_shown_fields(target))})"
+        return redact_urls(str(target)) if has_text else f"{kind.__name__}({', '.join(_shown_fields(target))})"
     if is_dataclass(target) and not has_text:
         return kind.__name__
-    return target.__qualname__ if isinstance(target, _NAMED) else redact_text(str(target))
+    return target.__qualname__ if isinstance(target, _NAMED) else redact_urls(str(target))
 
 
 def _shown_fields(target: Any) -> Iterator[str]:
@@ -325,7 +327,7 @@ def _shown_fields(target: Any) -> Iterator[str]:
             continue
         value = getattr(target, field.name)
         shown = str(field.repr(value)) if callable(field.repr) else repr(value)
-        yield f"{field.name}={HIDDEN if value and is_secret_name(field.name) else redact_text(shown)}"
+        yield f"{field.name}={HIDDEN if value and is_secret_name(field.name) else redact_urls(shown)}"
 
 
 @attrs.frozen

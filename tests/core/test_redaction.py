@@ -27,7 +27,9 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
-from trioxport._diagnostics.message_redaction import Redaction, is_secret, redact_text
+from trioxport._diagnostics.message_redaction import Redaction
+from trioxport._diagnostics.secret_names import is_secret_member
+from trioxport._diagnostics.text_redaction import redact_text
 from trioxport.abc import Codec, FrameChannels, Layer, Scope
 from trioxport.codecs import JSON, MessagePack
 from trioxport.frames import Frame
@@ -93,14 +95,14 @@ def test_looking_takes_time_that_grows_with_the_text(text: str) -> None:
     ["password", "Password", "db_password", "apiKey", "X-Api-Key", "accessToken", "client_secret", "Cookie", "pin"],
 )
 def test_members_with_such_names_hold_secrets(name: str) -> None:
-    assert is_secret(name)
+    assert is_secret_member(name)
 
 
 @pytest.mark.parametrize(
     "name", ["progressToken", "author", "maxTokens", "key", "passenger", "spinner", "tokenize", ""]
 )
 def test_members_with_other_names_do_not(name: str) -> None:
-    assert not is_secret(name)
+    assert not is_secret_member(name)
 
 
 class TestAMessage:

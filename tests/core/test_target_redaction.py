@@ -31,7 +31,8 @@ from trioxport import (
     serve_transport,
     targets,
 )
-from trioxport._diagnostics.redaction import is_secret_header, is_secret_name, redact_text, redact_url, redact_words
+from trioxport._diagnostics.redaction import redact_url, redact_urls, redact_words
+from trioxport._diagnostics.secret_names import is_secret_header, is_secret_name
 from trioxport.abc import FrameChannels, Scope
 from trioxport.layers import CircuitBreaker
 from trioxport.peer import IncomingRequest
@@ -328,7 +329,7 @@ def test_what_is_no_secret_stays_visible() -> None:
 
 def test_a_text_that_quotes_a_url() -> None:
     text = f"cannot parse 'leaky://ann:{SECRET}@h/x', nor https://h/?jwt={SECRET} (why?)"
-    assert redact_text(text) == "cannot parse 'leaky://ann:***@h/x', nor https://h/?jwt=*** (why?)"
+    assert redact_urls(text) == "cannot parse 'leaky://ann:***@h/x', nor https://h/?jwt=*** (why?)"
 
 
 @pytest.mark.parametrize(

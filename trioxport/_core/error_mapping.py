@@ -11,7 +11,7 @@ from typing import Final, cast
 import trio
 
 from trioxport._core.exception_groups import leaves_of
-from trioxport._diagnostics.redaction import redact_text
+from trioxport._diagnostics.redaction import redact_urls
 from trioxport.errors import (
     ConnectError,
     ConnectionLost,
@@ -33,7 +33,7 @@ def as_connect_error(error: BaseException) -> TransportError:
     elif isinstance(cause, OSError):
         failure = ServerUnreachable(f"cannot connect: {system_reason(cause)}")
     else:
-        failure = ConnectError(f"the transport failed to open: {redact_text(repr(cause))}", retryable=False)
+        failure = ConnectError(f"the transport failed to open: {redact_urls(repr(cause))}", retryable=False)
     failure.__cause__ = error
     return failure
 
@@ -48,7 +48,7 @@ def as_listen_error(error: Exception) -> TransportError:
         reason = system_reason(cause)
         hint = "Choose another port, or 0 for a free one" if cause.errno == errno.EADDRINUSE else None
     else:
-        reason = f"the listener failed: {redact_text(repr(cause))}"
+        reason = f"the listener failed: {redact_urls(repr(cause))}"
     failure = UsageError(f"cannot listen: {reason}", hint=hint)
     failure.__cause__ = error
     return failure
@@ -69,7 +69,7 @@ def as_loss(error: BaseException) -> TransportError:
     if isinstance(cause, _BROKEN):
         failure = ConnectionLost(f"the connection broke: {system_reason(cause)}")
     else:
-        failure = ConnectionLost(f"the transport failed: {redact_text(repr(cause))}", retryable=False)
+        failure = ConnectionLost(f"the transport failed: {redact_urls(repr(cause))}", retryable=False)
     failure.__cause__ = error
     return failure
 
@@ -96,7 +96,7 @@ def system_reason(error: BaseException) -> str:
         reason = each.strerror if isinstance(each, OSError) else None
         if reason:
             return reason
-    return redact_text(str(error)) or type(error).__name__
+    return redact_urls(str(error)) or type(error).__name__
 
 
 def shortened(failure: TransportError) -> TransportError:

@@ -12,7 +12,7 @@ from trio.abc import ReceiveChannel, SendChannel
 from trioxport._core.error_mapping import not_sent
 from trioxport._core.supervisor import Supervisor
 from trioxport._core.unreadable import Refusals, fragment_of
-from trioxport._diagnostics.message_redaction import excerpt_of
+from trioxport._diagnostics.text_redaction import excerpt_of
 from trioxport.abc import FrameChannels, MessageChannels
 from trioxport.errors import ConnectionLost, DecodeError, MessageTooLarge, ProtocolViolation, TransportError, UsageError
 from trioxport.frames import Frame

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hmac
-from typing import Any, Final, NoReturn, Self, final
+from typing import Any, NoReturn, Self, final
 
-SHOWN: Final = "***"
+from trioxport.messages import HIDDEN
 
 
 @final
@@ -28,10 +28,10 @@ class Secret:
         return self._value
 
     def __repr__(self) -> str:
-        return SHOWN
+        return HIDDEN
 
     def __format__(self, format_spec: str) -> str:
-        return SHOWN
+        return HIDDEN
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):

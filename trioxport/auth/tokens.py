@@ -12,8 +12,9 @@ import trio
 
 from trioxport._diagnostics.validators import kind_of
 from trioxport.auth.credentials import field_value
-from trioxport.auth.secret import SHOWN, Secret, secret
+from trioxport.auth.secret import Secret, secret
 from trioxport.errors import AuthenticationError, TransportError, UsageError
+from trioxport.messages import HIDDEN
 
 AUTHORIZATION: Final = "authorization"
 
@@ -86,7 +87,7 @@ class Bearer:
         self._refresh: _Refresh | None = None
 
     def __repr__(self) -> str:
-        return f"Bearer({SHOWN})"
+        return f"Bearer({HIDDEN})"
 
     async def headers(self) -> Mapping[str, str]:
         """The header of the next request; waits for a new token if it is time for one.

@@ -53,5 +53,5 @@ def test_admitted(admission: Admission, host: str, origin: str | None) -> None:
 )
 def test_refused(admission: Admission, host: str | None, origin: str | None, about: str) -> None:
     refusal = admission.refusal(host, origin)
-    assert refusal is not None and about in refusal.told
+    assert refusal is not None and about in refusal.client_reason
     assert refusal.counted_as == f"403 Forbidden ({about})"

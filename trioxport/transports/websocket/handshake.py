@@ -175,7 +175,7 @@ def _knock(stream: ByteStream, asked: UpgradeRequest, head: bytes, early: bytes)
 async def reject(stream: ByteStream, error: RefusedConnection, fields: Fields = ()) -> NoReturn:
     """Answer a request with a failure, and raise ``error``, which says so."""
     status = error.status
-    body = f"{error.told}\n".encode()
+    body = f"{error.client_reason}\n".encode()
     more = "".join(f"{name.decode()}: {value.decode('latin-1')}\r\n" for name, value in fields)
     if status == HTTPStatus.UPGRADE_REQUIRED:
         more += "Sec-WebSocket-Version: 13\r\n"
