@@ -89,7 +89,7 @@ def test_a_target_that_is_found_out_later_is_in_the_text() -> None:
 def test_a_lost_child_process_shows_its_last_words() -> None:
     error = ConnectionLost("the process ended", target="stdio:x", exit_code=3, stderr_tail="Traceback:\n  boom")
     assert error.exit_code == 3
-    assert str(error) == "stdio:x: the process ended\nIts last words on stderr:\nTraceback:\n  boom"
+    assert str(error) == "stdio:x: the process ended\nThe end of its standard error:\nTraceback:\n  boom"
 
 
 def test_a_status_is_kept() -> None:
