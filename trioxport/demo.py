@@ -144,7 +144,7 @@ TOOLS: Final[Mapping[str, _Tool]] = {
         "Takes its time, and reports progress to those who ask for it.",
         {
             "seconds": {"type": "number", "minimum": 0, "maximum": 86_400},
-            "steps": {"type": "integer", "minimum": 1, "maximum": 10_000, "description": "10 unless told"},
+            "steps": {"type": "integer", "minimum": 1, "maximum": 10_000, "description": "10 by default"},
         },
         ("seconds",),
     ),

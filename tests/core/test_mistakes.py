@@ -198,7 +198,7 @@ async def test_a_handler_that_is_not_async_is_told_so(caplog: pytest.LogCaptureF
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert record.exc_info is not None
     assert str(record.exc_info[1]) == (
-        "what the handler returns has to be awaitable, as it is with async def, and is None"
+        "the return value of the handler has to be awaitable, as it is with async def, and is None"
     )
 
 

@@ -91,7 +91,7 @@ def unnamed() -> ssl.SSLContext:
     ("context", "text"),
     [
         (unchecked(), "does not check certificates"),
-        (unnamed(), "whom a certificate is for"),
+        (unnamed(), "does not check host names"),
         (ssl.create_default_context(), ""),
     ],
 )
