@@ -1,4 +1,4 @@
-"""No shape of target shows its secret in any place where a target's text is shown, and its name is the same in all."""
+"""No kind of target shows its secret wherever its description is shown, and the description is the same everywhere."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def test_a_target_inside_of_another_is_shown_by_its_name(wrap: Callable[[list[An
         assert SECRET not in f"{made} {made!r}"
 
 
-async def test_what_cannot_be_served_is_named_without_it() -> None:
+async def test_a_target_that_cannot_be_served_is_named_without_it() -> None:
     for url in urls("works"):
         with pytest.raises(UsageError) as caught:
             await serve_transport(pytest.fail, url)  # type: ignore[arg-type]  # it is never called
@@ -303,7 +303,7 @@ def test_the_arguments_of_a_command(args: list[str]) -> None:
     assert SECRET not in repr(Failover([command]))
 
 
-def test_what_is_no_secret_stays_visible() -> None:
+def test_values_that_are_no_secrets_stay_visible() -> None:
     words = [
         "npx",
         "-y",
