@@ -225,7 +225,7 @@ class Transport(Protocol):
     """A function that opens one connection: an async context manager around a pair of memory channels.
 
     Entering returns once messages can be sent, or raises :class:`~trioxport.ConnectError`. When its sending channel is
-    closed, the transport sends what it has accepted, and then tells the peer that no more comes.
+    closed, the transport sends what it has accepted, and then half-closes the wire.
 
     Leaving it without an exception closes in order: flush, close, wait for what has to end, such as a child process. It
     is cancelled when ``close_timeout`` is over. Leaving it by ``trio.Cancelled`` closes at once.

@@ -141,7 +141,7 @@ TOOLS: Final[Mapping[str, _Tool]] = {
     ),
     "sleep": _Tool(
         _sleep,
-        "Takes its time, and reports progress to those who ask for it.",
+        "Sleeps, and reports progress if the request asks for it.",
         {
             "seconds": {"type": "number", "minimum": 0, "maximum": 86_400},
             "steps": {"type": "integer", "minimum": 1, "maximum": 10_000, "description": "10 by default"},

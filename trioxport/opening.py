@@ -146,7 +146,7 @@ async def serve_transport(
     settings = ConnectionSettings(
         "server", name, codec, limits, connect_timeout, close_timeout, allow_plaintext, refusals
     )
-    started = _Started(task_status)
+    started = _ListeningStatus(task_status)
     acceptor = HandlerAcceptor(handler, settings, layers)
     try:
         await to_listener(target).listen(acceptor, settings, task_status=started)
@@ -162,7 +162,7 @@ async def serve_transport(
         raise UsageError("cannot listen: the listener ended before it listened", target=settings.target)
 
 
-class _Started:
+class _ListeningStatus:
     """The ``task_status`` of a listener: it logs the addresses, and remembers that the server listens."""
 
     def __init__(self, inner: trio.TaskStatus[list[str]]) -> None:
@@ -175,7 +175,7 @@ class _Started:
         self._inner.started(value or [])
 
 
-def _listening_failure(failure: Exception, started: _Started, target: str) -> Exception:
+def _listening_failure(failure: Exception, started: _ListeningStatus, target: str) -> Exception:
     """The failure of a listener, with its target; a ``UsageError`` if it had not begun to listen."""
     error = failure if started.is_listening else as_listen_error(failure)
     if isinstance(error, TransportError):

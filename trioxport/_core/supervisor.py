@@ -31,12 +31,13 @@ from trioxport.errors import (
 from trioxport.messages import Message, Request, RequestId
 
 ABORT_SECONDS: Final = 5.0
-"""Seconds that a transport gets to release what it holds when it is left at once; killing a process takes longest."""
+"""Seconds that a cancelled transport may take to release its resources; ending a child process takes longest."""
 
 
 class Supervisor:
-    """Enters a transport, records its state and its failure, and leaves it; the :class:`~trioxport.abc.Scope` of both
-    the transport and the layers.
+    """Enters a transport, records its state and its failure, and leaves it.
+
+    It is the :class:`~trioxport.abc.Scope` of the transport and of the layers.
 
     Args:
         transport: The transport to enter.

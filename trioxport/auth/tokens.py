@@ -37,7 +37,7 @@ TokenProvider: TypeAlias = Callable[[], Awaitable[Token | Secret | str]]
 
 
 @attrs.frozen
-class _Held:
+class _CurrentToken:
     """The token in use: the value of its header, and the time at which to replace it."""
 
     header: Secret
@@ -49,7 +49,7 @@ class _Refresh:
     """A call of the provider, and its outcome for the tasks that wait for it."""
 
     over: trio.Event = attrs.Factory(trio.Event)
-    held: _Held | None = None
+    held: _CurrentToken | None = None
     failure: AuthenticationError | UsageError | None = None
 
 
@@ -72,9 +72,9 @@ class Bearer:
         if not (_is_number(margin) and _is_number(timeout) and margin >= 0 and timeout > 0):
             raise UsageError("margin is a number that is not negative, and timeout a positive one")
         self._provider: TokenProvider | None = None
-        self._held: _Held | None = None
+        self._held: _CurrentToken | None = None
         if isinstance(token, str | Secret):
-            self._held = _Held(_header(secret(token)), math.inf)
+            self._held = _CurrentToken(_header(secret(token)), math.inf)
         elif callable(token):
             self._provider = token
         else:
@@ -109,7 +109,7 @@ class Bearer:
             self._held = None
         return True
 
-    async def _replaced(self) -> _Held | None:
+    async def _replaced(self) -> _CurrentToken | None:
         """A new token, or None if the request that called the provider was cancelled."""
         refresh = self._refresh
         if refresh is None:
@@ -121,7 +121,7 @@ class Bearer:
             raise failure
         return refresh.held
 
-    async def _replace(self) -> _Held:
+    async def _replace(self) -> _CurrentToken:
         self._refresh = refresh = _Refresh()
         try:
             self._held = refresh.held = held = await self._provided()
@@ -133,7 +133,7 @@ class Bearer:
             refresh.over.set()
         return held
 
-    async def _provided(self) -> _Held:
+    async def _provided(self) -> _CurrentToken:
         assert self._provider is not None
         asked = trio.current_time()
         with trio.move_on_after(self._timeout):
@@ -145,7 +145,7 @@ class Bearer:
                 raise AuthenticationError(f"the token provider returned a {type(found).__name__}, which is no token")
             token = found if isinstance(found, Token) else Token(found)
             life = math.inf if token.expires_in is None else token.expires_in
-            return _Held(_header(token.value), asked + life - min(self._margin, life / 2))
+            return _CurrentToken(_header(token.value), asked + life - min(self._margin, life / 2))
         raise AuthenticationError(f"the token provider took more than {self._timeout:g} s", retryable=True)
 
 
