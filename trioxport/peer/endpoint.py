@@ -17,7 +17,7 @@ from trioxport.connection import Connection
 from trioxport.errors import ConnectionLost, TransportError
 from trioxport.messages import NOTHING, Incoming, Notification, Request, RequestId, shown_metadata
 from trioxport.peer.incoming import IncomingRequests, NotificationHandler
-from trioxport.peer.negotiation import ClientDescription, Negotiated, negotiate
+from trioxport.peer.negotiation import ClientIdentity, Negotiated, negotiate
 from trioxport.peer.outgoing import OutgoingRequests, ProgressCallback, fresh
 from trioxport.protocol import CANCELLED, PROGRESS, as_id, members_of, meta_of
 
@@ -167,7 +167,7 @@ class Peer:
 
         Specification 2026-07-28, basic/transports/stdio, section Backward Compatibility; 2025-11-25, basic/lifecycle.
         """
-        client = ClientDescription(dict(client_info), dict(capabilities))
+        client = ClientIdentity(dict(client_info), dict(capabilities))
         negotiated = await negotiate(self, client, era, probe_timeout)
         self._meta = client.meta(negotiated.protocol_version) if negotiated.era == "modern" else NOTHING
         return negotiated

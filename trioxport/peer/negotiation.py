@@ -46,7 +46,7 @@ def _names_a_program(_client: object, _field: object, info: Mapping[str, Any]) -
 
 
 @attrs.frozen
-class ClientDescription:
+class ClientIdentity:
     """The client's description of itself: its name and version, and its capabilities."""
 
     info: Mapping[str, Any] = attrs.field(validator=_names_a_program)
@@ -99,7 +99,7 @@ class Requester(Protocol):
     async def notify(self, method: str) -> None: ...
 
 
-async def negotiate(peer: Requester, client: ClientDescription, era: Era | None, probe_timeout: float) -> Negotiated:
+async def negotiate(peer: Requester, client: ClientIdentity, era: Era | None, probe_timeout: float) -> Negotiated:
     """The exchange behind :meth:`trioxport.peer.Peer.negotiate`."""
     if era == "legacy":
         return await _initialize(peer, client)
@@ -123,7 +123,7 @@ async def negotiate(peer: Requester, client: ClientDescription, era: Era | None,
         return await _initialize_or_discover(peer, client)
 
 
-async def _initialize_instead(peer: Requester, client: ClientDescription, refusal: Exception) -> Negotiated:
+async def _initialize_instead(peer: Requester, client: ClientIdentity, refusal: Exception) -> Negotiated:
     """Initialize after a refused ``server/discover``; if the server proves to be modern, raise that refusal."""
     try:
         return await _initialize(peer, client)
@@ -142,7 +142,7 @@ def _is_of_modern_server(error: Exception, refusal: Exception) -> bool:
     return unknown and isinstance(refusal, JSONRPCError) and refusal.code != METHOD_NOT_FOUND
 
 
-async def _initialize_or_discover(peer: Requester, client: ClientDescription) -> Negotiated:
+async def _initialize_or_discover(peer: Requester, client: ClientIdentity) -> Negotiated:
     """Initialize with a server that seems to be legacy; if it refuses, send ``server/discover`` once more."""
     try:
         return await _initialize(peer, client)
@@ -155,7 +155,7 @@ async def _initialize_or_discover(peer: Requester, client: ClientDescription) ->
             raise (error if _is_of_modern_server(refusal, error) else refusal) from None
 
 
-async def _discover_or_explain(peer: Requester, client: ClientDescription) -> Negotiated:
+async def _discover_or_explain(peer: Requester, client: ClientIdentity) -> Negotiated:
     try:
         return await _discover(peer, client, ANSWER_SECONDS, may_fall_back=False)
     except JSONRPCError as error:
@@ -170,7 +170,7 @@ async def _discover_or_explain(peer: Requester, client: ClientDescription) -> Ne
 
 
 async def _discover(
-    peer: Requester, client: ClientDescription, probe_timeout: float, *, may_fall_back: bool = True
+    peer: Requester, client: ClientIdentity, probe_timeout: float, *, may_fall_back: bool = True
 ) -> Negotiated:
     version = MODERN_VERSIONS[0]
     tried: set[str] = set()
@@ -194,7 +194,7 @@ async def _discover(
     return _settle(peer, "modern", version, members, meta_of(members).get(META + "serverInfo"))
 
 
-async def _initialize(peer: Requester, client: ClientDescription) -> Negotiated:
+async def _initialize(peer: Requester, client: ClientIdentity) -> Negotiated:
     params = {"protocolVersion": LEGACY_VERSIONS[0], "capabilities": client.capabilities, "clientInfo": client.info}
     try:
         result = await peer.request(INITIALIZE, params, timeout=ANSWER_SECONDS)
