@@ -1,4 +1,4 @@
-"""The layers of a connection, sorted by what they wrap, and the mistakes that a list of them can have."""
+"""The layers of a connection: sorted by their level, and checked for mistakes in the list."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ class LayerSplit(NamedTuple):
 
 
 def split_layers(layers: Sequence[Layer]) -> LayerSplit:
-    """Sort ``layers``. Raises ``TypeError`` for what is no layer or in the wrong order, ``UsageError`` for what cannot
-    be of use: one layer twice, or a layer where it has nothing to do."""
+    """Sort ``layers`` by their level.
+
+    Raises:
+        TypeError: Something in the list is not a layer, or the list is in the wrong order.
+        UsageError: A layer is in the list twice, or has nothing to do at its place.
+    """
     split = LayerSplit([], [])
     if not layers:
         return split
@@ -46,7 +50,7 @@ def _add(layer: Layer, split: LayerSplit) -> None:
     if _is_frame_layer(layer):
         cast("list[FrameLayer]", split.frames).append(layer)
     elif not _is_message_layer(layer):
-        raise TypeError(f"{layer!r} is no layer: it has neither level = 'message' nor level = 'frame'")
+        raise TypeError(f"{layer!r} is no layer: a layer has a method wrap, and level = 'message' or level = 'frame'")
     elif split.frames:
         raise TypeError(
             f"message layer {layer!r} comes after frame layer {split.frames[-1]!r}: message layers are closer to "
@@ -56,12 +60,12 @@ def _add(layer: Layer, split: LayerSplit) -> None:
         cast("list[MessageLayer]", split.messages).append(layer)
 
 
-def _is_message_layer(layer: Layer) -> TypeGuard[MessageLayer]:
-    return getattr(layer, "level", None) == "message"
+def _is_message_layer(layer: object) -> TypeGuard[MessageLayer]:
+    return isinstance(layer, MessageLayer) and layer.level == "message"
 
 
-def _is_frame_layer(layer: Layer) -> TypeGuard[FrameLayer]:
-    return getattr(layer, "level", None) == "frame"
+def _is_frame_layer(layer: object) -> TypeGuard[FrameLayer]:
+    return isinstance(layer, FrameLayer) and layer.level == "frame"
 
 
 def _refuse_repeated(layers: Sequence[Layer]) -> None:

@@ -1,6 +1,6 @@
-"""The seams: what a transport, a listener, a layer and a codec have to be. The most stable file of the library.
+"""The interfaces of transports, listeners, layers and codecs. The most stable module of the library.
 
-Nothing here is subclassed to add behaviour: all of these are protocols, and a plain function is a valid transport.
+All of them are protocols: nothing is subclassed to add behaviour, and a plain function can be a transport.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from trioxport.auth import VerifiedToken
 
 CONNECT_TIMEOUT: Final = 30.0
+"""Seconds that connecting may take, by default."""
 CLOSE_TIMEOUT: Final = 5.0
+"""Seconds that closing may take, by default."""
 
 Role: TypeAlias = Literal["client", "server"]
 Era: TypeAlias = Literal["legacy", "modern"]
@@ -33,18 +35,18 @@ Carries: TypeAlias = Literal["text", "bytes", "http", "events"]
 
 @attrs.frozen
 class FrameChannels:
-    """The two ends that a transport yields, and that frame layers wrap.
+    """The channels of frames that a transport yields and that frame layers wrap.
 
-    A layer makes a changed copy with :func:`attrs.evolve`, so that what it does not know is kept.
+    A layer makes a changed copy with :func:`attrs.evolve`, which keeps the fields that it does not know.
 
     Args:
-        send: Takes what goes to the peer.
-        receive: Yields what comes from the peer.
-        carries: The payloads that the wire can carry: ``"text"`` without line feeds, any ``"bytes"``, over ``"http"``
-            what the headers of a frame say, and over ``"events"``, the server's side of a stream of events, text only.
-            A function where that changes while the connection lasts.
-        peer: The peer's address or process id, as text, where the transport made the connection; of an accepted one
-            the listener says it (:meth:`Acceptor.serve`).
+        send: The channel of frames to the peer.
+        receive: The channel of frames from the peer.
+        carries: The payloads that the wire can carry: ``"text"`` without line feeds; any ``"bytes"``; over ``"http"``
+            those that the headers of a frame describe; over ``"events"``, the server's side of an event stream, text.
+            A function where this changes while the connection lasts.
+        peer: The peer's address or process id, as text, if the transport made the connection. For an accepted one the
+            listener passes it to the :class:`Acceptor`.
     """
 
     send: SendChannel[Frame]
@@ -58,7 +60,7 @@ class FrameChannels:
 
 
 class MessageChannels(NamedTuple):
-    """The two ends that the application gets, and that message layers wrap."""
+    """The channels of messages that the application uses and that message layers wrap."""
 
     send: SendChannel[Message]
     receive: ReceiveChannel[Incoming]
@@ -66,18 +68,19 @@ class MessageChannels(NamedTuple):
 
 @attrs.define
 class ConnectionInfo:
-    """What is known of a connection. Transports and :meth:`trioxport.peer.Peer.negotiate` fill it in.
+    """The known facts about a connection and its peer; the transport and :meth:`trioxport.peer.Peer.negotiate` add to
+    them while it lasts.
 
     Args:
         target: The target, redacted.
         peer: The peer's address, or its process id, as text.
-        session_id: The legacy session, where the wire has one.
+        session_id: The id of the legacy session, on a wire that has sessions.
         era: ``"modern"`` (2026-07-28 and later) or ``"legacy"``, once known.
         protocol_version: The revision in use, once known.
-        headers: What the peer sent along when the connection was made.
+        headers: The headers that the peer sent when the connection was made, by name; never in the ``repr``.
         tls: The TLS version in use, or None.
-        principal: Who the peer is, where it was authenticated.
-        token: What the check of the peer's bearer token established; None where nothing but a principal is known.
+        principal: The authenticated identity of the peer, or None.
+        token: The verified bearer token of the peer; None if there is none, or only its principal is known.
     """
 
     target: str
@@ -92,10 +95,10 @@ class ConnectionInfo:
 
 
 class Codec(Protocol):
-    """Turns messages into payloads and back.
+    """The encoding of messages as payloads.
 
     Attributes:
-        name: For people, as ``"JSON"``.
+        name: The name to show, such as ``"JSON"``.
         content_type: The media type of a payload.
         binary: Whether a payload can contain any byte, so that newlines cannot delimit it.
     """
@@ -108,7 +111,7 @@ class Codec(Protocol):
     def binary(self) -> bool: ...
 
     def encode(self, message: Message) -> bytes:
-        """The payload of ``message``. Raises ``UsageError`` for what the codec cannot express."""
+        """The payload of ``message``. Raises ``UsageError`` for values that the codec cannot express."""
         ...
 
     def decode(self, payload: bytes) -> Message:
@@ -116,11 +119,15 @@ class Codec(Protocol):
         ...
 
     def identify(self, fragment: bytes) -> RequestId | None:
-        """The id of the response that ``fragment``, a payload or its two ends, belongs to, as far as it can be read."""
+        """The id of the request that ``fragment`` answers, or None if it cannot be read.
+
+        Args:
+            fragment: The payload of a response, or its two ends.
+        """
         ...
 
     def identify_request(self, fragment: bytes) -> RequestId | None:
-        """The same of a request: None unless it certainly is one, since nothing else may be answered."""
+        """The id of the request in ``fragment``; None unless it certainly is one, since nothing else is answered."""
         ...
 
 
@@ -141,14 +148,14 @@ class ConnectionSettings:
     """The settings of a connection, or of all connections of a server.
 
     Args:
-        role: The side of the wire.
+        role: The side of this program.
         target: The target, redacted, for messages.
         codec: The encoding of payloads.
-        limits: The bounds to keep.
+        limits: The limits of sizes and buffers.
         connect_timeout: Seconds that connecting may take.
-        close_timeout: Seconds that leaving may take.
+        close_timeout: Seconds that closing may take.
         allow_plaintext: Whether unencrypted traffic may leave this machine.
-        refusals: Counts and logs what a server refuses.
+        refusals: The log and the counts of refusals, on a server.
     """
 
     role: Role
@@ -162,14 +169,15 @@ class ConnectionSettings:
 
 
 class Scope(Protocol):
-    """What a transport or a layer may know and use of the connection that it is part of.
+    """The part of a connection that its transport and its layers see.
 
     Attributes:
         settings: The settings of the connection.
-        info: What the application sees as ``connection.info``; a transport fills it in.
-        leaving: Whether this side has begun to close the connection: from then on the peer's end is no failure,
-            however it comes.
-        in_flight: The requests of this side that are not settled yet, by id; those too whose ``send`` is not over.
+        info: The facts that the application reads as ``connection.info``; a transport fills them in.
+        leaving: Whether this side has begun to close the connection. From then on the end of the peer is no failure,
+            not even an abrupt one.
+        in_flight: The requests of this side that are not settled, by id. A request is in it as soon as its ``send``
+            begins.
     """
 
     @property
@@ -182,42 +190,47 @@ class Scope(Protocol):
     def in_flight(self) -> Mapping[RequestId, Request]: ...
 
     def peer_done(self, unanswered: TransportError | None = None) -> None:
-        """Say that the peer orderly sends no more while this side still may: then close the receiving channel.
+        """Report that the peer has ended in order, while this side may still send. Close the receiving channel next.
 
-        Requests that the peer has left unanswered settle by the error ``unanswered``, or by one that says just that.
-        A transport that closes its receiving channel without this is left, and what leaving raises, or does not
-        raise, decides between a loss and an orderly end.
+        A transport that closes its receiving channel without this call is left at once; an exception on leaving it
+        makes that a loss, and no exception an orderly end.
+
+        Args:
+            unanswered: The error of the requests that the peer has left unanswered. The default says just that.
         """
         ...
 
     def lost(self, error: TransportError) -> None:
-        """Say that the connection is lost. The first error counts. Then close the receiving channel."""
+        """Report that the connection is lost; the first error counts. Close the receiving channel next."""
         ...
 
     def set_state(self, state: Literal["connecting", "open", "waiting"]) -> None:
-        """Say how the connection fares in between, where it was lost and comes back by itself."""
+        """Set ``connection.state``, in a transport that replaces lost connections by itself."""
         ...
 
     def discard(self, error: TransportError) -> None:
-        """Log and count something received that is skipped and that no request waits for."""
+        """Log and count something received that is skipped, and that no request waits for."""
         ...
 
     def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: Any) -> None:
-        """Run a task as long as the connection; its exception ends the connection as lost."""
+        """Run a task that is cancelled at the end of the connection. Its exception ends the connection as lost."""
         ...
 
     def defer(self, callback: Callable[[], object]) -> None:
-        """Call ``callback`` once the connection is closed, or its nursery is: then nothing passes any more."""
+        """Call ``callback`` once when the connection is closed, or its nursery cancelled, and no message passes."""
         ...
 
 
 class Transport(Protocol):
-    """Opens one connection: an async context manager around a pair of memory channels.
+    """A function that opens one connection: an async context manager around a pair of memory channels.
 
-    Entering returns once messages can be sent, or raises a :class:`~trioxport.ConnectError`. When the sending channel
-    is closed, the transport flushes and tells its peer that no more comes. Leaving it without an exception is a polite
-    goodbye: flush, close, reap; it is cancelled when ``close_timeout`` is over. Leaving it by ``trio.Cancelled`` waits
-    for nobody. A broken wire is told through :meth:`Scope.lost`, or raised on leaving.
+    Entering returns once messages can be sent, or raises :class:`~trioxport.ConnectError`. When its sending channel is
+    closed, the transport sends what it has accepted, and then half-closes the wire.
+
+    Leaving it without an exception closes in order: flush, close, wait for what has to end, such as a child process. It
+    is cancelled when ``close_timeout`` is over. Leaving it by ``trio.Cancelled`` closes at once.
+
+    A broken connection is reported by :meth:`Scope.lost`, or raised on leaving.
 
     ``str(transport)`` describes it in messages, without credentials.
     """
@@ -226,19 +239,19 @@ class Transport(Protocol):
 
 
 class InlineTransport(Transport, Protocol):
-    """A transport that is entered and left without waiting: it has nothing to flush, and no peer to say goodbye to."""
+    """A transport that opens and closes without waiting: it has nothing to flush, and needs no task."""
 
     def enter(self, scope: Scope) -> FrameChannels:
-        """Its channels."""
+        """Open the connection and return its channels."""
         ...
 
     def leave(self) -> None:
-        """Nothing passes any more. It may be called again."""
+        """Close the connection; its channels pass nothing from now on. May be called more than once."""
         ...
 
 
 class Acceptor(Protocol):
-    """Runs the server's handler over the connections that a listener accepts.
+    """The server's side of :meth:`Listener.listen`: it runs the handler over the connections that are accepted.
 
     Each method returns when the connection and its handler are over. ``peer`` is the client's address, as text.
     """
@@ -246,58 +259,65 @@ class Acceptor(Protocol):
     async def serve(self, transport: Transport, peer: str | None = None) -> None:
         """Run the handler over one connection of many.
 
-        Raises no ``Exception``: a failure is logged, and leaves the other connections alone.
+        Raises no ``Exception``: a failure is logged, and other connections go on.
         """
         ...
 
     async def serve_only(self, transport: Transport, peer: str | None = None) -> None:
-        """Run the handler over the only connection that the listener has. Raises what the handler raises."""
+        """Run the handler over the only connection of the listener. Raises the handler's exception."""
         ...
 
     async def serve_inline(self, transport: InlineTransport, peer: str | None = None) -> None:
-        """Run the handler, as :meth:`serve` does, over a connection that needs no tasks of its own."""
+        """Run the handler, as :meth:`serve` does, over a connection that needs no task of its own."""
         ...
 
 
+@runtime_checkable
 class Listener(Protocol):
     """The serving side of a binding."""
 
     async def listen(
         self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
-        """Hand each connection to ``acceptor``, in a task of its own, until cancelled.
+        """Accept connections until cancelled, and give each to ``acceptor`` in a task of its own.
 
         Args:
-            acceptor: Runs the handler.
-            settings: The settings of the connections; ``allow_plaintext`` says whether to listen beyond this machine
+            acceptor: Runs the handler over a connection.
+            settings: The settings of each connection. ``allow_plaintext`` says whether to listen beyond this machine
                 without encryption.
-            task_status: Takes the addresses that it listens on, as targets for clients.
+            task_status: Takes the addresses that the listener has bound, as targets for clients.
 
         Raises:
-            UsageError: The address cannot be listened on.
+            UsageError: The address cannot be bound.
         """
         ...
 
 
+@runtime_checkable
 class MessageLayer(Protocol):
-    """Configuration that wraps the channels of messages; reusable, and shared by connections."""
+    """A layer between the application and the codec: frozen configuration that any number of connections share."""
 
     level: ClassVar[Literal["message"]]
 
-    def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels: ...
+    def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:
+        """Return the channels to use in place of ``channels``."""
+        ...
 
 
+@runtime_checkable
 class FrameLayer(Protocol):
-    """Configuration that wraps the channels of frames; reusable, and shared by connections."""
+    """A layer between the codec and the transport: frozen configuration that any number of connections share."""
 
     level: ClassVar[Literal["frame"]]
 
-    def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels: ...
+    def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
+        """Return the channels to use in place of ``channels``, best made by :func:`attrs.evolve`."""
+        ...
 
 
 @runtime_checkable
 class RefusalObserver(Protocol):
-    """A layer that counts what a server refuses: requests and connections that never reach a handler, or its layers."""
+    """A layer that counts the refusals of a server: requests and connections that do not reach a handler."""
 
     def note_refusal(self, reason: str) -> None:
         """Count a refusal by its reason: an HTTP status, as ``"403 Forbidden (Origin)"``, or the name of an error."""

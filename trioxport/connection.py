@@ -1,4 +1,4 @@
-"""What ``open_transport`` yields and a server's handler gets."""
+"""The connection that ``open_transport`` yields and a server's handler gets."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Statistics:
     """Counts of one connection.
 
     Args:
-        discarded: How many received things were skipped, by the name of the error that says why; ``"late"`` are answers
-            to requests that had been cancelled.
+        discarded: The number of received things that were skipped, by the name of the error; ``"late"`` counts answers
+            to cancelled requests.
     """
 
     discarded: Mapping[str, int]
@@ -31,10 +31,10 @@ class Connection(tuple[SendChannel[Message], ReceiveChannel[Incoming]]):
     """An open connection; it unpacks as ``(tx, rx)``.
 
     ``tx.send`` accepts a message or raises: :class:`~trioxport.ConnectionLost` if the connection is gone,
-    :class:`~trioxport.MessageTooLarge`, :class:`~trioxport.UsageError` for what cannot be encoded, and
-    ``trio.ClosedResourceError`` after ``tx.aclose()``. ``rx.receive`` is cancel-safe; it raises ``trio.EndOfChannel``
-    when the peer is done, or ``ConnectionLost`` after everything that had arrived. Both sides may be used and closed
-    from any task; closing ``tx`` is a half-close.
+    :class:`~trioxport.MessageTooLarge`, :class:`~trioxport.UsageError` for a message that cannot be encoded, and
+    ``trio.ClosedResourceError`` after ``tx.aclose()``. ``rx.receive`` is cancel-safe; after the last message it raises
+    ``trio.EndOfChannel`` if the peer has ended in order, and ``ConnectionLost`` otherwise. Both channels may be used
+    and closed from any task; closing ``tx`` is a half-close.
     """
 
     _supervisor: Supervisor
@@ -46,17 +46,17 @@ class Connection(tuple[SendChannel[Message], ReceiveChannel[Incoming]]):
 
     @property
     def tx(self) -> SendChannel[Message]:
-        """Where messages are sent."""
+        """The channel of messages to the peer."""
         return self[0]
 
     @property
     def rx(self) -> ReceiveChannel[Incoming]:
-        """Where messages arrive."""
+        """The channel of messages from the peer."""
         return self[1]
 
     @property
     def info(self) -> ConnectionInfo:
-        """What is known of the connection and its peer."""
+        """The known facts about the connection and its peer."""
         return self._supervisor.info
 
     @property
@@ -66,30 +66,30 @@ class Connection(tuple[SendChannel[Message], ReceiveChannel[Incoming]]):
         return self._supervisor.state
 
     def state_changes(self) -> AsyncIterator[State]:
-        """The state now and after each change, for any number of readers: ``async for state in …``.
+        """The state now and after each change, for any number of readers: ``async for state in ...``.
 
-        It ends after ``"closed"`` or ``"failed"``. A reader that is late gets the latest state only.
+        The iterator ends after ``"closed"`` or ``"failed"``. A reader that is late gets the latest state only.
         """
         return StateChanges(self._supervisor)
 
     @property
     def unanswered(self) -> TransportError | None:
-        """Why the peer, which ended in order, answers no more; None if its transport does not say."""
+        """The error of requests that an orderly end of the peer leaves unanswered; None if the transport gives none."""
         return self._supervisor.unanswered
 
     @property
     def scope(self) -> Scope:
-        """What layers and transports see of this connection."""
+        """The part of this connection that layers and transports see."""
         return self._supervisor
 
     def statistics(self) -> Statistics:
-        """The counts up to now."""
+        """The counts so far."""
         return Statistics(dict(self._supervisor.discarded))
 
     async def aclose(self) -> None:
         """Flush and close within ``close_timeout``, from any task; closing twice is fine.
 
-        Cancelled, it closes at once. Raises the connection's failure if nobody saw it at ``tx`` or ``rx``.
+        Cancelled, it closes at once. Raises a failure of the connection that neither ``tx`` nor ``rx`` has raised.
         """
         supervisor = self._supervisor
         await supervisor.close(self.tx, self.rx)

@@ -1,7 +1,7 @@
-"""An MCP server to try things on: tools that echo, add, take their time, fail, and return as much as is asked for.
+"""The demo server, for trying transports: tools that echo, add, sleep, fail, and return a text of any size.
 
-It speaks both eras. A request with modern ``_meta`` is served by itself (specification 2026-07-28, basic/versioning); a
-client that opens with ``initialize`` is served as the legacy revisions have it (2025-11-25, basic/lifecycle).
+It speaks both eras. A request with modern ``_meta`` stands alone (specification 2026-07-28, basic/versioning); a client
+that begins with ``initialize`` gets a legacy conversation (2025-11-25, basic/lifecycle).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ CACHEABLE: Final = {"ttlMs": 3_600_000, "cacheScope": "public"}
 
 
 async def serve_demo(connection: Connection) -> None:
-    """Serve one connection until the client is done: a handler for :func:`trioxport.serve_transport`.
+    """Serve one connection until the client has ended: a handler for :func:`trioxport.serve_transport`.
 
-    Raises ``ConnectionLost`` if the connection broke.
+    Raises ``ConnectionLost`` if the connection breaks.
     """
     server = _Server()
     requests = {
@@ -50,7 +50,7 @@ async def serve_demo(connection: Connection) -> None:
 
 
 class _ToolError(Exception):
-    """What a tool tells its caller, who may do better next time."""
+    """A failure of a tool that its result reports to the caller."""
 
 
 async def _echo(arguments: Mapping[str, Any], request: IncomingRequest) -> str:
@@ -80,12 +80,12 @@ async def _payload(arguments: Mapping[str, Any], request: IncomingRequest) -> st
 
 
 Function: TypeAlias = Callable[[Mapping[str, Any], IncomingRequest], Awaitable[str | dict[str, Any]]]
-"""Returns a text, or a structure that fits the tool's output schema."""
+"""The function of a tool: returns a text, or a structure that fits the tool's output schema."""
 
 
 @attrs.frozen
 class _Tool:
-    """A tool: what it does, and how it is described."""
+    """A tool: its function and its description."""
 
     function: Function
     description: str
@@ -141,10 +141,10 @@ TOOLS: Final[Mapping[str, _Tool]] = {
     ),
     "sleep": _Tool(
         _sleep,
-        "Takes its time, and reports progress to those who ask for it.",
+        "Sleeps, and reports progress if the request asks for it.",
         {
             "seconds": {"type": "number", "minimum": 0, "maximum": 86_400},
-            "steps": {"type": "integer", "minimum": 1, "maximum": 10_000, "description": "10 unless told"},
+            "steps": {"type": "integer", "minimum": 1, "maximum": 10_000, "description": "10 by default"},
         },
         ("seconds",),
     ),
@@ -159,7 +159,7 @@ TOOLS: Final[Mapping[str, _Tool]] = {
 
 
 class _Server:
-    """The server's side of one connection."""
+    """The state of one connection, and its handlers."""
 
     def __init__(self) -> None:
         self._initialized = False
@@ -197,7 +197,7 @@ class _Server:
         return _complete(result) if modern else result
 
     def _is_modern(self, request: IncomingRequest) -> bool:
-        """Which era a request is of. Raises ``JSONRPCError`` for one of neither."""
+        """Whether a request is modern, and not legacy. Raises ``JSONRPCError`` if it is neither."""
         if self._initialized and META + "protocolVersion" not in meta_of(request.params):
             return False
         _check_meta(request)
@@ -217,7 +217,7 @@ async def _call(tool: _Tool, arguments: Mapping[str, Any], request: IncomingRequ
 
 
 def _check_meta(request: IncomingRequest) -> None:
-    """Raise ``JSONRPCError`` unless the members that every modern request has to have are there.
+    """Raise ``JSONRPCError`` unless the members that the modern era requires are there.
 
     Specification 2026-07-28, basic/index, section _meta.
     """
@@ -233,7 +233,7 @@ def _check_meta(request: IncomingRequest) -> None:
 
 
 def _complete(result: Mapping[str, Any]) -> dict[str, Any]:
-    """A result with what the modern era adds to every one."""
+    """A result with the members that the modern era adds to each."""
     return {"resultType": "complete", **result, "_meta": {META + "serverInfo": SERVER_INFO}}
 
 

@@ -1,13 +1,13 @@
-"""Every error that trioxport raises, on one page.
+"""The errors that trioxport raises.
 
-An error says what happened, to which target, and what to try. ``retryable`` tells whether the same thing may work
-later; ``outcome`` tells, where a message was involved, whether the peer can have acted on it:
+An error says what happened, to which target, and what to do. ``retryable`` says whether the same attempt may succeed
+later. ``outcome`` says of the message concerned whether the peer can have acted on it:
 
-* ``"not_sent"``: no byte of the message reached the peer, so sending it again repeats nothing;
-* ``"unknown"``: the peer may or may not have acted on it.
+* ``"not_sent"``: the peer has not got the message, or has not acted on it, so sending it again repeats nothing;
+* ``"unknown"``: the peer may have acted on it.
 
-The errors that a channel raises for a dead connection are also :class:`trio.BrokenResourceError`.
-Targets in messages are redacted by whoever raises: no error carries a credential.
+The errors of a channel whose connection is dead are also :class:`trio.BrokenResourceError`.
+The code that raises an error redacts the target: no error contains a credential.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ Outcome: TypeAlias = Literal["not_sent", "unknown"]
 
 
 class TransportError(Exception):
-    """The root of the tree: something between this program and its peer went wrong.
+    """A failure between this program and its peer; the base class of all errors of trioxport.
 
     Args:
-        reason: What happened, as a sentence without its full stop.
-        target: The redacted target that it happened to.
-        hint: What to try; the default is the class's own.
-        outcome: Whether the message concerned can have been acted on.
-        retryable: Whether trying again may help; the default is the class's own.
-        retry_after: Seconds after which the peer asks to be tried again.
+        reason: The failure, as a sentence without its full stop.
+        target: The target of the connection, redacted.
+        hint: Advice; by default that of the class.
+        outcome: ``"not_sent"`` or ``"unknown"`` if a message is concerned; by default that of the class.
+        retryable: Whether another attempt may succeed; by default that of the class.
+        retry_after: Seconds to wait before another attempt, as the peer asks.
     """
 
     default_retryable: ClassVar[bool] = False
@@ -55,7 +55,7 @@ class TransportError(Exception):
         self.retry_after = retry_after
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copied and pickled by what it holds, so that subclasses may demand arguments of their own."""
+        """Copy and pickle it by its attributes, so that subclasses may require other arguments."""
         return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]  # no stub
 
     def __str__(self) -> str:
@@ -64,7 +64,7 @@ class TransportError(Exception):
 
 
 class ConnectError(TransportError):
-    """No connection came about; nothing was sent."""
+    """The connection could not be opened; nothing was sent."""
 
     default_retryable = True
     default_outcome: ClassVar[Outcome | None] = "not_sent"
@@ -77,7 +77,7 @@ class NameResolutionError(ConnectError):
 
 
 class ServerUnreachable(ConnectError):
-    """Nobody accepts connections at the address."""
+    """No server accepts connections at the address."""
 
     default_hint = "Check that the server runs and that the address is the one it listens on"
 
@@ -103,11 +103,11 @@ class SpawnError(ConnectError):
 
 
 class ConnectionLost(TransportError, trio.BrokenResourceError):
-    """An open connection broke, or its peer went away in the middle of something.
+    """An open connection broke, or the peer ended it before it had answered.
 
     Args:
-        exit_code: The exit code of the child process behind the connection (negative: ended by that signal).
-        stderr_tail: The last lines that the child process wrote to its standard error.
+        exit_code: The exit code of the child process behind the connection; negative if that signal ended it.
+        stderr_tail: The last lines of the child process on its standard error.
     """
 
     default_retryable = True
@@ -133,11 +133,11 @@ class ConnectionLost(TransportError, trio.BrokenResourceError):
 
     def __str__(self) -> str:
         text = super().__str__()
-        return f"{text}\nIts last words on stderr:\n{self.stderr_tail}" if self.stderr_tail else text
+        return f"{text}\nThe end of its standard error:\n{self.stderr_tail}" if self.stderr_tail else text
 
 
 class SessionExpired(TransportError, trio.BrokenResourceError):
-    """The server no longer knows the session (404 to a request that named one)."""
+    """The server no longer knows the session (HTTP 404 to a request with a session id)."""
 
     default_retryable = True
     default_hint = "Open a new session"
@@ -145,21 +145,25 @@ class SessionExpired(TransportError, trio.BrokenResourceError):
 
 
 class AuthenticationError(TransportError):
-    """The server does not know who is asking (401)."""
+    """The server requires valid credentials (HTTP 401)."""
 
     default_hint = "Check the credentials and their expiry"
     default_outcome: ClassVar[Outcome | None] = "not_sent"
 
 
 class PermissionDenied(TransportError):
-    """The server knows who is asking and refuses (403)."""
+    """The server refuses these credentials the permission (HTTP 403)."""
 
-    default_hint = "Check the scopes or the permissions that the credentials carry"
+    default_hint = "Check the scopes or the permissions of the credentials"
     default_outcome: ClassVar[Outcome | None] = "not_sent"
 
 
 class HTTPStatusError(TransportError):
-    """The server answered with a status that means failure and has no class of its own."""
+    """The server answered with an HTTP status of failure that has no class of its own.
+
+    Args:
+        status: The HTTP status.
+    """
 
     def __init__(
         self,
@@ -179,7 +183,7 @@ class HTTPStatusError(TransportError):
 
 
 class RequestTimeout(TransportError):
-    """No answer came in time; the request was cancelled on the wire as far as the transport can."""
+    """No answer came in time; the request was cancelled on the wire if the transport can do that."""
 
     default_retryable = True
     default_hint = "Raise the timeout, or ask for progress, which extends it"
@@ -193,11 +197,11 @@ class MessageTooLarge(TransportError):
 
 
 class DecodeError(TransportError):
-    """What arrived is not text of the codec (not JSON, not UTF-8, nested too deep ...)."""
+    """The codec cannot decode a payload: it is not JSON, not UTF-8, nested too deep ..."""
 
 
 class ProtocolViolation(TransportError):
-    """The peer broke the protocol: what arrived can be decoded, yet is no valid message here."""
+    """The peer broke the protocol: a payload can be decoded, but is not a valid message here."""
 
 
 class VersionMismatch(TransportError):
@@ -207,20 +211,20 @@ class VersionMismatch(TransportError):
 
 
 class UsageError(TransportError):
-    """This program asked for something that cannot be: the mistake is on this side."""
+    """This program asked for something impossible: the mistake is on this side."""
 
     default_outcome: ClassVar[Outcome | None] = "not_sent"
 
 
 class CircuitOpen(TransportError):
-    """The circuit breaker is open: the target failed too often and is being left alone for a while."""
+    """The circuit breaker is open: the target failed too often, and gets no requests for a while."""
 
     default_retryable = True
     default_outcome: ClassVar[Outcome | None] = "not_sent"
 
 
 class RateLimited(TransportError):
-    """The rate limit is used up, here or at the peer (429)."""
+    """The rate limit is used up, here or at the peer (HTTP 429)."""
 
     default_retryable = True
     default_outcome: ClassVar[Outcome | None] = "not_sent"

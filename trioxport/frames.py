@@ -1,8 +1,9 @@
-"""Frames, the encoded messages that transports carry, and the limits that hold for all of them."""
+"""Frames, the encoded messages that transports carry, and the limits of all transports."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import attrs
 
@@ -10,7 +11,8 @@ from trioxport._diagnostics.validators import COUNT, COUNT_OR_0
 from trioxport.errors import TransportError
 from trioxport.messages import Message
 
-MIB = 1024 * 1024
+MIB: Final = 1024 * 1024
+"""Bytes of a mebibyte."""
 
 
 @attrs.define
@@ -18,12 +20,12 @@ class Frame:
     """One encoded message on its way through a transport.
 
     Args:
-        payload: The encoded message; kept as it came, so that a bridge can forward it without encoding it again.
-        message: The message itself: always set on the way out; on the way in only where the transport decoded it.
-        headers: Goes where the wire has a place for it (HTTP headers, gRPC metadata, Redis fields).
-        error: On the way in only: why there is no message. With ``message``, that message which was accepted for
-            sending could not be delivered; without, ``payload`` is a fragment of something that was refused.
-            Frame layers pass such a frame on untouched.
+        payload: The encoded message, as it came, so that a bridge can forward it without encoding it again.
+        message: The message: always set when sending; when receiving only if the transport has decoded it.
+        headers: Fields for a wire that has a place for them (HTTP headers, gRPC metadata, Redis fields).
+        error: The failure in place of a message, when receiving. With ``message``: that message was accepted for
+            sending and could not be delivered. Without: ``payload`` is a fragment of a message that was refused.
+            Frame layers pass such a frame on unchanged.
     """
 
     payload: bytes
@@ -34,11 +36,11 @@ class Frame:
 
 @attrs.frozen
 class Limits:
-    """Bounds that hold on every transport, in both directions.
+    """The limits of every transport, in both directions.
 
     Args:
         max_message_size: Bytes of one encoded message, and of its decompressed form.
-        max_buffered_messages: Messages that wait in each direction before ``send``, or the peer, has to wait.
+        max_buffered_messages: Messages that wait in each direction; with more, ``send`` or the peer has to wait.
     """
 
     max_message_size: int = attrs.field(default=16 * MIB, validator=COUNT)

@@ -1,7 +1,7 @@
-"""The four kinds of JSON-RPC 2.0 message, and :class:`Undelivered`, which trioxport writes itself.
+"""The four kinds of JSON-RPC 2.0 messages, and :class:`Undelivered`, which trioxport makes itself.
 
-Messages are values: make a changed copy with :func:`attrs.evolve` instead of changing one.
-See the specification, basic/index (2026-07-28), sections Requests, Responses and Notifications.
+Messages are immutable: make a changed copy with :func:`attrs.evolve`.
+Specification 2026-07-28, basic/index, sections Requests, Responses and Notifications.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Params: TypeAlias = Mapping[str, Any] | list[Any]
 
 
 class _Nothing(Mapping[str, Any]):
-    """An empty mapping that stays empty; unlike a ``MappingProxyType`` it can be copied and pickled."""
+    """An immutable empty mapping; unlike a ``MappingProxyType`` it can be copied and pickled."""
 
     def __getitem__(self, key: str) -> NoReturn:
         raise KeyError(key)
@@ -38,27 +38,30 @@ class _Nothing(Mapping[str, Any]):
 
 NOTHING: Final[Mapping[str, Any]] = _Nothing()
 
+HIDDEN: Final = "***"
+"""The text in place of a secret, wherever one would be shown."""
+
 
 def shown_metadata(metadata: Mapping[str, Any]) -> str:
     """The ``repr`` of ``metadata`` without the headers, which may be credentials."""
-    return repr({**metadata, "headers": "***"} if "headers" in metadata else metadata)
+    return repr({**metadata, "headers": HIDDEN} if "headers" in metadata else metadata)
 
 
 UNDELIVERED_CODE: Final = -31000
-"""The ``code`` of every :class:`Undelivered`: outside the ranges that peers may use, and never on the wire."""
+"""The ``code`` of every :class:`Undelivered`: outside the ranges of peers, and never on the wire."""
 
 
 @attrs.frozen
 class Request:
-    """A call that is answered by a response with the same ``id``.
+    """A request, which a response with the same ``id`` answers.
 
     Args:
-        id: Unique among the requests that this side has in flight.
+        id: The id, unique among the requests that this side has in flight.
         method: The method, such as ``"tools/call"``.
         params: Its parameters, or None for no ``params`` member.
-        extra: Top-level members of the envelope that JSON-RPC does not define; kept on the wire.
-        metadata: Notes for layers and transports on this side, and not part of the message; the known keys are those of
-            :class:`~trioxport.metadata.Metadata`, and others are kept.
+        extra: Top-level members that JSON-RPC does not define; they are sent too.
+        metadata: Notes for the layers and the transport of this side, which are not sent. The known keys are those of
+            :class:`~trioxport.metadata.Metadata`; others are kept.
     """
 
     id: RequestId
@@ -70,7 +73,7 @@ class Request:
 
 @attrs.frozen
 class Notification:
-    """A one-way message; arguments as for :class:`Request`."""
+    """A message without an answer; arguments as for :class:`Request`."""
 
     method: str
     params: Params | None = None
@@ -93,7 +96,7 @@ class ErrorResponse:
     """The failure of the request with the same ``id``.
 
     Args:
-        id: The request's id, or None where the peer could not read one.
+        id: The request's id, or None if the peer could not read it.
         code: A JSON-RPC or MCP error code.
         message: One sentence about the failure.
         data: More about it, or None for no ``data`` member.
@@ -109,12 +112,12 @@ class ErrorResponse:
 
 @attrs.frozen
 class Undelivered(ErrorResponse):
-    """What ``rx`` yields for a message that was sent and that no answer of the peer will settle.
+    """The settlement, on ``rx``, of a message that was sent and that the peer will not answer.
 
     Args:
         original: The message that was sent.
-        cause: Why it is not delivered or not answered.
-        outcome: Whether the peer can have acted on it: ``"not_sent"`` or ``"unknown"``.
+        cause: The reason.
+        outcome: ``"unknown"`` if the peer can have acted on it, else ``"not_sent"``.
     """
 
     original: Message = attrs.field(kw_only=True)
@@ -123,9 +126,9 @@ class Undelivered(ErrorResponse):
 
     @classmethod
     def of(cls, original: Message, cause: TransportError) -> Undelivered:
-        """The settlement of ``original`` by ``cause``; a cause that names no outcome counts as ``"unknown"``.
+        """The settlement of ``original`` by ``cause``, whose outcome it takes; the default is ``"unknown"``.
 
-        Its ``id`` is the request's; None where the message was no request.
+        Its ``id`` is that of the request, and None for a message of another kind.
         """
         return cls(
             original.id if isinstance(original, Request) else None,
@@ -138,7 +141,7 @@ class Undelivered(ErrorResponse):
 
 
 Message: TypeAlias = Request | Notification | Response | ErrorResponse
-"""What an application sends: one JSON-RPC object."""
+"""A message that an application sends: one JSON-RPC object."""
 
 Incoming: TypeAlias = Message | Undelivered
-"""What an application receives: the peer's messages, and the settlement of those of its own that got no answer."""
+"""A message that an application receives: one of the peer, or the settlement of its own that got no answer."""

@@ -11,29 +11,28 @@ from trioxport.messages import Incoming, Message, RequestId
 
 
 class Metadata(TypedDict, total=False):
-    """The keys of ``message.metadata`` that the library knows; it keeps those of the application that it does not.
+    """The keys of ``message.metadata`` that the library knows; other keys of an application are kept.
 
-    What an application sets on a message that it sends:
+    Keys that an application sets on a message to send:
 
     Args:
-        headers: Goes where the wire has a place for it, such as the HTTP headers of the message's POST. On a message
-            that was received: the headers that came with it. Never shown, since they may hold credentials.
+        headers: Fields for a wire that has a place for them, such as the HTTP headers of the message's POST. On a
+            received message: the headers that came with it. Never shown, since they may hold credentials.
         timeout: Seconds for the answer to a request, in place of those of a ``Timeout`` layer; None for no limit.
         related_request: On a server, the id of the request in flight that a message belongs to.
-        on_event_id: Called with the id of each event of the answer, over a legacy HTTP session: how far it was read.
-        resume_after: The id of the last event that was read: fetches the rest of an answer in place of a new call.
+        on_event_id: Called with the id of each event of the answer, over a legacy HTTP session, to resume after it.
+        resume_after: The id of the last event that was read: the rest of an answer is fetched, and nothing is called.
 
-    What layers and transports set:
+    Keys that layers and transports set:
 
     Args:
-        attempt: The number of the attempt, from 2 on; of the ``Undelivered`` of a ``Retry``, how many there were.
+        attempt: The number of the attempt, from 2 on; in the ``Undelivered`` of a ``Retry``, the number of attempts.
         causes: The failures of the attempts.
         first_id: The application's id of a request that is sent again under another one.
-        within: The context to handle a received message in, where a ``Tracing`` layer is.
+        within: The context to handle a received message in, from a ``Tracing`` layer.
         unanswered: Called by a handler of a legacy HTTP session that will not answer this request.
-        close_stream: Lets the client of a legacy HTTP session go and come back for the rest of this answer, where
-            events are kept.
-        close_standalone_stream: The same of the stream that belongs to no request.
+        close_stream: Ends the stream of this answer in a legacy HTTP session that keeps events; the client resumes it.
+        close_standalone_stream: Does the same with the stream that belongs to no request.
         attempts: The state of a ``Retry`` layer for a message without an id.
         batch: The messages of a batch, in the message that stands for it in a ``Batching`` layer.
     """

@@ -1,4 +1,4 @@
-"""``open_transport``, ``connect_transport`` and ``serve_transport``: they compose the stack of a connection."""
+"""``open_transport``, ``connect_transport`` and ``serve_transport``: transport, codec and layers as one connection."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Final
 
 import trio
 
-from trioxport._core.causes import as_listen_error, failure_in
+from trioxport._core.error_mapping import as_listen_error
+from trioxport._core.exception_groups import failure_in
 from trioxport._core.inline import InlineSupervisor
 from trioxport._core.message_channels import message_channels
 from trioxport._core.nursery import open_bare_nursery, require_trio
 from trioxport._core.supervisor import Supervisor
 from trioxport._diagnostics import logger
-from trioxport._diagnostics.hints import names_options
 from trioxport._diagnostics.refusal_log import RefusalLog
-from trioxport._diagnostics.validators import ASYNC_FUNCTION, OptionCheck, instance_of
+from trioxport._diagnostics.validators import ASYNC_FUNCTION, OptionCheck, instance_of, names_options
 from trioxport._layering import LayerSplit, split_layers
 from trioxport.abc import (
     CLOSE_TIMEOUT,
@@ -58,24 +58,25 @@ def open_transport(
     """Open a connection to ``target`` for the time of a block: ``async with open_transport(url) as (tx, rx)``.
 
     Args:
-        target: A URL, a config object such as ``Stdio(...)``, or a transport.
-        layers: What wraps the channels, the first closest to the application; message layers before frame layers.
-        codec: How messages are written; both sides have to agree.
-        limits: Bounds for both directions.
+        target: A URL, a config object such as ``Stdio(...)``, a transport, or an open connection of a library.
+        layers: The layers, the first closest to the application; message layers before frame layers.
+        codec: The encoding of messages; both sides need the same.
+        limits: The limits of sizes and buffers, for both directions.
         connect_timeout: Seconds until the attempt to connect ends with ``ConnectTimeout``.
-        close_timeout: Seconds that leaving the block may take to flush, and to wait for the peer to go.
+        close_timeout: Seconds that leaving the block may take to flush, and to wait for the peer's end.
         allow_plaintext: Whether an unencrypted connection may leave this machine.
-        reconnect: Whether, and how, a lost connection is opened again; by default it is not.
+        reconnect: The policy by which a lost connection is opened again; by default it is not.
 
     Raises:
-        ConnectError: There is no connection; ``NameResolutionError``, ``ServerUnreachable``, ``ConnectTimeout``,
-            ``TLSError`` and ``SpawnError`` say more.
+        ConnectError: The connection cannot be opened; the classes ``NameResolutionError``, ``ServerUnreachable``,
+            ``ConnectTimeout``, ``TLSError`` and ``SpawnError`` name the reason.
         UsageError: The target, or the combination of arguments, cannot work.
-        TypeError: ``layers`` holds something that is no layer, or holds layers in the wrong order.
-        TransportError: On leaving, a failure that nobody saw at ``tx`` or ``rx``.
+        TypeError: ``layers`` holds something that is not a layer, or is in the wrong order.
+        TransportError: On leaving, a failure that neither ``tx`` nor ``rx`` has raised.
 
-    An exception of the block leaves it as the same object. Leaving flushes, closes and reaps within
-    ``close_timeout``; when cancelled from around, it waits for nobody, yet leaves nothing behind.
+    An exception of the block leaves it as the same object. Leaving the block flushes, closes and releases everything
+    within ``close_timeout``. A cancelled block does not wait for the peer, and still leaves no task, socket or process
+    behind.
     """
     settings = ConnectionSettings(
         "client", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext
@@ -97,10 +98,10 @@ async def connect_transport(
     allow_plaintext: bool = False,
     reconnect: Reconnect | None = None,
 ) -> Connection:
-    """The same as :func:`open_transport` with the caller's nursery: the connection lives until ``aclose``.
+    """Open a connection in the caller's nursery. It stays open until ``await connection.aclose()``, from any task.
 
-    ``await connection.aclose()`` may be called from any task. A nursery that is cancelled takes its connections with
-    it at once; one that is not waits for them.
+    Arguments and exceptions are those of :func:`open_transport`. Cancelling the nursery closes the connection at once;
+    a nursery that is not cancelled waits for it.
     """
     require_trio("connect_transport")
     settings = ConnectionSettings(
@@ -131,14 +132,13 @@ async def serve_transport(
     targets for clients. Arguments are those of :func:`open_transport`, for each accepted connection;
     ``allow_plaintext`` is needed to listen beyond loopback without encryption.
 
-    A handler that returns closes its connection. One that raises closes it too: where there can be more than one
-    connection the exception is logged (on ``trioxport``) and the server goes on; over ``stdio:``, which has only one,
-    it is raised here.
+    The connection is closed when its handler returns or raises. An exception of a handler is logged (on ``trioxport``)
+    and the server goes on; over ``stdio:``, which has a single connection, it is raised here.
 
     Raises:
-        UsageError: The target cannot be served, or its address is in use: whatever the listener of another author
-            raises before it listens, apart from a ``TransportError``.
-        TransportError: Its listener ended, or cannot begin, for another reason.
+        UsageError: The target cannot be served, or its address is in use. So is any exception of a listener before it
+            listens, apart from a ``TransportError``.
+        TransportError: The listener ended, or cannot begin, for another reason.
     """
     require_trio("serve_transport")
     name = describe(target)
@@ -146,45 +146,45 @@ async def serve_transport(
     settings = ConnectionSettings(
         "server", name, codec, limits, connect_timeout, close_timeout, allow_plaintext, refusals
     )
-    started = _Started(task_status)
+    started = _ListeningStatus(task_status)
     acceptor = HandlerAcceptor(handler, settings, layers)
     try:
         await to_listener(target).listen(acceptor, settings, task_status=started)
     except BaseException as error:
-        if started.told and acceptor.serves_only_one:
+        if started.is_listening and acceptor.serves_only_one:
             raise
         failure = _listening_failure(failure_in(error), started, settings.target)
         raise failure from failure.__cause__
     finally:
-        if started.told:
+        if started.is_listening:
             logger.info("%s: stopped serving", settings.target)
-    if not started.told:
+    if not started.is_listening:
         raise UsageError("cannot listen: the listener ended before it listened", target=settings.target)
 
 
-class _Started:
-    """Passes on that a server listens, logs its addresses, and knows whether it does."""
+class _ListeningStatus:
+    """The ``task_status`` of a listener: it logs the addresses, and remembers that the server listens."""
 
     def __init__(self, inner: trio.TaskStatus[list[str]]) -> None:
         self._inner = inner
-        self.told = False
+        self.is_listening = False
 
     def started(self, value: list[str] | None = None) -> None:
-        self.told = True
+        self.is_listening = True
         logger.info("serving %s", ", ".join(value or []))
         self._inner.started(value or [])
 
 
-def _listening_failure(failure: Exception, started: _Started, target: str) -> Exception:
-    """The failure of a listener with its target: a ``UsageError`` if it never came to listen, else what ended it."""
-    error = failure if started.told else as_listen_error(failure)
+def _listening_failure(failure: Exception, started: _ListeningStatus, target: str) -> Exception:
+    """The failure of a listener, with its target; a ``UsageError`` if it had not begun to listen."""
+    error = failure if started.is_listening else as_listen_error(failure)
     if isinstance(error, TransportError):
         error.target = error.target or target
     return error
 
 
 def refusal_counter(layers: Sequence[Layer]) -> Callable[[str], None]:
-    """A function that tells the layers which count refusals of one."""
+    """A function that passes the reason of a refusal to the layers that count refusals."""
     observers = [layer for layer in split_layers(layers).messages if isinstance(layer, RefusalObserver)]
 
     def count(reason: str) -> None:
@@ -195,7 +195,17 @@ def refusal_counter(layers: Sequence[Layer]) -> Callable[[str], None]:
 
 
 class HandlerAcceptor:
-    """The :class:`~trioxport.abc.Acceptor` that runs ``handler`` over accepted connections, within ``layers``."""
+    """The :class:`~trioxport.abc.Acceptor` of a server: it opens accepted connections and runs the handler over them.
+
+    Args:
+        handler: The application's function, called with each connection.
+        settings: The settings of the connections.
+        layers: The layers of each connection.
+
+    Attributes:
+        serves_only_one: Whether the listener has a single connection, so that the server raises its handler's
+            exception.
+    """
 
     def __init__(
         self,
@@ -208,7 +218,6 @@ class HandlerAcceptor:
         self._settings = settings
         self._split = split_layers(layers)
         self.serves_only_one = False
-        """Whether the listener has a single connection: what its handler raises is raised by the server."""
 
     async def serve(self, transport: Transport, peer: str | None = None) -> None:
         supervisor = Supervisor(transport, self._settings, outlives_cancel=True, peer=peer)
@@ -236,7 +245,7 @@ class HandlerAcceptor:
             await self._handle(connection)
 
     async def _serve_inline(self, transport: InlineTransport, peer: str | None) -> None:
-        """Only layers can have tasks, or something to flush."""
+        """Run the handler without a nursery if there are no layers: only layers start tasks, or have to flush."""
         split = self._split
         if not (split.messages or split.frames):
             supervisor = InlineSupervisor(transport, self._settings, None, peer)
@@ -257,12 +266,12 @@ class HandlerAcceptor:
 
     async def _handle(self, connection: Connection) -> None:
         running = self._handler(connection)
-        _RUNNING.option("what the handler returns", running)
+        _RUNNING.option("the return value of the handler", running)
         await running
 
 
 def _log_failure(error: Exception) -> None:
-    """One connection of many went wrong: that ends there, and is told."""
+    """Log the failure of one accepted connection; the server goes on."""
     if isinstance(error, ConnectError | ConnectionLost):
         logger.info("a client's connection failed: %s", error)
     else:
@@ -278,14 +287,14 @@ async def _open(supervisor: Supervisor, split: LayerSplit) -> AsyncGenerator[Con
         try:
             yield connection
         except BaseException:
-            with suppress(trio.Cancelled, TransportError):  # the block's exception goes on, and nothing in its place
+            with suppress(trio.Cancelled, TransportError):  # the block's own exception is the one to raise
                 await connection.aclose()
             raise
         await connection.aclose()
 
 
 def _reconnecting(target: Target, split: LayerSplit, policy: Reconnect | None) -> tuple[Transport, LayerSplit]:
-    """The transport under the policy, and the layers that remain: its frame layers start anew with each connection."""
+    """The transport, under the policy if there is one; it then wraps its connections in the frame layers by itself."""
     _POLICY.option("reconnect", policy)
     if policy is None:
         return to_transport(target), split

@@ -1,4 +1,4 @@
-"""The vocabulary of JSON-RPC and MCP that the peer's parts share: codes, methods, and the error of an error response.
+"""The names of JSON-RPC and MCP: versions, codes, methods, headers, ``_meta`` keys, and parts of messages by name.
 
 Specification 2026-07-28, basic/index, section Error Codes.
 """
@@ -13,7 +13,7 @@ from trioxport.metadata import Metadata, metadata_of
 
 MODERN_VERSIONS: Final = ("2026-07-28",)
 LEGACY_VERSIONS: Final = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
-"""The revisions that are spoken here, the preferred one first."""
+"""The supported revisions, the preferred one first."""
 
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
@@ -30,32 +30,35 @@ INITIALIZED: Final = "notifications/initialized"
 CANCELLED: Final = "notifications/cancelled"
 PROGRESS: Final = "notifications/progress"
 LISTEN: Final = "subscriptions/listen"
-"""The one request that stays open by intent, and that its server may end (2026-07-28, basic/patterns/subscriptions)."""
+"""The request that opens a subscription: it stays open until the server or the client ends it.
+
+Specification 2026-07-28, basic/patterns/subscriptions.
+"""
 
 VERSION_HEADER: Final = "MCP-Protocol-Version"
 SESSION_HEADER: Final = "Mcp-Session-Id"
 METHOD_HEADER: Final = "Mcp-Method"
 NAME_HEADER: Final = "Mcp-Name"
 LAST_EVENT_HEADER: Final = "Last-Event-ID"
-"""The HTTP headers of the specification, basic/transports/streamable-http; ``Last-Event-ID`` is that of WHATWG."""
+"""The HTTP headers of the specification, basic/transports/streamable-http; ``Last-Event-ID`` is defined by WHATWG."""
 
 META: Final = "io.modelcontextprotocol/"
 """The prefix of the ``_meta`` keys that the specification reserves."""
 
 SUBSCRIPTION: Final = META + "subscriptionId"
-"""The key under which a subscription's notifications and its answer have the id of its request."""
+"""The key, in a subscription's notifications and its answer, of the id of its request."""
 
 
 class JSONRPCError(Exception):
-    """The other side answered a request with an error; raised by a handler, it becomes such an answer.
+    """An error response to a request; an exception of this class in a handler is sent as one.
 
     Args:
-        code: A JSON-RPC or MCP error code; codes of one's own lie outside -32768 to -32000.
+        code: A JSON-RPC or MCP error code; those of an application lie outside -32768 to -32000.
         message: One sentence about the failure.
         data: More about it, or None.
 
     Attributes:
-        hint: What this side may do about it, or None; it is not sent.
+        hint: Advice for this side, or None; it is not sent.
     """
 
     def __init__(self, code: int, message: str, data: Any = None) -> None:
@@ -71,34 +74,34 @@ class JSONRPCError(Exception):
 
 
 def members_of(value: object) -> Mapping[str, Any]:
-    """The members of a JSON object; none of what should be one and is not."""
+    """The members of a JSON object; empty for any other value."""
     return cast("dict[str, Any]", value) if isinstance(value, dict) else NOTHING
 
 
 def as_id(value: object) -> RequestId | None:
-    """A request id or progress token, of which nothing but strings and integers is one; None for anything else."""
+    """``value`` as a request id or progress token, which are strings or integers; None for anything else."""
     return value if isinstance(value, str | int) and not isinstance(value, bool) else None
 
 
 def items_of(value: object) -> Sequence[Any]:
-    """The items of a JSON array; none of what should be one and is not."""
+    """The items of a JSON array; empty for any other value."""
     return cast("Sequence[Any]", value) if isinstance(value, list) else ()
 
 
 def meta_of(params: object) -> Mapping[str, Any]:
-    """The ``_meta`` of parameters or of a result; empty if there is none of use."""
+    """The ``_meta`` of parameters or of a result; empty if there is no valid one."""
     return members_of(members_of(params).get("_meta"))
 
 
 def cancelled_id(message: Incoming) -> RequestId | None:
-    """The id of the request that a ``notifications/cancelled`` ends; None if the message is none."""
+    """The id of the request that ``notifications/cancelled`` cancels; None for any other message."""
     if type(message) is not Notification or message.method != CANCELLED:
         return None
     return as_id(members_of(message.params).get("requestId"))
 
 
 def cancellation_of(request: Request, reason: str | None = None) -> Notification:
-    """The notification that cancels ``request``, on the way that it went."""
+    """The notification that cancels ``request``, with the metadata that sends it the same way."""
     params: dict[str, Any] = {"requestId": request.id}
     if reason is not None:
         params["reason"] = reason

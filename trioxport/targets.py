@@ -1,4 +1,4 @@
-"""Targets: what a URL means, which schemes there are, and how a target is described without its secrets."""
+"""Targets: URLs and their schemes, open connections of libraries, and descriptions without secrets."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, TypeGuard, TypeVar, cast, get_args, get_origin
+from importlib import import_module
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, TypeVar, cast, get_args, get_origin
 from urllib.parse import parse_qsl, urlsplit
 
 import attrs
-import trio
 
 from trioxport._diagnostics.hints import close_to, whole_target
-from trioxport._diagnostics.redaction import HIDDEN, is_secret_name, redact_command, redact_text, redact_url
+from trioxport._diagnostics.redaction import redact_command, redact_url, redact_urls
+from trioxport._diagnostics.secret_names import is_secret_name
 from trioxport.abc import Listener, Transport
 from trioxport.errors import TransportError, UsageError
+from trioxport.messages import HIDDEN
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint, EntryPoints
 
+    import trio
     from trio_websocket import WebSocketConnection
 
 __all__ = [
@@ -42,9 +46,10 @@ Target: TypeAlias = "str | Transport | Listener | trio.abc.Stream | WebSocketCon
 """A URL, a config object, a transport, or an open connection: a stream of Trio, or one of trio-websocket."""
 
 Factory: TypeAlias = Callable[[str], Transport | Listener]
-"""Makes the config object of a URL."""
+"""A function that makes the config object of a URL."""
 
 ENTRY_POINTS: Final = "trioxport.transports"
+"""The group of entry points that add schemes."""
 
 _BUILT_IN: Final = {
     "http": "trioxport.transports.http:Http.from_url",
@@ -59,24 +64,31 @@ _BUILT_IN: Final = {
     "ws": "trioxport.transports.websocket:WebSocket.from_url",
     "wss": "trioxport.transports.websocket:WebSocket.from_url",
 }
-"""What a scheme's factory is. One that needs an extra says so as entry points do: ``"module:factory [extra]"``."""
+"""The factory of each scheme, as in an entry point; one that needs an extra: ``"module:factory [extra]"``."""
+
+_OPEN_CONNECTIONS: Final = (
+    ("trio.abc", "Stream", "trioxport.transports.stream:OpenStream"),
+    ("trio_websocket", "WebSocketConnection", "trioxport.interop.trio_websocket:OpenWebSocketConnection"),
+)
+"""Connections that other libraries have opened: the library's module, its class, and the transport over such a one."""
 
 _registered: dict[str, Factory] = {}
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
 
 
 def register_scheme(scheme: str, factory: Factory) -> None:
-    """Make URLs of ``scheme`` targets: ``factory(url)`` returns what opens them, serves them, or both.
+    """Make URLs of ``scheme`` targets.
 
-    A distribution does the same where it is installed, by an entry point in the group ``trioxport.transports``, named
-    like the scheme; one that needs an extra of the distribution names it, ``"module:factory [extra]"``.
+    An installed distribution does the same by an entry point in the group ``trioxport.transports`` whose name is the
+    scheme. If it needs an extra of the distribution, the entry point names that: ``"module:factory [extra]"``.
 
     Args:
-        scheme: In lower case.
-        factory: It raises ``UsageError``, or ``ValueError``, for a URL that is none of the scheme.
+        scheme: The scheme, in lower case.
+        factory: ``factory(url)`` returns an object that opens the target, serves it, or both. It raises ``UsageError``
+            or ``ValueError`` for an invalid URL.
 
     Raises:
-        UsageError: The scheme is no scheme, or is taken: built in, registered or installed.
+        UsageError: The scheme is not valid, or is taken: built in, registered or installed.
     """
     if not _SCHEME.fullmatch(scheme):
         raise UsageError(f"{scheme!r} is no URL scheme", hint="Lower-case letters, digits, '+', '.' and '-'")
@@ -94,41 +106,43 @@ def to_transport(target: Target) -> Transport:
 
 
 def to_listener(target: Target) -> Listener:
-    """What serves ``target``. Raises ``UsageError``."""
+    """The listener of ``target``. Raises ``UsageError``."""
     found = _resolved(target)
-    if not hasattr(found, "listen"):
+    if not isinstance(found, Listener):
         raise UsageError("this target can be opened, but not served", target=describe(target))
-    return cast("Listener", found)
+    return found
 
 
 def _resolved(target: Target) -> Transport | Listener:
     """The transport or listener of a target."""
     if isinstance(target, str):
         return _from_url(target)
-    if isinstance(target, trio.abc.Stream):
-        from trioxport.transports.stream import OpenStream
-
-        return OpenStream(target)
-    if _is_websocket_connection(target):
-        from trioxport.interop.trio_websocket import OpenWebSocketConnection
-
-        return OpenWebSocketConnection(target)
+    for library, name, transport in _OPEN_CONNECTIONS:
+        module = sys.modules.get(library)  # a program that has such a connection has imported its library
+        if module is not None and isinstance(target, getattr(module, name)):
+            return _over_open_connection(transport, target)
     return _object(cast("Transport | Listener", target))
 
 
-def _is_websocket_connection(target: Target) -> TypeGuard[WebSocketConnection]:
-    library = sys.modules.get("trio_websocket")  # a program that has such a connection has imported it
-    return library is not None and isinstance(target, library.WebSocketConnection)
+def _over_open_connection(transport: str, connection: object) -> Transport:
+    """The transport, named as ``"module:class"``, over a connection that the application has opened."""
+    module, _, name = transport.partition(":")
+    made: Transport = getattr(import_module(module), name)(connection)
+    return made
 
 
 def _object(target: Transport | Listener) -> Transport | Listener:
-    """The target itself. Raises ``TypeError`` for what is none."""
+    """The target itself. Raises ``TypeError`` for an object that is not a target."""
     if isinstance(target, type):
         raise TypeError(f"{target.__name__} is a class, and a target is an object of it: {target.__name__}(...)")
-    if not callable(target) and not hasattr(target, "listen"):
+    if not _is_target(target):
         kind = type(target).__name__
         raise TypeError(f"a target is a URL, a config object such as Stdio(...), or a transport, not {kind}")
     return target
+
+
+def _is_target(value: object) -> bool:
+    return callable(value) or isinstance(value, Listener)
 
 
 def _from_url(url: str) -> Transport | Listener:
@@ -138,7 +152,7 @@ def _from_url(url: str) -> Transport | Listener:
     except TransportError as error:
         error.target = error.target or redact_url(url)
         raise
-    if not callable(found) and not hasattr(found, "listen"):
+    if not _is_target(found):
         kind = type(found).__name__
         raise UsageError(
             f"the factory of the scheme {scheme!r} returned something of the type {kind}, which is no target",
@@ -163,7 +177,7 @@ def _made_by(factory: Factory, scheme: str, url: str) -> Transport | Listener:
         raise UsageError("this is no valid URL") from None
     except Exception as error:
         raise UsageError(
-            f"the factory of the scheme {scheme!r} failed: {redact_text(repr(error))}",
+            f"the factory of the scheme {scheme!r} failed: {redact_urls(repr(error))}",
             hint="It is called with the URL, and returns what opens it, serves it, or both",
         ) from error
 
@@ -179,7 +193,7 @@ def _unknown(scheme: str, shown: str) -> UsageError:
 
 
 def known_schemes() -> list[str]:
-    """The schemes that URLs can have here, built in, registered or installed."""
+    """The schemes of URLs that are targets: built in, registered or installed."""
     installed = (point.name for point in _entry_points())
     return sorted({*_BUILT_IN, *_registered, *(name for name in installed if _SCHEME.fullmatch(name))})
 
@@ -193,7 +207,7 @@ def _installed(scheme: str) -> Factory | None:
     except ModuleNotFoundError as error:
         raise _missing_module(point, error) from error
     except Exception as error:
-        raise UsageError(f"{_plug_in(point)} cannot be loaded: {redact_text(repr(error))}") from error
+        raise UsageError(f"{_plug_in(point)} cannot be loaded: {redact_urls(repr(error))}") from error
     if not callable(factory):
         raise UsageError(
             f"{_plug_in(point)} is of the type {type(factory).__name__}, which cannot be called with a URL"
@@ -239,7 +253,7 @@ def _entry_point(scheme: str) -> EntryPoint | None:
 
 
 def _entry_points() -> EntryPoints:
-    from importlib.metadata import entry_points  # costs more to import than all of this package
+    from importlib.metadata import entry_points  # its import takes longer than that of this package
 
     return entry_points(group=ENTRY_POINTS)
 
@@ -250,7 +264,7 @@ Options = TypeVar("Options")
 def options_of(url: str, options: type[Options]) -> Options:
     """The query of a URL as an ``options`` object (an attrs class of options that all have defaults).
 
-    Raises ``UsageError``, which names what is unknown or unfit.
+    Raises ``UsageError``, which names the options that are unknown or have no valid value.
     """
     query = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
     if not query:
@@ -284,24 +298,26 @@ def _kind(wanted: Any) -> str:
 
 
 def describe(target: Target) -> str:
-    """A target in messages: its URL, redacted, or what its ``str`` says.
+    """The description of a target in messages: its URL, redacted, or its ``str``.
 
-    Of a config object whose class has no ``__str__`` it shows the fields, but for those that are named like a secret.
+    A config object whose class has no ``__str__`` is shown by its fields, without values that are named like a secret.
     """
     return redact_url(target) if isinstance(target, str) else _describe_object(_resolved(target))
 
 
+_NAMED: Final = (type, FunctionType, MethodType, BuiltinFunctionType)
+
+
 def _describe_object(target: object) -> str:
-    if isinstance(target, partial):  # its arguments may be anything
+    if isinstance(target, partial):  # its arguments may hold a secret
         return _describe_object(target.func)
     kind = type(target)
     has_text = getattr(kind, "__str__", None) is not object.__str__
     if attrs.has(kind):
-        return redact_text(str(target)) if has_text else f"{kind.__name__}({', '.join(_shown_fields(target))})"
+        return redact_urls(str(target)) if has_text else f"{kind.__name__}({', '.join(_shown_fields(target))})"
     if is_dataclass(target) and not has_text:
         return kind.__name__
-    name: object = getattr(target, "__qualname__", None)
-    return name if isinstance(name, str) else redact_text(str(target))
+    return target.__qualname__ if isinstance(target, _NAMED) else redact_urls(str(target))
 
 
 def _shown_fields(target: Any) -> Iterator[str]:
@@ -311,16 +327,16 @@ def _shown_fields(target: Any) -> Iterator[str]:
             continue
         value = getattr(target, field.name)
         shown = str(field.repr(value)) if callable(field.repr) else repr(value)
-        yield f"{field.name}={HIDDEN if value and is_secret_name(field.name) else redact_text(shown)}"
+        yield f"{field.name}={HIDDEN if value and is_secret_name(field.name) else redact_urls(shown)}"
 
 
 @attrs.frozen
 class NamedTransport:
-    """A transport under the name of its target, which its config object need not know.
+    """A transport with the description of its target.
 
     Args:
         name: The target, redacted.
-        transport: What opens it.
+        transport: The transport of the target.
     """
 
     name: str

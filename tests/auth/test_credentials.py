@@ -1,4 +1,4 @@
-"""Secrets, keys and tokens, without any transport: what they show, and when a provider is asked."""
+"""Secrets, keys and tokens without a transport: their texts, and the calls of a provider."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_secret_is_not_shown_where_it_is_held(caplog: pytest.LogCaptureFixture
 
 
 def test_a_secret_is_neither_pickled_nor_written_as_json() -> None:
-    with pytest.raises(TypeError, match="not pickled"):
+    with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps([Secret("hunter2")])
     with pytest.raises(TypeError):
         json.dumps(Secret("hunter2"))
@@ -83,7 +83,7 @@ async def test_an_api_key_is_a_header_of_its_own_name() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "hunter2\r\nx: y", "hünter2", " hunter2", "hunter2\n"])
-async def test_what_no_header_can_carry_is_refused_and_not_quoted(value: str) -> None:
+async def test_a_value_that_is_invalid_in_a_header_is_refused_and_not_quoted(value: str) -> None:
     async def provider() -> str:
         return value
 
@@ -100,7 +100,7 @@ async def test_what_no_header_can_carry_is_refused_and_not_quoted(value: str) ->
 # Tokens.
 
 
-async def test_a_fixed_token_stays_what_it_is() -> None:
+async def test_a_fixed_token_is_not_replaced() -> None:
     for token in ("abc", Secret("abc")):
         bearer = Bearer(token)
         assert await bearer.headers() == {"authorization": "Bearer abc"}
@@ -212,7 +212,7 @@ async def test_all_get_the_failure_of_one_refresh_and_the_next_request_tries_aga
     assert await shown(bearer) == "Bearer token-2"
 
 
-async def test_a_refresh_survives_the_cancellation_of_who_began_it() -> None:
+async def test_a_refresh_survives_the_cancellation_of_its_first_request() -> None:
     provider = Provider()
     provider.may_answer = trio.Event()
     bearer = Bearer(provider)

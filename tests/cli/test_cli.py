@@ -1,4 +1,4 @@
-"""The command line: what it prints, where, and its exit codes."""
+"""The command line: its output and its exit codes."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_other_results_are_printed_as_indented_json(
 
 @pytest.mark.parametrize("method", ["server/discover", "initialize"])
 @pytest.mark.parametrize(("era", "version"), [("modern", "2026-07-28"), ("legacy", "2025-11-25")])
-def test_what_the_server_tells_of_itself(
+def test_the_servers_description(
     server: str, method: str, era: str, version: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["call", server, method, "--era", era, "--json"]) == 0
@@ -82,7 +82,7 @@ def test_what_the_server_tells_of_itself(
     assert told["serverInfo"]["name"] == "trioxport-demo"
 
 
-def test_a_server_that_tells_nothing_of_itself(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_without_a_description(capsys: pytest.CaptureFixture[str]) -> None:
     code = (
         "import json; request = json.loads(input()); "
         "print(json.dumps({'jsonrpc': '2.0', 'id': request['id'], 'result': {'supportedVersions': ['2026-07-28']}})); "
@@ -144,9 +144,7 @@ def test_an_error_response_is_exit_code_1(server: str, capsys: pytest.CaptureFix
         (["serve-demo", "tls://127.0.0.1:0"], "Add ?cert=FILE&key=FILE to the target"),
     ],
 )
-def test_what_cannot_be_right_is_exit_code_2(
-    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_arguments_are_exit_code_2(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -178,7 +176,7 @@ def test_arguments_that_cannot_be_understood(
 
 
 @pytest.mark.parametrize("command", [[], ["call"], ["serve-demo"]])
-def test_help_tells_the_exit_codes(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_the_exit_codes(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([*command, "--help"])
     assert caught.value.code == 0
@@ -192,7 +190,7 @@ def test_without_a_command_there_is_the_help(capsys: pytest.CaptureFixture[str])
     assert "call a method of a server and print the result" in err
 
 
-def test_json_holds_for_what_goes_wrong_too(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_holds_for_errors_too(server: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["call", "stdio:no-such-program", "tools/list", "--json"]) == 3
     out, err = capsys.readouterr()
     error = json.loads(err)["error"]
@@ -262,7 +260,7 @@ def test_a_server_that_never_opens_the_conversation_is_exit_code_4(capsys: pytes
 
 
 def test_a_silent_server_is_not_waited_for_beyond_the_timeout(capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # the system accepts, and nobody ever answers
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the system accepts, and no server answers
         target = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
         began = time.monotonic()
         assert main(["call", target, "tools/list", "--timeout", "1"]) == 4
@@ -358,7 +356,7 @@ def test_ctrl_c_is_exit_code_130_without_a_traceback() -> None:
         assert process.stderr.read() == ""
 
 
-def test_whoever_reads_the_output_may_stop() -> None:
+def test_the_reader_of_the_output_may_close_it() -> None:
     size = tool("payload", size=1_000_000)
     with subprocess.Popen(
         [*COMMAND, "call", CHILD, "tools/call", size], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

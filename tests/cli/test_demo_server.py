@@ -47,7 +47,7 @@ async def call(peer: Peer, tool: str, **arguments: Any) -> Any:
 
 
 @both_eras
-async def test_it_tells_of_itself(era: Any) -> None:
+async def test_its_description(era: Any) -> None:
     async with served() as target, open_transport(target) as connection, open_peer(connection) as peer:
         negotiated = await peer.negotiate(client_info=CLIENT, era=era)
         assert negotiated.protocol_version == {"modern": "2026-07-28", "legacy": "2025-11-25"}[era]

@@ -34,7 +34,7 @@ def test_jitter_is_full() -> None:
     assert math.isclose(sum(waits) / 1000, 0.5, abs_tol=0.05)
 
 
-def test_what_the_peer_asks_for_is_a_least_wait_and_is_bounded() -> None:
+def test_retry_after_is_the_least_wait_and_is_bounded() -> None:
     rng = Random(1)
     backoff = Backoff(base=1, cap=4)
     waits = [backoff.delay(attempt, rng, retry_after=60) for attempt in range(100)]

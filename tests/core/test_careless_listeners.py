@@ -1,4 +1,4 @@
-"""Listeners of other authors that fail: ``serve_transport`` says what happened, to what, without groups around it."""
+"""Failing listeners of other authors: ``serve_transport`` raises one error with the target and the reason."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ IN_USE = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         (UsageError("not like this"), UsageError, "not like this"),
     ],
 )
-async def test_what_it_raises_before_it_listens(
+async def test_an_exception_before_it_listens_is_a_usage_error(
     how: Any, error: Exception, kind: type[TransportError], reason: str
 ) -> None:
     with pytest.raises(TransportError, match=f"^broker://host: {reason}") as caught:
@@ -82,7 +82,7 @@ async def test_what_it_raises_before_it_listens(
     assert caught.value is error or isinstance(caught.value.__cause__, type(error))
 
 
-async def test_what_it_raises_before_it_listens_comes_out_of_start() -> None:
+async def test_an_exception_before_it_listens_is_raised_by_start() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         async with trio.open_nursery() as nursery:
             await nursery.start(serve_transport, nothing, Broker(IN_USE))
@@ -92,7 +92,7 @@ async def test_what_it_raises_before_it_listens_comes_out_of_start() -> None:
 
 @pytest.mark.parametrize("how", [fail, fail_in_a_nursery])
 @pytest.mark.parametrize("error", [ServerUnreachable("the broker left"), KeyError("bug"), OSError(5, "I/O error")])
-async def test_what_it_raises_later_comes_out_as_it_is(how: Any, error: Exception) -> None:
+async def test_a_later_exception_is_raised_as_it_is(how: Any, error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
         await serve_transport(nothing, Broker(error, how, listens_first=True))
     assert caught.value is error
@@ -123,7 +123,7 @@ class Single:
 
 
 @pytest.mark.parametrize("error", [OSError(5, "mine"), ExceptionGroup("mine", [ValueError("mine")])])
-async def test_what_a_handler_of_the_only_connection_raises_stays_the_same_object(error: Exception) -> None:
+async def test_the_exception_of_the_only_connections_handler_stays_the_same_object(error: Exception) -> None:
     async def handler(connection: Connection) -> None:
         raise error
 

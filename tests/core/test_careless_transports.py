@@ -1,4 +1,4 @@
-"""Transports of other authors that fail without cleaning up: the application is told, and waits for nothing."""
+"""Transports of other authors that fail without cleaning up: the application gets the error, and never hangs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from trioxport import (
     Undelivered,
     open_transport,
 )
-from trioxport._core.ending import WATCHED
+from trioxport._core.ending import MAX_TRACKED_FRAMES
 from trioxport.abc import FrameChannels, Scope
 from trioxport.codecs import JSON
 from trioxport.framing import NEWLINE
@@ -125,7 +125,7 @@ async def test_a_receive_that_waits_is_ended_by_the_loss(kind: type[Careless]) -
 
 
 @pytest.mark.parametrize("kind", [Careless, Stubborn])
-async def test_what_had_arrived_comes_before_the_loss(kind: type[Careless]) -> None:
+async def test_messages_that_had_arrived_come_before_the_loss(kind: type[Careless]) -> None:
     transport = kind()
     async with open_transport(transport) as (_, rx):
         for number in range(10):
@@ -159,7 +159,7 @@ async def test_sends_that_wait_are_ended_by_the_loss(kind: type[Careless]) -> No
 
 
 @pytest.mark.parametrize("reconnect", [None, Reconnect()])
-async def test_what_was_never_taken_was_not_sent(reconnect: Reconnect | None) -> None:
+async def test_a_frame_that_was_never_taken_was_not_sent(reconnect: Reconnect | None) -> None:
     transport = Careless(ConnectionResetError(104, "Connection reset by peer"))
     async with open_transport(transport, reconnect=reconnect, limits=Limits(max_buffered_messages=64)) as (tx, rx):
         transport.take.release()
@@ -177,7 +177,7 @@ async def test_what_was_never_taken_was_not_sent(reconnect: Reconnect | None) ->
         transport.crash = trio.Event()
 
 
-async def test_only_what_was_accepted_last_counts_as_never_taken() -> None:
+async def test_only_the_frames_accepted_last_count_as_never_taken() -> None:
     transport = Careless(room=2)
     async with open_transport(transport) as (tx, rx), trio.open_nursery() as nursery:
         for number in (1, 2):
@@ -208,15 +208,15 @@ async def cancel_when_all_wait(scope: trio.CancelScope) -> None:
 async def test_a_buffer_without_a_bound_is_watched_within_one() -> None:
     transport = Careless(room=float("inf"))
     async with open_transport(transport) as (tx, rx):
-        for number in range(WATCHED + 10):
+        for number in range(MAX_TRACKED_FRAMES + 10):
             await tx.send(Request(number, "call"))
         transport.crash.set()
         outcomes: Counter[str] = Counter()
-        for _ in range(WATCHED + 10):
+        for _ in range(MAX_TRACKED_FRAMES + 10):
             undelivered = await rx.receive()
             assert isinstance(undelivered, Undelivered)
             outcomes[undelivered.outcome] += 1
-        assert WATCHED <= outcomes["not_sent"] <= WATCHED + 1
+        assert MAX_TRACKED_FRAMES <= outcomes["not_sent"] <= MAX_TRACKED_FRAMES + 1
 
 
 class Wire:
@@ -248,7 +248,7 @@ class Wire:
 
 
 @pytest.mark.parametrize("fails", ["read", "write"])
-async def test_a_bug_in_a_byte_stream_is_a_loss_after_what_had_arrived(
+async def test_a_bug_in_a_byte_stream_is_a_loss_after_the_last_message(
     fails: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     wire = Wire(fails=fails)
@@ -296,7 +296,7 @@ def broken_by(error: Exception) -> trio.BrokenResourceError:
         ([broken_by(RESET), ConnectionLost("the broker left")], "the broker left"),
     ],
 )
-async def test_a_loss_says_what_happened_and_not_how_tasks_are_nested(errors: list[Exception], reason: str) -> None:
+async def test_a_loss_has_the_reason_and_no_nested_groups(errors: list[Exception], reason: str) -> None:
     transport = Careless(*errors)
     async with open_transport(transport) as (_, rx):
         await trio.testing.wait_all_tasks_blocked()
@@ -344,7 +344,7 @@ async def test_why_a_transport_does_not_open(errors: list[Exception], kind: type
         ("no-such-host.invalid", NameResolutionError, "cannot resolve the host name"),
     ],
 )
-async def test_what_trio_says_of_a_connection_that_fails_is_told_by_its_cause(
+async def test_the_reason_of_a_connection_that_fails_is_the_systems(
     host: str, kind: type[TransportError], reason: str
 ) -> None:
     @asynccontextmanager

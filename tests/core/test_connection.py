@@ -1,4 +1,4 @@
-"""Opening, using and closing connections, where the rules of the contract leave something to be said."""
+"""Opening, using and closing connections, beyond the rules of the contract."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def raise_it(error: Exception) -> None:
 
 
 class TestConnection:
-    async def test_unpacks_and_tells_what_it_is(self) -> None:
+    async def test_unpacks_and_has_a_description(self) -> None:
         async with served() as target, open_transport(target) as connection:
             tx, rx = connection
             assert (connection.tx, connection.rx) == (tx, rx)
@@ -138,7 +138,7 @@ class TestConnectTransport:
             with pytest.raises(ConnectionLost, match="nursery that carries the connection was cancelled"):
                 await connection.tx.send(Notification("note"))
 
-    async def test_a_failure_that_nobody_saw_is_raised_by_aclose(self) -> None:
+    async def test_an_unreported_failure_is_raised_by_aclose(self) -> None:
         wire = MemoryWire(1)
         async with trio.open_nursery() as nursery:
             connection = await connect_transport(nursery, wire.client)
@@ -226,7 +226,7 @@ class Naive:
 
 
 class TestNaiveTransport:
-    async def test_what_its_pump_raises_is_the_loss_after_what_had_arrived(self) -> None:
+    async def test_the_exception_of_a_pump_is_the_loss_after_the_last_message(self) -> None:
         error = RuntimeError("the pump broke")
         transport = Naive(error)
         async with open_transport(transport) as (tx, rx):
@@ -303,7 +303,7 @@ class TestLeaving:
             await trio.testing.wait_all_tasks_blocked()
         assert seen == [Notification("goodbye")]
 
-    async def test_what_a_transport_does_not_finish_is_cut_off(self, autojump_clock: MockClock) -> None:
+    async def test_a_transport_that_does_not_finish_is_cancelled(self, autojump_clock: MockClock) -> None:
         @asynccontextmanager
         async def slow_to_leave(scope: Scope) -> AsyncGenerator[FrameChannels]:
             async with MemoryWire(1).client(scope) as channels:
@@ -340,7 +340,7 @@ class Tasked:
 
 
 class TestScope:
-    async def test_a_task_lives_as_long_as_the_connection_and_what_was_deferred_comes_last(self) -> None:
+    async def test_a_task_lives_as_long_as_the_connection_and_deferred_calls_come_last(self) -> None:
         notes: list[str] = []
         async with served() as target, open_transport(target, layers=[Tasked(notes)]) as (tx, rx):
             await tx.send(Request(1, "echo"))
@@ -428,7 +428,7 @@ class TestSettling:
             assert isinstance(last, Undelivered)
             assert last.id == "r"
 
-    async def test_answers_that_nobody_waits_for_are_counted(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_answers_to_no_request_are_counted(self, caplog: pytest.LogCaptureFixture) -> None:
         async def answer_twice(connection: Connection) -> None:
             tx, rx = connection
             async for message in rx:
@@ -487,7 +487,7 @@ class TestSettling:
             await trio.testing.wait_all_tasks_blocked()
             await tx.aclose()
 
-    async def test_what_a_transport_could_not_deliver_comes_back_once(self) -> None:
+    async def test_a_message_that_a_transport_could_not_deliver_comes_back_once(self) -> None:
         transport = Naive(None)
         request, note = Request(1, "tools/call"), Notification("note")
         refused = ServerUnreachable("refused")
@@ -536,7 +536,7 @@ class TestLayerThatRefuses:
 
 
 class TestServing:
-    async def test_a_handler_that_fails_is_told_and_leaves_the_others_alone(
+    async def test_a_failed_handler_is_logged_and_other_connections_go_on(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         async def fail_on_demand(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""The error tree: what each class is, and what it tells the person who reads it."""
+"""The error tree: the classes, their defaults and their texts."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_tree_is_the_documented_one() -> None:
 
 
 @pytest.mark.parametrize("name", TREE)
-def test_a_class_says_whether_to_try_again_and_what_became_of_the_message(name: str) -> None:
+def test_a_class_has_its_defaults_of_retryable_and_outcome(name: str) -> None:
     _, retryable, outcome = TREE[name]
     error = make(name)
     assert (error.retryable, error.outcome, error.retry_after) == (retryable, outcome, None)
@@ -89,7 +89,7 @@ def test_a_target_that_is_found_out_later_is_in_the_text() -> None:
 def test_a_lost_child_process_shows_its_last_words() -> None:
     error = ConnectionLost("the process ended", target="stdio:x", exit_code=3, stderr_tail="Traceback:\n  boom")
     assert error.exit_code == 3
-    assert str(error) == "stdio:x: the process ended\nIts last words on stderr:\nTraceback:\n  boom"
+    assert str(error) == "stdio:x: the process ended\nThe end of its standard error:\nTraceback:\n  boom"
 
 
 def test_a_status_is_kept() -> None:

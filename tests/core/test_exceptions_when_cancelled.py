@@ -23,7 +23,7 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
-from trioxport._core.causes import sole_exception
+from trioxport._core.exception_groups import sole_exception
 from trioxport._core.nursery import open_bare_nursery
 from trioxport.abc import FrameChannels, MessageChannels, Scope
 from trioxport.peer import IncomingRequest, open_peer
@@ -46,7 +46,7 @@ async def served(handler: Callable[[Connection], Awaitable[object]] = wait_for_t
 
 
 async def raise_when_cancelled(error: BaseException) -> None:
-    """What a handler with tasks of its own does whose cleaning up fails."""
+    """The exceptions of a handler whose tasks fail while cleaning up."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.sleep_forever)
         try:
@@ -165,7 +165,7 @@ async def test_a_keyboard_interrupt_in_a_task_wins_over_the_blocks_exception() -
 
 class TestAlone:
     @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-    def test_what_ends_the_program_prevails(self, kind: type[BaseException]) -> None:
+    def test_an_exception_that_ends_the_program_comes_first(self, kind: type[BaseException]) -> None:
         end = kind()
         assert sole_exception(BaseExceptionGroup("", [ValueError(), ExceptionGroup("", [KeyError()]), end])) is end
 
@@ -200,7 +200,7 @@ async def a_cancellation() -> BaseException:
 
 
 class TestServing:
-    async def test_a_handler_that_fails_as_the_server_stops_is_told_and_stops_nothing(
+    async def test_a_handler_that_fails_as_the_server_stops_is_logged_and_stops_nothing(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         async def handler(connection: Connection) -> None:
@@ -212,7 +212,7 @@ class TestServing:
         assert record.exc_info is not None
         assert repr(record.exc_info[1]) == "ValueError('mine')"
 
-    async def test_a_request_handler_that_fails_as_its_request_is_cancelled_is_told_and_ends_nothing(
+    async def test_a_request_handler_that_fails_as_its_request_is_cancelled_is_logged_and_ends_nothing(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         async def fails(request: IncomingRequest) -> None:
@@ -231,7 +231,7 @@ class TestServing:
             assert getattr(await rx.receive(), "id", None) == 2
         assert "the handler of fails failed" in caplog.text
 
-    async def test_a_notification_handler_that_fails_as_the_peer_leaves_is_told(
+    async def test_a_notification_handler_that_fails_as_the_peer_leaves_is_logged(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         async def fails(notification: Notification) -> None:
@@ -265,7 +265,7 @@ async def test_a_transport_that_fails_as_its_nursery_is_cancelled_fails_alone() 
         await connection.rx.receive()
 
 
-async def test_a_layers_task_that_fails_as_the_connection_is_left_is_told_on_leaving() -> None:
+async def test_a_layers_task_that_fails_as_the_connection_is_left_is_raised_on_leaving() -> None:
     with pytest.raises(ConnectionLost, match="bug"):  # noqa: PT012 (what raises is the block's end)
         async with open_transport(MemoryWire(1).client) as connection:
             connection.scope.start_soon(raise_when_cancelled, ValueError("bug"))

@@ -28,17 +28,17 @@ NO_IDS = [True, 1.0, None, [1], {"a": 1}]
 
 
 @pytest.mark.parametrize("value", NO_IDS)
-def test_what_is_no_id(value: object) -> None:
+def test_values_that_are_no_ids(value: object) -> None:
     assert as_id(value) is None
 
 
 @pytest.mark.parametrize("value", [0, 1, -5, 2**80, "", "1"])
-def test_what_is_one(value: object) -> None:
+def test_values_that_are_ids(value: object) -> None:
     assert as_id(value) == value
 
 
 @pytest.mark.parametrize("value", NO_IDS)
-async def test_what_this_side_sends_cancels_no_request_of_another_id(value: Any) -> None:
+async def test_a_cancellation_of_this_side_settles_no_request_of_another_id(value: Any) -> None:
     async with far_end() as ((tx, rx), far):
         await tx.send(request := Request(1, "call"))
         await tx.send(Notification(CANCELLED, {"requestId": value}))
@@ -47,7 +47,7 @@ async def test_what_this_side_sends_cancels_no_request_of_another_id(value: Any)
 
 
 @pytest.mark.parametrize("value", NO_IDS)
-async def test_nor_does_what_the_server_sends_end_a_subscription(value: Any) -> None:
+async def test_nor_does_a_cancellation_of_the_server_end_another_subscription(value: Any) -> None:
     async with far_end(Timeout(60)) as ((tx, rx), far):
         await tx.send(request := Request(1, "subscriptions/listen"))
         far.say(note := Notification(CANCELLED, {"requestId": value}))
@@ -81,7 +81,7 @@ async def test_nor_is_a_handler_cancelled(value: Any) -> None:
 
 @pytest.mark.parametrize("value", NO_IDS)
 async def test_a_request_stays_asked_where_connections_come_back(value: Any) -> None:
-    """The loss of the connection tells that nobody waits for the answer to request 1, which was not cancelled."""
+    """The loss of the connection settles request 1, which was not cancelled."""
     wires = [MemoryWire(8), MemoryWire(8)]
     opened = iter(wires)
 

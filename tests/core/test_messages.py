@@ -1,4 +1,4 @@
-"""Messages are values; an Undelivered says what became of one."""
+"""Messages are values; an ``Undelivered`` is the settlement of one."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_kinds_of_message_are_never_equal() -> None:
     assert call != Notification("x")
 
 
-def test_what_was_not_given_is_an_empty_mapping_that_stays_empty() -> None:
+def test_the_default_is_an_empty_mapping_that_stays_empty() -> None:
     message = Notification("x")
     assert message.extra == {} and message.metadata == {}
     assert len(NOTHING) == 0 and list(NOTHING) == [] and not NOTHING and repr(NOTHING) == "{}"
@@ -85,7 +85,7 @@ def test_the_outcome_is_the_causes_and_unknown_if_it_names_none() -> None:
 
 
 @pytest.mark.parametrize("message", EXAMPLES[1:], ids=lambda message: type(message).__name__)
-def test_what_was_no_request_has_no_id_to_settle(message: Message) -> None:
+def test_a_message_that_is_no_request_has_no_id_to_settle(message: Message) -> None:
     undelivered = Undelivered.of(message, ConnectionLost("the wire broke"))
     assert undelivered.id is None
     assert undelivered.original is message
@@ -99,7 +99,7 @@ def test_limits_are_positive() -> None:
             Limits(**wrong)
 
 
-def test_a_frame_is_a_payload_and_what_is_known_of_it() -> None:
+def test_a_frame_is_a_payload_with_optional_fields() -> None:
     frame = Frame(b"{}")
     assert (frame.payload, frame.message, frame.headers, frame.error) == (b"{}", None, None, None)
 

@@ -164,7 +164,7 @@ async def _generator(connection: Connection) -> AsyncGenerator[None]:
         (Connection, "handler has to be an async function, and is the class Connection: pass an object of it"),
     ],
 )
-async def test_what_is_no_handler(wrong: Any, complaint: str) -> None:
+async def test_an_invalid_handler(wrong: Any, complaint: str) -> None:
     with pytest.raises(TypeError, match=complaint):
         await serve_transport(wrong, "memory://here")
     with pytest.raises(TypeError, match=complaint):
@@ -185,7 +185,7 @@ def _unused_connection() -> Any:
     return Connection(MessageChannels(None, None), None)  # type: ignore[arg-type]  # nothing is asked of it
 
 
-async def test_a_handler_that_is_not_async_is_told_so(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_error_of_a_handler_that_is_not_async(caplog: pytest.LogCaptureFixture) -> None:
     def plain(connection: Connection) -> None:
         pass
 
@@ -198,7 +198,7 @@ async def test_a_handler_that_is_not_async_is_told_so(caplog: pytest.LogCaptureF
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert record.exc_info is not None
     assert str(record.exc_info[1]) == (
-        "what the handler returns has to be awaitable, as it is with async def, and is None"
+        "the return value of the handler has to be awaitable, as it is with async def, and is None"
     )
 
 
@@ -397,7 +397,7 @@ def test_under_asyncio_one_error_says_what_to_do(run: Callable[[], Awaitable[Non
     asyncio.run(main())
 
 
-def test_a_server_on_asyncio_is_told_as_it_starts() -> None:
+def test_a_server_on_asyncio_fails_as_it_starts() -> None:
     async def main() -> None:
         sent: list[MutableMapping[str, Any]] = []
 

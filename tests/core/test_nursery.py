@@ -1,4 +1,4 @@
-"""``open_bare_nursery``: which exception of a nursery and its body goes on."""
+"""``open_bare_nursery``: the exception that leaves a nursery, of those of its body and its children."""
 
 from __future__ import annotations
 

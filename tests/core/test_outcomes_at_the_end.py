@@ -1,4 +1,4 @@
-"""What was accepted and is not answered when a connection is lost may have been acted on, whatever the loss says."""
+"""The outcome of requests that were accepted, and not answered when the connection is lost, is unknown."""
 
 from __future__ import annotations
 

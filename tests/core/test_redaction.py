@@ -1,4 +1,4 @@
-"""Credentials stay out of what Logging logs and of what a redacted Tap records."""
+"""Credentials are neither in the log of ``Logging`` nor in the records of a redacted ``Tap``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
-from trioxport._diagnostics.message_redaction import Redaction, is_secret, redact_text
+from trioxport._diagnostics.message_redaction import Redaction
+from trioxport._diagnostics.secret_names import is_secret_member
+from trioxport._diagnostics.text_redaction import redact_text
 from trioxport.abc import Codec, FrameChannels, Layer, Scope
 from trioxport.codecs import JSON, MessagePack
 from trioxport.frames import Frame
@@ -93,14 +95,14 @@ def test_looking_takes_time_that_grows_with_the_text(text: str) -> None:
     ["password", "Password", "db_password", "apiKey", "X-Api-Key", "accessToken", "client_secret", "Cookie", "pin"],
 )
 def test_members_with_such_names_hold_secrets(name: str) -> None:
-    assert is_secret(name)
+    assert is_secret_member(name)
 
 
 @pytest.mark.parametrize(
     "name", ["progressToken", "author", "maxTokens", "key", "passenger", "spinner", "tokenize", ""]
 )
 def test_members_with_other_names_do_not(name: str) -> None:
-    assert not is_secret(name)
+    assert not is_secret_member(name)
 
 
 class TestAMessage:
@@ -124,7 +126,7 @@ class TestAMessage:
             (Request(1, "m", None, {"note": SECRET}), "note"),
         ],
     )
-    def test_what_stands_at_a_path_is_hidden(self, message: Message, path: str) -> None:
+    def test_the_value_at_a_path_is_hidden(self, message: Message, path: str) -> None:
         assert SECRET in self.shown(message)
         assert SECRET in self.shown(message, "params.other", "result.other")
         assert SECRET not in self.shown(message, path)
@@ -141,7 +143,7 @@ class TestAMessage:
             Request(1, "m", {"_meta": {"authorization": SECRET}}),
         ],
     )
-    def test_what_looks_like_a_credential_is_hidden(self, message: Message) -> None:
+    def test_a_credential_is_hidden(self, message: Message) -> None:
         shown = self.shown(message)
         assert SECRET not in shown
         assert "1234567" not in shown
@@ -151,14 +153,14 @@ class TestAMessage:
         for message in (Request(1, "m", params, {"x": 1}), Response(1, params), ErrorResponse(1, 5, "m", params)):
             assert Redaction.of(["result.nothing"]).message(message) == message
 
-    def test_what_is_nested_too_deep_is_hidden(self) -> None:
+    def test_values_nested_too_deep_are_hidden(self) -> None:
         value: Any = SECRET
         for _ in range(500):
             value = [{"a": value}]
         assert SECRET not in self.shown(Response(1, value))
 
 
-def test_a_single_path_is_a_mistake_that_is_told() -> None:
+def test_a_single_path_is_a_type_error() -> None:
     with pytest.raises(TypeError, match=r"redact takes a list of paths: \['params.a'\]"):
         Logging(payloads=True, redact="params.a")
 
@@ -276,14 +278,14 @@ class TestTap:
             else:
                 assert "base64" in line or "payload" in line
 
-    async def test_nor_does_what_it_says_of_errors(self) -> None:
+    async def test_nor_does_its_text_of_errors(self) -> None:
         lines: list[bytes] = []
         async with conversation(Tap(lines.append, redact=[]), Refusing()) as (tx, _):
             with pytest.raises(UsageError):
                 await tx.send(Notification("m"))
         assert json.loads(lines[1])["error"] == "not with the password: ***"
 
-    async def test_what_cannot_be_looked_into_is_not_recorded(self) -> None:
+    async def test_a_payload_that_cannot_be_examined_is_not_recorded(self) -> None:
         lines: list[bytes] = []
 
         async def talk(connection: Connection) -> None:

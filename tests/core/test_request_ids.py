@@ -1,4 +1,4 @@
-"""The ids of requests that are sent more than once, as servers see them, and what applications see of them: nothing."""
+"""The ids of requests that are sent more than once: servers see new ones, and applications their own only."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def meta(**more: Any) -> dict[str, Any]:
 
 
 def repeated(attempts: int = 4, **options: Any) -> Retry:
-    """A ``Retry`` that repeats whatever comes back, at once."""
+    """A ``Retry`` that repeats every undelivered request at once."""
     return Retry(attempts, backoff=AT_ONCE, when=lambda undelivered: True, **options)
 
 
@@ -130,14 +130,14 @@ class TestOnTheWire:
 
 
 class TestWhatTheApplicationSees:
-    """Its own ids, whatever is said about a later attempt."""
+    """The application's own ids, also in messages about a later attempt."""
 
     async def test_answers_and_errors(self, autojump_clock: MockClock) -> None:
         async with refusing_once() as (_, rx, far, again):
             far.say(ErrorResponse(again.id, -32602, "no"))
             assert await rx.receive() == ErrorResponse(7, -32602, "no")
 
-    async def test_what_comes_back_in_the_end(self, autojump_clock: MockClock) -> None:
+    async def test_the_result_has_the_applications_id(self, autojump_clock: MockClock) -> None:
         async with refusing_once(attempts=2) as (_, rx, far, again):
             far.refuse(again, RequestTimeout("late"))
             told = await rx.receive()
@@ -275,7 +275,7 @@ class TestWithOtherLayers:
 
 
 class TestSubscriptionsOfTheNextConnection:
-    """What ``Reconnect(resend_subscriptions=True)`` sends again."""
+    """The requests that ``Reconnect(resend_subscriptions=True)`` sends again."""
 
     async def test_they_have_a_new_id_there_and_the_old_one_here(self, autojump_clock: MockClock) -> None:
         shore, ids = Shore(), list[object]([7])
@@ -328,7 +328,7 @@ class TestSubscriptionsOfTheNextConnection:
             far.say(note("next"))
             assert await rx.receive() == note("next")
 
-    async def test_what_had_arrived_before_a_loss_is_read_by_the_old_id(self, autojump_clock: MockClock) -> None:
+    async def test_messages_from_before_a_loss_are_read_by_the_old_id(self, autojump_clock: MockClock) -> None:
         async with resubscribed() as (_, rx, far, again):
             far.answer(again, {"_meta": {SUBSCRIPTION: again.id}})
             far.lose()

@@ -1,4 +1,4 @@
-"""What servers tell of the clients that they refuse, whatever they listen on: counters, and lines for the operator."""
+"""Refusals of servers, on any target: counters, and lines of the log."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def upgrade_status(url: str, path: str = "", **fields: str) -> int:
         return reply.status
 
 
-async def test_a_websocket_server_tells_whom_it_refuses(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_websocket_server_logs_its_refusals(caplog: pytest.LogCaptureFixture) -> None:
     metrics = Metrics()
     with trio.fail_after(BOUND):
         async with serving(WebSocket("ws://127.0.0.1:0/ws", max_connections=1), layers=[metrics]) as served:
@@ -114,7 +114,7 @@ async def until_closed(stream: trio.abc.ReceiveStream) -> None:
         return
 
 
-async def test_reasons_that_share_a_status_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
+async def test_reasons_that_share_a_status_are_counted_apart(caplog: pytest.LogCaptureFixture) -> None:
     async def forbids(token: str) -> str | None:
         raise PermissionDenied("not for this")
 
@@ -130,7 +130,7 @@ async def test_reasons_that_share_a_status_are_told_apart(caplog: pytest.LogCapt
     assert any("add it to origins=" in line for line in warnings(caplog))
 
 
-async def test_what_is_no_http_is_told_with_the_clients_address(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_request_that_is_no_http_is_logged_with_the_clients_address(caplog: pytest.LogCaptureFixture) -> None:
     with trio.fail_after(BOUND):
         async with serving() as served, talking(served.url) as reply:
             await reply.stream.send_all(b"GARBAGE\r\n\r\n")
@@ -167,7 +167,7 @@ async def test_a_client_that_leaves_in_the_middle_of_a_body_was_not_refused() ->
     assert metrics.snapshot().refusals == {}
 
 
-async def test_a_handler_that_cannot_connect_has_refused_nobody(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_handler_that_cannot_connect_is_no_refusal(caplog: pytest.LogCaptureFixture) -> None:
     async def bridging(connection: Connection) -> None:
         raise ConnectError("the upstream is down")
 

@@ -1,4 +1,4 @@
-"""Nothing that is written for people holds up the event loop: whatever its reader does, or does not do."""
+"""Output to readers that do not read never blocks the event loop."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from trioxport.transports.stdio import stderr as stderr_module
 LINES: Final = 20_000
 """Of 100 bytes each: more than any output of these takes, and than is kept."""
 LEAVING_SECONDS: Final = 5.0
-"""What leaving may take on a loaded machine; its own timeouts are 100 s."""
+"""Seconds that leaving may take on a loaded machine; its own timeouts are 100 s."""
 
 pytestmark = pytest.mark.deadline(20)
 
@@ -88,7 +88,7 @@ async def test_cancellation_is_not_held_up(stuck_output: StuckOutput, tmp_path: 
     assert trio.current_time() - began < LEAVING_SECONDS
 
 
-async def test_the_last_lines_are_told_although_nothing_reads_them(stuck_output: StuckOutput, tmp_path: Path) -> None:
+async def test_the_last_lines_are_in_the_error(stuck_output: StuckOutput, tmp_path: Path) -> None:
     with stuck_output(tmp_path) as stderr:
         async with opened(child(stderr=stderr)) as connection:
             assert await ask(connection, "complain", {"lines": LINES}) == "complained"
@@ -99,7 +99,7 @@ async def test_the_last_lines_are_told_although_nothing_reads_them(stuck_output:
 
 
 @pytest.mark.parametrize("by_thread", [False, True])
-async def test_what_was_dropped_is_counted_where_it_was(
+async def test_dropped_bytes_are_counted_at_their_place(
     by_thread: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     if by_thread:
@@ -130,7 +130,7 @@ async def test_what_was_dropped_is_counted_where_it_was(
     assert BACKLOG_BYTES // 200 <= len(first) < LINES
 
 
-async def test_a_reader_that_comes_late_reads_what_was_kept(tmp_path: Path) -> None:
+async def test_a_late_reader_reads_the_backlog(tmp_path: Path) -> None:
     with fifo_without_reader(tmp_path) as path:
         async with opened(child(stderr=path)) as connection:
             assert await ask(connection, "complain", {"lines": 1000}) == "complained"
@@ -224,12 +224,12 @@ async def test_standard_error_that_is_ignored(
 
 
 @pytest.mark.parametrize("word", ["ingore", "log", "", None, subprocess.PIPE, 2, sys.stderr, b"inherit"], ids=repr)
-def test_what_is_no_destination_is_refused_at_the_call(word: Any) -> None:
+def test_an_invalid_destination_is_refused_at_the_call(word: Any) -> None:
     with pytest.raises(UsageError, match=r"stderr is .*no destination.*'inherit', 'ignore', a function .* or a path"):
         Stdio("server", stderr=word)
 
 
-def test_a_misspelt_word_is_told_how_to_be_a_path() -> None:
+def test_the_error_of_a_misspelt_word_shows_how_to_write_a_path() -> None:
     with pytest.raises(UsageError, match=r"a path: Path\('log'\)"):
         Stdio("server", stderr="log")
 

@@ -1,4 +1,4 @@
-"""No shape of target shows its secret in any place where a target's text is shown, and its name is the same in all."""
+"""No kind of target shows its secret wherever its description is shown, and the description is the same everywhere."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ from trioxport import (
     serve_transport,
     targets,
 )
-from trioxport._diagnostics.redaction import is_secret_header, is_secret_name, redact_text, redact_url, redact_words
+from trioxport._diagnostics.redaction import redact_url, redact_urls, redact_words
+from trioxport._diagnostics.secret_names import is_secret_header, is_secret_name
 from trioxport.abc import FrameChannels, Scope
 from trioxport.layers import CircuitBreaker
 from trioxport.peer import IncomingRequest
@@ -261,7 +262,7 @@ def test_a_target_inside_of_another_is_shown_by_its_name(wrap: Callable[[list[An
         assert SECRET not in f"{made} {made!r}"
 
 
-async def test_what_cannot_be_served_is_named_without_it() -> None:
+async def test_a_target_that_cannot_be_served_is_named_without_it() -> None:
     for url in urls("works"):
         with pytest.raises(UsageError) as caught:
             await serve_transport(pytest.fail, url)  # type: ignore[arg-type]  # it is never called
@@ -302,7 +303,7 @@ def test_the_arguments_of_a_command(args: list[str]) -> None:
     assert SECRET not in repr(Failover([command]))
 
 
-def test_what_is_no_secret_stays_visible() -> None:
+def test_values_that_are_no_secrets_stay_visible() -> None:
     words = [
         "npx",
         "-y",
@@ -328,7 +329,7 @@ def test_what_is_no_secret_stays_visible() -> None:
 
 def test_a_text_that_quotes_a_url() -> None:
     text = f"cannot parse 'leaky://ann:{SECRET}@h/x', nor https://h/?jwt={SECRET} (why?)"
-    assert redact_text(text) == "cannot parse 'leaky://ann:***@h/x', nor https://h/?jwt=*** (why?)"
+    assert redact_urls(text) == "cannot parse 'leaky://ann:***@h/x', nor https://h/?jwt=*** (why?)"
 
 
 @pytest.mark.parametrize(

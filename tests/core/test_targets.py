@@ -1,4 +1,4 @@
-"""Targets: what URLs mean, how schemes are added, what errors say, and that secrets are in none of them."""
+"""Targets: the meaning of URLs, added schemes, and errors, which contain no secrets."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_an_unknown_scheme_lists_the_known_ones() -> None:
         ("nothing-like-it", "Known schemes: "),
     ],
 )
-def test_what_was_probably_meant_is_suggested(target: str, advice: str) -> None:
+def test_a_similar_target_is_suggested(target: str, advice: str) -> None:
     with pytest.raises(UsageError) as caught:
         to_transport(target)
     assert advice in str(caught.value)
@@ -123,12 +123,14 @@ def test_what_was_probably_meant_is_suggested(target: str, advice: str) -> None:
         (Tcp, r"Tcp is a class, and a target is an object of it: Tcp\(...\)"),
     ],
 )
-def test_what_is_no_target_is_a_type_error(take: Callable[[Any], object], target: object, complaint: str) -> None:
+def test_an_object_of_another_kind_is_a_type_error(
+    take: Callable[[Any], object], target: object, complaint: str
+) -> None:
     with pytest.raises(TypeError, match=complaint):
         take(target)
 
 
-def test_what_can_only_be_served_cannot_be_opened_and_the_other_way_round() -> None:
+def test_a_listener_cannot_be_opened_nor_a_transport_served() -> None:
     with pytest.raises(UsageError, match="served, but not opened"):
         to_transport("stdio:")
     with pytest.raises(UsageError, match="opened, but not served"):
@@ -187,7 +189,7 @@ def test_a_scheme_has_to_be_spelled_like_one(scheme: str) -> None:
 
 
 @pytest.mark.usefixtures("registry")
-def test_a_factory_that_refuses_its_url_is_a_usage_error_without_what_it_quotes() -> None:
+def test_a_factory_that_refuses_its_url_is_a_usage_error_without_its_text() -> None:
     def refuse(url: str) -> Transport:
         raise ValueError(f"cannot read {url}")
 
@@ -356,7 +358,7 @@ def test_a_built_in_scheme_names_its_own_extra(monkeypatch: pytest.MonkeyPatch) 
         (":", ":"),
     ],
 )
-def test_what_is_shown_of_a_target(url: str, shown: str) -> None:
+def test_the_description_of_a_target(url: str, shown: str) -> None:
     assert redact_url(url) == shown
 
 

@@ -1,4 +1,4 @@
-"""Token buckets, against a plain count of what they let pass."""
+"""Token buckets, against a plain count."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trioxport import UsageError
-from trioxport._core.token_bucket import SLACK, Rate, TokenBucket
+from trioxport._core.token_bucket import EARLY_SECONDS, Rate, TokenBucket
 
 rates = st.builds(Rate, st.integers(1, 50), per=st.sampled_from([1.0, 7.0, 60.0]), burst=st.integers(1, 5))
 steps = st.lists(st.one_of(st.just(0.0), st.floats(0, 100)), min_size=1, max_size=60)
@@ -25,12 +25,12 @@ def test_no_stretch_of_time_sees_more_than_the_burst_and_the_rate(rate: Rate, st
             taken.append(now)
     for first, begin in enumerate(taken):
         for last in range(first, len(taken)):
-            allowed = rate.burst + (taken[last] - begin + 2 * SLACK) / rate.interval
+            allowed = rate.burst + (taken[last] - begin + 2 * EARLY_SECONDS) / rate.interval
             assert last - first + 1 <= allowed + 1e-6
 
 
 @given(rates, steps, st.floats(0, 1e6))
-def test_it_holds_what_a_plain_count_says(rate: Rate, steps: list[float], start: float) -> None:
+def test_it_agrees_with_a_plain_count(rate: Rate, steps: list[float], start: float) -> None:
     bucket, now, tokens = TokenBucket(rate), start, float(rate.burst)
     for step in steps:
         now += step
@@ -44,7 +44,7 @@ def test_it_holds_what_a_plain_count_says(rate: Rate, steps: list[float], start:
 
 
 @given(rates, st.floats(0, 1e6), st.integers(0, 20))
-def test_who_waits_as_long_as_told_gets_a_token_and_no_sooner(rate: Rate, start: float, rounds: int) -> None:
+def test_a_token_is_there_after_the_wait_and_no_sooner(rate: Rate, start: float, rounds: int) -> None:
     bucket, now = TokenBucket(rate), start
     for _ in range(rounds):
         while (wait := bucket.take(now)) == 0:
@@ -72,7 +72,7 @@ def test_under_another_clock_it_is_full() -> None:
     assert bucket.take(5.0) == bucket.take(5.0) == 0 < bucket.take(5.0)
 
 
-def test_the_burst_is_the_rate_unless_told_and_never_less_than_one() -> None:
+def test_the_burst_is_the_rate_by_default_and_never_less_than_one() -> None:
     assert Rate(20).burst == 20
     assert Rate(0.5).burst == 1
     assert Rate(100, per=60).interval == 0.6

@@ -1,4 +1,4 @@
-"""What a program prints that lets a failure to connect go by: a screen, which ends with what to do."""
+"""The traceback of a program that does not catch a failure to connect: one screen, which ends with the advice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trioxport import ConnectError, ServerUnreachable, open_transport
-from trioxport._core.causes import shortened
+from trioxport._core.error_mapping import shortened
 from trioxport.abc import FrameChannels, Scope
 
 MAX_LINES = 25
@@ -41,7 +41,7 @@ trio.run(main)
         "https://127.0.0.1:1/mcp",
     ],
 )
-def test_a_refused_connection_that_nobody_catches_is_a_screen(target: str, more: list[str]) -> None:
+def test_the_traceback_of_a_refused_connection_fits_a_screen(target: str, more: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, target, *more], capture_output=True, text=True, check=False, timeout=20
     )

@@ -28,7 +28,7 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
-from trioxport._core.unreadable import MAX_WAITING
+from trioxport._core.unreadable import MAX_PENDING_ANSWERS
 from trioxport.abc import FrameChannels, Scope
 from trioxport.codecs import JSON, MessagePack
 from trioxport.errors import UsageError
@@ -151,9 +151,7 @@ INVALID = [
         *((payload, -32600, "Invalid Request: the member ") for payload in INVALID),
     ],
 )
-async def test_a_request_that_cannot_be_read_is_answered_with_what_is_wrong(
-    payload: bytes, code: int, text: str
-) -> None:
+async def test_a_request_that_cannot_be_read_is_answered_with_the_reason(payload: bytes, code: int, text: str) -> None:
     async with receiving() as (connection, far):
         far.say_raw(payload)
         answer = await far.sent()
@@ -207,7 +205,7 @@ NOT_ANSWERED = [
 
 @pytest.mark.parametrize("payload", NOT_ANSWERED)
 async def test_nothing_else_is_answered(payload: bytes) -> None:
-    """Answering an answer could go on for ever, and nobody waits for that of a notification."""
+    """An answer to an answer could go on for ever, and a notification needs none."""
     async with receiving() as (connection, far):
         far.say_raw(payload)
         far.say_raw(b'{"jsonrpc":"2.0","id":8,"method":5}')
@@ -241,7 +239,7 @@ async def test_reading_goes_on_while_a_flooding_peer_does_not_read_and_the_answe
             answered.append(await far.sent())
             await trio.testing.wait_all_tasks_blocked()
         assert [getattr(answer, "id", None) for answer in answered] == list(range(len(answered)))
-        assert MAX_WAITING <= len(answered) <= MAX_WAITING + 2
+        assert MAX_PENDING_ANSWERS <= len(answered) <= MAX_PENDING_ANSWERS + 2
         far.say_raw(b'{"jsonrpc":"2.0","id":"later","method":5}')
         assert getattr(await far.sent(), "id", None) == "later"
 
@@ -264,7 +262,7 @@ async def test_after_a_half_close_nothing_is_answered() -> None:
         assert connection.state == "open"
 
 
-async def test_what_a_layer_refuses_to_send_ends_nothing() -> None:
+async def test_an_answer_that_a_layer_refuses_ends_nothing() -> None:
     class Refusing:
         level: Any = "frame"
 
@@ -301,7 +299,7 @@ async def test_a_request_that_expands_beyond_the_limit_is_answered() -> None:
         json.dumps({"jsonrpc": "2.0", "id": 7, "method": "x", "params": LARGE}).encode(),
     ],
 )
-async def test_what_nobody_signed_is_not_answered_with_a_signature(payload: bytes) -> None:
+async def test_an_unsigned_request_is_not_answered_with_a_signature(payload: bytes) -> None:
     """Else anyone on the way could have a request of the peer's answered with an error that it believes."""
     async with receiving(layers=[Signing({"key": b"0" * 32})], limits=SMALL) as (connection, far):
         far.say_raw(payload)

@@ -65,7 +65,7 @@ def silence(request: Request) -> None:
 
 
 class Server:
-    """Answers each method as told, and notes what came."""
+    """A server that answers each method as scripted, and notes the messages."""
 
     def __init__(self, **answers: Answer) -> None:
         self.answers = answers
@@ -237,7 +237,7 @@ async def test_a_refusal_that_says_nothing_of_the_version_is_raised_as_it_is(cod
     [error(-32022, "Unsupported protocol version", {"supported": ["2026-07-28"]}), error(*UNKNOWN)],
     ids=["names its versions", "knows no initialize"],
 )
-async def test_the_reason_of_a_modern_server_is_what_is_raised(era: Any, initialize: Answer) -> None:
+async def test_the_refusal_of_a_modern_server_is_raised(era: Any, initialize: Answer) -> None:
     server = Server(discover=error(-32602, "clientCapabilities is missing"), initialize=initialize)
     async with talking_to(server) as peer:
         peer.connection.info.era = era
@@ -304,7 +304,7 @@ async def test_a_handshake_that_fails(initialize: Answer, expected: type[Excepti
     assert server.methods == ["server/discover", "initialize"]
 
 
-async def test_a_legacy_server_that_tells_nothing_of_itself() -> None:
+async def test_a_legacy_server_without_a_description() -> None:
     server = Server(initialize=result({"protocolVersion": "2024-11-05", "capabilities": 1, "instructions": 2}))
     assert await negotiate(server) == Negotiated("legacy", "2024-11-05", {}, {}, None)
 

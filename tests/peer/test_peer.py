@@ -58,7 +58,7 @@ async def talking_to(handler: Handler, **handlers: Any) -> AsyncGenerator[Peer]:
 
 
 class Scripted:
-    """The other side by hand: what it received, and what it is told to send."""
+    """The scripted other side: it notes the messages, and sends those of the test."""
 
     def __init__(self) -> None:
         self._connected = trio.Event()
@@ -150,7 +150,7 @@ async def test_an_error_response_is_a_jsonrpcerror() -> None:
     assert str(caught.value).startswith("Unknown tool: x (code -32602). This client has not negotiated with the server")
 
 
-async def test_what_was_not_asked_for_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+async def test_unexpected_messages_are_dropped(caplog: pytest.LogCaptureFixture) -> None:
     server = Scripted()
     async with talking_to(server) as peer:
         await server.send(ErrorResponse(None, -32700, "Parse error"))
@@ -165,7 +165,7 @@ async def test_what_was_not_asked_for_is_dropped(caplog: pytest.LogCaptureFixtur
         assert peer.connection.state == "open"
 
 
-async def test_a_timeout_is_told_to_the_other_side(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_timeout_cancels_the_request_on_the_wire(autojump_clock: trio.testing.MockClock) -> None:
     server = Scripted()
     async with talking_to(server) as peer:
         with pytest.raises(RequestTimeout, match="no sign of life for 5 s in answer to work") as caught:
@@ -304,7 +304,7 @@ async def test_initialize_is_given_up_in_silence() -> None:
         assert await server.receive() == Response("p", {})
 
 
-async def test_telling_of_a_cancellation_waits_for_a_second_at_most(autojump_clock: trio.testing.MockClock) -> None:
+async def test_sending_a_cancellation_takes_a_second_at_most(autojump_clock: trio.testing.MockClock) -> None:
     async def deaf(connection: Connection) -> None:
         await connection.rx.receive()
         await trio.sleep_forever()
@@ -330,8 +330,8 @@ async def test_a_cancellation_and_an_answer_that_cannot_be_sent_are_let_go(caplo
                 await server.send(Request(1, "ping"))
                 await trio.testing.wait_all_tasks_blocked()
                 scope.cancel()
-    assert "nobody is there to be answered" in caplog.text
-    assert "nobody is there to cancel request 1" in caplog.text
+    assert "an answer is dropped" in caplog.text
+    assert "the cancellation of request 1 is not sent" in caplog.text
 
 
 async def test_a_lost_connection_ends_every_request_and_refuses_later_ones() -> None:
@@ -374,7 +374,7 @@ async def test_a_loss_seen_by_a_request_does_not_come_again_on_leaving() -> None
     assert connection.state == "failed"
 
 
-async def test_a_loss_that_nobody_saw_is_raised_on_leaving() -> None:
+async def test_an_unreported_loss_is_raised_on_leaving() -> None:
     server = Scripted()
     async with connected(server) as connection:
         leaving = open_peer(connection)
@@ -409,7 +409,7 @@ async def test_the_bodys_exception_wins_over_the_loss() -> None:
     assert caught.value is error
 
 
-async def test_an_orderly_end_is_a_loss_only_to_those_who_wait() -> None:
+async def test_an_orderly_end_is_a_loss_only_to_waiting_requests() -> None:
     server = Scripted()
     async with talking_to(server) as peer:
         async with trio.open_nursery() as nursery:
@@ -597,7 +597,7 @@ async def test_an_unknown_method_and_positional_parameters() -> None:
         assert await rx.receive() == ErrorResponse(2, -32602, "The parameters have to be an object")
 
 
-async def test_what_handlers_raise(caplog: pytest.LogCaptureFixture) -> None:
+async def test_exceptions_of_handlers(caplog: pytest.LogCaptureFixture) -> None:
     async def refuse(request: IncomingRequest) -> None:
         async with trio.open_nursery():
             raise JSONRPCError(42, "no", {"why": "because"})

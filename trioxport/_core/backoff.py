@@ -1,6 +1,6 @@
-"""How long to wait before something that failed is tried again: exponential backoff with full jitter.
+"""Exponential backoff with full jitter: the seconds between one attempt and the next.
 
-A schedule is pure: it waits for nothing, and its randomness is the caller's.
+A schedule is pure: it does not wait, and the caller passes the source of randomness.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from trioxport._diagnostics.validators import SECONDS, instance_of, number_betwe
 from trioxport.errors import UsageError
 
 FACTOR: Final = number_between(1, math.inf)
-LONGEST_ASKED: Final = 86400.0
-"""Seconds that a peer may ask for at most."""
+MAX_RETRY_AFTER_SECONDS: Final = 86400.0
+"""Seconds of a peer's ``retry_after`` that are honoured; a longer one is cut to this."""
 
 
 def _at_least_base(backoff: Backoff, _field: attrs.Attribute[Any], value: float) -> None:
@@ -27,15 +27,15 @@ def _at_least_base(backoff: Backoff, _field: attrs.Attribute[Any], value: float)
 
 @attrs.frozen
 class Backoff:
-    """Random waits, below a bound that grows with each attempt and is capped.
+    """Random waits below a bound that grows with each attempt, up to a cap.
 
-    Full jitter: a wait is drawn evenly between nothing and its bound, so that those who failed together do not come
-    back together.
+    Full jitter: a wait is drawn evenly between 0 and its bound, so that clients that failed at the same time do not
+    return at the same time.
 
     Args:
-        base: Seconds that the first wait takes at most.
-        factor: How many times longer the bound gets with each attempt.
-        cap: Seconds that the bound never exceeds.
+        base: The longest first wait, in seconds.
+        factor: The growth of the bound with each attempt, at least 1.
+        cap: The longest wait of all, in seconds.
     """
 
     base: float = attrs.field(default=0.1, validator=SECONDS)
@@ -43,7 +43,7 @@ class Backoff:
     cap: float = attrs.field(default=30.0, validator=[SECONDS, _at_least_base])
 
     def bound(self, attempt: int) -> float:
-        """Seconds that the wait before ``attempt`` (0 for the first repetition) takes at most."""
+        """The longest wait before ``attempt`` (0 for the first repetition), in seconds."""
         try:
             return min(self.cap, self.base * self.factor**attempt)
         except OverflowError:
@@ -52,15 +52,15 @@ class Backoff:
     def delay(self, attempt: int, rng: Random, *, retry_after: float | None = None) -> float:
         """Seconds to wait before ``attempt`` (0 for the first repetition).
 
-        A peer that asked for ``retry_after`` seconds gets them, up to a day, with the jitter on top: all whom it asked
-        would otherwise come back at once.
+        The ``retry_after`` seconds that a peer asks for are waited in full, up to a day. The jitter comes on top, or
+        all clients that the peer asked would return at once.
         """
         jitter = rng.uniform(0, self.bound(attempt))
-        asked = 0.0 if retry_after is None else min(max(retry_after, 0.0), LONGEST_ASKED)
+        asked = 0.0 if retry_after is None else min(max(retry_after, 0.0), MAX_RETRY_AFTER_SECONDS)
         return asked + jitter
 
     def delays(self, rng: Random) -> Iterator[float]:
-        """The waits of one series of failures, without end."""
+        """The waits of one series of failures, in seconds; it has no end."""
         attempt = 0
         while True:
             yield self.delay(attempt, rng)
@@ -68,4 +68,4 @@ class Backoff:
 
 
 BACKOFF: Final = instance_of(Backoff, "a Backoff(...)")
-"""The check for options that are a backoff."""
+"""The check of an option that takes a backoff."""

@@ -1,10 +1,10 @@
 """Output that never waits for its reader: to standard error, to a FIFO or to a terminal.
 
-A pipe that is not drained, a FIFO without a reader and a stopped terminal make a blocking write wait for ever, and with
-it the event loop. ``O_NONBLOCK`` on an inherited descriptor is no way out: it belongs to the open file description, so
-it would change the descriptors of other processes too. Polling first is none either: another writer can take the room.
-So a pipe or a terminal is opened anew, which makes a description of this process's own; a socket takes the flag for one
-call; and only where neither can be had, a thread writes.
+A blocking write to a pipe that is not drained, to a FIFO without a reader or to a stopped terminal waits for ever, and
+with it the event loop. ``O_NONBLOCK`` must not be set on an inherited descriptor: it belongs to the open file
+description, which other processes share. Polling first does not help: another writer can take the room. So a pipe or a
+terminal is opened again, which makes a description of this process alone; a socket takes the flag for one call; and
+only where neither is possible a thread writes.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Final, Protocol
 
 import trio
 
-from trioxport._core.states import Signal
+from trioxport._core.events import Signal
 
 BACKLOG_BYTES: Final = 256 * 1024
-"""Bytes that wait for a reader that is slow; more are dropped."""
-PIECE_BYTES: Final = 64 * 1024
-"""Bytes that are written at once."""
+"""Bytes that wait for a slow reader; more are dropped."""
+WRITE_BYTES: Final = 64 * 1024
+"""Bytes of one write."""
 
 _APPEND: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 _FLAGS: Final = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
@@ -35,11 +35,11 @@ class Device(Protocol):
     """A destination of bytes."""
 
     def write_now(self, data: bytes | bytearray) -> int:
-        """Write what can be written without waiting; returns how much that was. Raises ``OSError``."""
+        """Write without waiting, as much as possible; return the number of bytes. Raises ``OSError``."""
         ...
 
     async def write(self, data: bytes) -> int:
-        """Write some of ``data``; returns how much. Raises ``OSError``."""
+        """Write some of ``data``; return the number of bytes. Raises ``OSError``."""
         ...
 
     def close(self) -> None: ...
@@ -50,11 +50,11 @@ def _notice_of(dropped: int) -> bytes:
 
 
 class BoundedOutput:
-    """Writes in order, and never waits: what finds no room is dropped, and the loss is noted where it occurred.
+    """Writes in order and never waits: data without room is dropped, and a notice stands in its place.
 
     Args:
         device: The destination, which is closed with this.
-        notice: Makes the note of how many bytes were dropped.
+        notice: Makes the notice from the number of bytes that were dropped.
     """
 
     def __init__(self, device: Device, notice: Callable[[int], bytes] = _notice_of) -> None:
@@ -63,7 +63,7 @@ class BoundedOutput:
         self._backlog = bytearray()
         self._changed = Signal()
         self.dropped = 0
-        """Bytes that were dropped since the latest notice."""
+        """Bytes dropped since the last notice."""
 
     def put(self, data: bytes) -> None:
         """Write ``data``, or keep it until there is room, or drop it."""
@@ -76,30 +76,30 @@ class BoundedOutput:
         self._backlog += noted
         if not waiting:
             self._write_now()
-        self._changed.tell()
+        self._changed.notify()
 
     async def run(self) -> None:
-        """Write what had to be kept, until cancelled."""
+        """Write the data that was kept, until cancelled."""
         while True:
             while self._backlog:
-                piece = bytes(self._backlog[:PIECE_BYTES])
+                piece = bytes(self._backlog[:WRITE_BYTES])
                 try:
                     written = await self._device.write(piece)
                 except OSError:
                     self._drop_backlog()
                 else:
                     del self._backlog[:written]
-            self._changed.tell()
+            self._changed.notify()
             await self._changed.wait()
 
     async def drain(self, seconds: float) -> None:
-        """Wait until everything is written, for so long."""
+        """Wait until everything is written, at most for so many seconds."""
         with trio.move_on_after(seconds):
             while self._backlog:
                 await self._changed.wait()
 
     def close(self) -> None:
-        """Write what can be written, and close the device; :meth:`run` has to be over."""
+        """Write what can be written without waiting, and close the device; :meth:`run` must have ended."""
         self._write_now()
         self._device.close()
 
@@ -112,13 +112,13 @@ class BoundedOutput:
             self._drop_backlog()
 
     def _drop_backlog(self) -> None:
-        """Give up what waits: the reader has gone, or the disk is full."""
+        """Drop what waits: the reader has gone, or the disk is full."""
         self.dropped += len(self._backlog)
         self._backlog.clear()
 
 
 class NonblockingDescriptor:
-    """A descriptor on which writing does not wait, and which this owns."""
+    """A descriptor on which writing does not wait; closing this closes it."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -139,7 +139,7 @@ class NonblockingDescriptor:
 
 
 class _SharedSocket:
-    """An inherited socket, such as the journal's, which is told for each call not to wait."""
+    """An inherited socket, such as the journal's, with the flag not to wait on each call."""
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=os.dup(descriptor))
@@ -160,8 +160,11 @@ class _SharedSocket:
 
 
 class _ThreadedDescriptor:
-    """An inherited descriptor that only a thread can write. A write that is stuck when this is closed stays behind, and
-    its thread with it, until there is room or the process ends."""
+    """An inherited descriptor that is written in a thread.
+
+    A write that cannot finish stays behind when this is closed, with its thread, until there is room or the process
+    ends.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -176,11 +179,11 @@ class _ThreadedDescriptor:
         )
 
     def close(self) -> None:
-        """The descriptor is the process's, and stays open."""
+        """Do nothing: the descriptor belongs to the process."""
 
 
 def inherited(descriptor: int) -> Device:
-    """A standard descriptor of this process as a device; closing that leaves the descriptor open."""
+    """A standard descriptor of this process as a device; closing the device leaves the descriptor open."""
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
         return NonblockingDescriptor(os.dup(descriptor))
@@ -191,9 +194,9 @@ def inherited(descriptor: int) -> Device:
 
 
 def open_anew(descriptor: int) -> int | None:
-    """A non-blocking descriptor of the same pipe or terminal, or None where the system gives none.
+    """A non-blocking descriptor of the same pipe or terminal; None where the system gives none.
 
-    It gives none on other systems than Linux, and to a process that runs as another user than the one who made it.
+    Only Linux gives one, and only to a process of the user that made the pipe or terminal.
     """
     if sys.platform == "linux":
         with suppress(OSError):
@@ -202,7 +205,7 @@ def open_anew(descriptor: int) -> int | None:
 
 
 def open_to_append(path: str | os.PathLike[str], permissions: int = 0o666) -> int:
-    """A descriptor to append to ``path`` with, made if it is not there; neither opening nor writing waits for a reader.
+    """A descriptor to append to ``path``, which is created if missing; neither opening nor writing waits for a reader.
 
     Raises ``OSError``.
     """

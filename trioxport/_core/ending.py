@@ -1,4 +1,4 @@
-"""Channels of a transport that end when the transport is over, whatever it did with its own halves of them."""
+"""Channels that end when their transport is over, even if the transport does not close its own ends of them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from trio.abc import ReceiveChannel, SendChannel
 from trioxport.abc import FrameChannels
 from trioxport.frames import Frame
 
-WATCHED: Final = 1024
-"""Frames that a transport has accepted of which it is known whether it took them."""
+MAX_TRACKED_FRAMES: Final = 1024
+"""Accepted frames that are tracked, to tell whether the transport took them out of its buffer."""
 
 
 class SelfEnding:
-    """A mark for classes of channels that end with their transport by themselves, and report what they never sent."""
+    """A mark of channel classes that end with their transport by themselves, and report frames that were not sent."""
 
     __slots__ = ()
 
 
 class _Waiting:
-    """The tasks that wait at a channel, until the transport is over."""
+    """The tasks that wait at a channel; they are released when the transport is over."""
 
     def __init__(self) -> None:
         self.scopes: set[trio.CancelScope] = set()
@@ -41,7 +41,7 @@ class _Waiting:
 
 
 class _UntilOver:
-    """A block that ends when the transport is over; entered later, it is left where it would have to wait."""
+    """A block that ends when the transport is over; entered after that, it ends where it would wait."""
 
     def __init__(self, waiting: _Waiting) -> None:
         self._waiting = waiting
@@ -51,7 +51,7 @@ class _UntilOver:
         self._scope.__enter__()
         self._waiting.scopes.add(self._scope)
         if self._waiting.over:
-            self._scope.deadline = trio.current_time()  # which takes effect at the first waiting, not before
+            self._scope.deadline = trio.current_time()  # takes effect at the first wait, not before
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -61,7 +61,7 @@ class _UntilOver:
 
 
 class EndingSend(SendChannel[Frame]):
-    """Sends until the transport is over, and knows then which frames it never took."""
+    """The sending channel of a transport: it ends with the transport, and knows the frames that it never took."""
 
     def __init__(self, inner: SendChannel[Frame]) -> None:
         self._inner = inner
@@ -69,14 +69,14 @@ class EndingSend(SendChannel[Frame]):
         self._latest: deque[ref[Frame]] = deque()
         memory = inner if isinstance(inner, trio.MemorySendChannel) else None
         self._statistics = None if memory is None else memory.statistics
-        self._room = 0 if memory is None else int(min(WATCHED, memory.statistics().max_buffer_size))
+        self._room = 0 if memory is None else int(min(MAX_TRACKED_FRAMES, memory.statistics().max_buffer_size))
 
     async def send(self, value: Frame) -> None:
         if self._waiting.over:
             await trio.lowlevel.checkpoint()
             raise trio.BrokenResourceError
         noted = ref(value)
-        self._latest.append(noted)  # now, since those who wait at a channel are served in this order
+        self._latest.append(noted)  # before waiting, since a channel serves its senders in this order
         accepted = False
         try:
             with _UntilOver(self._waiting):
@@ -94,9 +94,9 @@ class EndingSend(SendChannel[Frame]):
         await self._inner.aclose()
 
     def end(self) -> list[Frame]:
-        """End every wait. Returns what was accepted, and still waits in the transport's buffer.
+        """End every wait. Returns the frames that were accepted and are still in the transport's buffer.
 
-        Only of a memory channel is that known, and only while its transport has not closed the other end.
+        That is known of memory channels only, and only while the transport has not closed the other end.
         """
         now = None if self._statistics is None else self._statistics()
         self._waiting.end()
@@ -108,7 +108,7 @@ class EndingSend(SendChannel[Frame]):
 
 
 class EndingReceive(ReceiveChannel[Frame]):
-    """Receives until the transport is over: then what had arrived, and then the end."""
+    """The receiving channel of a transport: after the transport is over it yields what had arrived, and then ends."""
 
     def __init__(self, inner: ReceiveChannel[Frame]) -> None:
         self._inner = inner
@@ -121,7 +121,7 @@ class EndingReceive(ReceiveChannel[Frame]):
                 with _UntilOver(self._waiting):
                     return await self._inner.receive()
             except trio.EndOfChannel:
-                await trio.lowlevel.checkpoint()  # a pump that fails at the same time has its turn: then it is a loss
+                await trio.lowlevel.checkpoint()  # lets a pump that fails at the same time record a loss
                 raise
             if over:
                 raise trio.EndOfChannel
@@ -130,12 +130,12 @@ class EndingReceive(ReceiveChannel[Frame]):
         await self._inner.aclose()
 
     def end(self) -> None:
-        """End every wait for what has not arrived."""
+        """End every wait for a frame that has not arrived."""
         self._waiting.end()
 
 
-def ending(channels: FrameChannels) -> FrameChannels:
-    """The channels, made to end with their transport where they might not do so by themselves."""
+def end_with_transport(channels: FrameChannels) -> FrameChannels:
+    """The channels, wrapped where they do not end with their transport by themselves."""
     if not isinstance(cast("object", channels), FrameChannels):
         raise TypeError(f"a transport yields FrameChannels(send, receive), and this one yielded {channels!r}")
     send, receive = channels.send, channels.receive

@@ -1,7 +1,7 @@
-"""Connections that take no time to open and to close, and so need no task of their own to do it.
+"""The supervisor of connections that open and close without waiting, and so need no task.
 
-The connections of an HTTP server are such: in the modern era a single request, most of which last less than a
-supervisor's tasks take to start; in the legacy era a session, of which there are many, and most are idle.
+The connections of an HTTP server are of this kind. In the modern era a connection is one request, which often takes
+less time than starting a supervisor's tasks would. In the legacy era it is a session: there are many, mostly idle.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ class InlineSupervisor(Supervisor):
     """A supervisor that enters its transport when it is made.
 
     Args:
-        transport: What to enter.
+        transport: The transport to enter.
         settings: The settings of the connection.
         tasks: The nursery of the layers' tasks; None where there are no layers.
         peer: The client's address.
     """
 
-    answers_unreadable: ClassVar[bool] = False  # HTTP does so by its status
+    answers_unreadable: ClassVar[bool] = False  # HTTP answers them by its status
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class InlineSupervisor(Supervisor):
         self._entered_or_over.set()
 
     async def verdict(self) -> TransportError | None:
-        """The recorded failure, or None. A broken channel ends nothing: it may have failed for one message only."""
+        """The recorded failure, or None. A broken channel may concern one message only, and ends nothing."""
         await trio.lowlevel.checkpoint()
         return self.failure
 
@@ -50,7 +50,7 @@ class InlineSupervisor(Supervisor):
         self._begin_leaving()
 
     def finish(self) -> None:
-        """Leave the transport, once nobody uses its channels any more."""
+        """Leave the transport; its channels must not be in use any more."""
         self._leaving = True
         self._begin_leaving()
         self._run_deferred()

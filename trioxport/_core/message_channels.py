@@ -1,4 +1,4 @@
-"""Where messages become frames and frames messages, and where every sent request is settled exactly once."""
+"""The channels of messages over a transport's frames: encoding, decoding, and settling each request exactly once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._core.causes import not_sent
+from trioxport._core.error_mapping import not_sent
 from trioxport._core.supervisor import Supervisor
 from trioxport._core.unreadable import Refusals, fragment_of
-from trioxport._diagnostics.message_redaction import excerpt_of
+from trioxport._diagnostics.text_redaction import excerpt_of
 from trioxport.abc import FrameChannels, MessageChannels
 from trioxport.errors import ConnectionLost, DecodeError, MessageTooLarge, ProtocolViolation, TransportError, UsageError
 from trioxport.frames import Frame
@@ -32,13 +32,13 @@ from trioxport.metadata import Metadata, metadata_of
 from trioxport.protocol import CANCELLED, LISTEN, as_id, members_of
 
 _ANSWERS: Final = (Response, ErrorResponse)
-REMEMBERED: Final = 256
-"""Cancelled requests whose late answers are expected, and dropped without a word."""
+MAX_CANCELLED_IDS: Final = 256
+"""Cancelled requests whose late answers are counted, but not logged."""
 
 
 @attrs.define
 class _InFlight:
-    """The requests that were sent and are not settled yet."""
+    """The requests that are sent and not settled yet."""
 
     requests: dict[RequestId, Request]
     cancelled: deque[RequestId] | None = None
@@ -51,19 +51,19 @@ class _InFlight:
         self.requests[request.id] = request
 
     def settle_cancelled(self, notification: Notification, *, by_peer: bool = False) -> None:
-        """A request that this side cancels, or a subscription that its server ends, is settled by that."""
+        """Settle the request that this side cancels, or the subscription that its server ends."""
         if notification.method != CANCELLED:
             return
         request_id = as_id(members_of(notification.params).get("requestId"))
         request = None if request_id is None else self.requests.get(request_id)
         if request is not None and not (by_peer and request.method != LISTEN):
             del self.requests[request.id]
-            if self.cancelled is None:  # which is the rule, and an empty deque is large
-                self.cancelled = deque(maxlen=REMEMBERED)
+            if self.cancelled is None:  # made late: most connections cancel nothing, and an empty deque is large
+                self.cancelled = deque(maxlen=MAX_CANCELLED_IDS)
             self.cancelled.append(request.id)
 
     async def all_sent_or_refused(self) -> None:
-        """Wait until each request is either accepted for sending, or refused and no longer in flight."""
+        """Wait until each request that is being sent is accepted, or refused and no longer in flight."""
         while self.sending:
             if self.none_sending is None:
                 self.none_sending = trio.Event()
@@ -98,7 +98,7 @@ class _MessageSend(SendChannel[Message]):
             if in_flight.requests.get(value.id) is value:
                 del in_flight.requests[value.id]
             elif isinstance(error, TransportError):
-                return  # something that was received, or a cancellation, has settled it
+                return  # an answer or a cancellation has settled it
             raise
         finally:
             in_flight.sending -= 1
@@ -153,7 +153,7 @@ class _MessageReceive(ReceiveChannel[Incoming]):
         while not self._ended:
             try:
                 frame = await self._frames.receive()
-            except (trio.EndOfChannel, trio.ClosedResourceError):  # a transport that was left closes its own ends
+            except (trio.EndOfChannel, trio.ClosedResourceError):  # a transport that was left may close its own ends
                 if self._closed or self._supervisor.leaving:
                     raise trio.ClosedResourceError from None
                 self._ended = True
@@ -168,7 +168,7 @@ class _MessageReceive(ReceiveChannel[Incoming]):
         await self._frames.aclose()
 
     def _accept(self, frame: Frame) -> Incoming | None:
-        """What a frame means to the application; None if nothing."""
+        """The message of a frame for the application; None if there is none."""
         if frame.error is not None:
             return self._refuse(frame, frame.error)
         try:
@@ -181,14 +181,14 @@ class _MessageReceive(ReceiveChannel[Incoming]):
             self._in_flight.settle_cancelled(message, by_peer=True)
         elif isinstance(message, _ANSWERS) and not self._settles(message):
             if message.id in (self._in_flight.cancelled or ()):
-                self._supervisor.discarded["late"] += 1  # nobody's fault, so not a word about it
+                self._supervisor.discarded["late"] += 1  # expected after a cancellation: counted, not logged
             else:
                 self._supervisor.discard(ProtocolViolation(f"a response to no request in flight, id {message.id!r}"))
             return None
         return message
 
     def _settles(self, answer: Response | ErrorResponse) -> bool:
-        """Whether a request waited for ``answer``, or it is an error of which the peer does not know the request."""
+        """Whether ``answer`` settles a request, or is the peer's error about a message whose id it could not read."""
         return answer.id is None or self._in_flight.requests.pop(answer.id, None) is not None
 
     def _decode_payload(self, payload: bytes) -> Message:
@@ -206,7 +206,7 @@ class _MessageReceive(ReceiveChannel[Incoming]):
             ) from error
 
     def _refuse(self, frame: Frame, error: TransportError) -> Undelivered | None:
-        """Settle the request that a frame without a usable message belongs to, or answer it if it is the peer's."""
+        """Settle the request of a frame that has no valid message, or answer it if it is the peer's."""
         error.target = error.target or self._supervisor.settings.target
         original = frame.message
         if original is None:
@@ -217,13 +217,13 @@ class _MessageReceive(ReceiveChannel[Incoming]):
             request_id = self._supervisor.settings.codec.identify(fragment)
             original = None if request_id is None else self._in_flight.requests.pop(request_id, None)
             if self._refusals is not None and (frame.error is None or isinstance(error, MessageTooLarge)):
-                self._refusals.answer(fragment, error)  # what a layer refused may be no message of the peer's
+                self._refusals.answer(fragment, error)  # a payload that a layer refused may not be the peer's message
         elif isinstance(original, Request) and self._in_flight.requests.pop(original.id, None) is None:
             return None
         return None if original is None else Undelivered.of(original, error)
 
     async def _settle_at_end(self) -> Undelivered:
-        """After the last frame: first what was never answered, then the end or the loss."""
+        """Yield an unanswered request after the last frame; without one, raise the end or the loss."""
         if self._closed:
             raise trio.ClosedResourceError
         failure = await self._supervisor.verdict()
@@ -242,10 +242,10 @@ class _MessageReceive(ReceiveChannel[Incoming]):
     def _unanswered_one(self, request: Request, loss: TransportError) -> Undelivered:
         if self._supervisor.never_took(request):
             return Undelivered.of(request, not_sent(loss))
-        return attrs.evolve(Undelivered.of(request, loss), outcome="unknown")  # whatever became of the rest
+        return attrs.evolve(Undelivered.of(request, loss), outcome="unknown")  # the loss may say not_sent
 
     def _ended_early(self) -> TransportError:
-        """One error for all requests: it is one event."""
+        """The one error of all requests that the peer's end leaves unanswered."""
         if self._unanswered is None:
             target = self._supervisor.settings.target
             self._unanswered = self._supervisor.unanswered or ConnectionLost(
@@ -255,7 +255,7 @@ class _MessageReceive(ReceiveChannel[Incoming]):
 
 
 def _sent_too_late(failure: TransportError | None, target: str) -> TransportError:
-    """A message that was not accepted was not sent, whatever became of those before it."""
+    """The error of a send after the end: that message was not sent, even if the outcome of others is unknown."""
     error = ConnectionLost("the connection is over", target=target, outcome="not_sent")
     if isinstance(failure, ConnectionLost):
         error = ConnectionLost(
@@ -272,7 +272,7 @@ def _sent_too_late(failure: TransportError | None, target: str) -> TransportErro
 
 
 def message_channels(frames: FrameChannels, supervisor: Supervisor) -> MessageChannels:
-    """The codec's channels over a transport's frames."""
+    """The channels of messages over those of frames."""
     in_flight = _InFlight(supervisor.requests)
     refusals = Refusals(frames.send, supervisor) if supervisor.answers_unreadable else None
     return MessageChannels(

@@ -6,14 +6,14 @@ from types import TracebackType
 
 import trio
 
-from trioxport._core.causes import sole_exception
+from trioxport._core.exception_groups import sole_exception
 from trioxport.errors import UsageError
 
 
 class open_bare_nursery:  # noqa: N801 (it is called like a function)
-    """A nursery out of which the body's exception comes as the same object, and a child's without a group.
+    """A nursery that raises the body's exception as the same object, and a child's without a group.
 
-    A class, since each connection lives in two of them: a generator takes more memory.
+    A class and not a generator, which would take more memory: each connection has two of them.
     """
 
     __slots__ = ("_manager", "_nursery")
@@ -28,9 +28,7 @@ class open_bare_nursery:  # noqa: N801 (it is called like a function)
     ) -> bool:
         if raised is not None:
             self._nursery.cancel_scope.cancel()
-            if isinstance(
-                sole_exception(raised), trio.Cancelled
-            ):  # of which only the nursery can tell whether it ends here
+            if isinstance(sole_exception(raised), trio.Cancelled):  # only the nursery knows whether it ends here
                 return await self._leave(kind, raised, traceback)
         try:
             await self._leave(None, None, None)
@@ -51,7 +49,7 @@ class open_bare_nursery:  # noqa: N801 (it is called like a function)
 
 
 def require_trio(what: str) -> None:
-    """Raise ``UsageError`` unless the caller, named by ``what``, is called inside a run of Trio."""
+    """Raise ``UsageError`` unless Trio runs; ``what`` names the function that needs it."""
     if not trio.lowlevel.in_trio_run():
         raise UsageError(
             f"{what} runs on Trio, and no Trio program is running here",

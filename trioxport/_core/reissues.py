@@ -1,7 +1,7 @@
-"""Requests that are issued again, each time under a new id, and the peer's messages about them.
+"""Requests that are issued again under a new id, and the peer's messages about them.
 
-A lost request is issued again as a new request with a new id (specification 2026-07-28, changelog, major change 9), and
-an id is used once as long as there is no answer (basic/index, section Requests). The application knows its own id only.
+A lost request is issued again with a new id (specification 2026-07-28, changelog, major change 9), and an id is not
+used again before its answer (basic/index, section Requests). The application sees its own id only.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _TOKEN: Final = "progressToken"
 
 
 def new_request_id() -> str:
-    """An id that no other request has: neither one of the application's, nor one that it forwards."""
+    """An id that differs from those of all requests of the application, and of those that it forwards."""
     return f"{_PREFIX}{next(_numbers)}"
 
 
 @attrs.define(eq=False)
 class _Reissued:
-    """A request of the application, the id that it was issued under last, and each progress token that it had."""
+    """A request of the application, its latest id on the wire, and its progress tokens so far."""
 
     request: Request
     id: RequestId
@@ -41,7 +41,7 @@ class Reissues:
     """The requests of one connection that were issued more than once, and are not settled.
 
     Args:
-        discard: Told of an answer to an earlier attempt, which is dropped.
+        discard: Called with an error for each answer to an earlier attempt, which is dropped.
     """
 
     def __init__(self, discard: Callable[[TransportError], None]) -> None:
@@ -74,19 +74,19 @@ class Reissues:
                 self._by_token.pop(token, None)
 
     def first_id(self, request_id: RequestId) -> RequestId | None:
-        """The application's id of the request that is in flight as ``request_id``; None if that was given up."""
+        """The application's id of the request in flight as ``request_id``; None if that attempt was given up."""
         reissued = self._by_id.get(request_id)
         if reissued is not None:
             return reissued.request.id
         return None if request_id in self._by_first_id else request_id
 
     def original(self, request_id: RequestId) -> Request | None:
-        """The request that is in flight as ``request_id``, as the application sent it; None if it has that id there."""
+        """The application's request that is in flight under another id, ``request_id``; None if there is none."""
         reissued = self._by_id.get(request_id)
         return None if reissued is None else reissued.request
 
     def outgoing(self, message: Message) -> Message:
-        """``message`` as the peer knows its request: a cancellation goes to the attempt in flight."""
+        """``message`` with the ids that the peer knows: a cancellation names the attempt in flight."""
         request_id = cancelled_id(message)
         reissued = None if request_id is None else self._by_first_id.get(request_id)
         if reissued is None or not isinstance(message, Notification):
@@ -94,9 +94,9 @@ class Reissues:
         return _changed(message, requestId=reissued.id)
 
     def incoming(self, message: Message) -> Message | None:
-        """``message`` as the application knows its request; None if it is about an earlier attempt.
+        """``message`` with the ids that the application knows; None if it is about an earlier attempt.
 
-        The request that it answers, or the subscription that it ends, is settled by that.
+        It settles the request that it answers, or the subscription that it ends.
         """
         if isinstance(message, Response | ErrorResponse):
             return self._answer(message)
@@ -131,7 +131,7 @@ class Reissues:
         return _changed(notification, progressToken=reissued.tokens[0]) if token == reissued.id else None
 
     def _end_of_subscription(self, notification: Notification) -> Notification | None:
-        """A cancellation by the peer is about a request of its own, unless it ends a subscription."""
+        """The peer's cancellation of a request of its own, or its end of a subscription of this side."""
         ended = cancelled_id(notification)
         reissued = None if ended is None else self._by_id.get(ended) or self._by_first_id.get(ended)
         if reissued is None or reissued.request.method != LISTEN:
@@ -142,7 +142,7 @@ class Reissues:
         return _changed(notification, requestId=reissued.request.id)
 
     def _with_first_subscription(self, params: Any) -> Any:
-        """Parameters or a result that mention a subscription by the application's id."""
+        """Parameters or a result, with the application's id of the subscription."""
         meta = meta_of(params)
         subscription = meta.get(SUBSCRIPTION)
         reissued = self._by_id.get(subscription) if isinstance(subscription, str | int) else None
@@ -151,7 +151,7 @@ class Reissues:
         return {**params, "_meta": {**meta, SUBSCRIPTION: reissued.request.id}}
 
     def _with_new_token(self, reissued: _Reissued) -> Any:
-        """The parameters with a progress token of this attempt, if the application asked for progress."""
+        """The parameters, with a progress token of this attempt if the application asked for progress."""
         params = reissued.request.params
         meta = meta_of(params)
         token = meta.get(_TOKEN)

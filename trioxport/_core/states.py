@@ -1,4 +1,4 @@
-"""How a connection fares, and how to wait for that to change."""
+"""The state of a connection, and the iterator over its changes."""
 
 from __future__ import annotations
 
@@ -7,69 +7,26 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 import trio
 
-State: TypeAlias = Literal["connecting", "open", "waiting", "closing", "closed", "failed"]
-"""How a connection fares.
+from trioxport._core.events import Signal
 
-``"connecting"``: it is being opened, or opened again. ``"open"``. ``"waiting"``: it was lost, and is opened again after
-a while. ``"closing"``. The last of them is ``"closed"`` or ``"failed"``.
+State: TypeAlias = Literal["connecting", "open", "waiting", "closing", "closed", "failed"]
+"""The state of a connection.
+
+``"connecting"``: it is being opened, for the first time or again. ``"open"``: messages pass. ``"waiting"``: it was
+lost, and the next attempt to open it is due later. ``"closing"``: this side or the peer has ended it. The last state is
+``"closed"`` or ``"failed"``.
 """
 
-ENDS: Final = ("closed", "failed")
+FINAL_STATES: Final = ("closed", "failed")
 
 
-class Signal:
-    """Wakes whoever waits for something to have changed; they look for themselves at what."""
-
-    __slots__ = ("_event",)
-
-    def __init__(self) -> None:
-        self._event: trio.Event | None = None
-
-    def tell(self) -> None:
-        event, self._event = self._event, None
-        if event is not None:
-            event.set()
-
-    async def wait(self) -> None:
-        if self._event is None:
-            self._event = trio.Event()
-        await self._event.wait()
-
-
-class LazyEvent:
-    """A ``trio.Event`` that takes its memory, most of which is for a set of tasks, only while somebody waits for it."""
-
-    __slots__ = ("_event", "_happened")
-
-    def __init__(self) -> None:
-        self._event: trio.Event | None = None
-        self._happened = False
-
-    def is_set(self) -> bool:
-        return self._happened
-
-    def set(self) -> None:
-        self._happened = True
-        event, self._event = self._event, None
-        if event is not None:
-            event.set()
-
-    async def wait(self) -> None:
-        if self._happened:
-            await trio.lowlevel.checkpoint()
-            return
-        if self._event is None:
-            self._event = trio.Event()
-        await self._event.wait()
-
-
-class Watched(Protocol):
-    """What has a state that can be watched. ``turns`` counts how often it has changed."""
+class StateHolder(Protocol):
+    """An object with a state; ``change_count`` grows, and ``changed`` wakes, with each change of it."""
 
     @property
     def state(self) -> State: ...
     @property
-    def turns(self) -> int: ...
+    def change_count(self) -> int: ...
     @property
     def changed(self) -> Signal: ...
 
@@ -77,11 +34,11 @@ class Watched(Protocol):
 class StateChanges(AsyncIterator[State]):
     """The state of a connection, now and after each change, up to the last one.
 
-    Nothing is kept for a reader that is late: it gets the latest state, which can be the same again.
+    A reader that is late gets the latest state only, which can be the same as before.
     """
 
-    def __init__(self, watched: Watched) -> None:
-        self._watched = watched
+    def __init__(self, holder: StateHolder) -> None:
+        self._holder = holder
         self._seen: int = -1
         self._over = False
 
@@ -89,8 +46,8 @@ class StateChanges(AsyncIterator[State]):
         await trio.lowlevel.checkpoint()
         if self._over:
             raise StopAsyncIteration
-        while self._watched.turns == self._seen:
-            await self._watched.changed.wait()
-        self._seen = self._watched.turns
-        self._over = self._watched.state in ENDS
-        return self._watched.state
+        while self._holder.change_count == self._seen:
+            await self._holder.changed.wait()
+        self._seen = self._holder.change_count
+        self._over = self._holder.state in FINAL_STATES
+        return self._holder.state

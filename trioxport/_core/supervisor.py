@@ -1,8 +1,7 @@
-"""The supervisor owns a transport's context manager; the user's block only ever sees channels (DESIGN: contract of a
-connection). It is entered and left in a task of its own, so that a failure is a recorded fact instead of an exception
-that tears through the user's code, and so that any task may close the connection.
+"""The supervisor of a connection: it enters and leaves the transport in a task of its own.
 
-This module makes the only nurseries of the library outside the transports.
+The application sees channels only. A failure of the transport is recorded, and raised at the channels, instead of
+cancelling the application's code; and any task may close the connection.
 """
 
 from __future__ import annotations
@@ -16,10 +15,12 @@ from typing import Any, ClassVar, Final, Literal
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport._core.causes import as_connect_error, as_loss, failure_in, shortened
-from trioxport._core.ending import EndingReceive, EndingSend, ending
+from trioxport._core.ending import EndingReceive, EndingSend, end_with_transport
+from trioxport._core.error_mapping import as_connect_error, as_loss, shortened
+from trioxport._core.events import LazyEvent, Signal
+from trioxport._core.exception_groups import failure_in
 from trioxport._core.nursery import open_bare_nursery
-from trioxport._core.states import ENDS, LazyEvent, Signal, State
+from trioxport._core.states import FINAL_STATES, State
 from trioxport._diagnostics import logger
 from trioxport.abc import Carries, ConnectionInfo, ConnectionSettings, FrameChannels, Scope, Transport
 from trioxport.errors import (
@@ -30,24 +31,35 @@ from trioxport.errors import (
 from trioxport.messages import Message, Request, RequestId
 
 ABORT_SECONDS: Final = 5.0
-"""Seconds that a transport gets to release what it holds when it is left at once; killing a process takes longest."""
+"""Seconds that a cancelled transport may take to release its resources; ending a child process takes longest."""
 
 
 class Supervisor:
-    """Enters a transport, knows how it fares, and leaves it. It is the transport's and the layers' ``Scope``.
+    """Enters a transport, records its state and its failure, and leaves it.
+
+    It is the :class:`~trioxport.abc.Scope` of the transport and of the layers.
+
+    Args:
+        transport: The transport to enter.
+        settings: The settings of the connection.
+        outlives_cancel: Whether a cancellation of the surrounding scope reaches the transport only after ``close`` or
+            ``abort``, so that the block that uses the connection is cancelled first. The caller must then call one of
+            them in every case.
+        within: The scope of the connection that this one is a part of, or None. A transport made of transports, such
+            as ``Reconnecting``, has one supervisor for each.
+        peer: The address of an accepted client.
 
     Attributes:
         answers_unreadable: Whether requests that cannot be read are answered above the transport.
-
-    Args:
-        transport: What to enter.
-        settings: The settings of the connection.
-        outlives_cancel: Whether a cancellation from around is withheld from the transport until ``close`` or
-            ``abort`` is called, so that the block that uses the connection is cancelled first. Whoever sets it
-            must call one of them in every case.
-        within: The scope of the connection that this one is a part of, or None: a transport made of transports has
-            one supervisor for each.
-        peer: The address of an accepted client.
+        requests: The requests of this side in flight, by id.
+        failure: The first failure of the connection, or None.
+        failure_seen: Whether the application has got the failure at a channel.
+        peer_is_done: Whether the transport has reported the orderly end of the peer.
+        unanswered: The transport's error for the requests that the peer's orderly end leaves unanswered, or None.
+        cut_short: Whether a task reported the failure while it was being cancelled.
+        discarded: Counts of received things that were skipped, by the name of the error.
+        change_count: The number of changes of the state.
+        changed: Wakes at each change of the state, and when the peer is done.
     """
 
     answers_unreadable: ClassVar[bool] = True
@@ -65,18 +77,18 @@ class Supervisor:
         self.settings = settings
         self.info = ConnectionInfo(settings.target, peer) if within is None else within.info
         self.requests: dict[RequestId, Request] = {}
-        self.turns = 0
-        self.changed = Signal()
         self.failure: TransportError | None = None
         self.failure_seen = False
         self.peer_is_done = False
         self.unanswered: TransportError | None = None
         self.cut_short = False
+        self.discarded: Counter[str] = Counter()
+        self.change_count = 0
+        self.changed = Signal()
         self._state: State = "connecting"
         self._within = within
         self._leaving = False
         self._breaking = False
-        self.discarded: Counter[str] = Counter()
         self._channels: FrameChannels | None = None
         self._life = trio.CancelScope(shield=outlives_cancel)
         self._entered_or_over = LazyEvent()
@@ -86,7 +98,7 @@ class Supervisor:
         self._deferred: list[Callable[[], object]] = []
         self._tasks: trio.Nursery | None = None
 
-    # What a transport and a layer see: the Scope.
+    # The Scope: the interface of transports and layers.
 
     @property
     def leaving(self) -> bool:
@@ -101,13 +113,13 @@ class Supervisor:
         if unanswered is not None:
             unanswered.target = unanswered.target or self.settings.target
             self.unanswered = unanswered
-        self.changed.tell()
+        self.changed.notify()
 
     def lost(self, error: TransportError) -> None:
         if self.failure is None:
             error.target = error.target or self.settings.target
             self.failure = error
-            self.cut_short = trio.current_effective_deadline() == -math.inf  # told by a task that is being cancelled
+            self.cut_short = trio.current_effective_deadline() == -math.inf
             if self._is_carrying:
                 self._set_state("failed")
 
@@ -134,7 +146,7 @@ class Supervisor:
     def defer(self, callback: Callable[[], object]) -> None:
         self._deferred.append(callback)
 
-    # What the opener and the connection see.
+    # The interface of opening.py, connection.py and the message channels.
 
     @property
     def runs_tasks(self) -> bool:
@@ -147,16 +159,16 @@ class Supervisor:
 
     @property
     def carries(self) -> Carries | None:
-        """The payloads that the wire can carry; None before the transport has said it."""
+        """The payloads that the wire can carry; None before the transport has opened."""
         return None if self._channels is None else self._channels.carried()
 
     @property
     def has_opened(self) -> bool:
-        """Whether the connection came about."""
+        """Whether the transport has opened, even if it is closed by now."""
         return self._channels is not None
 
     async def run(self) -> None:
-        """Enter the transport, and leave it when told so; to be started in a nursery. Raises no ``Exception``."""
+        """Enter the transport, wait, and leave it: the task of the connection. Raises no ``Exception``."""
         cut_short = True
         try:
             with self._life:
@@ -170,7 +182,7 @@ class Supervisor:
             if cut_short:
                 self._record_cut()
             self._end()
-            if self._channels is not None:  # a task may wait for a pump that is gone
+            if self._channels is not None:  # a task may wait at a channel whose pump is gone
                 self._end_channels(self._channels)
                 await _close_by_force(self._channels.send)
             if cut_short or self._channels is None:
@@ -190,7 +202,7 @@ class Supervisor:
         return self._channels
 
     async def verdict(self) -> TransportError | None:
-        """How the connection ended, once one of its channels has: the loss, or None for an orderly end."""
+        """The loss, or None for an orderly end, once a channel of the transport has ended; waits for the transport."""
         if self.failure is None and self.peer_is_done and not self._breaking:
             return None
         self._begin_leaving()
@@ -199,15 +211,15 @@ class Supervisor:
         return self.failure
 
     def never_took(self, request: Request) -> bool:
-        """Whether the transport, which is over, had accepted a request and never took it out of its buffer."""
+        """Whether the transport, which is over, accepted a request and never took it out of its buffer."""
         return any(message is request for message in self._left)
 
     async def close(self, tx: SendChannel[Any], rx: ReceiveChannel[Any]) -> None:
-        """Flush and close within ``close_timeout``; cancelled, leave at once. Returns when everything is over."""
+        """Flush and close within ``close_timeout``; cancelled, close at once. Returns when the transport is left."""
         self._leaving = True
         self._limit_life()
         try:
-            await trio.lowlevel.checkpoint_if_cancelled()  # then the transport hears of that before its channels end
+            await trio.lowlevel.checkpoint_if_cancelled()  # a cancelled transport must not see an orderly end first
             with trio.move_on_at(self._life.deadline):
                 await self._contain(tx.aclose, ())
             self._begin_leaving()
@@ -223,15 +235,15 @@ class Supervisor:
             self._run_deferred()
 
     def abort(self) -> None:
-        """Leave at once, waiting for nobody."""
+        """Cancel the transport, without a flush."""
         self._life.cancel()
 
-    # The inside.
+    # The task of the connection, and its end.
 
     async def _carry(self) -> None:
         async with open_bare_nursery() as self._tasks:
             async with self.transport(self) as channels:
-                channels = self._take(ending(channels))
+                channels = self._take(end_with_transport(channels))
                 self._life.deadline = math.inf
                 self._set_state("open")
                 self._entered_or_over.set()
@@ -248,7 +260,7 @@ class Supervisor:
     async def _wait_to_leave(self) -> None:
         try:
             await self._leave.wait()
-        except trio.Cancelled:  # by a pump of the transport that failed, if not from around
+        except trio.Cancelled:  # a pump of the transport failed, or the surrounding scope is cancelled
             self._breaking = True
             raise
 
@@ -261,14 +273,14 @@ class Supervisor:
 
     @property
     def _is_carrying(self) -> bool:
-        """Whether messages pass, or will do so again."""
-        return self._channels is not None and self._state not in ("closing", *ENDS)
+        """Whether messages pass, or will pass again."""
+        return self._channels is not None and self._state not in ("closing", *FINAL_STATES)
 
     def _set_state(self, state: State) -> None:
         if state != self._state:
             self._state = state
-            self.turns += 1
-            self.changed.tell()
+            self.change_count += 1
+            self.changed.notify()
 
     def _begin_leaving(self) -> None:
         if self._is_carrying:
@@ -286,7 +298,7 @@ class Supervisor:
             self.lost(as_loss(failure))
 
     def _record_cut(self) -> None:
-        """Leaving was cut short: by the connect timeout, by the close timeout, or by a cancellation."""
+        """Record the reason of a cancelled task: the connect timeout, the close timeout, or a cancelled nursery."""
         if self._channels is None:
             seconds = self.settings.connect_timeout
             self.lost(ConnectTimeout(f"no connection within {seconds:g} s"))
@@ -311,7 +323,7 @@ class Supervisor:
 
 
 async def _close_by_force(*channels: SendChannel[Any] | ReceiveChannel[Any]) -> None:
-    """Close channels without waiting, whatever state they are in (a cancelled ``aclose`` closes by force)."""
+    """Close channels without waiting, in any state: a cancelled ``aclose`` closes by force."""
     with trio.CancelScope(shield=True) as scope:
         scope.cancel()
         for channel in channels:

@@ -1,6 +1,6 @@
-"""How often something may happen: a rate, and the token bucket that keeps it.
+"""Rates, and the token bucket that keeps one.
 
-A bucket is pure: it waits for nothing, and is told what time it is.
+A bucket is pure: it does not wait, and the caller passes the time.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import attrs
 
 from trioxport._diagnostics.validators import COUNT, NUMBER_ABOVE_0
 
-SLACK: Final = 1e-6
-"""Seconds that a token may be taken early: who has waited as long as told may find the clock a rounding error short."""
+EARLY_SECONDS: Final = 1e-6
+"""Seconds that a token may be taken early, for the rounding of the clock after a wait of just the right length."""
 
 
 def _burst(rate: Rate) -> int:
@@ -23,12 +23,12 @@ def _burst(rate: Rate) -> int:
 
 @attrs.frozen
 class Rate:
-    """How many may pass, in the long run and at once: ``Rate(100, per=60, burst=10)``.
+    """A rate, in the long run and in a burst: ``Rate(100, per=60, burst=10)``.
 
     Args:
-        count: How many may pass in ``per`` seconds.
-        per: Seconds.
-        burst: How many may pass at once after a pause; as many as ``count`` by default, and at least one.
+        count: The number that may pass in ``per`` seconds.
+        per: The period, in seconds.
+        burst: The number that may pass at once after a pause; ``count`` by default, and at least 1.
     """
 
     count: float = attrs.field(validator=NUMBER_ABOVE_0)
@@ -41,18 +41,18 @@ class Rate:
 
     @property
     def interval(self) -> float:
-        """Seconds from one to the next in the long run."""
+        """Seconds between two in the long run."""
         return self.per / self.count
 
 
 class TokenBucket:
-    """Holds up to ``burst`` tokens, full at first, and gets one more every ``interval``.
+    """A bucket of up to ``burst`` tokens: full at first, with one more token every ``interval``.
 
-    In no stretch of t seconds are more than ``burst + t / interval`` tokens taken. It is one number: the time at which
-    the bucket will be full again. Under another clock (in another run of Trio) it is full at first.
+    In t seconds at most ``burst + t / interval`` tokens are taken. Its state is one number, the time at which the
+    bucket is full again. Under another clock (in another run of Trio) it is full at first.
 
     Args:
-        rate: How fast it fills, and how much it holds.
+        rate: The rate to keep.
     """
 
     __slots__ = ("_depth", "_full_at", "_interval", "rate")
@@ -64,20 +64,20 @@ class TokenBucket:
         self._full_at = -math.inf
 
     def take(self, now: float) -> float:
-        """Take a token at the time ``now``: 0 if there was one, else the seconds until there is, and none is taken."""
+        """Take a token at the time ``now`` and return 0, or take none and return the seconds until there is one."""
         full_at = max(now, self._full_at)
-        if full_at - now > self._depth + self._interval + SLACK:  # it never takes that long: this is another clock
+        if full_at - now > self._depth + self._interval + EARLY_SECONDS:  # another clock
             full_at = now
         wait = full_at - now - self._depth
-        if wait > SLACK:
+        if wait > EARLY_SECONDS:
             return wait
         self._full_at = full_at + self._interval
         return 0.0
 
     def tokens(self, now: float) -> float:
-        """How many tokens it holds at the time ``now``."""
+        """The number of tokens at the time ``now``."""
         return self.rate.burst - max(0.0, self._full_at - now) / self._interval
 
     def full(self, now: float) -> bool:
-        """Whether it is as if never used, so that whoever keeps many of them may forget this one."""
+        """Whether the bucket is full at the time ``now``, so that it can be evicted from a table of many."""
         return self._full_at <= now

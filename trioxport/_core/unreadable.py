@@ -1,7 +1,7 @@
-"""Error answers to requests that cannot be read, so that the peer learns of that at once instead of by its timeout.
+"""Error responses to requests that cannot be read, so that the peer need not wait for its timeout.
 
-JSON-RPC 2.0, section Error object: "Parse error" for what is no text of the codec, "Invalid Request" for what is no
-message of it, or is over the limit.
+JSON-RPC 2.0, section Error object: "Parse error" for a payload that the codec cannot decode, "Invalid Request" for one
+that is not a message, or is over the limit.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from trioxport.framing.base import EXCERPT
 from trioxport.messages import ErrorResponse
 from trioxport.protocol import INVALID_REQUEST, PARSE_ERROR
 
-MAX_WAITING: Final = 64
-"""Answers that wait for a peer which does not read; for one more request there is none."""
+MAX_PENDING_ANSWERS: Final = 64
+"""Answers that wait for a peer that does not read; the next request gets none."""
 
 
 class Refusals:
-    """Answers what certainly is a request, in a task of its own: reading goes on whether or not the peer reads."""
+    """Answers the refused messages that certainly are requests, in a task: a peer that does not read delays nothing."""
 
     def __init__(self, frames: SendChannel[Frame], supervisor: Supervisor) -> None:
         self._frames = frames
@@ -35,9 +35,9 @@ class Refusals:
         self._sending = False
 
     def answer(self, fragment: bytes, error: TransportError) -> None:
-        """Answer a message that was refused, of which ``fragment`` is left, if it is a request whose id can be read."""
+        """Answer a refused message, of which ``fragment`` is known, if it is a request whose id can be read."""
         code = _code_of(error)
-        if code is None or not self._supervisor.runs_tasks or len(self._waiting) >= MAX_WAITING:
+        if code is None or not self._supervisor.runs_tasks or len(self._waiting) >= MAX_PENDING_ANSWERS:
             return
         request_id = self._codec.identify_request(fragment)
         if request_id is None:
@@ -67,7 +67,7 @@ def _code_of(error: TransportError) -> int | None:
 
 
 def fragment_of(payload: bytes, error: TransportError) -> bytes:
-    """The part of a refused message that is searched for its id: both ends, or all of it if it can be decoded."""
+    """The part of a refused message to search for its id: both ends, or all of it if it can be decoded."""
     if len(payload) <= 2 * EXCERPT or isinstance(error, ProtocolViolation):
         return payload
     return payload[:EXCERPT] + payload[-EXCERPT:]

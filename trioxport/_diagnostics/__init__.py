@@ -1,4 +1,4 @@
-"""Texts for people: checks of options, redaction, excerpts, hints, the log, and the count of refusals."""
+"""Diagnostics: checks of options, hints of errors, redaction, the logger, and the log of refusals."""
 
 from __future__ import annotations
 

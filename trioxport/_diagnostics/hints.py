@@ -1,16 +1,11 @@
-"""Suggestions for a word that is not known, or a target without its scheme."""
+"""Hints of errors: a similar word, the scheme that a target lacks, and the package to install."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable
-from functools import wraps
-from inspect import signature
-from typing import Final, ParamSpec, TypeVar
-
-Parameters = ParamSpec("Parameters")
-Returned = TypeVar("Returned")
+from collections.abc import Iterable
+from typing import Final
 
 _ADDRESS: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d+)(?P<path>/.*)?", re.DOTALL)
 _SITE: Final = re.compile(r"[\w-]+(\.[\w-]+)+/\S*")
@@ -18,15 +13,15 @@ _LOCAL: Final = ("localhost", "[::1]", "127.")
 
 
 def close_to(unknown: str, known: Iterable[str]) -> str | None:
-    """The known word that is most like the unknown one, if any is."""
+    """The known word that is most similar to ``unknown``, or None."""
     return next(iter(difflib.get_close_matches(unknown, list(known), n=1)), None)
 
 
 def whole_target(target: str) -> str | None:
-    """A hint with the scheme that a target probably lacks; None for text that looks like nothing known.
+    """A hint with the scheme that a target probably lacks, or None.
 
     Args:
-        target: The target as it may be shown, without its secrets.
+        target: The target, redacted.
     """
     if found := _ADDRESS.fullmatch(target):
         web = "http" if found["host"].startswith(_LOCAL) else "https"
@@ -43,23 +38,6 @@ def whole_target(target: str) -> str | None:
     return None
 
 
-def names_options(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
-    """Have a call with an option that ``function`` does not have say which ones there are, and which was meant."""
-    known = [name for name, each in signature(function).parameters.items() if each.kind is each.KEYWORD_ONLY]
-    names = frozenset(signature(function).parameters)
-
-    @wraps(function)
-    def call(*args: Parameters.args, **options: Parameters.kwargs) -> Returned:
-        for name in options:
-            if name not in names:
-                close = close_to(name, known)
-                question = "." if close is None else f", did you mean {close!r}?"
-                raise TypeError(f"{function.__name__} has no option {name!r}{question} Its options: {', '.join(known)}")
-        return function(*args, **options)
-
-    return call
-
-
 REQUIREMENTS: Final = {
     "brotli": "brotli>=1.2",
     "http2": "h2>=4.2",
@@ -71,5 +49,5 @@ REQUIREMENTS: Final = {
 
 
 def install_hint(extra: str) -> str:
-    """A hint to install the extra's requirement by its own name, which does not need a release of this distribution."""
+    """A hint to install the requirement of an extra by its own name, which works without a release of trioxport."""
     return f"Install it: pip install '{REQUIREMENTS[extra]}', which is what the extra {extra} of trioxport brings"

@@ -1,106 +1,45 @@
-"""What looks like a credential, and how a message is shown without it."""
+"""Redaction of messages: credentials, and the members at configured paths, are hidden."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from string import ascii_lowercase, ascii_uppercase
 from typing import Any, Final, Self, TypeAlias, TypeVar, cast
 
 import attrs
 
-from trioxport.messages import ErrorResponse, Message, Response
+from trioxport._diagnostics.secret_names import is_secret_member
+from trioxport._diagnostics.text_redaction import redact_text
+from trioxport.messages import HIDDEN, ErrorResponse, Message, Response
 from trioxport.protocol import members_of
 
-HIDDEN: Final = "***"
-_LOWER: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
 MAX_DEPTH: Final = 64
-"""Levels of nesting below which nothing is shown."""
-
-_SECRET_WORDS: Final = re.compile(
-    r"(?:^|_)(?:pass(?:word|phrase|wd|code)?|pwd|secrets?|token|credentials?|auth(?:orization)?|bearer|cookies?|jwt|otp|pin"
-    r"|signature|sig|(?:api|access|private|secret|signing|encryption)_?keys?)(?:$|_)"
-)
-_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^a-zA-Z0-9]+")
-_HARMLESS: Final = frozenset({"progressToken"})
-_NAMED: Final = r"""[\w-]{0,32}["']?\s{0,8}[=:]\s{0,8}["']?(?:(?:bearer|basic|digest|token)\s{1,8})?([^\s"'&;,]+)"""
-"""After a name that tells of a secret: how its value follows, in a URL, a header, JSON or a shell."""
-_CODE: Final = r"\s{1,8}(?=\S{0,64}[0-9=])([\w.~+/=:-]{6,})"
-_IN_TEXT: Final = [
-    (literal, re.compile(pattern))
-    for literal, pattern in (
-        ("bearer", r"bearer\s{1,8}([\w.~+/=:-]{6,})"),
-        ("basic", "basic" + _CODE),
-        ("digest", "digest" + _CODE),
-        ("token", "token" + _CODE),
-        ("://", r"""://([^/\s?#"'<>]*)@"""),
-        ("pass", "pass(?:word|phrase|wd)?" + _NAMED),
-        ("pwd", "pwd" + _NAMED),
-        ("secret", "secret" + _NAMED),
-        ("token", "token" + _NAMED),
-        ("key", "(?:api|access|private)[-_]?key" + _NAMED),
-        ("credential", "credential" + _NAMED),
-        ("authorization", "authorization" + _NAMED),
-        ("signature", "signature" + _NAMED),
-        ("eyj", r"\b(eyj[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?)"),  # a JSON Web Token
-        ("github_pat_", r"(github_pat_\w{20,})"),
-        ("glpat-", r"(glpat-[\w-]{16,})"),
-        ("aiza", r"\b(aiza[\w-]{30,})"),
-        *((f"gh{kind}_", rf"\b(gh{kind}_\w{{20,}})") for kind in "oprsu"),
-        *((f"xox{kind}-", rf"\b(xox{kind}-[\w-]{{10,}})") for kind in "abeprs"),
-        *((f"{kind}k{dash}", rf"\b({kind}k{dash}[\w-]{{16,}})") for kind in "spr" for dash in "-_"),
-        *((f"a{kind}ia", rf"\b(a{kind}ia[0-9a-z]{{16}})\b") for kind in "ks"),
-    )
-]
-"""What a credential begins with, which is fast to look for, and how it goes on; the group is what to hide."""
+"""Levels of nesting that are shown; anything deeper is hidden."""
 
 Kind = TypeVar("Kind", bound=Message)
 _Tree: TypeAlias = "dict[str, _Tree]"
 _END: Final = ""
-"""Where a path ends in the tree of them."""
+"""The key that marks the end of a path in the tree of paths."""
 
 
 def as_paths(paths: Iterable[str]) -> tuple[str, ...]:
-    """What to hide, as it is configured."""
+    """The paths to hide, as an option of a layer takes them. Raises ``TypeError`` for a text."""
     if isinstance(paths, str):
         raise TypeError(f"redact takes a list of paths: [{paths!r}]")
     return tuple(paths)
 
 
-def redact_text(text: str) -> str:
-    """Text without what looks like a credential: bearer tokens, passwords in URLs, ``password=...``, known prefixes."""
-    lower = text.lower()
-    if len(lower) != len(text):  # there are letters that grow
-        lower = text.translate(_LOWER)
-    found = [match.span(1) for literal, form in _IN_TEXT if literal in lower for match in form.finditer(lower)]
-    if not found:
-        return text
-    shown: list[str] = []
-    position = 0
-    for start, end in sorted(found):
-        if end > position:
-            shown += text[position : max(start, position)], HIDDEN if start >= position else ""
-            position = end
-    return "".join([*shown, text[position:]])
-
-
-@lru_cache(maxsize=1024)
-def is_secret(name: str) -> bool:
-    """Whether a member of this name holds a secret: ``password``, ``apiKey``, ``X-Auth-Token`` ..."""
-    return name not in _HARMLESS and bool(_SECRET_WORDS.search(_HUMP.sub("_", name).lower()))
-
-
 @attrs.frozen
 class Redaction:
-    """Hides what looks like a credential, and what stands at certain places of a message."""
+    """Hides credentials, and the members at given paths, in copies of messages."""
 
     _places: _Tree
 
     @classmethod
     def of(cls, paths: Iterable[str]) -> Self:
-        """Args:
-        paths: Names of members joined by dots, as ``"params.arguments.password"``; ``*`` is any member or element.
+        """The redaction of members at ``paths``.
+
+        Args:
+            paths: Names of members joined by dots, as ``"params.arguments.password"``; ``*`` is any member or element.
         """
         places: _Tree = {}
         for path in paths:
@@ -152,32 +91,4 @@ class Redaction:
 
 
 def _hides(name: str, value: object) -> bool:
-    return value is not None and not isinstance(value, bool) and is_secret(name[:128])
-
-
-EXAMINED_BYTES: Final = 512
-SHOWN_CHARACTERS: Final = 120
-MAX_LINE_CHARACTERS: Final = 200
-
-
-def excerpt_of(payload: bytes) -> str:
-    """The beginning of a payload; control characters, line ends and bytes that are no text are escaped."""
-    from trioxport._diagnostics.message_redaction import redact_text  # imports every layer
-
-    text = redact_text(payload[:EXAMINED_BYTES].decode(errors="backslashreplace"))
-    line = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text[: SHOWN_CHARACTERS + 1])
-    return line if len(line) <= SHOWN_CHARACTERS and len(payload) <= EXAMINED_BYTES else f"{line[:SHOWN_CHARACTERS]}..."
-
-
-def one_line(text: str) -> str:
-    """A text from a client for a line of a log: short, and without quotes, backslashes and what is not printable."""
-    shown = text[:MAX_LINE_CHARACTERS]
-    if not shown.isprintable() or '"' in shown or "\\" in shown:
-        shown = "".join(map(_escaped, shown))
-    return shown if len(text) <= MAX_LINE_CHARACTERS else f"{shown}..."
-
-
-def _escaped(character: str) -> str:
-    if character.isprintable() and character not in '"\\':
-        return character
-    return f"\\x{ord(character):02x}" if ord(character) < 0x100 else ascii(character)[1:-1]
+    return value is not None and not isinstance(value, bool) and is_secret_member(name[:128])

@@ -1,4 +1,4 @@
-"""Redaction of targets, commands and headers: everything is shown but what is, or may be, a credential."""
+"""Redaction of targets, commands and headers: everything is shown except values that are, or may be, credentials."""
 
 from __future__ import annotations
 
@@ -8,59 +8,26 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import unquote
 
-HIDDEN: Final = "***"
+from trioxport._diagnostics.secret_names import is_secret_header, is_secret_name
+from trioxport.messages import HIDDEN
 
-_SECRET_PART: Final = re.compile(
-    r"pass(?:word|phrase|wd)?|pwd|secret|token|(?:api|access|private)[-_]?key|credential|auth|bearer|signature",
-    re.IGNORECASE,
-)
-"""What makes a name that of a secret wherever in it it stands."""
-_SECRET_WORDS: Final = frozenset(
-    (
-        *("assertion", "code", "cookie", "hmac", "jsessionid", "jwt", "key", "nonce", "otp", "pin", "session"),
-        *("sessionid", "sid", "sig", "state", "ticket"),
-    )
-)
-"""What does so as a word of it: ``authCode``, ``session_id``, but not ``encode``."""
-_SECRET_HEADER_WORDS: Final = frozenset(
-    (
-        *("apikey", "assertion", "authorization", "cookie", "credential", "credentials", "jwt", "key", "password"),
-        *("secret", "signature", "token"),
-    )
-)
-_HARMLESS_HEADERS: Final = frozenset(("idempotency-key", "sec-websocket-key"))
-_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _NAMED_VALUE: Final = re.compile(r"""([A-Za-z_][\w.-]{0,64})["']?\s{0,8}[=:]""")
 _ADDRESS: Final = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::\d*)?\Z")
 _MEMBER: Final = re.compile(r"(?:^|;)([^=;]*)=")
 _PATH_PARAMETER: Final = re.compile(r";(?P<name>[^=;/]*)=[^;/]*")
 
 
-def is_secret_name(name: str) -> bool:
-    """Whether a query member, an option, a variable or a field of this name holds a secret."""
-    return bool(_SECRET_PART.search(name)) or not _SECRET_WORDS.isdisjoint(_words(name))
-
-
-def is_secret_header(name: str) -> bool:
-    """Whether a header of this name holds a secret: ``Authorization``, ``Cookie``, ``X-Api-Key`` ..."""
-    return name.lower() not in _HARMLESS_HEADERS and not _SECRET_HEADER_WORDS.isdisjoint(_words(name))
-
-
 class Headers(dict[str, str]):
-    """Headers by name, whose ``repr`` hides those that hold a secret."""
+    """Headers by name; the ``repr`` hides the values of those that may hold a secret."""
 
     def __repr__(self) -> str:
         return repr({name: HIDDEN if is_secret_header(name) else value for name, value in self.items()})
 
 
-def _words(name: str) -> list[str]:
-    return [word.lower() for word in _WORD.findall(name)]
-
-
 def redact_url(url: str) -> str:
-    """The URL without what may be a credential: user information, and query members that are named like a secret.
+    """The URL without credentials: user information, and query members that are named like a secret, are hidden.
 
-    It takes any text, so that what is no URL can be shown in an error too.
+    It takes any text, so that an error can show an invalid URL as well.
     """
     scheme, colon, rest = url.partition(":")
     if scheme.lower() == "stdio" or not colon:
@@ -72,13 +39,13 @@ def redact_url(url: str) -> str:
     return f"{scheme}:{slashes}{address}{question}{'&'.join(map(_redact_member, query.split('&')))}"
 
 
-def redact_text(text: str) -> str:
-    """A text that may quote URLs, each of which is shown as :func:`redact_url` does."""
+def redact_urls(text: str) -> str:
+    """A text with each URL that it quotes redacted as :func:`redact_url` does."""
     return re.sub(r"[A-Za-z][\w.+-]{0,64}://\S*", lambda url: redact_url(url[0]), text)
 
 
 def redact_command(words: Sequence[str]) -> str:
-    """A command line as :func:`redact_words` shows it."""
+    """A command line, redacted as by :func:`redact_words`."""
     return " ".join(redact_words(words))
 
 
@@ -88,7 +55,7 @@ def redact_words(words: Sequence[str]) -> list[str]:
     hide_next = False
     for word in words:
         end = _secret_value(word)
-        shown.append(HIDDEN if hide_next else _redact_urls(word) if end is None else word[:end] + HIDDEN)
+        shown.append(HIDDEN if hide_next else _redact_urls_in_word(word) if end is None else word[:end] + HIDDEN)
         hide_next = not hide_next and end is None and word.startswith("-") and is_secret_name(word)
     return shown
 
@@ -96,7 +63,7 @@ def redact_words(words: Sequence[str]) -> list[str]:
 def _redact_command_line(command: str) -> str:
     try:
         return redact_command(shlex.split(command))
-    except ValueError:  # quotes that nothing closes: where a secret would end cannot be told
+    except ValueError:  # an unclosed quote: the end of a secret is unknown
         return f"{redact_command(command.split(maxsplit=1)[:1])} {HIDDEN}"
 
 
@@ -106,19 +73,19 @@ def _secret_value(word: str) -> int | None:
     return next(ends, None)
 
 
-def _redact_urls(word: str) -> str:
+def _redact_urls_in_word(word: str) -> str:
     before, separator, rest = word.partition("://")
     if not separator:
         return word
     shown = _redact_userinfo(rest)
-    return before + separator + (_redact_urls(rest) if shown == rest else shown)
+    return before + separator + (_redact_urls_in_word(rest) if shown == rest else shown)
 
 
 def _redact_userinfo(rest: str) -> str:
     """A URL behind its scheme without user information, which ends at the last ``@`` before the path, as in browsers.
 
-    A password that should have been escaped can hold a ``/``, a ``?`` or a bracket. Where there is another ``@`` behind
-    such a one, it cannot be told where the password ends, and the rest is not shown.
+    A password that is not escaped can contain a ``/``, a ``?`` or a bracket. If another ``@`` follows such a character,
+    the end of the password is unknown, and the rest is hidden.
     """
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     behind = rest[len(authority) :]

@@ -1,4 +1,4 @@
-"""Refusals of a server: counted by reason, and logged so that a flood of them stays readable."""
+"""Refusals of a server: counted by their reason, and logged less often the more there are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Final
 
 from trioxport._diagnostics import logger
-from trioxport._diagnostics.message_redaction import one_line
+from trioxport._diagnostics.text_redaction import one_line
 from trioxport.errors import ConnectError
 
 
@@ -18,28 +18,28 @@ class RefusedConnection(ConnectError):
 
     Args:
         status: The HTTP status.
-        reason: What the client is told.
-        about: What tells refusals with this status apart.
-        detail: What the operator is told in its place.
+        reason: The text for the client.
+        about: The check that refused, where several refuse with this status.
+        detail: The text for the log, if it is another one.
     """
 
     def __init__(self, status: int, reason: str, *, about: str = "", detail: str = "") -> None:
-        super().__init__(f"a client was turned away with {status}: {reason}")
+        super().__init__(f"a client was refused with {status}: {reason}")
         self.status = status
-        self.told = reason
+        self.client_reason = reason
         self.counted_as = status_reason(status, about)
         self.detail = detail or reason
 
 
 class RefusalLog:
-    """Counts what a server refuses, and logs it.
+    """Counts and logs the refusals of a server.
 
-    The first refusal of each reason is logged at WARNING, and then the tenth, the hundredth and so on with the count;
-    those between at DEBUG.
+    The first refusal of each reason is logged at WARNING, and so are the tenth, the hundredth and so on, with the
+    count; all others at DEBUG.
 
     Args:
-        target: The server.
-        count: Is called with the reason of each refusal.
+        target: The target of the server, redacted.
+        count: Called with the reason of each refusal.
     """
 
     def __init__(self, target: str, count: Callable[[str], None] | None = None) -> None:
@@ -48,7 +48,7 @@ class RefusalLog:
         self._seen: Counter[str] = Counter()
 
     def note(self, reason: str, peer: str | None, detail: str) -> None:
-        """Count a refusal, and perhaps log it."""
+        """Count and log a refusal of the client ``peer``."""
         if self._count is not None:
             self._count(reason)
         self._seen[reason] += 1
@@ -65,7 +65,7 @@ class RefusalLog:
         )
 
     def note_error(self, error: ConnectError, peer: str | None) -> None:
-        """Count a connection of a client that did not come about."""
+        """Count and log a connection of the client ``peer`` that could not be opened."""
         if isinstance(error, RefusedConnection):
             self.note(error.counted_as, peer, error.detail)
         else:

@@ -1,7 +1,7 @@
-"""Checks of options: the same for the fields of config objects and for the arguments of functions.
+"""Checks of options: fields of config objects and arguments of functions are checked in the same way.
 
-A value of another type is a ``TypeError``, one that cannot work a ``UsageError``, and both name the option. No value is
-shown but a number: any other may be a secret that was passed in the wrong place.
+A value of a wrong type is a ``TypeError``, one that cannot work a ``UsageError``, and both name the option. Only
+numbers are shown: any other value may be a secret that was passed in the wrong place.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
-from inspect import isasyncgenfunction, iscoroutine, isgeneratorfunction
-from typing import Any, Final, TypeGuard, cast
+from functools import wraps
+from inspect import isasyncgenfunction, iscoroutine, isgeneratorfunction, signature
+from typing import Any, Final, ParamSpec, TypeGuard, TypeVar, cast
 
 import attrs
 
+from trioxport._diagnostics.hints import close_to
 from trioxport.errors import UsageError
 
 
@@ -21,7 +23,7 @@ class OptionCheck:
     """A validator for attrs; :meth:`option` is the same for an argument of a function.
 
     Args:
-        what: What a value has to be, as the object of a sentence.
+        what: The description of a valid value, as the object of a sentence.
         is_right_type: Whether a value is of the right type.
         is_possible: Whether a value of that type can work.
     """
@@ -39,7 +41,7 @@ class OptionCheck:
         self.option(field.alias or field.name, value)
 
     def option(self, name: str, value: object) -> None:
-        """Raise ``TypeError`` or ``UsageError`` unless ``value`` will do for the option ``name``."""
+        """Raise ``TypeError`` or ``UsageError`` unless ``value`` is valid for the option ``name``."""
         if not self._is_right_type(value):
             raise TypeError(f"{name} has to be {self._what}, and is {kind_of(value)}")
         if self._is_possible is not None and not self._is_possible(value):
@@ -56,7 +58,7 @@ class OptionCheck:
 
 
 class _TextByName(OptionCheck):
-    """The check for headers, variables and the like, which says whose value is wrong."""
+    """The check of headers, variables and the like; its error names the member that is wrong."""
 
     __slots__ = ()
 
@@ -72,7 +74,7 @@ class _TextByName(OptionCheck):
 
 
 def kind_of(value: object) -> str:
-    """The kind of a value in an error that does not show it."""
+    """The kind of a value, for an error that must not show the value."""
     if value is None:
         return "None"
     if isinstance(value, type):
@@ -120,7 +122,7 @@ def _is_path(value: object) -> bool:
 
 
 def _is_async_function(value: object) -> bool:
-    """As far as that can be told: a plain function may return a coroutine."""
+    """Whether it may be one: a plain function can return a coroutine."""
     return (
         callable(value)
         and not isinstance(value, type)
@@ -130,7 +132,7 @@ def _is_async_function(value: object) -> bool:
 
 
 def are_words(value: object) -> bool:
-    """Whether it is a list of texts, and not a text, which would be one of its characters."""
+    """Whether it is a list of texts; a text, which iterates over its characters, is none."""
     return (
         isinstance(value, Iterable)
         and not isinstance(value, str | bytes)
@@ -152,3 +154,23 @@ WORDS: Final = OptionCheck("a list of texts", are_words)
 TEXT_BY_NAME: Final[OptionCheck] = _TextByName("a mapping of texts", lambda value: isinstance(value, Mapping))
 FUNCTION: Final = OptionCheck("a function", callable)
 ASYNC_FUNCTION: Final = OptionCheck("an async function", _is_async_function)
+
+Parameters = ParamSpec("Parameters")
+Returned = TypeVar("Returned")
+
+
+def names_options(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
+    """Decorate ``function`` so that the ``TypeError`` for an unknown option names the known ones and a similar one."""
+    known = [name for name, each in signature(function).parameters.items() if each.kind is each.KEYWORD_ONLY]
+    names = frozenset(signature(function).parameters)
+
+    @wraps(function)
+    def call(*args: Parameters.args, **options: Parameters.kwargs) -> Returned:
+        for name in options:
+            if name not in names:
+                close = close_to(name, known)
+                question = "." if close is None else f", did you mean {close!r}?"
+                raise TypeError(f"{function.__name__} has no option {name!r}{question} Its options: {', '.join(known)}")
+        return function(*args, **options)
+
+    return call

@@ -1,7 +1,7 @@
-"""Who this side is, and whom it trusts: what every transport with a place for credentials takes.
+"""Credentials and TLS, for every transport that has a place for them.
 
-A transport whose wire has headers asks :class:`Credentials` for them; :class:`Bearer` and :class:`ApiKey` are such.
-Over HTTP any ``httpx.Auth`` will do too. Trust and client certificates are :class:`TLSOptions`.
+:class:`Credentials` give the headers of a request: :class:`Bearer` and :class:`ApiKey` are such. Over HTTP any
+``httpx.Auth`` can be used too. :class:`TLSOptions` hold the trusted and the own certificates.
 """
 
 from trioxport.auth.credentials import ApiKey, AuthFlow, Credentials

@@ -1,4 +1,4 @@
-"""What a transport asks of credentials, and the simplest of them."""
+"""Credentials for the headers of requests: their protocols, and an API key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
 class Credentials(Protocol):
-    """Puts credentials on requests. One object may serve any number of connections, all in the same Trio run.
+    """The credentials of a client. One object may serve any number of connections, all in the same Trio run.
 
     A transport sends them to the origin of its target only.
     """
@@ -27,16 +27,16 @@ class Credentials(Protocol):
         ...
 
     async def refused(self, headers: Mapping[str, str]) -> bool:
-        """Take note that a request with ``headers`` was answered with 401; whether another attempt makes sense."""
+        """Note that a request with ``headers`` was answered with 401. Returns whether to send it once more."""
         ...
 
 
 @runtime_checkable
 class AuthFlow(Protocol):
-    """An ``httpx.Auth``, or one of a library made alike such as ``httpx2``: for HTTP only.
+    """An ``httpx.Auth``, or that of a compatible library such as ``httpx2``; for HTTP only.
 
-    Each request goes through its flow, with the requests that it makes of its own. Those to other origins than the
-    endpoint's need TLS beyond loopback, show no client certificate, and trust what ``TLSOptions.ca`` names.
+    Each request goes through its flow, which may send requests of its own. Those to another origin than the endpoint's
+    need TLS beyond loopback, show no client certificate, and trust the certificates of ``TLSOptions.ca``.
     """
 
     def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]: ...
@@ -70,7 +70,7 @@ class ApiKey:
 
 
 def field_value(value: Secret, what: str) -> str:
-    """The text of ``value``. Raises ``UsageError``, which does not quote it, if no header can carry it."""
+    """The text of ``value``. Raises ``UsageError``, which does not quote it, if it is not valid in a header."""
     text: Any = value.reveal()
     if not isinstance(text, str):
         hint = "Is the environment variable that holds it set?" if text is None else None

@@ -1,18 +1,18 @@
-"""A text that does not show itself."""
+"""Secrets: texts that are hidden wherever they would be shown."""
 
 from __future__ import annotations
 
 import hmac
-from typing import Any, Final, NoReturn, Self, final
+from typing import Any, NoReturn, Self, final
 
-SHOWN: Final = "***"
+from trioxport.messages import HIDDEN
 
 
 @final
 class Secret:
-    """A text that is shown as ``***`` wherever it is printed, formatted, logged or looked at in a debugger.
+    """A text that is shown as ``***`` when it is printed, formatted, logged or inspected in a debugger.
 
-    It cannot be pickled, nor written as JSON. Comparing two takes the same time wherever they differ.
+    It can neither be pickled nor written as JSON. A comparison takes the same time wherever two secrets differ.
 
     Args:
         value: The text.
@@ -24,14 +24,14 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The text itself: only for where it has to be sent."""
+        """The text itself, for the place where it is sent."""
         return self._value
 
     def __repr__(self) -> str:
-        return SHOWN
+        return HIDDEN
 
     def __format__(self, format_spec: str) -> str:
-        return SHOWN
+        return HIDDEN
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
@@ -48,7 +48,7 @@ class Secret:
         return self
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Secret is not pickled: it would be there to read")
+        raise TypeError("a Secret cannot be pickled: the pickle would show it")
 
 
 def _bytes(secret: Secret) -> bytes:

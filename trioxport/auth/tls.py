@@ -1,4 +1,4 @@
-"""Whom to trust, and which certificate to show: the same options for every transport that speaks TLS."""
+"""TLS: trusted certificates and the own one, the same options for every transport that speaks TLS."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from trioxport.auth.secret import Secret, secret
 from trioxport.errors import UsageError
 
 RENEWAL_CHECK_SECONDS: Final = 1.0
-"""Seconds between two looks at whether the files of a server's certificate were renewed, at least."""
+"""Seconds, at least, between two checks whether the files of a server's certificate have changed."""
 SSL_CONTEXT: Final = instance_of(ssl.SSLContext, "an ssl.SSLContext").or_none()
-"""The check for options that are a context of the caller's making."""
+"""The check of an option that takes the application's own context."""
 
 
 @attrs.frozen
 class TLSOptions:
-    """Trust and certificates. The files are read each time that a connection is opened.
+    """Trusted and own certificates. The files are read each time that a connection is opened.
 
-    There is no switch that turns the check of certificates off. A context of the caller's that does not check them is
-    used as it is, because making one takes several deliberate steps, and a warning is logged for each connection.
+    No option turns the verification of certificates off. The application's own context is used as it is, even if it
+    verifies nothing, because making one takes several deliberate steps; a warning is logged for each connection.
 
     Args:
-        ca: A file of certificates to trust. A client's default trusts what this machine trusts; a server that is
-            given one demands a client certificate.
-        cert: The file of this side's own certificate; a server has to have one.
+        ca: The file of the certificates to trust. A client trusts those of this machine by default; a server with this
+            option requires a client certificate.
+        cert: The file of this side's own certificate; a server must have one.
         key: The file of its private key, if it is not in ``cert``.
-        password: Of the private key, if that is encrypted.
-        context: In place of all of these: a context of the caller's making.
+        password: The password of the private key, if that is encrypted.
+        context: The application's own context, in place of all of these.
 
     Raises:
         UsageError: A context comes with files.
@@ -55,10 +55,10 @@ class TLSOptions:
     def client_context(self, *alpn: str) -> ssl.SSLContext:
         """The context of a client that speaks the protocols ``alpn``. Raises ``UsageError`` for unusable files.
 
-        A context of the caller's is left as it is.
+        The application's own context is not changed.
         """
         if self.context is not None:
-            _warn_of_no_checks(self.context)
+            _warn_if_unverified(self.context)
             return self.context
         context = self._made(ssl.Purpose.SERVER_AUTH)
         if alpn:
@@ -78,7 +78,7 @@ class TLSOptions:
 
     def _made(self, purpose: ssl.Purpose) -> ssl.SSLContext:
         if self.key is not None and self.cert is None:
-            raise UsageError("a private key is of no use without its certificate", hint="Pass cert")
+            raise UsageError("a private key needs its certificate", hint="Pass cert")
         try:
             context = ssl.create_default_context(purpose, cafile=self.ca)
             if self.cert is not None:
@@ -88,7 +88,7 @@ class TLSOptions:
         return context
 
     def _unreadable(self) -> str | None:
-        """The file that cannot be read, and why, which OpenSSL does not tell; None if all can."""
+        """The file that cannot be read, with the reason, which OpenSSL leaves out; None if all can be read."""
         for name in (self.ca, self.cert, self.key):
             try:
                 with open(name or os.devnull, "rb"):
@@ -100,7 +100,7 @@ class TLSOptions:
 
 @contextmanager
 def about_target(target: str) -> Generator[None]:
-    """Name the target in a ``UsageError`` about its certificates."""
+    """Set the target of a ``UsageError`` about its certificates."""
     try:
         yield
     except UsageError as error:
@@ -109,10 +109,10 @@ def about_target(target: str) -> Generator[None]:
 
 
 def server_contexts(tls: TLSOptions | ssl.SSLContext) -> Callable[[], ssl.SSLContext]:
-    """A function that gives the context for each connection of a server. Raises ``UsageError`` as ``server_context``.
+    """A function that returns the context for each connection of a server. Raises ``UsageError`` as ``server_context``.
 
-    Files that were renewed are read again, looked for at most once a second. A new pair that cannot be used is logged,
-    and the old one kept. A context of the caller's is used as it is.
+    Changed files are read again, after a check at most once a second. If the new ones are unusable, that is logged and
+    the old context stays in use. The application's own context is used as it is.
     """
     if isinstance(tls, ssl.SSLContext):
         return lambda: tls
@@ -122,18 +122,18 @@ def server_contexts(tls: TLSOptions | ssl.SSLContext) -> Callable[[], ssl.SSLCon
 
 
 class _RenewedContext:
-    """The context of a server, made anew when its files change."""
+    """The context of a server, which is made again when its files change."""
 
     def __init__(self, options: TLSOptions) -> None:
         self._options = options
         self._stamps = self._read_stamps()
         self._context = options.server_context()
-        self._looked = -math.inf
+        self._checked_at = -math.inf
 
     def current(self) -> ssl.SSLContext:
         now = time.monotonic()
-        if now - self._looked >= RENEWAL_CHECK_SECONDS:
-            self._looked = now
+        if now - self._checked_at >= RENEWAL_CHECK_SECONDS:
+            self._checked_at = now
             self._renew()
         return self._context
 
@@ -150,7 +150,7 @@ class _RenewedContext:
             logger.info("the certificate %s was renewed", self._options.cert)
 
     def _read_stamps(self) -> tuple[tuple[int, int, int] | None, ...]:
-        """Marks of the files, which differ once one of them was replaced or written."""
+        """Stamps of the files; they differ after one of them was replaced or written."""
         files = (self._options.cert, self._options.key, self._options.ca)
         return tuple(None if file is None else _stamp(file) for file in files)
 
@@ -164,12 +164,12 @@ def _stamp(file: str) -> tuple[int, int, int] | None:
 
 
 def _ask() -> NoReturn:
-    """In place of OpenSSL's own question on the terminal, for which a program would wait for ever."""
+    """Raise ``UsageError`` in place of OpenSSL's prompt on the terminal, at which a program would wait for ever."""
     raise UsageError("the private key is encrypted", hint="Pass its password")
 
 
-def _warn_of_no_checks(context: ssl.SSLContext) -> None:
+def _warn_if_unverified(context: ssl.SSLContext) -> None:
     if context.verify_mode is not ssl.CERT_REQUIRED:
-        logger.warning("the ssl_context does not check certificates: whoever is on the way can be the server")
+        logger.warning("the ssl_context does not check certificates: any host on the way can act as the server")
     elif not context.check_hostname:
-        logger.warning("the ssl_context does not check whom a certificate is for: any holder can be the server")
+        logger.warning("the ssl_context does not check host names: any trusted certificate will do")

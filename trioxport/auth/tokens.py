@@ -1,4 +1,4 @@
-"""Bearer tokens (RFC 6750): fixed ones, and ones that a provider makes and that run out."""
+"""Bearer tokens (RFC 6750): fixed ones, and those of a provider, which expire."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import trio
 
 from trioxport._diagnostics.validators import kind_of
 from trioxport.auth.credentials import field_value
-from trioxport.auth.secret import SHOWN, Secret, secret
+from trioxport.auth.secret import Secret, secret
 from trioxport.errors import AuthenticationError, TransportError, UsageError
+from trioxport.messages import HIDDEN
 
 AUTHORIZATION: Final = "authorization"
 
@@ -24,7 +25,7 @@ class Token:
 
     Args:
         value: The token itself.
-        expires_in: Seconds that it lasts from when the provider was asked, or None if nobody knows.
+        expires_in: Seconds of its validity, from the call of the provider; None if that is unknown.
     """
 
     value: Secret = attrs.field(converter=secret)
@@ -32,12 +33,12 @@ class Token:
 
 
 TokenProvider: TypeAlias = Callable[[], Awaitable[Token | Secret | str]]
-"""Makes a new token each time it is called."""
+"""An async function that returns a new token with each call."""
 
 
 @attrs.frozen
-class _Held:
-    """A token in use: the header that shows it, and when it is to be replaced."""
+class _CurrentToken:
+    """The token in use: the value of its header, and the time at which to replace it."""
 
     header: Secret
     until: float
@@ -45,10 +46,10 @@ class _Held:
 
 @attrs.define
 class _Refresh:
-    """A provider at work, for all who wait for it."""
+    """A call of the provider, and its outcome for the tasks that wait for it."""
 
     over: trio.Event = attrs.Factory(trio.Event)
-    held: _Held | None = None
+    held: _CurrentToken | None = None
     failure: AuthenticationError | UsageError | None = None
 
 
@@ -56,24 +57,24 @@ class Bearer:
     """``Authorization: Bearer ...`` on every request.
 
     Args:
-        token: The token, or an async function that returns one, best as a :class:`Token` that says how long it lasts.
-            A token of a provider's is replaced before it runs out, and once for each request that is answered with
-            401, however many are at the same time. There is one call of the provider at a time: all wait for it, and
-            all get its failure. If the one whose request began it is cancelled, the next who waits begins anew.
-        margin: Seconds before its end at which a token is replaced; at half of its life if that is later.
+        token: The token, or an async function that returns one, best as a :class:`Token` with ``expires_in``. The
+            token of a provider is replaced before it expires, and after a 401; many requests that get 401 at once
+            replace it once. There is one call of the provider at a time: all requests wait for it, and all get its
+            failure. If the request that began the call is cancelled, the next one that waits calls again.
+        margin: Seconds before its expiry at which a token is replaced; at half of its validity if that is later.
         timeout: Seconds that the provider may take.
 
     Raises:
-        UsageError: The token cannot be written as a header, or a time is not positive.
+        UsageError: The token is not valid in a header, or a time is not positive.
     """
 
     def __init__(self, token: str | Secret | TokenProvider, *, margin: float = 30.0, timeout: float = 30.0) -> None:
         if not (_is_number(margin) and _is_number(timeout) and margin >= 0 and timeout > 0):
             raise UsageError("margin is a number that is not negative, and timeout a positive one")
         self._provider: TokenProvider | None = None
-        self._held: _Held | None = None
+        self._held: _CurrentToken | None = None
         if isinstance(token, str | Secret):
-            self._held = _Held(_header(secret(token)), math.inf)
+            self._held = _CurrentToken(_header(secret(token)), math.inf)
         elif callable(token):
             self._provider = token
         else:
@@ -86,30 +87,30 @@ class Bearer:
         self._refresh: _Refresh | None = None
 
     def __repr__(self) -> str:
-        return f"Bearer({SHOWN})"
+        return f"Bearer({HIDDEN})"
 
     async def headers(self) -> Mapping[str, str]:
-        """The header of the next request; waits for a new token if it is time for one.
+        """The header of the next request; waits for a new token if one is due.
 
         Raises ``AuthenticationError`` if the provider fails or takes too long.
         """
         held = self._held
         while held is None or trio.current_time() >= held.until:
             held = await self._replaced()
-            if held is not None:  # however short it lasts
+            if held is not None:  # even if it expires at once
                 break
         return {AUTHORIZATION: held.header.reveal()}
 
     async def refused(self, headers: Mapping[str, str]) -> bool:
-        """Replace the token if it still is the one that was refused. False for a fixed one: it stays what it is."""
+        """Replace the token if it still is the refused one. Returns False for a fixed token."""
         if self._provider is None:
             return False
         if self._held is not None and Secret(headers.get(AUTHORIZATION, "")) == self._held.header:
             self._held = None
         return True
 
-    async def _replaced(self) -> _Held | None:
-        """A new token, or None if whoever asked for one was cancelled."""
+    async def _replaced(self) -> _CurrentToken | None:
+        """A new token, or None if the request that called the provider was cancelled."""
         refresh = self._refresh
         if refresh is None:
             return await self._replace()
@@ -120,7 +121,7 @@ class Bearer:
             raise failure
         return refresh.held
 
-    async def _replace(self) -> _Held:
+    async def _replace(self) -> _CurrentToken:
         self._refresh = refresh = _Refresh()
         try:
             self._held = refresh.held = held = await self._provided()
@@ -132,7 +133,7 @@ class Bearer:
             refresh.over.set()
         return held
 
-    async def _provided(self) -> _Held:
+    async def _provided(self) -> _CurrentToken:
         assert self._provider is not None
         asked = trio.current_time()
         with trio.move_on_after(self._timeout):
@@ -144,7 +145,7 @@ class Bearer:
                 raise AuthenticationError(f"the token provider returned a {type(found).__name__}, which is no token")
             token = found if isinstance(found, Token) else Token(found)
             life = math.inf if token.expires_in is None else token.expires_in
-            return _Held(_header(token.value), asked + life - min(self._margin, life / 2))
+            return _CurrentToken(_header(token.value), asked + life - min(self._margin, life / 2))
         raise AuthenticationError(f"the token provider took more than {self._timeout:g} s", retryable=True)
 
 
@@ -157,7 +158,7 @@ def _header(token: Secret) -> Secret:
 
 
 def _failed(error: Exception) -> AuthenticationError:
-    """A provider's failure. What its exception says is not repeated: it may quote what the provider was given."""
+    """The error of a failed provider. It does not quote the exception, whose text may contain credentials."""
     if isinstance(error, TransportError):
         return AuthenticationError(f"the token provider failed: {error.reason}", retryable=error.retryable)
     return AuthenticationError(f"the token provider failed with {type(error).__name__}")
@@ -165,14 +166,14 @@ def _failed(error: Exception) -> AuthenticationError:
 
 @attrs.frozen
 class VerifiedToken:
-    """The facts about a bearer token that a server's check established.
+    """The facts about a bearer token, from a server's verification.
 
     Args:
-        principal: The party that the token speaks for: sessions and rates belong to it.
-        client_id: The OAuth client that the token was issued to, where that is known.
-        scopes: What the token is good for.
-        expires_at: When it ends, in seconds since 1970; None if that is not known.
-        claims: Further claims, as the check found them.
+        principal: The identity that the token stands for; sessions and rates belong to it.
+        client_id: The OAuth client that the token was issued to, if known.
+        scopes: The scopes of the token.
+        expires_at: The time of its expiry, in seconds since 1970; None if unknown.
+        claims: Further claims, as the verification found them.
     """
 
     principal: str

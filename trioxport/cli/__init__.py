@@ -1,4 +1,4 @@
-"""The command ``trioxport``: its arguments, and what its exit codes mean."""
+"""The command ``trioxport``: its arguments and its exit codes."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Final, TypeAlias
 import trio
 
 from trioxport import RequestTimeout, TransportError, UsageError, __version__
-from trioxport._core.causes import sole_exception
+from trioxport._core.exception_groups import sole_exception
 from trioxport.cli._errors import ArgumentParser, complain_of
 from trioxport.peer import JSONRPCError
 
 EXIT_CODES: Final = """\
 exit codes:
-  0    it worked
-  1    the server answered with an error, or its tool did
-  2    the arguments cannot be right
-  3    there is no connection, or it was lost
+  0    success
+  1    the server, or its tool, answered with an error
+  2    the arguments are not valid
+  3    the connection could not be opened, or was lost
   4    no answer came in time
   130  interrupted by Ctrl-C
 """
 
 Commands: TypeAlias = "argparse._SubParsersAction[ArgumentParser]"  # pyright: ignore[reportPrivateUsage] # see below
-"""What ``add_subparsers`` returns: argparse has no public name for it."""
+"""The type that ``add_subparsers`` returns: argparse has no public name for it."""
 
 TARGETS: Final = "a URL such as stdio:COMMAND, https://HOST/PATH, wss://HOST/PATH, tcp://HOST:PORT or unix:///PATH"
 
@@ -63,12 +63,12 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _explain(error: BaseException, *, as_json: bool) -> int:
-    """Say what went wrong; return the exit code for it. Raises what is no failure of the outside world."""
+    """Print the failure and return its exit code. Raises ``error`` if it is a defect of this program."""
     match error:
         case KeyboardInterrupt():
             return 130
         case BrokenPipeError():
-            # Whoever read the output has had enough. Nothing may be written any more, not even by the interpreter.
+            # The reader of the output has closed it: nothing more may be written, not even by the interpreter at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         case JSONRPCError():
@@ -91,9 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"trioxport {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     _add_call(commands)
-    commands.add_parser("demo", help="start a server in a child process and hold a conversation with it")
+    commands.add_parser("demo", help="start a server in a child process and call its tools")
     serve = _command(commands, "serve-demo", "serve the demo server until Ctrl-C or SIGTERM")
-    serve.add_argument("target", metavar="TARGET", help=TARGETS + ", where to listen; stdio: for this process's own")
+    serve.add_argument("target", metavar="TARGET", help=TARGETS + ", to listen on; stdio: for this process's own")
     _add_plaintext(serve)
     return parser
 
@@ -104,27 +104,25 @@ def _add_call(commands: Commands) -> None:
     call.add_argument(
         "method",
         metavar="METHOD",
-        help="such as tools/list or tools/call; server/discover and initialize show what the server tells of itself",
+        help="such as tools/list or tools/call; server/discover and initialize print the server's description",
     )
     call.add_argument(
-        "params", metavar="PARAMS-JSON", nargs="?", help="its parameters, a JSON object; - reads them from stdin"
+        "params", metavar="PARAMS-JSON", nargs="?", help="the parameters, a JSON object; - reads them from stdin"
     )
     call.add_argument(
         "--era",
         choices=("auto", "modern", "legacy"),
         default="auto",
-        help="modern: revision 2026-07-28; legacy: the initialize handshake; auto: find out (default)",
+        help="modern: revision 2026-07-28; legacy: the initialize handshake; auto: negotiate (default)",
     )
     call.add_argument(
         "--timeout",
         type=_seconds,
         default=60.0,
         metavar="SECONDS",
-        help="give up after so long without an answer or progress, connecting included (default: 60)",
+        help="seconds without an answer or progress before giving up; connecting counts too (default: 60)",
     )
-    call.add_argument(
-        "--json", action="store_true", help="print the result as one line of JSON, and what goes wrong too"
-    )
+    call.add_argument("--json", action="store_true", help="print the result, or the error, as one line of JSON")
     _add_plaintext(call)
 
 

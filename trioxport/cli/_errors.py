@@ -1,4 +1,4 @@
-"""Errors as the command prints them: a line in the words of the shell, or one line of JSON for programs."""
+"""Errors as the command prints them: a line with advice for the shell, or one line of JSON for programs."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _IN_THE_SHELL: Final = (
     ("Pass tls=", "Serve http:// on 127.0.0.1, behind a proxy that has the certificate"),
     ("Pass cert or ssl_context", "Add ?cert=FILE&key=FILE to the target"),
 )
-"""What an error advises a program to do, and what somebody at a shell can do."""
+"""The advice of an error to a program, and the same advice to a user of the shell."""
 
 _UNKNOWN: Final = re.compile(r"invalid choice: '([^']*)'|unrecognized arguments: (--[\w-]+)")
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """A parser whose errors suggest what was meant."""
+    """A parser whose errors suggest a similar command or option."""
 
     def error(self, message: str) -> NoReturn:
         unknown = _UNKNOWN.search(message)
@@ -50,7 +50,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def complain_of(error: TransportError | JSONRPCError, *, as_json: bool) -> None:
-    """Say on standard error what went wrong."""
+    """Print an error to standard error."""
     if as_json:
         complain_in_json(_members(error))
     elif isinstance(error, TransportError):
@@ -67,7 +67,7 @@ def complain_in_json(members: dict[str, Any]) -> None:
 
 
 def _text_of(error: TransportError) -> str:
-    """The error without the last words of a child process: its standard error is this process's own."""
+    """The text of the error, without the standard error of a child process, which is that of this process."""
     text = TransportError.__str__(error)
     for api, shell in _IN_THE_SHELL:
         text = text.replace(api, shell)

@@ -1,4 +1,4 @@
-"""What the command writes, and where: results to standard output, everything else to standard error."""
+"""The output of the command: results go to standard output, everything else to standard error."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def write(text: str, stream: TextIO) -> None:
-    """Write a line, and wait until that is done: not while there is a connection to look after."""
+    """Write a line and wait until it is written; not to be used while a connection is open."""
     print(_encoded(text, stream).decode(stream.encoding or "utf-8"), file=stream, flush=True)
 
 
 def _encoded(text: str, stream: TextIO) -> bytes:
-    """The bytes of a line. Control characters of a server do not get to a terminal: they could steer it."""
+    """The bytes of a line. Control characters are escaped for a terminal, which they could control."""
     if stream.isatty():
         text = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
     return text.encode(stream.encoding or "utf-8", "backslashreplace")
@@ -30,7 +30,7 @@ def _encoded(text: str, stream: TextIO) -> bytes:
 
 @asynccontextmanager
 async def open_status() -> AsyncGenerator[Callable[[str], None]]:
-    """A function for lines to people during a block, which a terminal that is stopped does not hold up."""
+    """A function that writes lines of status to a terminal; a stopped terminal delays nothing."""
     if not sys.stderr.isatty():
         yield lambda text: None
         return
@@ -45,17 +45,17 @@ async def open_status() -> AsyncGenerator[Callable[[str], None]]:
 
 
 def complain(text: str) -> None:
-    """A message to the user on standard error."""
+    """Write a message to the user to standard error."""
     write(f"trioxport: {text}", sys.stderr)
 
 
 def one_line(value: Any) -> str:
-    """JSON for programs: one line of ASCII."""
+    """``value`` as JSON for programs: one line of ASCII."""
     return json.dumps(value, separators=(",", ":"))
 
 
 def readable(result: Any) -> str:
-    """A result for people: the texts of a tool's content as they are, everything else as indented JSON."""
+    """A result to read: the texts of a tool's content as they are, everything else as indented JSON."""
     texts = texts_of(result)
     return pretty(result) if texts is None else "\n".join(texts)
 
@@ -75,5 +75,5 @@ def _text_of(block: Mapping[str, Any]) -> str:
 
 
 def pretty(value: Any) -> str:
-    """Indented JSON."""
+    """``value`` as indented JSON."""
     return json.dumps(value, indent=2, ensure_ascii=False)

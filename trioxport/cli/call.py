@@ -20,11 +20,11 @@ from trioxport.protocol import DISCOVER, INITIALIZE, members_of
 
 CLIENT_INFO: Final = {"name": "trioxport", "version": __version__}
 ABOUT_THE_SERVER: Final = (DISCOVER, INITIALIZE)
-"""The methods whose answers are what negotiation finds out."""
+"""The methods that negotiation has called already, so that its result is printed."""
 
 
 async def call(options: argparse.Namespace) -> int:
-    """Open, negotiate, call, print; the exit code. Raises ``TransportError`` and ``JSONRPCError``."""
+    """Open, negotiate, call and print; return the exit code. Raises ``TransportError`` and ``JSONRPCError``."""
     params = _parameters(options.params)
     late: RequestTimeout | None = None
     result: Any = None
@@ -32,7 +32,7 @@ async def call(options: argparse.Namespace) -> int:
         async with _opened(options) as (peer, deadline), open_status() as tell:
             try:
                 result = await _ask(peer, options, params, deadline, _progress_shown(tell))
-            except RequestTimeout as error:  # a server that is silent is not waited for on leaving, either
+            except RequestTimeout as error:  # do not wait for a silent server on leaving either
                 late = error
                 patience.cancel()
     if late is not None:
@@ -42,7 +42,7 @@ async def call(options: argparse.Namespace) -> int:
 
 @asynccontextmanager
 async def _opened(options: argparse.Namespace) -> AsyncGenerator[tuple[Peer, float]]:
-    """A peer, and the time by which its server has to have opened the conversation."""
+    """A peer, and the deadline of the negotiation with its server."""
     deadline = trio.current_time() + options.timeout
     async with (
         open_transport(
@@ -98,7 +98,7 @@ async def _negotiate(peer: Peer, options: argparse.Namespace, deadline: float) -
 
 
 def _progress_shown(tell: Callable[[str], None]) -> ProgressCallback:
-    """Asked for in every case, because it extends the timeout."""
+    """The callback that prints progress. Every call has one, because progress extends the timeout."""
 
     def on_progress(progress: float, total: float | None, message: str | None) -> None:
         of = "" if total is None else f" of {total:g}"

@@ -1,4 +1,4 @@
-"""``trioxport demo``: a conversation with a server in a child process, to be read."""
+"""``trioxport demo``: prints a conversation with a server in a child process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SERVER: Final = ("-m", "trioxport", "serve-demo", "stdio:")
 
 
 async def demo() -> int:
-    """Hold the conversation and print it; the exit code. Raises ``TransportError``."""
+    """Hold the conversation and print it; return the exit code. Raises ``TransportError``."""
     found_by = {name: value for name in ("PYTHONPATH",) if (value := os.environ.get(name))}
     server = Stdio(sys.executable, SERVER, env=found_by)
     _say(f"Starting an MCP server in a child process: {server}\n")
@@ -36,14 +36,14 @@ async def demo() -> int:
         clock.report("tools/list", ", ".join(tool["name"] for tool in tools["tools"]))
         for step in (_echo, _add, _many, _payload, _sleep, _cancel, _fail, _unknown):
             await step(peer, clock.report)
-    clock.report("goodbye", "the server was told that no more comes, and has gone")
+    clock.report("close", "the connection was closed, and the server has exited")
     _say("\nCall the same server by yourself:\n")
     _say("  " + _example())
     return 0
 
 
 def _example() -> str:
-    """A command that works as it stands, whether or not this program is on the PATH of the shell, and of the child."""
+    """A command that works even if this program is not on the PATH of the shell or of the child."""
     program = "trioxport" if shutil.which("trioxport") else shlex.join([sys.executable, "-m", "trioxport"])
     target = shlex.quote(f"stdio:{program} serve-demo stdio:")
     params = shlex.quote('{"name": "add", "arguments": {"a": 1, "b": 2}}')
@@ -105,7 +105,7 @@ async def _sleep(peer: Peer, report: Report) -> None:
 async def _cancel(peer: Peer, report: Report) -> None:
     with trio.move_on_after(0.2):
         await _call(peer, "sleep", seconds=60)
-    report("sleep", "for 60 s, cancelled midway, and the server was told to stop")
+    report("sleep", "for 60 s, cancelled midway, on the server too")
 
 
 async def _fail(peer: Peer, report: Report) -> None:

@@ -17,12 +17,12 @@ from trioxport.demo import serve_demo
 
 
 async def serve_until_signal(options: argparse.Namespace) -> int:
-    """Serve until SIGTERM, or until the one client of ``stdio:`` is done; the exit code. Raises ``TransportError``."""
+    """Serve until SIGTERM, or until the end of a ``stdio:`` client; return the exit code. Raises ``TransportError``."""
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async with open_bare_nursery() as tasks:
             tasks.start_soon(_stop_at, signals, tasks.cancel_scope)
             for address in await tasks.start(_serve, options, tasks.cancel_scope):
-                if address != "stdio:":  # whoever started this process as its child knows
+                if address != "stdio:":  # the parent of this process knows
                     write(f"serving {address}", sys.stderr)
     return 0
 
@@ -37,7 +37,7 @@ async def _serve(
 
 
 def _with_access_log(target: str) -> Target:
-    """The target with its requests logged, where it is served over HTTP."""
+    """The target, with an access log if it is served over HTTP."""
     if target.partition(":")[0] not in ("http", "https"):
         return target
     from trioxport.transports.http.server import HttpServer

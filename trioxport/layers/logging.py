@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import attrs
 
-from trioxport._diagnostics.message_redaction import Redaction, as_paths, redact_text
+from trioxport._diagnostics.message_redaction import Redaction, as_paths
+from trioxport._diagnostics.text_redaction import redact_text
 from trioxport._diagnostics.validators import COUNT_OR_0, FLAG, TEXT
 from trioxport.abc import MessageChannels, Scope
 from trioxport.codecs.json import JSON

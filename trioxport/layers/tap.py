@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 import attrs
 import msgspec
 
-from trioxport._diagnostics.message_redaction import Redaction, as_paths, redact_text
+from trioxport._diagnostics.message_redaction import Redaction, as_paths
+from trioxport._diagnostics.text_redaction import redact_text
 from trioxport._diagnostics.validators import COUNT, COUNT_OR_0, OptionCheck
 from trioxport.abc import Codec, FrameChannels, Scope
 from trioxport.errors import TransportError

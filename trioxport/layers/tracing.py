@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 import attrs
 
 from trioxport._diagnostics.hints import install_hint
-from trioxport._diagnostics.message_redaction import redact_text
+from trioxport._diagnostics.text_redaction import redact_text
 from trioxport._diagnostics.validators import FLAG
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import TransportError, UsageError

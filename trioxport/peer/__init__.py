@@ -9,8 +9,8 @@
 
 from trioxport.peer.client import Client, open_client
 from trioxport.peer.client_handlers import Handlers
-from trioxport.peer.endpoint import Peer, open_peer
-from trioxport.peer.incoming import IncomingRequest, NotificationHandler, RequestHandler
+from trioxport.peer.endpoint import IncomingRequest, Peer, RequestHandler, open_peer
+from trioxport.peer.incoming import NotificationHandler
 from trioxport.peer.negotiation import Negotiated
 from trioxport.peer.outgoing import ProgressCallback
 from trioxport.peer.results import (

@@ -15,7 +15,8 @@ import attrs
 from trioxport._diagnostics.validators import ASYNC_FUNCTION
 from trioxport.errors import ProtocolViolation
 from trioxport.messages import Notification
-from trioxport.peer.incoming import IncomingRequest, NotificationHandler, RequestHandler
+from trioxport.peer.endpoint import IncomingRequest, RequestHandler
+from trioxport.peer.incoming import NotificationHandler
 from trioxport.protocol import METHOD_NOT_FOUND, JSONRPCError, members_of
 
 Answer: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]

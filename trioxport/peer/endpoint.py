@@ -1,36 +1,66 @@
-"""A small JSON-RPC endpoint on top of a connection, for programs that bring no SDK of their own.
-
-::
-
-    async with open_transport("stdio:python server.py") as connection, open_peer(connection) as peer:
-        await peer.negotiate(client_info={"name": "example", "version": "1.0"})
-        tools = await peer.request("tools/list")
-"""
+"""The JSON-RPC endpoint of a connection: requests with their answers, and handlers of incoming messages."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+import attrs
 import trio
 
-from trioxport._core.causes import as_loss
+from trioxport._core.error_mapping import as_loss
 from trioxport._core.nursery import open_bare_nursery
 from trioxport._diagnostics.validators import ASYNC_FUNCTION, instance_of
 from trioxport.abc import Era
 from trioxport.connection import Connection
 from trioxport.errors import ConnectionLost, TransportError
-from trioxport.messages import NOTHING, Incoming, Notification, Request
-from trioxport.peer import negotiation
-from trioxport.peer.incoming import IncomingRequests, NotificationHandler, RequestHandler
-from trioxport.peer.negotiation import Negotiated
+from trioxport.messages import NOTHING, Incoming, Notification, Request, RequestId, shown_metadata
+from trioxport.peer.incoming import IncomingRequests, NotificationHandler
+from trioxport.peer.negotiation import ClientIdentity, Negotiated, negotiate
 from trioxport.peer.outgoing import OutgoingRequests, ProgressCallback, fresh
-from trioxport.protocol import CANCELLED, PROGRESS, as_id, members_of
+from trioxport.protocol import CANCELLED, PROGRESS, as_id, members_of, meta_of
 
-DEFAULT_TIMEOUT: Final = 60.0
+DEFAULT_TIMEOUT_SECONDS: Final = 60.0
 
 _CONNECTION: Final = instance_of(Connection, "a Connection, such as open_transport yields")
+
+
+@attrs.frozen(eq=False)
+class IncomingRequest:
+    """A request of the other side, as a handler gets it.
+
+    Args:
+        id: Its id; no two requests in flight have the same.
+        method: Its method.
+        params: Its parameters; empty if it has none.
+        metadata: Notes of layers and of the transport about it.
+        peer: The peer that received it; a handler may send requests of its own there.
+    """
+
+    id: RequestId
+    method: str
+    params: Mapping[str, Any]
+    metadata: Mapping[str, Any] = attrs.field(repr=shown_metadata)
+    peer: Peer
+
+    async def progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
+        """Send a progress notification, if the other side asked for them; ``progress`` has to increase.
+
+        Raises ``ConnectionLost`` like ``Peer.notify``. Specification 2026-07-28, basic/patterns/progress.
+        """
+        token = as_id(meta_of(self.params).get("progressToken"))
+        if token is None:
+            return
+        params: dict[str, Any] = {"progressToken": token, "progress": progress}
+        if total is not None:
+            params["total"] = total
+        if message is not None:
+            params["message"] = message
+        await self.peer.notify(PROGRESS, params)
+
+
+RequestHandler: TypeAlias = Callable[[IncomingRequest], Awaitable[Any]]
 
 
 class Peer:
@@ -48,8 +78,8 @@ class Peer:
         self._ended = trio.Event()
         self._end_error: Exception | None = None
         self._failure: TransportError | None = None
-        self._calls = OutgoingRequests(connection)
-        self._handlers = IncomingRequests(self, tasks, requests, notifications)
+        self._outgoing = OutgoingRequests(connection)
+        self._incoming = IncomingRequests(connection, tasks, requests, notifications, self._as_received)
         tasks.start_soon(self._read)
 
     @property
@@ -62,7 +92,7 @@ class Peer:
         method: str,
         params: Mapping[str, Any] | None = None,
         *,
-        timeout: float | None = DEFAULT_TIMEOUT,  # noqa: ASYNC109 (silence is measured, which fail_after cannot)
+        timeout: float | None = DEFAULT_TIMEOUT_SECONDS,  # noqa: ASYNC109 (silence is measured, which fail_after cannot)
         on_progress: ProgressCallback | None = None,
         metadata: Mapping[str, Any] = NOTHING,
     ) -> Any:
@@ -71,36 +101,43 @@ class Peer:
         Args:
             method: Such as ``"tools/call"``.
             params: Its parameters. After a modern :meth:`negotiate` the required ``_meta`` members are added; those
-                that are there already win.
-            timeout: Seconds without a sign of life: an answer, or, with ``on_progress``, a progress notification.
-                None waits for ever. For a cap on the whole, put ``trio.fail_after`` around the call.
-            on_progress: A plain function, called with ``(progress, total, message)``. What it raises comes out here.
-            metadata: That of the :class:`~trioxport.Request`: notes for layers and transports, such as the
+                that are there already are kept.
+            timeout: Seconds without an answer and, with ``on_progress``, without a progress notification. None waits
+                for ever. For a limit on the whole, put ``trio.fail_after`` around the call.
+            on_progress: A plain function, called with ``(progress, total, message)``. Its exception is raised here.
+            metadata: The metadata of the :class:`~trioxport.Request`: notes for layers and transports, such as the
                 ``"headers"`` of this request.
 
         Raises:
             JSONRPCError: The answer is an error.
-            RequestTimeout: No sign of life in time; the other side is told that the request is cancelled.
-            TransportError: The request was not sent, or will not be answered: ``outcome`` says whether it can have been
-                acted on. ``ConnectionLost`` if the connection is gone.
+            RequestTimeout: Neither an answer nor progress came in time; the request is cancelled on the wire.
+            TransportError: The request was not sent, or will not be answered: ``outcome`` says whether the other side
+                can have acted on it. ``ConnectionLost`` if the connection is gone.
             trio.ClosedResourceError: The peer's block was left.
 
-        Cancelled, it sends ``notifications/cancelled`` first, which takes at most a second; ``initialize`` alone is
-        given up in silence, as the legacy lifecycle demands. Specification 2026-07-28, basic/patterns/cancellation and
-        basic/patterns/progress.
+        Cancelled, it sends ``notifications/cancelled`` first, which takes at most a second. ``initialize`` is never
+        cancelled on the wire, as the legacy lifecycle demands. Specification 2026-07-28, basic/patterns/cancellation
+        and basic/patterns/progress.
         """
         self._refuse_if_over()
-        return await self._calls.make(method, params, self._meta, timeout, on_progress, metadata)
+        return await self._outgoing.make(method, params, self._meta, timeout, on_progress, metadata)
 
     async def notify(
         self, method: str, params: Mapping[str, Any] | None = None, *, metadata: Mapping[str, Any] = NOTHING
     ) -> None:
-        """Send a notification: return when it is accepted, which is not when it has arrived.
+        """Send a notification; return when the connection has accepted it, which may be before it arrives.
 
-        ``params`` and ``metadata`` are as for :meth:`request`, but that nothing is added to the parameters.
-        Raises ``ConnectionLost`` if the connection is gone, ``UsageError`` or ``MessageTooLarge`` if it cannot be sent.
+        Args:
+            method: Such as ``"notifications/roots/list_changed"``.
+            params: Its parameters; nothing is added to them.
+            metadata: As for :meth:`request`.
+
+        Raises:
+            ConnectionLost: The connection is gone.
+            UsageError: The message cannot be encoded.
+            MessageTooLarge: It is over the limit.
         """
-        await self._calls.notify(method, params, metadata)
+        await self._outgoing.notify(method, params, metadata)
 
     async def negotiate(
         self,
@@ -110,43 +147,44 @@ class Peer:
         era: Era | None = None,
         probe_timeout: float = 5.0,
     ) -> Negotiated:
-        """Find out which era and version the server speaks, and open the conversation as they demand. Clients only.
+        """Find the era and the version that the server speaks, and do the handshake of that era. Clients only.
 
-        Asks for ``server/discover`` first. A server that answers with an error that is not of the modern era, or not
-        at all, is legacy and gets the ``initialize`` handshake. Afterwards ``connection.info`` knows ``era`` and
+        Sends ``server/discover`` first. A server that does not answer, or answers with an error of no modern code, is
+        legacy and gets the ``initialize`` handshake. Afterwards ``connection.info`` has ``era`` and
         ``protocol_version``, and in the modern era every request carries the required ``_meta`` members.
 
         Args:
             client_info: This program's ``name`` and ``version``.
-            capabilities: What this client offers to servers.
-            era: Not to ask: ``"modern"`` never falls back, ``"legacy"`` begins with ``initialize``.
+            capabilities: The capabilities that this client declares.
+            era: The era, if it is known: ``"modern"`` never falls back, ``"legacy"`` begins with ``initialize``.
             probe_timeout: Seconds without an answer after which the server counts as legacy.
 
         Raises:
-            VersionMismatch: There is no version in common; the message lists both sides' versions.
+            VersionMismatch: There is no version in common; the message lists the versions of both sides.
             JSONRPCError: The server refuses for another reason.
-            ProtocolViolation: The server's answer is of no use.
+            ProtocolViolation: The server's answer has not the required members.
             TransportError: As for :meth:`request`.
 
         Specification 2026-07-28, basic/transports/stdio, section Backward Compatibility; 2025-11-25, basic/lifecycle.
         """
-        client = negotiation.ClientIdentity(dict(client_info), dict(capabilities))
-        negotiated = await negotiation.negotiate(self, client, era, probe_timeout)
+        client = ClientIdentity(dict(client_info), dict(capabilities))
+        negotiated = await negotiate(self, client, era, probe_timeout)
         self._meta = client.meta(negotiated.protocol_version) if negotiated.era == "modern" else NOTHING
         return negotiated
 
     async def wait_finished(self, grace: float = 5.0) -> None:
-        """Wait until the other side is done, and then until the handlers are: what a server's block consists of.
+        """Wait until the other side sends no more, and then for the handlers: the body of a server's block.
 
         Args:
-            grace: Seconds that handlers get after the other side is done, before leaving the block cancels them.
+            grace: Seconds that handlers may take after the other side has ended; leaving the block then cancels them.
 
-        Raises ``ConnectionLost`` if the connection broke; the handlers are cancelled by then.
+        Raises:
+            ConnectionLost: The connection broke; the handlers are cancelled.
         """
         await self._ended.wait()
         self._refuse_if_lost()
         with trio.move_on_after(grace):
-            await self._handlers.finished()
+            await self._incoming.finished()
 
     def _refuse_if_over(self) -> None:
         self._refuse_if_lost()
@@ -155,7 +193,7 @@ class Peer:
 
     def _refuse_if_lost(self) -> None:
         if self._failure is not None:
-            self._calls.told = self._failure
+            self._outgoing.reported = self._failure
             raise fresh(self._failure)
 
     async def _read(self) -> None:
@@ -163,51 +201,56 @@ class Peer:
             async for message in self.connection.rx:
                 await self._take(message)
         except trio.ClosedResourceError:
-            pass  # closed by a task of this side, which therefore knows
+            pass  # a task of this side closed it
         except Exception as error:
             self._failure = as_loss(error)
         self._end(self._failure or self._orderly_end())
 
     def _orderly_end(self) -> TransportError:
         """The error of requests that are made after the end."""
-        told = self.connection.unanswered
-        if told is None:
+        reason = self.connection.unanswered
+        if reason is None:
             return ConnectionLost("the conversation has ended", target=self.target, outcome="not_sent")
-        ended = fresh(told)
+        ended = fresh(reason)
         ended.outcome = "not_sent"
         return ended
 
     async def _take(self, message: Incoming) -> None:
         if isinstance(message, Request):
-            await self._handlers.take_request(message)
+            await self._incoming.take_request(message)
         elif isinstance(message, Notification):
             self._take_notification(message)
         else:
-            self._calls.take_answer(message)
+            self._outgoing.take_answer(message)
+
+    def _as_received(self, request: Request) -> IncomingRequest:
+        params = NOTHING if request.params is None or isinstance(request.params, list) else request.params
+        return IncomingRequest(request.id, request.method, params, request.metadata, self)
 
     def _take_notification(self, notification: Notification) -> None:
         params = members_of(notification.params)
         if notification.method == PROGRESS:
-            self._calls.take_progress(params)
+            self._outgoing.take_progress(params)
         elif notification.method == CANCELLED:
             request_id = as_id(params.get("requestId"))
-            if request_id is not None and not self._handlers.cancel(request_id):
-                self._calls.take_cancelled(request_id)
+            if request_id is not None and not self._incoming.cancel(request_id):
+                self._outgoing.take_cancelled(request_id)
         else:
-            self._handlers.take_notification(notification)
+            self._incoming.take_notification(notification)
 
     def _end(self, error: Exception) -> None:
         self._end_error = error
-        self._handlers.end(lost=self._failure is not None)
-        self._calls.end(error)
+        self._incoming.end(lost=self._failure is not None)
+        self._outgoing.end(error)
         self._ended.set()
 
     def _close(self) -> None:
-        """Leave the block: nobody reads any more."""
+        """End what waits for an answer, since reading ends with the block."""
         self._end(trio.ClosedResourceError("the peer is closed"))
 
-    def _raise_what_nobody_saw(self) -> None:
-        if self._failure is not None and self._failure is not self._calls.told:
+    def _raise_unreported(self) -> None:
+        """Raise a failure of the connection that no request has raised."""
+        if self._failure is not None and self._failure is not self._outgoing.reported:
             raise self._failure
 
 
@@ -218,22 +261,22 @@ async def open_peer(
     requests: Mapping[str, RequestHandler] = NOTHING,
     notifications: Mapping[str, NotificationHandler] = NOTHING,
 ) -> AsyncGenerator[Peer]:
-    """Converse over ``connection`` for the time of a block; nobody else may use its ``tx`` and ``rx`` meanwhile.
+    """Send and handle requests over ``connection`` for the time of a block; the peer alone uses its ``tx`` and ``rx``.
 
     Args:
-        connection: What :func:`trioxport.open_transport` yields, or what a server's handler gets.
+        connection: The connection of :func:`trioxport.open_transport`, or of a server's handler.
         requests: For each method that the other side may call, ``async def handler(request: IncomingRequest)``, which
             returns the result (None counts as an empty one). They run at the same time, up to 256 of them; more are
-            answered with an error. A ``JSONRPCError`` that one raises is the answer; any other exception is logged and
+            answered with an error. A ``JSONRPCError`` of a handler is the answer; any other exception is logged and
             answered with "Internal error". ``ping`` is answered without a handler.
         notifications: For each method, ``async def handler(notification: Notification)``. They run one after another in
-            the order of arrival; what they raise is logged. If more than 1024 wait, the next is dropped with a
-            warning, so that a handler may itself wait for an answer. Progress and cancellation are taken care of.
+            the order of arrival; their exceptions are logged. While 1024 wait, the next is dropped with a warning, so
+            that a handler may itself wait for an answer. Progress and cancellation need no handler.
 
     Raises:
         TransportError: On leaving, a failure of the connection that no request and no ``wait_finished`` has raised.
 
-    Leaving the block cancels the handlers that still run, and leaves the connection open. A handler is cancelled too
+    Leaving the block cancels the handlers that still run, and leaves the connection open. A handler is also cancelled
     when the other side cancels its request, which is then not answered, and when the connection is lost.
     """
     _CONNECTION.option("connection", connection)
@@ -246,4 +289,4 @@ async def open_peer(
         finally:
             peer._close()  # pyright: ignore[reportPrivateUsage] # users are not to call it
             tasks.cancel_scope.cancel()
-        peer._raise_what_nobody_saw()  # pyright: ignore[reportPrivateUsage] # nor this
+        peer._raise_unreported()  # pyright: ignore[reportPrivateUsage] # nor this

@@ -1,4 +1,4 @@
-"""How a client finds out which era and version its server speaks.
+"""Negotiation: the client finds the era and the version that its server speaks.
 
 Specification 2026-07-28, basic/versioning, and the sections Backward Compatibility of the transports; for the legacy
 handshake 2025-11-25, basic/lifecycle.
@@ -7,12 +7,13 @@ handshake 2025-11-25, basic/lifecycle.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
+from typing import Any, Final, Protocol, TypeGuard, cast
 
 import attrs
 
 from trioxport._diagnostics.validators import TEXT
 from trioxport.abc import Era
+from trioxport.connection import Connection
 from trioxport.errors import DecodeError, HTTPStatusError, ProtocolViolation, RequestTimeout, VersionMismatch
 from trioxport.protocol import (
     DISCOVER,
@@ -30,14 +31,11 @@ from trioxport.protocol import (
     meta_of,
 )
 
-if TYPE_CHECKING:
-    from trioxport.peer import Peer
-
-ANSWER_TIMEOUT: Final = 60.0
+ANSWER_SECONDS: Final = 60.0
 """Seconds for an answer where there is nothing to fall back to."""
 
-_REFUSALS: Final = range(400, 500)
-"""Statuses with which an HTTP server that is no modern one refuses what it does not understand."""
+_REFUSAL_STATUSES: Final = range(400, 500)
+"""HTTP statuses of a legacy server that does not know ``server/discover``."""
 
 _MODERN_CODES: Final = (UNSUPPORTED_VERSION, HEADER_MISMATCH, MISSING_CLIENT_CAPABILITY)
 
@@ -49,7 +47,7 @@ def _names_a_program(_client: object, _field: object, info: Mapping[str, Any]) -
 
 @attrs.frozen
 class ClientIdentity:
-    """What a client tells of itself."""
+    """The client's description of itself: its name and version, and its capabilities."""
 
     info: Mapping[str, Any] = attrs.field(validator=_names_a_program)
     capabilities: Mapping[str, Any]
@@ -65,13 +63,13 @@ class ClientIdentity:
 
 @attrs.frozen
 class Negotiated:
-    """What client and server agreed on, and what the server told of itself.
+    """The result of a negotiation, and the server's description of itself.
 
     Args:
         era: ``"modern"`` or ``"legacy"``.
         protocol_version: The revision that both speak.
-        server_info: The server's name and version, as it says itself; empty if it does not.
-        capabilities: What the server offers.
+        server_info: The server's name and version; empty if it gives none.
+        capabilities: The server's capabilities.
         instructions: The server's advice on its use, or None.
     """
 
@@ -82,13 +80,32 @@ class Negotiated:
     instructions: str | None
 
 
-async def negotiate(peer: Peer, client: ClientIdentity, era: Era | None, probe_timeout: float) -> Negotiated:
+class Requester(Protocol):
+    """The part of a :class:`trioxport.peer.Peer` that a negotiation uses."""
+
+    @property
+    def connection(self) -> Connection: ...
+    @property
+    def target(self) -> str: ...
+
+    async def request(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None,  # noqa: ASYNC109 (that of Peer.request)
+    ) -> Any: ...
+
+    async def notify(self, method: str) -> None: ...
+
+
+async def negotiate(peer: Requester, client: ClientIdentity, era: Era | None, probe_timeout: float) -> Negotiated:
     """The exchange behind :meth:`trioxport.peer.Peer.negotiate`."""
     if era == "legacy":
         return await _initialize(peer, client)
     if era == "modern":
         return await _discover_or_explain(peer, client)
-    if peer.connection.info.era == "legacy":  # so its server was, the last time
+    if peer.connection.info.era == "legacy":  # its server was, on an earlier connection
         return await _initialize_or_discover(peer, client)
     try:
         return await _discover(peer, client, probe_timeout)
@@ -99,15 +116,15 @@ async def negotiate(peer: Peer, client: ClientIdentity, era: Era | None, probe_t
     except (ProtocolViolation, DecodeError) as error:
         return await _initialize_instead(peer, client, error)
     except HTTPStatusError as error:
-        if error.status not in _REFUSALS:
+        if error.status not in _REFUSAL_STATUSES:
             raise
         return await _initialize_instead(peer, client, error)
     except RequestTimeout:
         return await _initialize_or_discover(peer, client)
 
 
-async def _initialize_instead(peer: Peer, client: ClientIdentity, refusal: Exception) -> Negotiated:
-    """For a server that refused ``server/discover``: if it turns out to be modern, its reason was that refusal."""
+async def _initialize_instead(peer: Requester, client: ClientIdentity, refusal: Exception) -> Negotiated:
+    """Initialize after a refused ``server/discover``; if the server proves to be modern, raise that refusal."""
     try:
         return await _initialize(peer, client)
     except (JSONRPCError, VersionMismatch) as error:
@@ -117,7 +134,7 @@ async def _initialize_instead(peer: Peer, client: ClientIdentity, refusal: Excep
 
 
 def _is_of_modern_server(error: Exception, refusal: Exception) -> bool:
-    """Whether the refusal of ``initialize`` says that the versions are no reason for that of ``server/discover``."""
+    """Whether a refused ``initialize`` shows that the server is modern, so that ``refusal`` is the error to raise."""
     cause = error.__cause__
     if isinstance(error, VersionMismatch):
         return isinstance(cause, JSONRPCError) and _any_in(_supported_by(cause), MODERN_VERSIONS)
@@ -125,24 +142,24 @@ def _is_of_modern_server(error: Exception, refusal: Exception) -> bool:
     return unknown and isinstance(refusal, JSONRPCError) and refusal.code != METHOD_NOT_FOUND
 
 
-async def _initialize_or_discover(peer: Peer, client: ClientIdentity) -> Negotiated:
-    """For a server that only seems to be legacy: if it is modern, it refuses ``initialize``, and is asked again."""
+async def _initialize_or_discover(peer: Requester, client: ClientIdentity) -> Negotiated:
+    """Initialize with a server that seems to be legacy; if it refuses, send ``server/discover`` once more."""
     try:
         return await _initialize(peer, client)
     except (JSONRPCError, VersionMismatch, HTTPStatusError) as refusal:
-        if isinstance(refusal, HTTPStatusError) and refusal.status not in _REFUSALS:
+        if isinstance(refusal, HTTPStatusError) and refusal.status not in _REFUSAL_STATUSES:
             raise
         try:
-            return await _discover(peer, client, ANSWER_TIMEOUT)
+            return await _discover(peer, client, ANSWER_SECONDS)
         except (JSONRPCError, ProtocolViolation, DecodeError, RequestTimeout, HTTPStatusError) as error:
             raise (error if _is_of_modern_server(refusal, error) else refusal) from None
 
 
-async def _discover_or_explain(peer: Peer, client: ClientIdentity) -> Negotiated:
+async def _discover_or_explain(peer: Requester, client: ClientIdentity) -> Negotiated:
     try:
-        return await _discover(peer, client, ANSWER_TIMEOUT, may_fall_back=False)
+        return await _discover(peer, client, ANSWER_SECONDS, may_fall_back=False)
     except JSONRPCError as error:
-        if error.code != METHOD_NOT_FOUND:  # which alone says something of the version
+        if error.code != METHOD_NOT_FOUND:  # the only code that says something about versions
             error.add_note("With era=None negotiate() may fall back to the legacy era after this refusal")
             raise
         raise VersionMismatch(
@@ -152,12 +169,14 @@ async def _discover_or_explain(peer: Peer, client: ClientIdentity) -> Negotiated
         ) from error
 
 
-async def _discover(peer: Peer, client: ClientIdentity, patience: float, *, may_fall_back: bool = True) -> Negotiated:
+async def _discover(
+    peer: Requester, client: ClientIdentity, probe_timeout: float, *, may_fall_back: bool = True
+) -> Negotiated:
     version = MODERN_VERSIONS[0]
     tried: set[str] = set()
     while True:
         try:
-            result = await peer.request(DISCOVER, {"_meta": client.meta(version)}, timeout=patience)
+            result = await peer.request(DISCOVER, {"_meta": client.meta(version)}, timeout=probe_timeout)
         except JSONRPCError as error:
             if error.code != UNSUPPORTED_VERSION:
                 raise
@@ -175,10 +194,10 @@ async def _discover(peer: Peer, client: ClientIdentity, patience: float, *, may_
     return _settle(peer, "modern", version, members, meta_of(members).get(META + "serverInfo"))
 
 
-async def _initialize(peer: Peer, client: ClientIdentity) -> Negotiated:
+async def _initialize(peer: Requester, client: ClientIdentity) -> Negotiated:
     params = {"protocolVersion": LEGACY_VERSIONS[0], "capabilities": client.capabilities, "clientInfo": client.info}
     try:
-        result = await peer.request(INITIALIZE, params, timeout=ANSWER_TIMEOUT)
+        result = await peer.request(INITIALIZE, params, timeout=ANSWER_SECONDS)
     except JSONRPCError as error:
         if supported := _supported_by(error):
             raise _mismatch(peer, supported, LEGACY_VERSIONS) from error
@@ -194,7 +213,7 @@ async def _initialize(peer: Peer, client: ClientIdentity) -> Negotiated:
     return negotiated
 
 
-def _settle(peer: Peer, era: Era, version: str, result: Mapping[str, Any], server_info: Any) -> Negotiated:
+def _settle(peer: Requester, era: Era, version: str, result: Mapping[str, Any], server_info: Any) -> Negotiated:
     peer.connection.info.era = era
     peer.connection.info.protocol_version = version
     instructions = result.get("instructions")
@@ -207,7 +226,7 @@ def _settle(peer: Peer, era: Era, version: str, result: Mapping[str, Any], serve
     )
 
 
-def _common(peer: Peer, theirs: Sequence[str], tried: set[str], error: JSONRPCError | None) -> str:
+def _common(peer: Requester, theirs: Sequence[str], tried: set[str], error: JSONRPCError | None) -> str:
     """The best modern version that both have and that was not refused yet. Raises ``VersionMismatch``."""
     for version in MODERN_VERSIONS:
         if version in theirs and version not in tried:
@@ -215,7 +234,7 @@ def _common(peer: Peer, theirs: Sequence[str], tried: set[str], error: JSONRPCEr
     raise _mismatch(peer, theirs, MODERN_VERSIONS) from error
 
 
-def _mismatch(peer: Peer, theirs: Sequence[str], ours: Sequence[str]) -> VersionMismatch:
+def _mismatch(peer: Requester, theirs: Sequence[str], ours: Sequence[str]) -> VersionMismatch:
     return VersionMismatch(
         f"no protocol version in common: the server has {', '.join(theirs) or 'none'}; this side has {', '.join(ours)}",
         target=peer.target,

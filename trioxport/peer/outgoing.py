@@ -1,4 +1,4 @@
-"""The requests of a peer: who waits for which answer, and for how long."""
+"""The requests of a peer that are in flight, and the callers that wait for their answers."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ from trioxport.metadata import Metadata
 from trioxport.protocol import DISCOVER, INITIALIZE, LISTEN, JSONRPCError, as_id, cancellation_of, meta_of
 
 ProgressCallback: TypeAlias = Callable[[float, float | None, str | None], object]
-"""Called with the progress, the total if it is known, and a message for people if there is one."""
+"""A function of the progress, the total if it is known, and a message to show if there is one."""
 
-CANCEL_TIMEOUT: Final = 1.0
-"""Seconds that telling the other side of a cancellation may take: sending may have to wait for it."""
-
+CANCEL_SECONDS: Final = 1.0
+"""Seconds that sending a cancellation may take, since the other side may not be reading."""
 
 _NEGOTIATING: Final = (DISCOVER, INITIALIZE)
 _NOT_NEGOTIATED: Final = "This client has not negotiated with the server: await peer.negotiate(client_info=...) first"
 
 handled: Final[ContextVar[tuple[Connection, RequestId] | None]] = ContextVar("trioxport.handled", default=None)
-"""The incoming request that this task works on: what it sends on the same connection belongs to that."""
+"""The incoming request that this task handles; messages that it sends on the same connection are related to it."""
 
 
 def _related_on(connection: Connection) -> Mapping[str, Any]:
@@ -41,10 +40,10 @@ def _related_on(connection: Connection) -> Mapping[str, Any]:
 
 @attrs.define(eq=False)
 class _Call:
-    """A request that was made, and whoever waits for its answer."""
+    """A request in flight, and the state of its caller's wait."""
 
     request: Request
-    patience: float
+    idle_seconds: float
     on_progress: ProgressCallback | None
     idle: trio.CancelScope = attrs.Factory(trio.CancelScope)
     over: trio.Event = attrs.Factory(trio.Event)
@@ -57,16 +56,16 @@ class _Call:
     def token(self) -> RequestId | None:
         return as_id(meta_of(self.request.params).get("progressToken"))
 
-    def show_life(self) -> None:
-        self.idle.deadline = trio.current_time() + self.patience
+    def restart_timeout(self) -> None:
+        self.idle.deadline = trio.current_time() + self.idle_seconds
 
     def settle(self, result: Any = None, error: Exception | None = None) -> None:
-        """End it by an answer, or by whatever stands for one."""
+        """End the wait by an answer, or by an error in its place."""
         self.result, self.error, self.settled = result, error, True
         self.over.set()
 
     def fail(self, error: Exception) -> None:
-        """End it by an exception of this side, while the other side still works on it."""
+        """End the wait by an exception of this side, while the other side still works on the request."""
         self.error = error
         self.over.set()
 
@@ -80,7 +79,8 @@ class OutgoingRequests:
         self._calls: dict[RequestId, _Call] = {}
         self._by_token: dict[RequestId, _Call] = {}
         self._answered = False
-        self.told: BaseException | None = None
+        self.reported: BaseException | None = None
+        """The failure of the connection that a caller has been given."""
 
     @property
     def target(self) -> str:
@@ -91,22 +91,22 @@ class OutgoingRequests:
         method: str,
         params: Mapping[str, Any] | None,
         meta: Mapping[str, Any],
-        patience: float | None,
+        timeout: float | None,  # noqa: ASYNC109 (silence is measured)
         on_progress: ProgressCallback | None,
         metadata: Mapping[str, Any],
     ) -> Any:
-        """The exchange behind :meth:`trioxport.peer.Peer.request`."""
+        """Send a request and return its result, as :meth:`trioxport.peer.Peer.request` documents."""
         request_id = next(self._ids)
-        asked = {"progressToken": request_id} if on_progress else {}
+        token = {"progressToken": request_id} if on_progress else {}
         noted = {**_related_on(self._connection), **metadata}
-        request = Request(request_id, method, _with_meta(params, {**asked, **meta}), metadata=noted)
-        call = _Call(request, math.inf if patience is None else patience, on_progress)
+        request = Request(request_id, method, _with_meta(params, {**token, **meta}), metadata=noted)
+        call = _Call(request, math.inf if timeout is None else timeout, on_progress)
         await self._exchange(call)
         if call.error is not None:
             raise call.error
         if not call.settled:
             raise RequestTimeout(
-                f"no sign of life for {call.patience:g} s in answer to {method}",
+                f"no sign of life for {call.idle_seconds:g} s in answer to {method}",
                 target=self.target,
                 outcome="unknown" if call.sent else "not_sent",
             )
@@ -116,17 +116,17 @@ class OutgoingRequests:
         """Send a notification."""
         noted = {**_related_on(self._connection), **metadata}
         notification = Notification(method, None if params is None else dict(params), metadata=noted)
-        await self._telling(self._connection.tx.send(notification))
+        await self._noting_loss(self._connection.tx.send(notification))
 
     def take_answer(self, message: Response | ErrorResponse) -> None:
         call = _still_waiting(self._calls, message.id)
         if call is None:
-            logger.debug("%s: nobody waits for %r", self.target, message)
+            logger.debug("%s: an answer to no request in flight: %r", self.target, message)
         elif isinstance(message, Response):
             self._answered = True
             call.settle(result=message.result)
         elif isinstance(message, Undelivered):
-            self.told = message.cause
+            self.reported = message.cause
             call.settle(error=fresh(message.cause))
         else:
             call.settle(error=self._refusal(message, call.request.method))
@@ -142,9 +142,9 @@ class OutgoingRequests:
         call = _still_waiting(self._by_token, as_id(params.get("progressToken")))
         progress, total, message = _number(params.get("progress")), _number(params.get("total")), params.get("message")
         if call is None or progress is None:
-            logger.debug("%s: progress of nothing here: %r", self.target, params)
+            logger.debug("%s: progress of no request in flight: %r", self.target, params)
             return
-        call.show_life()
+        call.restart_timeout()
         if call.on_progress is not None:
             try:
                 call.on_progress(progress, total, message if isinstance(message, str) else None)
@@ -152,7 +152,7 @@ class OutgoingRequests:
                 call.fail(error)
 
     def take_cancelled(self, request_id: RequestId) -> None:
-        """The other side ends a request of this one: a server may end a subscription, and nothing else.
+        """End a subscription that the server ended; it may cancel no other request of this side.
 
         Specification 2026-07-28, basic/patterns/cancellation.
         """
@@ -161,10 +161,10 @@ class OutgoingRequests:
             call.settle(error=TransportError("the server ended the subscription", target=self.target))
 
     def end(self, error: Exception) -> None:
-        """Nothing more comes: end whatever still waits."""
+        """End every wait: no more answers come."""
         for request_id in self._calls:
             if call := _still_waiting(self._calls, request_id):
-                self.told = error
+                self.reported = error
                 call.settle(error=fresh(error))
 
     async def _exchange(self, call: _Call) -> None:
@@ -174,8 +174,8 @@ class OutgoingRequests:
             self._by_token[token] = call
         try:
             with call.idle:
-                call.show_life()
-                await self._telling(self._connection.tx.send(request))
+                call.restart_timeout()
+                await self._noting_loss(self._connection.tx.send(request))
                 call.sent = True
                 await call.over.wait()
         finally:
@@ -183,27 +183,27 @@ class OutgoingRequests:
             if token is not None:
                 self._by_token.pop(token, None)
             if call.sent and not call.settled and request.method != INITIALIZE:
-                await self._tell_cancelled(request)
+                await self._send_cancellation(request)
 
-    async def _telling(self, sending: Awaitable[None]) -> None:
-        """Await it, and remember that whoever does so is told of a loss, if it comes to one."""
+    async def _noting_loss(self, sending: Awaitable[None]) -> None:
+        """Await ``sending``; note a loss of the connection that it raises as reported."""
         try:
             await sending
         except TransportError as error:
             if isinstance(error.__cause__, TransportError):
-                self.told = error.__cause__
+                self.reported = error.__cause__
             raise
 
-    async def _tell_cancelled(self, request: Request) -> None:
-        with trio.CancelScope(deadline=trio.current_time() + CANCEL_TIMEOUT, shield=True):
+    async def _send_cancellation(self, request: Request) -> None:
+        with trio.CancelScope(deadline=trio.current_time() + CANCEL_SECONDS, shield=True):
             try:
                 await self._connection.tx.send(cancellation_of(request))
             except (TransportError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                logger.debug("%s: nobody is there to cancel request %r: %s", self.target, request.id, error)
+                logger.debug("%s: the cancellation of request %r is not sent: %s", self.target, request.id, error)
 
 
 def _still_waiting(calls: Mapping[RequestId, _Call], key: RequestId | None) -> _Call | None:
-    """The call of the id or token, unless it is over and only has yet to be woken."""
+    """The call of the id or token, unless its wait has ended."""
     call = None if key is None else calls.get(key)
     return None if call is None or call.over.is_set() else call
 
@@ -219,7 +219,7 @@ Error = TypeVar("Error", bound=Exception)
 
 
 def fresh(error: Error) -> Error:
-    """A copy to raise: the same error goes to several tasks, and each adds a traceback and a context of its own."""
+    """A copy to raise: several tasks raise the same error, and each adds its own traceback and context."""
     another = copy(error)
     another.__cause__ = error.__cause__
     return another

@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 
 import trio
 
-from trioxport._core.causes import sole_exception
+from trioxport._core.exception_groups import sole_exception
 from trioxport._core.nursery import open_bare_nursery
 from trioxport._diagnostics.redaction import redact_url
 from trioxport.abc import Codec

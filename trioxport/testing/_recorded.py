@@ -8,11 +8,10 @@ from typing import Any, Final, TypeAlias, cast
 import msgspec
 import trio
 
-from trioxport._diagnostics.message_redaction import HIDDEN
 from trioxport.abc import Codec
 from trioxport.errors import TransportError, UsageError
 from trioxport.layers._rotating import parts_of
-from trioxport.messages import ErrorResponse, Message, Notification, Request, RequestId, Response
+from trioxport.messages import HIDDEN, ErrorResponse, Message, Notification, Request, RequestId, Response
 from trioxport.protocol import members_of, meta_of
 
 _CHANGING: Final = frozenset({"progressToken", "traceparent", "tracestate", "baggage"})

@@ -15,7 +15,7 @@ from datetime import UTC
 from typing import Final
 from urllib.parse import urljoin
 
-from trioxport._core.backoff import LONGEST_ASKED
+from trioxport._core.backoff import MAX_RETRY_AFTER_SECONDS
 from trioxport._diagnostics.redaction import redact_url
 from trioxport.errors import (
     AuthenticationError,
@@ -118,13 +118,13 @@ def retry_after(response: ResponseHead) -> float | None:
     """Seconds, up to a day, from a number of them or from a date (RFC 9110, section 10.2.3)."""
     value = response.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
-        return min(float(value), LONGEST_ASKED)
+        return min(float(value), MAX_RETRY_AFTER_SECONDS)
     try:
         date = email.utils.parsedate_to_datetime(value)
         seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time()
     except (ValueError, OverflowError):
         return None
-    return min(max(0.0, seconds), LONGEST_ASKED)
+    return min(max(0.0, seconds), MAX_RETRY_AFTER_SECONDS)
 
 
 # Excerpts: one printable line, short.

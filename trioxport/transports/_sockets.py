@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from trioxport._core.causes import system_reason
+from trioxport._core.error_mapping import system_reason
 from trioxport.abc import Acceptor, ConnectionSettings, Transport
 from trioxport.errors import ConnectError, NameResolutionError, ServerUnreachable, TLSError, UsageError
 from trioxport.transports._tls import NO_TLS, TLSStream, tls_reason

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import ClassVar, Final, Protocol
 
-from trioxport._core.causes import as_loss
+from trioxport._core.error_mapping import as_loss
 from trioxport.abc import Carries, FrameChannels, Scope
 from trioxport.errors import MessageTooLarge, TransportError, UsageError
 from trioxport.frames import Frame

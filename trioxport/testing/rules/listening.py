@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from trioxport._core.causes import sole_exception
+from trioxport._core.exception_groups import sole_exception
 from trioxport.connection import Connection
 from trioxport.errors import UsageError
 from trioxport.opening import serve_transport

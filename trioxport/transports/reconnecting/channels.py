@@ -50,13 +50,13 @@ class LastingSend(SelfEnding, SendChannel[Frame]):
             finally:
                 link.senders -= 1
                 if link.failing:
-                    link.released.tell()
+                    link.released.notify()
 
     async def aclose(self) -> None:
         switch = self._switch
         switch.half_closed = True
         switch.reopening.cancel()
-        switch.changed.tell()
+        switch.changed.notify()
         if switch.writing is None:
             await trio.lowlevel.checkpoint()
         else:
@@ -91,7 +91,7 @@ class LastingReceive(SelfEnding, ReceiveChannel[Frame]):
             finally:
                 link.receivers -= 1
                 if link.failing:
-                    link.released.tell()
+                    link.released.notify()
             known = switch.received(frame, link)
             if known is not None:
                 return known
@@ -100,7 +100,7 @@ class LastingReceive(SelfEnding, ReceiveChannel[Frame]):
         switch = self._switch
         switch.deaf = True
         switch.inbox.clear()
-        switch.changed.tell()
+        switch.changed.notify()
         if switch.reading is None:
             await trio.lowlevel.checkpoint()
         else:

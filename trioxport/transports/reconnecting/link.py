@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from trioxport._core.states import Signal
+from trioxport._core.events import Signal
 from trioxport._core.supervisor import Supervisor
 from trioxport.abc import FrameChannels
 from trioxport.errors import ConnectionLost, TransportError
@@ -41,7 +41,7 @@ class LinkedConnection:
 
     def fail(self) -> None:
         self.failing = True
-        self.supervisor.changed.tell()
+        self.supervisor.changed.notify()
 
     async def ending(self, *, at_peers_end: bool) -> None:
         """Wait until it fails, is lost or over, or, if that counts, until the peer is done."""

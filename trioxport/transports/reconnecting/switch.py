@@ -7,9 +7,9 @@ from typing import Final, NamedTuple
 
 import trio
 
-from trioxport._core.causes import not_sent
+from trioxport._core.error_mapping import not_sent
+from trioxport._core.events import Signal
 from trioxport._core.reissues import Reissues
-from trioxport._core.states import Signal
 from trioxport.abc import Scope
 from trioxport.errors import ConnectionLost, DecodeError, TransportError
 from trioxport.frames import Frame
@@ -79,7 +79,7 @@ class ReconnectState:
         self.writing = link
         self.reading = link
         self.failure = None
-        self.changed.tell()
+        self.changed.notify()
 
     def end(self, failure: TransportError | None = None) -> None:
         """Nothing more comes, besides what is in the inbox; after a failure nothing more goes, either."""
@@ -88,11 +88,11 @@ class ReconnectState:
         if failure is not None:
             self.writing = None
             self.scope.lost(failure)
-        self.changed.tell()
+        self.changed.notify()
 
     def keep(self, frame: Frame) -> None:
         self.inbox.append(frame)
-        self.changed.tell()
+        self.changed.notify()
 
     async def room(self) -> None:
         """Wait until the inbox is below its bounds, or nobody is to empty it.
@@ -117,7 +117,7 @@ class ReconnectState:
             else:
                 never_taken = link.supervisor.never_took(request)
                 self.inbox.append(Unanswered(request, not_sent(failure) if never_taken else error))
-        self.changed.tell()
+        self.changed.notify()
 
     def unanswered(self) -> list[Request]:
         """The requests that the connection of the moment has accepted and not answered."""
@@ -212,7 +212,7 @@ class ReconnectState:
     def _take(self) -> Frame | None:
         entry = self.inbox.popleft()
         if len(self.inbox) + 1 == self._room:
-            self.changed.tell()
+            self.changed.notify()
         if isinstance(entry, Frame):
             return entry
         if self.scope.in_flight.get(entry.request.id) is not entry.request:

@@ -206,7 +206,7 @@ def _pending(stream: ByteStream, request: UpgradeRequest, early: bytes) -> Pendi
 
 async def reject(stream: ByteStream, error: RefusedConnection, fields: Fields = ()) -> NoReturn:
     """Answer a request with the status of ``error``, and raise ``error``."""
-    body = f"{error.told}\n".encode()
+    body = f"{error.client_reason}\n".encode()
     more = "".join(f"{name.decode()}: {value.decode('latin-1')}\r\n" for name, value in fields)
     if error.status == HTTPStatus.UPGRADE_REQUIRED:
         more += "Sec-WebSocket-Version: 13\r\n"

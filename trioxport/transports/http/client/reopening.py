@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from trioxport._core.backoff import LONGEST_ASKED, Backoff
+from trioxport._core.backoff import MAX_RETRY_AFTER_SECONDS, Backoff
 
 NO_EVENT_BACKOFF: Final = Backoff(base=1.0, cap=60.0)
 """The least delays after attempts in a row without an event; the first is also the delay if the server names none."""
@@ -52,4 +52,4 @@ class ReopenDelays:
             least = NO_EVENT_BACKOFF.bound(self.in_vain)
             asked = self._retry_seconds or 0.0
             self.in_vain += 1
-        return min(max(asked, least, retry_after or 0.0), LONGEST_ASKED)
+        return min(max(asked, least, retry_after or 0.0), MAX_RETRY_AFTER_SECONDS)

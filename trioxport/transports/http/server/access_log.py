@@ -7,7 +7,7 @@ from typing import Final
 
 import trio
 
-from trioxport._diagnostics.message_redaction import MAX_LINE_CHARACTERS, one_line
+from trioxport._diagnostics.text_redaction import MAX_LINE_CHARACTERS, one_line
 from trioxport.transports.http.server.request import SESSION_FIELD, RequestHead
 
 access: Final = logging.getLogger("trioxport.access")
