@@ -51,14 +51,30 @@ trio.run(partial(run_server, handler, sys.argv[1], on_listening=lambda addresses
 """
 
 
+class Running:
+    """A program that runs a server, and prints lines."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self._printed = b""
+
+    async def line(self) -> str:
+        """The next line that it prints."""
+        assert self.process.stdout is not None
+        while b"\n" not in self._printed:
+            self._printed += await self.process.stdout.receive_some()
+        line, _, self._printed = self._printed.partition(b"\n")
+        return line.decode()
+
+
 @asynccontextmanager
-async def running(*command: str) -> AsyncGenerator[tuple[trio.Process, str]]:
-    """A program that runs a server, and the address that it prints."""
+async def running(*command: str) -> AsyncGenerator[Running]:
+    """A program that runs a server, for the time of a block."""
     process = await trio.lowlevel.open_process([sys.executable, "-c", *command], stdout=subprocess.PIPE)
     assert process.stdout is not None
     async with process.stdout:
         try:
-            yield process, (await process.stdout.receive_some()).decode().strip()
+            yield Running(process)
         finally:
             process.kill()
             await process.wait()
@@ -67,9 +83,9 @@ async def running(*command: str) -> AsyncGenerator[tuple[trio.Process, str]]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_lets_running_calls_finish(number: signal.Signals) -> None:
     with trio.fail_after(20):
-        async with running(SDK_PROGRAM) as (process, address):
-            async with open_transport(address) as connection, open_client(connection, client_info=INFO) as client:
-                assert process.stdout is not None
+        async with running(SDK_PROGRAM) as program:
+            target = await program.line()
+            async with open_transport(target) as connection, open_client(connection, client_info=INFO) as client:
                 results: list[str] = []
 
                 async def call() -> None:
@@ -77,10 +93,10 @@ async def test_a_signal_lets_running_calls_finish(number: signal.Signals) -> Non
 
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(call)
-                    assert await process.stdout.receive_some() == b"called\n"
-                    process.send_signal(number)
+                    assert await program.line() == "called"
+                    program.process.send_signal(number)
                 assert results == ["finished"]
-            assert await process.wait() == 0
+            assert await program.process.wait() == 0
 
 
 async def test_a_handler_over_standard_streams_ends_with_its_client() -> None:

@@ -137,7 +137,9 @@ class EndingReceive(ReceiveChannel[Frame]):
 def end_with_transport(channels: FrameChannels) -> FrameChannels:
     """The channels, wrapped where they do not end with their transport by themselves."""
     if not isinstance(cast("object", channels), FrameChannels):
-        raise TypeError(f"a transport yields FrameChannels(send, receive), and this one yielded {channels!r}")
+        raise TypeError(
+            f"a transport yields FrameChannels(send, receive), and this one yielded {type(channels).__name__}"
+        )
     send, receive = channels.send, channels.receive
     return attrs.evolve(
         channels,
