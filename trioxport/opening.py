@@ -222,7 +222,8 @@ class HandlerAcceptor:
     async def serve(self, transport: Transport, peer: str | None = None) -> None:
         supervisor = Supervisor(transport, self._settings, outlives_cancel=True, peer=peer)
         try:
-            await self._serve(supervisor)
+            async with _open(supervisor, self._split) as connection:
+                await self._running(connection)
         except BaseException as error:
             failure = failure_in(error)
             if isinstance(failure, ConnectError) and not supervisor.has_opened:
@@ -232,7 +233,9 @@ class HandlerAcceptor:
 
     async def serve_only(self, transport: Transport, peer: str | None = None) -> None:
         self.serves_only_one = True
-        await self._serve(Supervisor(transport, self._settings, outlives_cancel=True, peer=peer))
+        supervisor = Supervisor(transport, self._settings, outlives_cancel=True, peer=peer)
+        async with _open(supervisor, self._split) as connection:
+            await self._running(connection)
 
     async def serve_inline(self, transport: InlineTransport, peer: str | None = None) -> None:
         try:
@@ -240,17 +243,13 @@ class HandlerAcceptor:
         except BaseException as error:
             _log_failure(failure_in(error))
 
-    async def _serve(self, supervisor: Supervisor) -> None:
-        async with _open(supervisor, self._split) as connection:
-            await self._handle(connection)
-
     async def _serve_inline(self, transport: InlineTransport, peer: str | None) -> None:
         """Run the handler without a nursery if there are no layers: only layers start tasks, or have to flush."""
         split = self._split
         if not (split.messages or split.frames):
             supervisor = InlineSupervisor(transport, self._settings, None, peer)
             try:
-                await self._handle(_compose(supervisor.frames, split, supervisor))
+                await self._running(_compose(supervisor.frames, split, supervisor))
             finally:
                 supervisor.finish()
             return
@@ -258,16 +257,17 @@ class HandlerAcceptor:
             supervisor = InlineSupervisor(transport, self._settings, tasks, peer)
             try:
                 connection = _compose(supervisor.frames, split, supervisor)
-                await self._handle(connection)
+                await self._running(connection)
                 await connection.aclose()
             finally:
                 supervisor.finish()
             tasks.cancel_scope.cancel()
 
-    async def _handle(self, connection: Connection) -> None:
+    def _running(self, connection: Connection) -> Awaitable[object]:
+        """The handler's coroutine; a coroutine of this class around it would cost memory for each connection."""
         running = self._handler(connection)
         _RUNNING.option("the return value of the handler", running)
-        await running
+        return running
 
 
 def _log_failure(error: Exception) -> None:

@@ -6,7 +6,6 @@ that is not a message, or is over the limit.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final
 
 import trio
@@ -31,7 +30,7 @@ class Refusals:
         self._frames = frames
         self._supervisor = supervisor
         self._codec = supervisor.settings.codec
-        self._waiting: deque[ErrorResponse] = deque()
+        self._waiting: list[ErrorResponse] = []  # an empty deque is large
         self._sending = False
 
     def answer(self, fragment: bytes, error: TransportError) -> None:
@@ -51,7 +50,7 @@ class Refusals:
     async def _send_all(self) -> None:
         try:
             while self._waiting:
-                answer = self._waiting.popleft()
+                answer = self._waiting.pop(0)
                 await self._frames.send(Frame(self._codec.encode(answer), answer))
         except (TransportError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._waiting.clear()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 from urllib.parse import urlsplit
 
 import trio
@@ -26,7 +25,7 @@ def open_client(options: WebSocketOptions, scope: Scope) -> AbstractAsyncContext
     """Open the channels of a client. Entering returns once the server has agreed, and raises ``ConnectError``."""
     monitor = HeartbeatMonitor()
     scope.start_soon(monitor.run)
-    return carry_websocket(partial(_open_with_credentials, options, scope), scope, monitor)
+    return carry_websocket(_open_with_credentials(options, scope), scope, monitor)
 
 
 async def _open_with_credentials(options: WebSocketOptions, scope: Scope) -> WebSocketWire:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
+import attrs
 import trio
 
 from trioxport._diagnostics.refusal_log import RefusedConnection
-from trioxport.abc import Acceptor, Scope
+from trioxport.abc import Acceptor, FrameChannels, Scope
 from trioxport.auth.tls import about_target, server_contexts
 from trioxport.transports._access.policy import AccessPolicy
 from trioxport.transports._sockets import peer_of, secure
@@ -59,21 +61,18 @@ class WebSocketServer:
         """Serve one client, or reject it."""
         if self._free_places == 0:
             with trio.move_on_after(REJECT_SECONDS):
-                await self._serve(socket, _reject_for_room)
+                await self._accept(socket, _reject_for_room)
             return
         self._free_places -= 1
         try:
-            await self._serve(socket, self._check)
+            await self._accept(socket, self._check)
         finally:
             self._free_places += 1
 
-    async def _serve(self, socket: trio.SocketStream, check: _Check) -> None:
-        opening = partial(self._open, socket, check)
-        await self._acceptor.serve(
-            lambda scope: carry_websocket(partial(opening, scope), scope, self.monitor), peer_of(socket)
-        )
+    def _accept(self, socket: trio.SocketStream, check: _Check) -> Awaitable[None]:
+        return self._acceptor.serve(_AcceptedSocket(self, socket, check), peer_of(socket))
 
-    async def _open(self, socket: trio.SocketStream, check: _Check, scope: Scope) -> WebSocketWire:
+    async def open(self, socket: trio.SocketStream, check: _Check, scope: Scope) -> WebSocketWire:
         """Open a client's WebSocket. Raises ``ConnectError`` after a rejection."""
         try:
             stream = await self._secured(socket, scope)
@@ -108,6 +107,19 @@ class WebSocketServer:
         """The headers for the application: without Host, and without the token if this server checked it."""
         hidden = ("host",) if self._policy.bearer is None else ("host", "authorization")
         return {name: value for name, value in headers.items() if name not in hidden}
+
+
+@attrs.frozen
+class _AcceptedSocket:
+    """The transport of one accepted connection; smaller than a function with its cells."""
+
+    server: WebSocketServer
+    socket: trio.SocketStream
+    check: _Check
+
+    def __call__(self, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
+        opening = self.server.open(self.socket, self.check, scope)
+        return carry_websocket(opening, scope, self.server.monitor)
 
 
 async def _reject_for_room(pending: PendingHandshake) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from typing import ClassVar, Final
 
@@ -341,10 +341,11 @@ class WebSocketWire:
 
 @asynccontextmanager
 async def carry_websocket(
-    opening: Callable[[], Awaitable[WebSocketWire]], scope: Scope, monitor: HeartbeatMonitor
+    opening: Awaitable[WebSocketWire], scope: Scope, monitor: HeartbeatMonitor
 ) -> AsyncGenerator[FrameChannels]:
     """The channels over the wire that ``opening`` returns, under ``monitor``; leaving closes the wire's socket."""
-    wire = await opening()
+    wire = await opening
+    del opening  # it holds the handshake
     monitor.add(wire)
     cut_off = True
     try:

@@ -57,7 +57,7 @@ class MountedWebSockets:
             self._open_scopes.add(life)
             try:
                 await self._acceptor.serve(
-                    lambda scope: carry_websocket(partial(opening, scope), scope, self.monitor), head.peer
+                    lambda scope: carry_websocket(opening(scope), scope, self.monitor), head.peer
                 )
             finally:
                 self._open_scopes.discard(life)
