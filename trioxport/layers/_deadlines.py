@@ -1,4 +1,4 @@
-"""Which requests have to be answered until when; nothing here waits, and whoever asks says what time it is."""
+"""The deadlines of requests in flight. Nothing here waits: the caller passes the time."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Deadlines:
             deadline.at = min(now + deadline.seconds, deadline.last)
 
     def next(self) -> float:
-        """When to call :meth:`expire`; infinity if there is nothing to wait for."""
+        """The time to call :meth:`expire`; infinity without a deadline."""
         while self._heap and not self.is_open(self._heap[0][2]):
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else math.inf
@@ -109,7 +109,7 @@ class Deadlines:
         return None
 
     def is_open(self, deadline: Deadline) -> bool:
-        """Whether nothing has settled its request."""
+        """Whether the request is still in flight."""
         return self.open.get(deadline.request.id) is deadline
 
     def _push(self, deadline: Deadline) -> None:

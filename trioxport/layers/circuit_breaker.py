@@ -1,4 +1,4 @@
-"""Leaves a target alone for a while after it has failed too often."""
+"""A circuit breaker: refuses requests to a target for a while after it failed too often."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from trioxport.targets import Target, describe, to_transport
 
 Transition: TypeAlias = Callable[[CircuitState, CircuitState], object]
 
-_NO_FAILURE_OF_THE_TARGET: Final = (
+_NOT_THE_TARGETS_FAILURE: Final = (
     AuthenticationError,
     CircuitOpen,
     MessageTooLarge,
@@ -46,17 +46,17 @@ _NO_FAILURE_OF_THE_TARGET: Final = (
 
 
 def counts_as_failure(error: TransportError) -> bool:
-    """Whether an error speaks against the target: that it cannot be reached, is lost, late, or answers with nonsense.
+    """Whether an error is a failure of the target: it is unreachable, lost, late, or answers with nonsense.
 
-    A refusal by a server that works does not, nor does a mistake of this side.
+    A refusal by a working server is none, nor is a mistake of this side.
     """
     if isinstance(error, HTTPStatusError):
         return error.status >= 500 or error.status == 408
-    return not isinstance(error, _NO_FAILURE_OF_THE_TARGET)
+    return not isinstance(error, _NOT_THE_TARGETS_FAILURE)
 
 
 def _closed(breaker: CircuitBreaker) -> Circuit:
-    def tell(old: CircuitState, new: CircuitState) -> None:
+    def log_and_report(old: CircuitState, new: CircuitState) -> None:
         logger.info("a circuit breaker was %s and is %s", old, new)
         if breaker.on_transition is not None:
             try:
@@ -64,7 +64,7 @@ def _closed(breaker: CircuitBreaker) -> Circuit:
             except Exception:
                 logger.exception("on_transition of a circuit breaker failed")
 
-    return Circuit(breaker.failures, breaker.failure_rate, breaker.reset_timeout, tell)
+    return Circuit(breaker.failures, breaker.failure_rate, breaker.reset_timeout, log_and_report)
 
 
 @attrs.frozen(eq=False)

@@ -39,7 +39,7 @@ BOUNDARIES: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 
 
 @attrs.frozen
 class OperationSummary:
-    """What became of the requests and notifications of one method, in one direction.
+    """The figures of the requests and notifications of one method, in one direction.
 
     Args:
         count: How many there were; those in flight included.
@@ -203,11 +203,11 @@ def _refusal_counter(provider: MeterProvider | None) -> Counter | None:
     return _meter(provider).create_counter(REFUSALS, unit="{refusal}", description=description)
 
 
-def _duration(meter: Meter, name: str, of_what: str) -> Instrument:
+def _duration(meter: Meter, name: str, measured: str) -> Instrument:
     return meter.create_histogram(
         f"{name}.duration",
         unit="s",
-        description=f"The duration of {of_what}.",
+        description=f"The duration of {measured}.",
         explicit_bucket_boundaries_advisory=BOUNDARIES,
     )
 
@@ -236,7 +236,7 @@ class _Meters:
 
     def received(self, message: Request | Notification) -> tuple[Request | Notification, Operation | None]:
         tally = _tally(self._totals.received, message)
-        if type(message) is Notification:  # nobody says when it was dealt with
+        if type(message) is Notification:  # no message says when its handler is done
             tally.count += 1
             return message, None
         instruments = self._instruments

@@ -21,7 +21,7 @@ from trioxport.framing.envelope import Envelope, open_envelope
 from trioxport.layers._support import PassingReceive, PassingSend
 
 NAME: Final = "hmac-sha256"
-SHORTEST_KEY: Final = 32
+MIN_KEY_BYTES: Final = 32
 """Bytes; fewer than the hash gives are discouraged by RFC 2104, section 3."""
 
 _KEYS: Final = OptionCheck("a mapping of keys by their ids", lambda keys: isinstance(keys, Mapping))
@@ -67,15 +67,15 @@ def _checked(_layer: object, _field: object, keys: Mapping[str, bytes]) -> None:
         if not _KEY_ID.fullmatch(key_id):
             raise UsageError(f"{key_id!r} is no id of a key", hint="Use up to 64 letters, digits, '.', '_' and '-'")
         _KEY.option(f"keys[{key_id!r}]", key)
-        if len(key) < SHORTEST_KEY:
-            raise UsageError(f"the key {key_id} is shorter than {SHORTEST_KEY} bytes", hint="secrets.token_bytes(32)")
+        if len(key) < MIN_KEY_BYTES:
+            raise UsageError(f"the key {key_id} is shorter than {MIN_KEY_BYTES} bytes", hint="secrets.token_bytes(32)")
 
 
 @attrs.frozen(eq=False)
 class Signing:
     """HMAC-SHA-256 (RFC 2104) of every message, in both directions, with keys that both sides share.
 
-    It tells messages of those who have a key from all others, where a broker or a relay stands between the two sides.
+    It separates messages of key holders from all others, where a broker or a relay stands between the two sides.
     A message that was changed, made up, turned back to its sender or sent again is a ``ProtocolViolation``: discarded
     and counted, and settled by that if it looks like the answer to a request. It hides nothing, and does not notice
     that a message was held back or dropped. Sent again is what has a number that this layer has seen, whichever of its
@@ -170,7 +170,7 @@ class _Verifier:
         """The frame of something that is not verified.
 
         It may settle a request of this side, as unknown. It is not answered: a signed error to a forged request would
-        tell the peer that its own request with that id was not carried out.
+        let the peer believe that its own request with that id was not carried out.
         """
         return Frame(payload if self.codec.identify(payload) is not None else b"", error=error)
 

@@ -26,7 +26,7 @@ _PATH_OR_FUNCTION: Final = OptionCheck(
     "a path, or a function", lambda to: isinstance(to, str | os.PathLike) or callable(to)
 )
 
-MAX_SIZE: Final = 64 * MIB
+MAX_FILE_BYTES: Final = 64 * MIB
 
 
 @attrs.frozen
@@ -64,7 +64,7 @@ class Tap:
     redact: tuple[str, ...] | None = attrs.field(
         default=None, kw_only=True, converter=attrs.converters.optional(as_paths)
     )
-    max_size: int = attrs.field(default=MAX_SIZE, kw_only=True, validator=COUNT)
+    max_size: int = attrs.field(default=MAX_FILE_BYTES, kw_only=True, validator=COUNT)
     keep: int = attrs.field(default=3, kw_only=True, validator=COUNT_OR_0)
 
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
@@ -83,7 +83,7 @@ class Tap:
 
 @attrs.frozen
 class _Shown:
-    """What is recorded where it must not be everything."""
+    """The parts of a message that are recorded when not everything may be."""
 
     redaction: Redaction
     codec: Codec
@@ -130,6 +130,6 @@ class _Record:
             except UnicodeDecodeError:
                 line["base64"] = base64.b64encode(payload).decode()
         if error := error or frame.error:
-            told = str(error) or type(error).__name__
-            line["error"] = told if self.shown is None else redact_text(told)
+            text = str(error) or type(error).__name__
+            line["error"] = text if self.shown is None else redact_text(text)
         self.write(msgspec.json.encode(line) + b"\n")

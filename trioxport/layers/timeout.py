@@ -69,7 +69,7 @@ class Timeout:
 
 
 class _TimerWatch:
-    """The requests of one connection, and the tasks that look at the clock and tell the peer."""
+    """The requests of one connection, and the tasks that watch the deadlines and send cancellations."""
 
     def __init__(self, timeout: Timeout, inner: SendChannel[Message], scope: Scope) -> None:
         self.deadlines = Deadlines()
@@ -115,7 +115,7 @@ class _TimerWatch:
         self._freed.unpark_all()
 
     def expire_next(self) -> Undelivered | None:
-        """What settles the first request whose time is over; None if there is none."""
+        """The ``Undelivered`` of the first request that is past its deadline; None if there is none."""
         deadline = self.deadlines.next_late()
         if deadline is None:
             return None
@@ -133,7 +133,7 @@ class _TimerWatch:
         )
 
     def cancel(self, request: Request) -> None:
-        """Have the peer told that nobody waits any more."""
+        """Schedule the cancellation of the request at the peer."""
         if request.method == INITIALIZE:
             return self.free(request.id)
         self._to_cancel.append(request)
