@@ -56,7 +56,7 @@ class _MessagePack:
 
 
 MessagePack: Final = _MessagePack()
-"""Both sides have to be told to use it: MCP itself knows JSON only. It has no integers beyond 64 bits."""
+"""The MessagePack codec, to be set on both sides: MCP itself has JSON only. It has no integers beyond 64 bits."""
 
 
 def _id_at_start(fragment: bytes, *, of_request: bool) -> RequestId | None:

@@ -116,9 +116,7 @@ def _text(params: Params | None, name: str) -> str | None:
 
 
 def clean(text: str) -> str:
-    """A text of the peer as exporters take it: not endless, and without half a surrogate pair."""
-    return (
-        text
-        if len(text) <= MAX_NAME_CHARS and text.isascii()
-        else text[:MAX_NAME_CHARS].encode(errors="replace").decode()
-    )
+    """Text of the peer, shortened, and without lone surrogates, which exporters refuse."""
+    if len(text) <= MAX_NAME_CHARS and text.isascii():
+        return text
+    return text[:MAX_NAME_CHARS].encode(errors="replace").decode()

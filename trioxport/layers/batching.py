@@ -13,7 +13,7 @@ from trio.abc import ReceiveChannel, SendChannel
 
 from trioxport._diagnostics.validators import COUNT, SECONDS_OR_0, whole_between
 from trioxport.abc import FrameChannels, Scope
-from trioxport.codecs.batch import MOST, REVISION, is_batch, join_batch, split_batch
+from trioxport.codecs.batch import MAX_BATCH_MESSAGES, REVISION, is_batch, join_batch, split_batch
 from trioxport.errors import ConnectionLost, DecodeError, ProtocolViolation, TransportError
 from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Message, Notification, Request, Response
@@ -47,7 +47,7 @@ class Batching:
     level: ClassVar[Literal["frame"]] = "frame"
 
     window: float = attrs.field(default=0.0, validator=SECONDS_OR_0)
-    max_messages: int = attrs.field(default=64, validator=whole_between(1, MOST))
+    max_messages: int = attrs.field(default=64, validator=whole_between(1, MAX_BATCH_MESSAGES))
     max_size: int = attrs.field(default=64 * 1024, validator=COUNT)
 
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:

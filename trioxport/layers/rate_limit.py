@@ -26,9 +26,9 @@ _INITIATED: Final = (Request, Notification)
 class RateLimit:
     """Lets requests and notifications pass at a rate, by a token bucket for each direction.
 
-    Responses pass freely, because they were asked for, and so does ``notifications/cancelled``, which ends work.
+    Responses are not limited, because they were asked for, nor is ``notifications/cancelled``, which ends work.
 
-    What is *received* faster than the limit is held up, one message at a time and in order: ``receive`` waits, then the
+    Messages *received* faster than the limit are held up, one at a time and in order: ``receive`` waits, then the
     buffers fill, and in the end the peer's ``send`` has to wait. Nothing is dropped. On a server this bounds what a
     client can ask for; the answers to the server's own requests wait behind what is held up.
 

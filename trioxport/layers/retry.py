@@ -191,7 +191,7 @@ class _Retries:
         return None
 
     def _stop(self, request_id: RequestId) -> list[_Repetition]:
-        """Cancel the repetitions of a request, also one that is being sent: an earlier attempt may have been answered."""
+        """Cancel the repetitions of a request, also one being sent: an earlier attempt may have been answered."""
         if not self.repetitions:
             return []
         stopped = [repetition for repetition in self.repetitions if repetition.is_about(request_id)]

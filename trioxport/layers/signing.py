@@ -1,4 +1,4 @@
-"""Signs what is sent, and lets nothing pass that is not signed."""
+"""Signatures of frames: each sent one is signed, and a received one without a valid signature is refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trioxport.layers._support import PassingReceive, PassingSend
 
 NAME: Final = "hmac-sha256"
 MIN_KEY_BYTES: Final = 32
-"""Bytes; fewer than the hash gives are discouraged by RFC 2104, section 3."""
+"""The size of the hash: RFC 2104, section 3, discourages shorter keys."""
 
 _KEYS: Final = OptionCheck("a mapping of keys by their ids", lambda keys: isinstance(keys, Mapping))
 _KEY: Final = instance_of(bytes, "bytes")
@@ -32,7 +32,7 @@ _DIGITS: Final = re.compile(r"[0-9]{1,18}")
 
 @attrs.define
 class _Seen:
-    """The streams of messages that were received: how far each has come, and when that was sent.
+    """The latest number of each received stream of messages, and the time when it was signed.
 
     A stream is forgotten once its messages are too old to begin one anew.
     """
@@ -41,7 +41,7 @@ class _Seen:
     _streams: OrderedDict[str, tuple[int, int]] = attrs.Factory(OrderedDict[str, tuple[int, int]])
 
     def accept(self, stream: str, number: int, sent_at: int, now: float) -> None:
-        """Note a message of a valid signature. Raises ``ProtocolViolation`` if it came before, or is too old."""
+        """Record a message with a valid signature. Raises ``ProtocolViolation`` if it is a repetition or too old."""
         last = self._streams.get(stream)
         if last is None:
             if abs(now - sent_at) > self.max_age:

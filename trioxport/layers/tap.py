@@ -1,4 +1,4 @@
-"""Records the frames that pass, one line of JSON each, to be read or to be played again."""
+"""A recording of the frames of a connection, one line of JSON each, to read or to replay."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Tap:
             A function that raises makes the ``send`` or ``receive`` that it was called from raise, and it must not
             block. The reader of a FIFO, or of a terminal, is not waited for: beyond 256 KiB lines are dropped, and one
             with ``dropped_bytes`` stands in their place.
-        redact: Hide whatever looks like a credential, and what stands at these places: names of members joined by dots,
+        redact: Hide values that look like credentials, and the values at these places: names of members joined by dots,
             as ``"params.arguments.password"``, where ``*`` is any member or element; they may be none. A payload that
             cannot be decoded then has only its ``size`` recorded.
         max_size: Bytes from which on the file is renamed to ``NAME.1``, an older one to ``NAME.2`` and so on, and a new

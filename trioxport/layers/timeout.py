@@ -47,13 +47,14 @@ class Timeout:
     ``metadata["timeout"]`` of a request takes the place of ``seconds``, and of ``max_seconds`` if it is longer; None
     means no limit. ``subscriptions/listen`` stays open by intent, and has a limit only if its metadata says so.
 
-    What had arrived before is received first, so that a program that was busy for long gets its answers. A program that
-    does not receive is not told, nor is its peer. Half-closed, there is no way left to cancel at the peer. On a server
+    Messages that arrived before the deadline are received first, so that a program that was busy gets its answers. A
+    program that does not call ``receive`` gets no timeout, and its peer no cancellation. After a half-close the peer
+    cannot be sent a cancellation. On a server
     it is about the server's own requests to the client; what a handler may take is the application's business.
 
     Args:
-        seconds: How long a request may take without a sign of life.
-        max_seconds: How long it may take at most, whatever progress it makes.
+        seconds: Seconds that a request may take without progress.
+        max_seconds: Seconds that it may take at most, with any progress.
 
     Specification 2026-07-28, basic/patterns/cancellation, section Timeouts.
     """
@@ -83,14 +84,14 @@ class _TimerWatch:
         self._freed = trio.lowlevel.ParkingLot()
 
     def begin(self, request: Request) -> Deadline:
-        """The time of ``request`` runs from now."""
+        """Start the timer of ``request``. Raises ``UsageError`` for an id in flight."""
         if request.id in self.deadlines.open:
             raise UsageError(f"a request with the id {request.id!r} is in flight already", hint="Give each its own id")
-        seconds, longest = self._patience(request)
+        seconds, longest = self._limits_of(request)
         deadline = self.deadlines.add(request, trio.current_time(), seconds, longest)
         if self._sleep is None:
             self._sleep = trio.CancelScope()
-            self._start(self._look_at_the_clock)
+            self._start(self._watch_deadlines)
         elif deadline.at < self._sleep.deadline:
             self._sleep.deadline = deadline.at
         return deadline
@@ -101,7 +102,7 @@ class _TimerWatch:
             await self._freed.park()
 
     def withdraw(self, deadline: Deadline) -> bool:
-        """The request was not accepted; whether that settles it, and nothing did before."""
+        """Settle a request that was not accepted. Returns False if it was settled before."""
         if deadline.expired:
             if deadline.stage == "sending":
                 self.free(deadline.request.id)
@@ -141,7 +142,7 @@ class _TimerWatch:
             self._start(self._tell_peer)
         return None
 
-    def _patience(self, request: Request) -> tuple[float, float]:
+    def _limits_of(self, request: Request) -> tuple[float, float]:
         """The seconds for one request, and how many they may become."""
         timeout = self._timeout
         if request.metadata is NOTHING or "timeout" not in (noted := metadata_of(request)):
@@ -159,7 +160,7 @@ class _TimerWatch:
         except RuntimeError:  # the connection is over, which settles everything
             self._to_cancel.clear()
 
-    async def _look_at_the_clock(self) -> None:
+    async def _watch_deadlines(self) -> None:
         while True:
             with trio.CancelScope(deadline=self.deadlines.next()) as self._sleep:
                 await trio.sleep_forever()
@@ -228,7 +229,7 @@ class _TimedReceive(ReceiveChannel[Incoming]):
         self._inner = inner
         self._watch = watch
         self._scope = scope
-        self._patience = max(1, scope.settings.limits.max_buffered_messages)
+        self._max_overtaken = max(1, scope.settings.limits.max_buffered_messages)
         self._before_late = 0
         self._closed = False
 
@@ -238,7 +239,7 @@ class _TimedReceive(ReceiveChannel[Incoming]):
             message: Incoming | None = None
             late = bool(watch.deadlines.late)
             self._before_late = self._before_late + 1 if late else 0
-            if self._before_late > self._patience and not self._closed:
+            if self._before_late > self._max_overtaken and not self._closed:
                 await trio.lowlevel.checkpoint()
             else:
                 with trio.CancelScope() as scope:

@@ -14,7 +14,7 @@ from trioxport.abc import ConnectionInfo, Era
 from trioxport.auth import VerifiedToken
 from trioxport.codecs.json import JSON
 from trioxport.errors import MessageTooLarge, TransportError
-from trioxport.framing.base import EXCERPT
+from trioxport.framing.base import EXCERPT_BYTES
 from trioxport.messages import ErrorResponse, RequestId
 from trioxport.protocol import INVALID_REQUEST, LAST_EVENT_HEADER, SESSION_HEADER, VERSION_HEADER
 
@@ -271,7 +271,7 @@ def _address(host: str, port: int) -> str:
 
 def _too_large(limit: int, seen: bytes) -> Refusal:
     reason = f"The body is over the limit of {limit} bytes"
-    return Refusal(413, reason, cause=MessageTooLarge(reason), excerpt=seen[:EXCERPT])
+    return Refusal(413, reason, cause=MessageTooLarge(reason), excerpt=seen[:EXCERPT_BYTES])
 
 
 def tell(info: ConnectionInfo, exchange: ServerRequest, era: Era, version: str | None) -> None:

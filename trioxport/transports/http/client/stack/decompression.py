@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Final, cast
 
 import attrs
 
-from trioxport.codecs.content_codings import CODINGS, Coding, Expander, expander, is_available
+from trioxport.codecs.content_codings import Coding, Expander, accepted_codings, expander
 from trioxport.errors import DecodeError, ProtocolViolation
 from trioxport.transports.http.client.stack.types import BodyStream, HTTPRequest, ResponseHead, SendRequest
 
 _ALIASES: Final = {"x-gzip": "gzip"}
 _ABOUT_THE_CODED: Final = ("content-encoding", "content-length")
-
-
-@cache
-def accepted() -> str:
-    """The codings that this program can undo, as ``Accept-Encoding`` lists them."""
-    return ", ".join(coding for coding in CODINGS if is_available(coding))
 
 
 @attrs.frozen
@@ -28,12 +21,14 @@ class Decompressing:
     inner: SendRequest
 
     async def carry(self, asked: HTTPRequest) -> tuple[ResponseHead, BodyStream]:
-        head, source = await self.inner(attrs.evolve(asked, headers={**asked.headers, "accept-encoding": accepted()}))
+        head, source = await self.inner(
+            attrs.evolve(asked, headers={**asked.headers, "accept-encoding": accepted_codings()})
+        )
         name = head.headers.get("content-encoding", "identity").strip().lower()
         if name == "identity":
             return head, source
         coding = _ALIASES.get(name, name)
-        if coding not in accepted().split(", "):
+        if coding not in accepted_codings().split(", "):
             await source.aclose()
             raise ProtocolViolation(
                 f"the answer is in the coding {name[:40]!r}, which was not offered", outcome="unknown"
