@@ -67,7 +67,7 @@ class TestOneProcess:
         assert {result.name: result.reason for result in report.skipped} == dict.fromkeys(
             [
                 "reports_loss",
-                "tells_what_was_not_sent",
+                "returns_what_was_not_sent",
                 "keeps_serving",
                 "raises_unseen_failure",
                 "keeps_exception_of_block_after_loss",

@@ -185,7 +185,7 @@ class _Play:
 
 
 def _now(recorded: Any, names: Mapping[RequestId, RequestId]) -> Any:
-    """What stands now for a recorded id or token."""
+    """The present id or token in place of a recorded one."""
     return names.get(recorded, recorded) if isinstance(recorded, str | int) else recorded
 
 
