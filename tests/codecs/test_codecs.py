@@ -1,4 +1,4 @@
-"""What the codecs promise: RFC 8259 values survive, everything else is refused with the right error."""
+"""Promises of the codecs: RFC 8259 values survive, everything else is refused with the right error."""
 
 from __future__ import annotations
 

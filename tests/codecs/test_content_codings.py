@@ -1,4 +1,4 @@
-"""Content codings: what comes back is what went in, and what does not is bounded and told."""
+"""Content codings: payloads come back unchanged, and damaged or too large ones are bounded and reported."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_streams_mean_what_the_standard_says(stream: bytes, events: list[Event])
 
 @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
 def test_each_end_of_line(end: bytes) -> None:
-    """A lone CR ends the line at once: nobody waits for an LF that need not come."""
+    """A lone CR ends the line at once, without waiting for an LF that may never come."""
     stream = end.join([b"id: 1", b"data: a", b"data: b", b"", b"data: c", b"", b""])
     expected = [Event(b"a\nb", id="1"), Event(b"c", id="1")]
     assert events_of(stream) == expected

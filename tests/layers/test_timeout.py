@@ -1,4 +1,4 @@
-"""Timeout: who is told when, what goes to the peer, and what may put it off."""
+"""Timeout: the Undelivered of a late request, the cancellation at the peer, and the effect of progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Validation: what is not what it ought to be is told, with its path and rule, and goes no further."""
+"""Validation: an invalid message is refused, with the path and the rule, and goes no further."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def fault(*says: str, timeout: float = 0.5, check: str | None = None) -> Any:
 # Opening and listening.
 
 
-@fault("check opens", "NoneType", "Look at", "a FrameChannels is yielded")
+@fault("check opens", "this one yielded None", "Look at", "a FrameChannels is yielded")
 class YieldsNothing(Reference):
     def channels(self, channels: FrameChannels) -> FrameChannels:
         return None  # type: ignore[return-value]  # the fault

@@ -25,7 +25,7 @@ NOT_THE_SERVERS_FAULT: Final = frozenset({-32700, -32600, -32601, -32602, -32002
 
 @attrs.frozen
 class Failure:
-    """Why an operation did not succeed.
+    """The failure of an operation.
 
     Args:
         type: The ``error.type``; None for an error response that says that the other side is at fault.

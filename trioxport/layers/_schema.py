@@ -106,7 +106,7 @@ class RevisionSchema:
 
 
 def fault_of(validators: list[Validator], instance: object) -> Fault | None:
-    """Why none of the validators holds; that of the first."""
+    """The fault that the first validator finds, if no validator accepts the value."""
     try:
         if any(validator.is_valid(instance) for validator in validators):
             return None

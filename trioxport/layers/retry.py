@@ -132,7 +132,7 @@ class _Retries:
         return None if isinstance(error, trio.BrokenResourceError) else due
 
     def cancel(self, request_id: RequestId) -> bool:
-        """Give up a request that the application cancels. Returns False if the peer has to be told of it."""
+        """Give up a request that the application cancels. Returns False if the peer has to learn of it."""
         pending = [undelivered for undelivered in self.settled if undelivered.id == request_id]
         for undelivered in pending:
             self.settled.remove(undelivered)

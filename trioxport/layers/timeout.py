@@ -41,7 +41,7 @@ class Timeout:
     read. ``notifications/cancelled`` goes to the peer as soon as it takes it; over HTTP in the modern era the transport
     closes the request's stream instead. ``initialize`` is never cancelled, as the specification demands. An answer that
     comes too late is dropped, and counted in ``connection.statistics()``: as ``"late"``, or as ``"RequestTimeout"`` if
-    the peer was not told of the cancellation yet.
+    the cancellation was not sent to the peer yet.
 
     A progress notification begins the time anew, up to ``max_seconds`` after the request was sent.
     ``metadata["timeout"]`` of a request takes the place of ``seconds``, and of ``max_seconds`` if it is longer; None
