@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn, cast
 
 import msgspec
 
-from trioxport.codecs._envelope import from_wire, non_finite, plain, request_id, response_id, to_wire
+from trioxport.codecs.jsonrpc import from_wire, non_finite, plain, request_id, response_id, to_wire
 from trioxport.errors import DecodeError, UsageError
 from trioxport.framing.base import EXCERPT_BYTES
 from trioxport.messages import Message, RequestId

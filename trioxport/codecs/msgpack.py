@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from trioxport.codecs._envelope import from_wire, non_finite, plain, request_id, response_id, to_wire
+from trioxport.codecs.jsonrpc import from_wire, non_finite, plain, request_id, response_id, to_wire
 from trioxport.errors import DecodeError, UsageError
 from trioxport.messages import Message, RequestId
 from trioxport.protocol import as_id

@@ -28,10 +28,10 @@ class Failure:
     """The failure of an operation.
 
     Args:
-        type: The ``error.type``; None for an error response that says that the other side is at fault.
-        reason: One sentence, without credentials as far as it is ours.
+        type: The ``error.type``; None for an error response that blames the other side.
+        reason: One sentence; in trioxport's own texts without credentials.
         code: The code of an error response.
-        outcome: Of a message that was not delivered.
+        outcome: The outcome of an undelivered message.
     """
 
     type: str | None
@@ -56,12 +56,12 @@ class Operation(Protocol):
         ...
 
     def end(self, failure: Failure | None, answer: Incoming | None) -> None:
-        """It is settled: by ``answer`` if there is one, and with success if there is no ``failure``."""
+        """End the operation: by ``answer`` if there is one, successfully if there is no ``failure``."""
         ...
 
 
 class Watcher(Protocol):
-    """Begins operations; it may change the message that begins one."""
+    """An observer of operations, which may change the message that begins one."""
 
     def sending(self, message: Request | Notification) -> tuple[Request | Notification, Operation | None]: ...
     def received(self, message: Request | Notification) -> tuple[Request | Notification, Operation | None]: ...

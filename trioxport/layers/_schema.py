@@ -14,7 +14,7 @@ import attrs
 import msgspec
 
 from trioxport._diagnostics.hints import install_hint
-from trioxport.codecs._envelope import VERSION, plain
+from trioxport.codecs.jsonrpc import VERSION, plain
 from trioxport.errors import UsageError
 from trioxport.messages import Notification, Request
 from trioxport.protocol import members_of

@@ -13,7 +13,7 @@ import attrs
 import msgspec
 
 from trioxport.abc import Scope
-from trioxport.codecs._envelope import plain
+from trioxport.codecs.jsonrpc import plain
 from trioxport.layers._conventions import VERSION_IN_META
 from trioxport.layers._schema import MASK, Fault, fault_of
 from trioxport.layers._schema_bounds import UnusableSchema, depth_of, greatest_depth

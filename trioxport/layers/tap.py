@@ -16,8 +16,8 @@ from trioxport._diagnostics.validators import COUNT, COUNT_OR_0, OptionCheck
 from trioxport.abc import Codec, FrameChannels, Scope
 from trioxport.errors import TransportError
 from trioxport.frames import MIB, Frame
-from trioxport.layers._rotating import open_recording
 from trioxport.layers._support import PassingReceive, PassingSend
+from trioxport.layers.recording_files import open_recording
 
 Write: TypeAlias = Callable[[bytes], object]
 Direction: TypeAlias = Literal["sent", "received"]

@@ -97,7 +97,7 @@ class _TimerWatch:
         return deadline
 
     async def until_free(self, deadline: Deadline) -> None:
-        """Wait until an earlier request with the same id is sent and cancelled, or the time is over."""
+        """Wait until an earlier request with the same id is sent and cancelled, or the deadline passes."""
         while deadline.request.id in self.taken and not deadline.expired:
             await self._freed.park()
 
@@ -139,11 +139,11 @@ class _TimerWatch:
             return self.free(request.id)
         self._to_cancel.append(request)
         if len(self._to_cancel) == 1:
-            self._start(self._tell_peer)
+            self._start(self._send_cancellations)
         return None
 
     def _limits_of(self, request: Request) -> tuple[float, float]:
-        """The seconds for one request, and how many they may become."""
+        """The seconds that a request may take without progress, and at most."""
         timeout = self._timeout
         if request.metadata is NOTHING or "timeout" not in (noted := metadata_of(request)):
             return (math.inf, math.inf) if request.method == LISTEN else (timeout.seconds, timeout.max_seconds)
@@ -169,7 +169,7 @@ class _TimerWatch:
                 for scope in self.receiving:
                     scope.cancel()
 
-    async def _tell_peer(self) -> None:
+    async def _send_cancellations(self) -> None:
         while self._to_cancel:
             request = self._to_cancel[0]
             try:
@@ -185,7 +185,7 @@ def _reason(deadline: Deadline) -> str:
     if not deadline.progressed:
         return f"no answer to {method} within {deadline.seconds:g} s"
     if deadline.at < deadline.last:
-        return f"no sign of life of {method} for {deadline.seconds:g} s"
+        return f"no progress of {method} for {deadline.seconds:g} s"
     return f"no answer to {method} within {deadline.longest:g} s, though it made progress"
 
 
@@ -243,7 +243,7 @@ class _TimedReceive(ReceiveChannel[Incoming]):
                 await trio.lowlevel.checkpoint()
             else:
                 with trio.CancelScope() as scope:
-                    if late:  # from now on, but not before: what is there already is received all the same
+                    if late:  # an expired deadline still lets receive() return a message that is there
                         scope.deadline = trio.current_time()
                     watch.receiving.add(scope)
                     try:

@@ -19,7 +19,7 @@ from trioxport.errors import ConnectError, ConnectionLost, TransportError
 from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Message, Notification, Request, RequestId, Response
 from trioxport.protocol import CANCELLED, PROGRESS, SUBSCRIPTION, members_of, meta_of
-from trioxport.testing._recorded import Line, alike, decoded, equal, order, read
+from trioxport.testing.recording import Line, alike, decoded, equal, order, read
 
 _SHOWN: Final = 200
 """Characters of a message in an error."""

@@ -11,7 +11,7 @@ import trio
 from trioxport._diagnostics.message_redaction import HIDDEN
 from trioxport.abc import Codec
 from trioxport.errors import TransportError, UsageError
-from trioxport.layers._rotating import parts_of
+from trioxport.layers.recording_files import parts_of
 from trioxport.messages import ErrorResponse, Message, Notification, Request, RequestId, Response
 from trioxport.protocol import members_of, meta_of
 
