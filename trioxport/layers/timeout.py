@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import attrs
 import trio
@@ -147,7 +147,7 @@ class _TimerWatch:
         timeout = self._timeout
         if request.metadata is NOTHING or "timeout" not in (noted := metadata_of(request)):
             return (math.inf, math.inf) if request.method == LISTEN else (timeout.seconds, timeout.max_seconds)
-        seconds: object = noted["timeout"]  # the application may have written anything
+        seconds = cast("object", noted["timeout"])  # the application may have written anything
         if seconds is None:
             return math.inf, math.inf
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:

@@ -267,8 +267,9 @@ class _SentSpan(_Span):
         self._spans = spans
 
     def end(self, failure: Failure | None, answer: Incoming | None) -> None:
-        if isinstance(answer, Undelivered) and "attempt" in metadata_of(answer):
-            self._span.set_attribute(names.ATTEMPT, metadata_of(answer)["attempt"])
+        attempt = metadata_of(answer).get("attempt") if isinstance(answer, Undelivered) else None
+        if attempt is not None:
+            self._span.set_attribute(names.ATTEMPT, attempt)
         elif self.method == INITIALIZE and isinstance(answer, Response):
             self._span.set_attributes(self._spans.learned(answer))
         super().end(failure, answer)
