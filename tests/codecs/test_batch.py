@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trioxport import DecodeError, ProtocolViolation
-from trioxport.codecs.batch import MOST, is_batch, join_batch, split_batch
+from trioxport.codecs.batch import MAX_BATCH_MESSAGES, is_batch, join_batch, split_batch
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -75,9 +75,9 @@ def test_text_that_is_not_utf_8_or_nested_too_deep_is_refused() -> None:
 
 
 def test_how_many_messages_a_batch_holds_is_bounded() -> None:
-    assert len(split_batch(join_batch([b"{}"] * MOST))) == MOST
+    assert len(split_batch(join_batch([b"{}"] * MAX_BATCH_MESSAGES))) == MAX_BATCH_MESSAGES
     with pytest.raises(ProtocolViolation, match="more than 1024"):
-        split_batch(join_batch([b"{}"] * (MOST + 1)))
+        split_batch(join_batch([b"{}"] * (MAX_BATCH_MESSAGES + 1)))
 
 
 def test_a_million_elements_are_never_held() -> None:

@@ -1,4 +1,4 @@
-"""What the codecs promise: RFC 8259 values survive, everything else is refused with the right error."""
+"""Promises of the codecs: RFC 8259 values survive, everything else is refused with the right error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from trioxport import (
 )
 from trioxport.codecs import JSON, MessagePack
 from trioxport.framing import NEWLINE, Oversized
-from trioxport.framing.base import EXCERPT
+from trioxport.framing.base import EXCERPT_BYTES
 
 seeded = settings(derandomize=True, max_examples=60, deadline=None)
 
@@ -521,7 +521,7 @@ def test_nothing_else_is_taken_for_a_request(payload: str) -> None:
 @pytest.mark.parametrize("request_id", [0, 7, -1, 2**40, "seven", "", "x" * 150])
 def test_messagepack_finds_the_id_at_the_start_of_an_oversized_request(request_id: Any) -> None:
     request = MessagePack.encode(Request(request_id, "x", {"a": BULK}))
-    assert MessagePack.identify_request(request[:EXCERPT] + request[-EXCERPT:]) == request_id
-    assert MessagePack.identify(request[:EXCERPT] + request[-EXCERPT:]) is None
+    assert MessagePack.identify_request(request[:EXCERPT_BYTES] + request[-EXCERPT_BYTES:]) == request_id
+    assert MessagePack.identify(request[:EXCERPT_BYTES] + request[-EXCERPT_BYTES:]) is None
     response = MessagePack.encode(Response(request_id, {"a": BULK}))
-    assert MessagePack.identify_request(response[:EXCERPT] + response[-EXCERPT:]) is None
+    assert MessagePack.identify_request(response[:EXCERPT_BYTES] + response[-EXCERPT_BYTES:]) is None

@@ -1,4 +1,4 @@
-"""Content codings: what comes back is what went in, and what does not is bounded and told."""
+"""Content codings: payloads come back unchanged, and damaged or too large ones are bounded and reported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from trioxport import DecodeError, MessageTooLarge, UsageError
 from trioxport.codecs.content_codings import (
     CODINGS,
-    PIECE,
+    PIECE_BYTES,
     Coding,
     Unexpanded,
     check_effort,
@@ -58,7 +58,7 @@ def test_garbage_is_refused_and_raises_nothing_else(coding: Coding, garbage: byt
 
 @each_coding
 def test_a_stream_that_is_cut_short_is_refused_with_what_it_begins_with(coding: Coding) -> None:
-    compressed = compress(coding, TEXT + random.Random(1).randbytes(3 * PIECE))
+    compressed = compress(coding, TEXT + random.Random(1).randbytes(3 * PIECE_BYTES))
     found = refused(coding, compressed[:-5])
     assert isinstance(found.error, DecodeError)
     assert found.excerpt.startswith(b'{"jsonrpc":"2.0","id":7,"result"')
@@ -66,7 +66,7 @@ def test_a_stream_that_is_cut_short_is_refused_with_what_it_begins_with(coding: 
 
 
 @each_coding
-@pytest.mark.parametrize("surplus", [b"x", b"x" * 3 * PIECE, b"\0"], ids=len)
+@pytest.mark.parametrize("surplus", [b"x", b"x" * 3 * PIECE_BYTES, b"\0"], ids=len)
 def test_what_follows_the_stream_is_refused(coding: Coding, surplus: bytes) -> None:
     assert isinstance(refused(coding, compress(coding, TEXT) + surplus).error, DecodeError)
     assert isinstance(refused(coding, compress(coding, b"") + surplus).error, DecodeError)
@@ -79,7 +79,7 @@ def test_a_second_member_is_refused(coding: Coding) -> None:
 
 @each_coding
 def test_the_limit_is_exact(coding: Coding) -> None:
-    for size in (0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE):
+    for size in (0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES):
         compressed = compress(coding, b"x" * size)
         assert expand(coding, compressed, size) == b"x" * size
         if size:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trioxport.framing import FRAMINGS, LENGTH, NEWLINE, Framing, Oversized
-from trioxport.framing.base import EXCERPT, Decoder
+from trioxport.framing.base import EXCERPT_BYTES, Decoder
 
 seeded = settings(derandomize=True, max_examples=100, deadline=None)
 both = pytest.mark.parametrize("framing", [NEWLINE, LENGTH], ids=lambda framing: framing.name)
@@ -35,14 +35,16 @@ def expected(framing: Framing, payloads: list[bytes], limit: int) -> list[bytes 
 
 
 def ends(payload: bytes) -> bytes:
-    return payload[:EXCERPT] + payload[EXCERPT:][-EXCERPT:]
+    return payload[:EXCERPT_BYTES] + payload[EXCERPT_BYTES:][-EXCERPT_BYTES:]
 
 
 @both
 @seeded
 @given(data=st.data())
 def test_any_split_into_chunks_gives_the_same_payloads(framing: Framing, data: st.DataObject) -> None:
-    sizes = st.integers(0, 40) | st.sampled_from([LIMIT - 1, LIMIT, LIMIT + 1, 2 * EXCERPT - 1, 2 * EXCERPT + 9])
+    sizes = st.integers(0, 40) | st.sampled_from(
+        [LIMIT - 1, LIMIT, LIMIT + 1, 2 * EXCERPT_BYTES - 1, 2 * EXCERPT_BYTES + 9]
+    )
     shapes = data.draw(st.lists(st.tuples(st.binary(min_size=1, max_size=5), sizes), max_size=8))
     payloads = [(seed * size)[:size] for seed, size in shapes]
     if framing is NEWLINE:
@@ -57,14 +59,14 @@ def test_any_split_into_chunks_gives_the_same_payloads(framing: Framing, data: s
 
 @both
 def test_one_byte_at_a_time(framing: Framing) -> None:
-    payloads = [b"a", b"b" * LIMIT, b"c" * (LIMIT + 1), b"", b"\r", b"d" * 3 * EXCERPT, b"e"]
+    payloads = [b"a", b"b" * LIMIT, b"c" * (LIMIT + 1), b"", b"\r", b"d" * 3 * EXCERPT_BYTES, b"e"]
     stream = wire(framing, payloads)
     decoder = framing.decoder(LIMIT)
     assert fed(decoder, [bytes([byte]) for byte in stream]) == expected(framing, payloads, LIMIT)
 
 
 @both
-@pytest.mark.parametrize("limit", [1, 5, EXCERPT, 2 * EXCERPT, 5000])
+@pytest.mark.parametrize("limit", [1, 5, EXCERPT_BYTES, 2 * EXCERPT_BYTES, 5000])
 def test_the_limit_is_exact_and_the_stream_goes_on_after_it(framing: Framing, limit: int) -> None:
     exact, over, far_over = b"x" * limit, b"y" * (limit + 1), bytes(range(65, 90)) * limit
     stream = wire(framing, [exact, over, b"z", far_over, b"z"])
@@ -85,7 +87,7 @@ def test_an_excerpt_has_both_ends(framing: Framing) -> None:
     assert isinstance(skipped, Oversized)
     assert skipped.size == 5002
     assert skipped.excerpt[:1] + skipped.excerpt[-1:] == b"<>"
-    assert len(skipped.excerpt) == 2 * EXCERPT
+    assert len(skipped.excerpt) == 2 * EXCERPT_BYTES
 
 
 @both

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trioxport.framing import Oversized
-from trioxport.framing.base import EXCERPT
+from trioxport.framing.base import EXCERPT_BYTES
 from trioxport.framing.sse import Event, EventDecoder
 
 seeded = settings(derandomize=True, max_examples=300, deadline=None)
@@ -57,7 +57,7 @@ def test_streams_mean_what_the_standard_says(stream: bytes, events: list[Event])
 
 @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
 def test_each_end_of_line(end: bytes) -> None:
-    """A lone CR ends the line at once: nobody waits for an LF that need not come."""
+    """A lone CR ends the line at once, without waiting for an LF that may never come."""
     stream = end.join([b"id: 1", b"data: a", b"data: b", b"", b"data: c", b"", b""])
     expected = [Event(b"a\nb", id="1"), Event(b"c", id="1")]
     assert events_of(stream) == expected
@@ -133,10 +133,10 @@ def test_the_limit_holds_to_the_byte() -> None:
     for field in (b"data: ", b"data:"):
         assert events_of(field + fitting + b"\n\n") == [Event(fitting)]
         assert events_of(field + large + b"\n\n") == [Oversized(LIMIT + 1, large)]
-        longer = b"b" * 3 * EXCERPT
+        longer = b"b" * 3 * EXCERPT_BYTES
         assert events_of(field + longer + b"\n\n") in (
-            [Oversized(len(longer), longer[: 2 * EXCERPT])],
-            [Oversized(len(longer), longer[: 2 * EXCERPT - len(field)])],
+            [Oversized(len(longer), longer[: 2 * EXCERPT_BYTES])],
+            [Oversized(len(longer), longer[: 2 * EXCERPT_BYTES - len(field)])],
         )
 
 

@@ -68,7 +68,7 @@ class Wire:
                 await incoming.send(Frame(b"", frame.message, error=error))
 
     def shapes(self) -> list[Any]:
-        """What travelled: lists of numbers for batches, numbers for single messages."""
+        """The payloads on the wire: lists of numbers for batches, numbers for single messages."""
         return [_shape(json.loads(payload)) for payload in self.sent]
 
 

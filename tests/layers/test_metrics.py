@@ -27,7 +27,7 @@ from trioxport import (
 )
 from trioxport.layers import Metrics
 from trioxport.layers._latency import Histogram
-from trioxport.layers.metrics import BOUNDARIES
+from trioxport.layers.metrics import BOUNDARIES_SECONDS
 from trioxport.testing import check_layer
 from trioxport.transports.memory import MemorySwitch
 
@@ -198,7 +198,7 @@ class TestOpenTelemetry:
             "server.port": port,
         }
         assert call.count == 3
-        assert tuple(call.explicit_bounds) == BOUNDARIES
+        assert tuple(call.explicit_bounds) == BOUNDARIES_SECONDS
         assert (resource.attributes or {})["error.type"] == "-32002"
         served = found["mcp.server.operation.duration"][1].attributes or {}
         assert (served["rpc.response.status_code"], served.get("error.type")) == ("-32002", None)

@@ -26,7 +26,7 @@ senders = st.lists(
 
 
 def reference(rate: Rate, arrivals: list[float], patience: list[float]) -> list[float | None]:
-    """When each sender may pass, first come, first served: None for one that gives up before."""
+    """The time at which each sender passes, first come, first served; None for one that gives up before."""
     tokens, counted_at, free_at = float(rate.burst), 0.0, 0.0
     passed: list[float | None] = []
     for arrival, seconds in zip(arrivals, patience, strict=True):

@@ -127,7 +127,7 @@ class _NotingClose(SendChannel[Message]):
 
 @attrs.frozen
 class Step:
-    """What becomes of one attempt."""
+    """The result of one attempt."""
 
     how: Literal["answered", "comes back", "raises"]
     error: TransportError = attrs.field(factory=unreachable)
@@ -149,7 +149,7 @@ calls = st.tuples(st.sampled_from(["tools/call", "tools/list"]), st.lists(steps,
 
 
 def foretold(policy: Retry, method: str, script: list[Step]) -> tuple[list[float], str, list[TransportError]]:
-    """When each attempt is made, how it ends, and the causes: plainly, one after another."""
+    """A model of the attempts, one after another: the time of each, its end, and the causes."""
     now, times, causes, outcome = 0.0, list[float](), list[TransportError](), "not_sent"
     for step in script:
         times.append(now)

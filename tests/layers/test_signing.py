@@ -73,7 +73,7 @@ async def sent_by_client(layer: Signing, messages: Iterable[Notification] = NOTE
 
 @attrs.define
 class Server:
-    """What a server's handler received of ``arriving``, and what it discarded."""
+    """The messages of ``arriving`` that a server's handler received, and those that it discarded."""
 
     layer: Signing
     received: list[Any] = attrs.Factory(list[Any])

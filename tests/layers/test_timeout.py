@@ -1,4 +1,4 @@
-"""Timeout: who is told when, what goes to the peer, and what may put it off."""
+"""Timeout: the Undelivered of a late request, the cancellation at the peer, and the effect of progress."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ class TestProgress:
             await rx.receive()
             for request_id, seconds, reason in (
                 (2, 30, "no answer to tools/call within 30 s"),
-                (1, 50, "no sign of life of tools/call for 30 s"),
+                (1, 50, "no progress of tools/call for 30 s"),
             ):
                 told = await rx.receive()
                 assert isinstance(told, Undelivered)

@@ -153,7 +153,7 @@ async def test_both_sides_spans_are_one_trace(link_name: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("era", ["legacy", "modern"])
 async def test_both_sides_spans_are_one_trace_over_http(era: Era) -> None:
-    """Where a request or a session is a connection, and the requests of a legacy server take another way back."""
+    """HTTP: a request or a session is a connection, and requests of a legacy server take another way back."""
     client, server = Recorder(), Recorder()
     async with trio.open_nursery() as nursery:
 

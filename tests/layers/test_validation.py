@@ -1,4 +1,4 @@
-"""Validation: what is not what it ought to be is told, with its path and rule, and goes no further."""
+"""Validation: an invalid message is refused, with the path and the rule, and goes no further."""
 
 from __future__ import annotations
 
@@ -339,7 +339,7 @@ async def test_no_value_of_a_message_is_in_an_error(official: Validation, caplog
 
 async def test_how_many_requests_are_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer to a request that was forgotten passes unchecked."""
-    monkeypatch.setattr(validation, "REMEMBERED", 2)
+    monkeypatch.setattr(validation, "MAX_PENDING", 2)
     layer = Validation({"small": SMALL})
     async with talking([layer], [], lambda request: Response(request.id, {})) as (connection, _):
         for number in (1, 2, 3):
@@ -350,7 +350,7 @@ async def test_how_many_requests_are_remembered_is_bounded(monkeypatch: pytest.M
 
 async def test_a_cancelled_request_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes the place of no other."""
-    monkeypatch.setattr(validation, "REMEMBERED", 2)
+    monkeypatch.setattr(validation, "MAX_PENDING", 2)
     layer = Validation({"small": SMALL})
     async with talking([layer], [], lambda request: Response(request.id, {})) as (connection, _):
         messages: list[Message] = [

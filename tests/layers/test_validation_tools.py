@@ -123,7 +123,7 @@ class TestCallsOfAClient:
 
 
 async def received(result: dict[str, Any], **more: Any) -> Incoming:
-    """What a client gets whose tool returns this."""
+    """The answer that a client gets from a tool that returns this."""
     async with client(tool(outputSchema=DEGREES)) as ((tx, rx), far):
         await tx.send(call({"city": "Rome"}, **more))
         far.answer(await far.request(), result)

@@ -60,7 +60,7 @@ def fault(*says: str, timeout: float = 0.5, check: str | None = None) -> Any:
 # Opening and listening.
 
 
-@fault("check opens", "NoneType", "Look at", "a FrameChannels is yielded")
+@fault("check opens", "this one yielded None", "Look at", "a FrameChannels is yielded")
 class YieldsNothing(Reference):
     def channels(self, channels: FrameChannels) -> FrameChannels:
         return None  # type: ignore[return-value]  # the fault
@@ -373,7 +373,7 @@ class DropsWhatIsTooLarge(Carrier):
 # Ends and losses.
 
 
-@fault("waited 0.5 s for the client to leave its block, with a peer that reads", "the peer is told the end")
+@fault("waited 0.5 s for the client to leave its block, with a peer that reads", "the peer gets the end")
 class NeverTellsTheEnd(Carrier):
     async def write(self) -> None:
         with suppress(trio.BrokenResourceError):
@@ -430,7 +430,7 @@ class EverythingIsNotSent(Carrier):
             await self.deliver(Frame(b"", request, error=ConnectionLost("not sent", outcome="not_sent")))
 
 
-@fault("connection.state to tell the loss", "with no send and no receive under way", "the read pump has to run")
+@fault("connection.state to show the loss", "with no send and no receive under way", "the read pump has to run")
 class ReadsOnDemand(Carrier):
     async def deliver(self, frame: Frame) -> None:
         await super().deliver(frame)

@@ -60,7 +60,7 @@ class BeatingStream:
 
 @attrs.frozen
 class Beating:
-    """What opens and serves such connections."""
+    """The transport and the listener of such connections."""
 
     host: str
     port: int

@@ -1,4 +1,4 @@
-"""What the matrix of layers and transports is made of: layers, faults, and a conversation in both directions."""
+"""Parts of the matrix of layers and transports: layers, faults, and a conversation in both directions."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ class Talk:
             self.settled[message.id] = message
 
     async def _receive_the_rest(self) -> None:
-        """What was sent after the end had come settles all the same."""
+        """A request that is sent after the end settles, too."""
         try:
             while True:
                 self._take(await self.connection.rx.receive(), None)

@@ -63,7 +63,7 @@ class Cable:
 
 @attrs.define(eq=False)
 class Board:
-    """Where a server listens, and clients connect to."""
+    """The address that a server listens at and clients connect to."""
 
     callers: trio.MemorySendChannel[CableEnd] | None = None
     cables: list[Cable] = attrs.Factory(list[Cable])
@@ -185,11 +185,11 @@ class Reference:
         return channels
 
     async def leave(self, scope: Scope, carrier: Carrier) -> None:
-        """What comes before the pumps are waited for."""
+        """The steps before the pumps are awaited."""
 
 
 def pair_of(make: type[Reference] = Reference, carrier: type[Carrier] = Carrier, *, timeout: float = 0.5) -> MakePair:
-    """What makes pairs of a reference transport, or of a wrong one."""
+    """A function that makes pairs of the reference transport, or of a broken one."""
 
     @asynccontextmanager
     async def make_pair() -> AsyncGenerator[TransportPair]:

@@ -67,7 +67,7 @@ class TestOneProcess:
         assert {result.name: result.reason for result in report.skipped} == dict.fromkeys(
             [
                 "reports_loss",
-                "tells_what_was_not_sent",
+                "returns_what_was_not_sent",
                 "keeps_serving",
                 "raises_unseen_failure",
                 "keeps_exception_of_block_after_loss",
@@ -141,7 +141,7 @@ class TestTimers:
 
 @attrs.define
 class Counted:
-    """What makes pairs, and counts in which thread they are left."""
+    """A function that makes pairs, and counts the threads in which they are left."""
 
     inner: MakePair
     made: int = 0
@@ -269,7 +269,7 @@ class TestPairs:
 
 
 class TestBadInput:
-    """What makes no pair is one clear error, and no broken contract."""
+    """Arguments that make no pair are one clear error, and no broken contract."""
 
     async def test_a_rule_that_is_none(self) -> None:
         with pytest.raises(UsageError, match=r"no rule 99\. Its rules are 1 to 10"):
@@ -450,7 +450,7 @@ class TestCommand:
 
 class TestFaults:
     async def conversation(self, faults: Faults, count: int = 50) -> list[object]:
-        """What a peer receives, as numbers or errors' names, when ``count`` notes are sent through ``faults``."""
+        """The numbers, or the errors' names, that a peer receives when ``count`` notes are sent through ``faults``."""
         wire = MemoryWire(1000)
         got: list[object] = []
         async with open_transport(wire.client, layers=[faults]) as (tx, _), open_transport(wire.server) as peer:

@@ -15,7 +15,7 @@ from trioxport._core.supervisor import Supervisor
 from trioxport._diagnostics import logger
 from trioxport.errors import DecodeError, MessageTooLarge, ProtocolViolation, TransportError
 from trioxport.frames import Frame
-from trioxport.framing.base import EXCERPT
+from trioxport.framing.base import EXCERPT_BYTES
 from trioxport.messages import ErrorResponse
 from trioxport.protocol import INVALID_REQUEST, PARSE_ERROR
 
@@ -67,6 +67,6 @@ def _code_of(error: TransportError) -> int | None:
 
 def fragment_of(payload: bytes, error: TransportError) -> bytes:
     """The part of a refused message to search for its id: both ends, or all of it if it can be decoded."""
-    if len(payload) <= 2 * EXCERPT or isinstance(error, ProtocolViolation):
+    if len(payload) <= 2 * EXCERPT_BYTES or isinstance(error, ProtocolViolation):
         return payload
-    return payload[:EXCERPT] + payload[-EXCERPT:]
+    return payload[:EXCERPT_BYTES] + payload[-EXCERPT_BYTES:]

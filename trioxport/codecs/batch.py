@@ -14,8 +14,8 @@ from trioxport.errors import DecodeError, ProtocolViolation
 REVISION: Final = "2025-03-26"
 """The one revision of the protocol that has batches."""
 
-MOST: Final = 1024
-"""Messages that one batch may hold: a few bytes each would else become many times their size in memory."""
+MAX_BATCH_MESSAGES: Final = 1024
+"""Limit for one batch: many small messages take many times their size in memory."""
 
 _BEGINS: Final = re.compile(rb"[ \t\r\n]*\[")
 _BLANK: Final = re.compile(r"[ \t\r\n]*")
@@ -30,11 +30,11 @@ def is_batch(payload: bytes) -> bool:
 def split_batch(payload: bytes) -> list[bytes]:
     """The payloads in a batch, in order, each as it stands there.
 
-    What is no message is among them, for the codec to refuse one by one. Linear in the size of the payload.
+    Elements that are no messages are included, for the codec to refuse one by one. Linear in the size of the payload.
 
     Raises:
         DecodeError: The payload is not JSON.
-        ProtocolViolation: It is an array of no message at all, or of more than ``MOST`` elements.
+        ProtocolViolation: It is an array of no message at all, or of more than ``MAX_BATCH_MESSAGES`` elements.
     """
     try:
         elements = list(_elements(payload.decode()))
@@ -60,7 +60,7 @@ def _elements(text: str) -> Iterator[bytes]:
     if text[place] != "[":
         raise ValueError(place)
     start = _skip(text, place + 1)
-    for count in range(MOST):
+    for count in range(MAX_BATCH_MESSAGES):
         if count == 0 and text[start] == "]":
             place = start
             break
@@ -71,7 +71,7 @@ def _elements(text: str) -> Iterator[bytes]:
             break
         start = _skip(text, place + 1)
     else:
-        raise ProtocolViolation(f"a batch of more than {MOST} messages")
+        raise ProtocolViolation(f"a batch of more than {MAX_BATCH_MESSAGES} messages")
     if text[place] != "]" or _skip(text, place + 1) != len(text):
         raise ValueError(place)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import zlib
+from functools import cache
 from importlib import import_module
 from typing import Any, Final, Literal, Protocol, TypeAlias, get_args
 
@@ -14,33 +15,37 @@ import attrs
 
 from trioxport._diagnostics.hints import install_hint
 from trioxport.errors import DecodeError, MessageTooLarge, UsageError
-from trioxport.framing.base import EXCERPT
+from trioxport.framing.base import EXCERPT_BYTES
 
 Coding: TypeAlias = Literal["gzip", "deflate", "zstd", "br"]
 """The name of a content coding, as HTTP has it."""
 
 CODINGS: Final[tuple[Coding, ...]] = get_args(Coding)
 
-PIECE: Final = 64 * 1024
-"""Bytes that are expanded at once."""
+PIECE_BYTES: Final = 64 * 1024
+"""Bytes that are expanded in one step."""
 
-_WINDOW: Final = 23
-"""The base-two logarithm of the largest window that zstd may ask for: 8 MiB, as RFC 9659 has it."""
+_MAX_WINDOW_LOG: Final = 23
+"""Base-two logarithm of the largest zstd window: 8 MiB (RFC 9659)."""
 
 _EXTRAS: Final = {"zstd": "zstd", "br": "brotli"}
-_ZLIB_WINDOW: Final = {"gzip": 31, "deflate": 15}
+_ZLIB_WINDOW_BITS: Final = {"gzip": 31, "deflate": 15}
 _EFFORTS: Final = {"gzip": (0, 9, 4), "deflate": (0, 9, 4), "zstd": (1, 19, 3), "br": (0, 11, 4)}
 
 
 class Expander(Protocol):
-    """Undoes a coding of one stream, piece by piece."""
+    """An incremental decoder of one coded stream."""
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes of the stream; all that they expand to has to be read before more are fed."""
+        """Add the next bytes of the stream. Everything that the bytes before them expand to has to be read first."""
         ...
 
     def read(self) -> bytes:
-        """The next bytes, a few pieces at most; none if more has to be fed, or it is over. Raises ``DecodeError``."""
+        """Return the next expanded bytes, a few pieces at most; none at the end or if more has to be fed.
+
+        Raises:
+            DecodeError: The stream is damaged.
+        """
         ...
 
     @property
@@ -56,11 +61,11 @@ class Expander(Protocol):
 
 @attrs.frozen
 class Unexpanded:
-    """What could not be expanded.
+    """A payload that could not be expanded.
 
     Args:
-        error: Why.
-        excerpt: How the payload begins.
+        error: The reason.
+        excerpt: The beginning of the expanded payload.
     """
 
     error: DecodeError | MessageTooLarge
@@ -68,14 +73,14 @@ class Unexpanded:
 
 
 def require(coding: Coding) -> None:
-    """Raise ``UsageError`` for a coding that does not exist or is not installed; it says what to install."""
+    """Raise ``UsageError`` for a coding that is unknown or not installed, with the extra to install as its hint."""
     if coding not in CODINGS:
         raise UsageError(f"{coding!r} is no content coding known here", hint=f"Use one of {', '.join(CODINGS)}")
     expander(coding)
 
 
 def known(name: str) -> Coding | None:
-    """The coding of that name; None if there is none here."""
+    """The coding of that name; None for an unknown one."""
     return next((coding for coding in CODINGS if coding == name), None)
 
 
@@ -86,6 +91,12 @@ def is_available(coding: Coding) -> bool:
     except UsageError:
         return False
     return True
+
+
+@cache
+def accepted_codings() -> str:
+    """The codings that are installed, as ``Accept-Encoding`` lists them (RFC 9110, section 12.5.3)."""
+    return ", ".join(coding for coding in CODINGS if is_available(coding))
 
 
 def accepts(field: str, coding: Coding) -> bool:
@@ -106,29 +117,29 @@ def check_effort(coding: Coding, effort: int | None) -> None:
 
 
 def compress(coding: Coding, payload: bytes, effort: int | None = None) -> bytes:
-    """``payload`` in the coding. Raises ``UsageError`` if the coding is not installed."""
+    """Compress ``payload``. Raises ``UsageError`` if the coding is not installed."""
     effort = _EFFORTS[coding][2] if effort is None else effort
     if coding == "zstd":
         return bytes(_zstd().compress(payload, level=effort))
     if coding == "br":
         return bytes(_brotli().compress(payload, quality=effort))
-    compressor = zlib.compressobj(effort, wbits=_ZLIB_WINDOW[coding])
+    compressor = zlib.compressobj(effort, wbits=_ZLIB_WINDOW_BITS[coding])
     return compressor.compress(payload) + compressor.flush()
 
 
 def expander(coding: Coding) -> Expander:
-    """What undoes the coding of one stream. Raises ``UsageError`` if the coding is not installed."""
+    """An expander for one stream. Raises ``UsageError`` if the coding is not installed."""
     if coding == "zstd":
         return _Zstd(_zstd())
     if coding == "br":
         return _Brotli(_brotli())
-    return _Zlib(_ZLIB_WINDOW[coding])
+    return _Zlib(_ZLIB_WINDOW_BITS[coding])
 
 
 def expand(coding: Coding, payload: bytes, max_size: int) -> bytes | Unexpanded:
-    """``payload`` without the coding, if that is whole, alone and of ``max_size`` bytes at most.
+    """Expand ``payload``, which has to be one complete stream and ``max_size`` bytes at most.
 
-    No more than ``max_size`` bytes, and a few pieces, are ever expanded. Raises ``UsageError`` as ``expander`` does.
+    Expanding stops a few pieces after ``max_size`` bytes. Raises ``UsageError`` if the coding is not installed.
     """
     stream = expander(coding)
     expanded = bytearray()
@@ -145,7 +156,7 @@ def expand(coding: Coding, payload: bytes, max_size: int) -> bytes | Unexpanded:
             error = DecodeError(f"something follows a message in {coding}")
     except DecodeError as found:
         error = found
-    return bytes(expanded) if error is None else Unexpanded(error, bytes(expanded[:EXCERPT]))
+    return bytes(expanded) if error is None else Unexpanded(error, bytes(expanded[:EXCERPT_BYTES]))
 
 
 class _Zlib:
@@ -162,9 +173,9 @@ class _Zlib:
         while not piece and not self.over:
             data: bytes | memoryview = self._stream.unconsumed_tail
             if not data:  # in slices, because what is not consumed is copied each time
-                data, self._waiting = self._waiting[:PIECE], self._waiting[PIECE:]
+                data, self._waiting = self._waiting[:PIECE_BYTES], self._waiting[PIECE_BYTES:]
             try:
-                piece = self._stream.decompress(data, PIECE)
+                piece = self._stream.decompress(data, PIECE_BYTES)
             except zlib.error as error:
                 raise _broken(self._name, error) from error
             if not data:
@@ -182,7 +193,7 @@ class _Zlib:
 
 class _Zstd:
     def __init__(self, module: Any) -> None:
-        self._stream = module.ZstdDecompressor(options={module.DecompressionParameter.window_log_max: _WINDOW})
+        self._stream = module.ZstdDecompressor(options={module.DecompressionParameter.window_log_max: _MAX_WINDOW_LOG})
         self._error: type[Exception] = module.ZstdError
         self._waiting = b""
 
@@ -194,7 +205,7 @@ class _Zstd:
             return b""
         data, self._waiting = self._waiting, b""
         try:
-            return bytes(self._stream.decompress(data, PIECE))
+            return bytes(self._stream.decompress(data, PIECE_BYTES))
         except self._error as error:
             raise _broken("zstd", error) from error
 
@@ -223,7 +234,7 @@ class _Brotli:
         if self._stream.can_accept_more_data():
             data, self._waiting = self._waiting, b""
         try:
-            return bytes(self._stream.process(data, output_buffer_limit=PIECE))
+            return bytes(self._stream.process(data, output_buffer_limit=PIECE_BYTES))
         except self._error as error:
             raise _broken("br", error) from error
 
@@ -247,7 +258,7 @@ def _zstd() -> Any:
 def _brotli() -> Any:
     module = _imported("brotli", "br")
     if not hasattr(module.Decompressor, "can_accept_more_data"):
-        raise UsageError("this release of brotli cannot bound what it expands", hint=install_hint("brotli"))
+        raise UsageError("this release of brotli cannot limit the size of its output", hint=install_hint("brotli"))
     return module
 
 

@@ -18,9 +18,9 @@ from typing import Any, Final, NoReturn, cast
 
 import msgspec
 
-from trioxport.codecs._envelope import from_wire, non_finite, plain, request_id, response_id, to_wire
+from trioxport.codecs.jsonrpc import from_wire, non_finite, plain, request_id, response_id, to_wire
 from trioxport.errors import DecodeError, UsageError
-from trioxport.framing.base import EXCERPT
+from trioxport.framing.base import EXCERPT_BYTES
 from trioxport.messages import Message, RequestId
 from trioxport.protocol import as_id
 
@@ -29,13 +29,12 @@ _decode: Final = msgspec.json.Decoder().decode
 _to_builtins: Final = partial(msgspec.to_builtins, enc_hook=plain)
 _check_range: Final = msgspec.msgpack.Encoder(enc_hook=plain).encode
 
-_FLOAT: Final = 0xCB
-"""What MessagePack writes before a float, and rarely elsewhere. A single byte is found at the speed of memory."""
+_FLOAT_MARKER: Final = 0xCB
+"""The byte that MessagePack writes before a float, and rarely elsewhere. Finding one byte is fast."""
 
-_LARGE: Final = 32 * 1024
-"""Bytes of an encoding from which on a second one costs more than a look at a few values."""
-_FEW: Final = 64
-"""How many values that look may take."""
+_LARGE_BYTES: Final = 32 * 1024
+"""Size of an encoding from which on a second one costs more than examining a few values."""
+_MAX_EXAMINED_VALUES: Final = 64
 
 _ID: Final = re.compile(rb'"id"\s*:\s*(-?\d{1,200}|"[^"\\]{0,200}")')
 _METHOD: Final = re.compile(rb'"method"\s*:\s*"[^"\\]{0,200}"')
@@ -54,9 +53,9 @@ class _JSON:
         envelope = to_wire(message)
         try:
             payload = _encode(envelope)
-            if len(payload) >= _LARGE and _is_plain(envelope):
+            if len(payload) >= _LARGE_BYTES and _is_plain(envelope):
                 return payload
-            has_floats = _FLOAT in _check_range(envelope)
+            has_floats = _FLOAT_MARKER in _check_range(envelope)
         except (OverflowError, UnicodeEncodeError):
             return _encode_by_the_book(envelope)
         except (TypeError, ValueError, RecursionError) as error:
@@ -89,14 +88,14 @@ JSON: Final = _JSON()
 
 
 def _is_plain(envelope: dict[str, Any]) -> bool:
-    """Whether there are but few values, none of which msgspec changes: a large message mostly is one long text."""
+    """Whether there are few values, and none that msgspec changes: most large messages are one long text."""
     waiting: list[Any] = [envelope]
-    for _ in range(_FEW):
+    for _ in range(_MAX_EXAMINED_VALUES):
         if not waiting:
             return True
         value = waiting.pop()
         kind = cast("type[object]", type(value))
-        if (kind is dict or kind is list) and len(value) <= _FEW:
+        if (kind is dict or kind is list) and len(value) <= _MAX_EXAMINED_VALUES:
             waiting.extend(value)
             if kind is dict:
                 waiting.extend(value.values())
@@ -109,8 +108,8 @@ def _is_plain(envelope: dict[str, Any]) -> bool:
 
 
 def _id_in_ends(fragment: bytes, *, of_request: bool) -> RequestId | None:
-    """The id among the first and the last members, if those tell that the message is a request, or is an answer."""
-    head, tail = _HEAD.match(fragment[:EXCERPT]), _TAIL.search(fragment[-EXCERPT:])
+    """The id among the first and the last members, if they show that the message is of the kind asked for."""
+    head, tail = _HEAD.match(fragment[:EXCERPT_BYTES]), _TAIL.search(fragment[-EXCERPT_BYTES:])
     if head is None:
         return None
     members = head["members"] + (b"" if tail is None else tail["members"])

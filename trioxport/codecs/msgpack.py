@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from trioxport.codecs._envelope import from_wire, non_finite, plain, request_id, response_id, to_wire
+from trioxport.codecs.jsonrpc import from_wire, non_finite, plain, request_id, response_id, to_wire
 from trioxport.errors import DecodeError, UsageError
 from trioxport.messages import Message, RequestId
 from trioxport.protocol import as_id
@@ -56,7 +56,7 @@ class _MessagePack:
 
 
 MessagePack: Final = _MessagePack()
-"""Both sides have to be told to use it: MCP itself knows JSON only. It has no integers beyond 64 bits."""
+"""The MessagePack codec, to be set on both sides: MCP itself has JSON only. It has no integers beyond 64 bits."""
 
 
 def _id_at_start(fragment: bytes, *, of_request: bool) -> RequestId | None:

@@ -1,4 +1,4 @@
-"""Framing of byte streams, sans-IO: how payloads are told apart. Linear in the size of the input."""
+"""Framing of byte streams, sans-IO: the delimiting of payloads. Linear in the size of the input."""
 
 from typing import Final, get_args
 

@@ -1,4 +1,4 @@
-"""What a framing is, and what it says of a payload that is too large."""
+"""The interface of framings, and payloads that are too large."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import attrs
 
 FramingName: TypeAlias = Literal["newline", "length"]
 
-EXCERPT: Final = 512
-"""Bytes kept of each end of a payload that is too large: enough to find the id of a message in."""
+EXCERPT_BYTES: Final = 512
+"""The part kept of each end of a payload that is too large: enough to find the id of a message in."""
 
 
 @attrs.frozen
@@ -26,10 +26,10 @@ class Oversized:
 
 
 class Decoder(Protocol):
-    """Finds the payloads in one stream of bytes."""
+    """A decoder of the payloads in one stream of bytes."""
 
     def feed(self, data: bytes) -> list[bytes | Oversized]:
-        """What ``data`` completes, in order."""
+        """Return the payloads that ``data`` completes, in order."""
         ...
 
     @property
@@ -52,7 +52,7 @@ class Framing(Protocol):
     def binary(self) -> bool: ...
 
     def parts(self, payload: bytes) -> tuple[bytes, ...]:
-        """The payload and what delimits it, in the order in which they are written."""
+        """The payload and its delimiters, in the order in which they are written."""
         ...
 
     def decoder(self, max_size: int) -> Decoder:
@@ -61,7 +61,7 @@ class Framing(Protocol):
 
 
 class Partial:
-    """The beginning of a payload, which other parts will follow: kept whole up to the limit, else its two ends."""
+    """An incomplete payload: kept whole up to the limit, beyond it only its two ends."""
 
     __slots__ = ("_head", "_kept", "_max_size", "_tail", "size")
 
@@ -86,12 +86,12 @@ class Partial:
         self._keep_ends(part)
 
     def take(self) -> bytes | Oversized:
-        """The payload, as it is complete now; afterwards this is empty."""
+        """Return the complete payload, and begin the next one."""
         payload = bytes(self._kept) if self.size <= self._max_size else Oversized(self.size, self._head + self._tail)
         self._reset()
         return payload
 
     def _keep_ends(self, part: bytes | bytearray) -> None:
-        missing = EXCERPT - len(self._head)
+        missing = EXCERPT_BYTES - len(self._head)
         self._head += part[:missing]
-        self._tail = (self._tail + part[max(missing, len(part) - EXCERPT) :])[-EXCERPT:]
+        self._tail = (self._tail + part[max(missing, len(part) - EXCERPT_BYTES) :])[-EXCERPT_BYTES:]

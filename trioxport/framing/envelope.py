@@ -1,8 +1,8 @@
-"""Payloads in an envelope that says what a layer did to them: ``~gzip~`` and then the bytes, for instance.
+"""Envelopes around payloads that a layer transformed: ``~gzip~`` and then the bytes, for instance.
 
-Between the two tildes stand fields of plain ASCII, with semicolons between them, the name of what was done first. No
-message of any codec begins with a tilde, so a payload that is in no envelope passes for what it is. The head holds no
-line feed: with a body that has none either, an envelope passes through newline framing.
+Between the two tildes stand fields of plain ASCII, separated by semicolons; the first is the name of the
+transformation. No message of any codec begins with a tilde, so other payloads are not mistaken for envelopes. The head
+holds no line feed: an envelope whose body has none either passes through newline framing.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ _HEAD: Final = re.compile(rb"~([!-}]{1,512}?)~")
 
 @attrs.frozen
 class Envelope:
-    """What an envelope says.
+    """A transformed payload, and the fields that describe the transformation.
 
     Args:
-        fields: The name of what was done, and what else the layer needs to know; ASCII without blanks, ``;`` and ``~``.
-        body: What the layer made of the payload.
+        fields: The name of the transformation, and its parameters; ASCII without blanks, ``;`` and ``~``.
+        body: The transformed payload.
     """
 
     fields: Sequence[str]
     body: bytes
 
     def pack(self) -> bytes:
-        """The payload that stands for it."""
+        """The payload that holds the envelope."""
         return b"~%b~%b" % (";".join(self.fields).encode("ascii"), self.body)
 
 
 def open_envelope(payload: bytes) -> Envelope | None:
-    """The envelope that ``payload`` is; None if it is none."""
+    """The envelope in ``payload``; None for any other payload."""
     head = _HEAD.match(payload) if payload.startswith(MARK) else None
     if head is None:
         return None

@@ -13,9 +13,9 @@ from trioxport.framing.base import Oversized, Partial
 
 BOM: Final = b"\xef\xbb\xbf"
 KEEP_ALIVE: Final = b":\n\n"
-"""A comment: nothing to whoever reads the events, and a sign of life to what stands in between."""
-_FIELD_SIZE: Final = len(b"data: ")
-_LONGEST_RETRY: Final = 18
+"""A comment: clients ignore it, and proxies see that the stream is alive."""
+_FIELD_BYTES: Final = len(b"data: ")
+_MAX_RETRY_DIGITS: Final = 18
 """Digits beyond which a number of milliseconds is only "very long"."""
 
 
@@ -35,7 +35,7 @@ class Event:
 
 
 def encode_event(data: bytes, *, event: str = "", event_id: str = "", retry: int | None = None) -> bytes:
-    """An event as it is written.
+    """Encode an event.
 
     Args:
         data: The payload. Its line ends come back as LF, whatever they are.
@@ -56,15 +56,15 @@ def encode_event(data: bytes, *, event: str = "", event_id: str = "", retry: int
 
 
 class EventDecoder:
-    """Finds the events in one stream of bytes.
+    """A decoder of the events in one stream of bytes.
 
     Attributes:
-        last_event_id: What a client that reconnects sends as ``Last-Event-ID``: that of the last *complete* event.
+        last_event_id: The ``Last-Event-ID`` of a client that reconnects: the id of the last *complete* event.
         retry: Milliseconds to wait before reconnecting, as the stream last said, or None.
 
     Args:
         max_size: Bytes of data beyond which an event is skipped and reported as ``Oversized``.
-        last_event_id: Where a resumed stream goes on.
+        last_event_id: The id that a resumed stream continues after.
     """
 
     def __init__(self, max_size: int, last_event_id: str = "") -> None:
@@ -72,8 +72,8 @@ class EventDecoder:
         self.retry: int | None = None
         self._start: bytes | None = b""
         self._after_cr = False
-        self._line = Partial(max_size + _FIELD_SIZE)
-        self._max_line = max_size + _FIELD_SIZE
+        self._line = Partial(max_size + _FIELD_BYTES)
+        self._max_line = max_size + _FIELD_BYTES
         self._max_size = max_size
         self._id = last_event_id
         self._event = ""
@@ -83,7 +83,7 @@ class EventDecoder:
         self._too_large: Oversized | None = None
 
     def feed(self, data: bytes) -> list[Event | Oversized]:
-        """What ``data`` completes, in order."""
+        """Return the events that ``data`` completes, in order."""
         events: list[Event | Oversized] = []
         data = self._with_lf_only(self._without_bom(data))
         start = 0
@@ -134,7 +134,7 @@ class EventDecoder:
             if b"\0" not in value:
                 self._id = value.decode(errors="replace")
         elif field == b"retry" and value.isdigit():
-            self.retry = int(value) if len(value) <= _LONGEST_RETRY else 10**_LONGEST_RETRY
+            self.retry = int(value) if len(value) <= _MAX_RETRY_DIGITS else 10**_MAX_RETRY_DIGITS
 
     def _take_oversized(self, line: Oversized) -> None:
         """A line too long to keep: of the fields, only data is missed."""

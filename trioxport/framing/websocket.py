@@ -1,7 +1,7 @@
-"""Frames of WebSocket (RFC 6455, section 5), without its opening handshake: messages in, messages out.
+"""Frames of WebSocket (RFC 6455, section 5), without the opening handshake, sans-IO.
 
-A message that is over the limit is skipped like anywhere else, as long as skipping it is cheap. What the peer must not
-do ends the connection with the code that the RFC has for it, and costs no more than the frame's header.
+A message over the limit is skipped, up to a multiple of the limit. A violation of the protocol ends the connection with
+the close code of the RFC, as soon as the frame's header is read.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ ABNORMAL: Final = 1006
 INVALID_DATA: Final = 1007
 TOO_BIG: Final = 1009
 
-SKIPPED: Final = 4
-"""Times the limit that a message may be large to be skipped; a larger one is refused as soon as that is announced."""
+MAX_SKIPPED_LIMITS: Final = 4
+"""Size of a message that is skipped, as a multiple of the limit; the header of a larger one is a violation."""
 
 _FIN: Final = 0x80
 _MASKED: Final = 0x80
 _CONTROL: Final = 0x8
-_MOST_OF_CONTROL: Final = 125
-_TWO_BYTES: Final = 126
-_EIGHT_BYTES: Final = 127
-_INTEGERS: Final = 400
-"""Bytes up to which one large integer is masked faster than four slices are."""
-_XOR: Final = [bytes(value ^ key for value in range(256)) for key in range(256)]
+_MAX_CONTROL_BYTES: Final = 125
+_LENGTH_IN_2_BYTES: Final = 126
+_LENGTH_IN_8_BYTES: Final = 127
+_MAX_INTEGER_BYTES: Final = 400
+"""Size up to which masking one large integer is faster than masking four slices."""
+_XOR_TABLES: Final = [bytes(value ^ key for value in range(256)) for key in range(256)]
 
 
 @attrs.frozen
@@ -51,7 +51,7 @@ class Control:
 
 @attrs.frozen
 class Violation:
-    """What the peer must not do, and the close code for it; nothing is read after it."""
+    """A violation of the protocol, with the close code for it; nothing is read after it."""
 
     code: int
     reason: str
@@ -59,7 +59,7 @@ class Violation:
 
 @attrs.frozen
 class CloseReason:
-    """What a close frame says: 1005 stands for one without a code, 1006 for an end without such a frame."""
+    """The code and reason of a close frame: 1005 for a frame without a code, 1006 for an end without a close frame."""
 
     code: int
     reason: str = ""
@@ -72,41 +72,41 @@ def frame(opcode: int, payload: bytes, key: bytes | None = None) -> tuple[bytes,
     """The header of an unfragmented frame, and its payload, masked if there is a ``key``."""
     size = len(payload)
     masked = 0 if key is None else _MASKED
-    if size < _TWO_BYTES:
+    if size < _LENGTH_IN_2_BYTES:
         header = bytes((_FIN | opcode, masked | size))
     elif size < 1 << 16:
-        header = bytes((_FIN | opcode, masked | _TWO_BYTES, size >> 8, size & 0xFF))
+        header = bytes((_FIN | opcode, masked | _LENGTH_IN_2_BYTES, size >> 8, size & 0xFF))
     else:
-        header = bytes((_FIN | opcode, masked | _EIGHT_BYTES)) + size.to_bytes(8, "big")
+        header = bytes((_FIN | opcode, masked | _LENGTH_IN_8_BYTES)) + size.to_bytes(8, "big")
     if key is None:
         return header, payload
     return header + key, mask(payload, key)
 
 
 def opcode_of(payload: bytes) -> int:
-    """Text for what is UTF-8, as JSON is, and binary for anything else, which nobody may send as text."""
+    """The opcode for a payload: text for UTF-8, such as JSON, and binary for anything else."""
     return TEXT if _is_utf8(payload) else BINARY
 
 
 def mask(data: bytes, key: bytes) -> bytes:
     """``data`` masked, or unmasked, with the four bytes of ``key``."""
     size = len(data)
-    if size <= _INTEGERS:
+    if size <= _MAX_INTEGER_BYTES:
         pad = (key * (size // 4 + 1))[:size]
         return (int.from_bytes(data, "little") ^ int.from_bytes(pad, "little")).to_bytes(size, "little")
     masked = bytearray(data)
     for offset, byte in enumerate(key):
-        masked[offset::4] = masked[offset::4].translate(_XOR[byte])
+        masked[offset::4] = masked[offset::4].translate(_XOR_TABLES[byte])
     return bytes(masked)
 
 
 def close_payload(code: int, reason: str = "") -> bytes:
-    """What a close frame with this code and reason carries; the reason is cut where it is too long."""
-    return code.to_bytes(2, "big") + reason.encode()[: _MOST_OF_CONTROL - 2].decode(errors="ignore").encode()
+    """The payload of a close frame; a reason that is too long is cut."""
+    return code.to_bytes(2, "big") + reason.encode()[: _MAX_CONTROL_BYTES - 2].decode(errors="ignore").encode()
 
 
 def close_reason(payload: bytes) -> CloseReason | Violation:
-    """What a close frame says."""
+    """The code and reason in the payload of a close frame, or the violation in it."""
     if not payload:
         return CloseReason(NO_CODE)
     code = int.from_bytes(payload[:2], "big")
@@ -122,10 +122,10 @@ _DEFINED_CODES: Final = frozenset({*range(1000, 1004), *range(1007, 1015)})
 
 
 class MessageDecoder:
-    """Finds the messages and the control frames in what one peer sends.
+    """A decoder of the messages and control frames that one peer sends.
 
     Args:
-        max_size: Bytes of a message that is not skipped.
+        max_size: Bytes of a message beyond which it is skipped.
         masked: Whether frames have to be masked, as those of a client are, or must not be.
     """
 
@@ -143,7 +143,7 @@ class MessageDecoder:
         self._over = False
 
     def feed(self, data: bytes) -> list[Found]:
-        """What ``data`` completes, in order; nothing any more after a violation or a close frame."""
+        """Return what ``data`` completes, in order; nothing after a violation or a close frame."""
         found: list[Found] = []
         if self._head:
             data = self._head + data
@@ -166,38 +166,50 @@ class MessageDecoder:
         return len(self._head) + self._message.size + self._missing
 
     def _take_frame(self, data: bytes, position: int, found: list[Found]) -> int:
-        """Read a frame at ``position``; returns where to go on, or -1 if more is needed to read it."""
-        end = len(data)
+        """Read a frame at ``position``. Returns the position to go on from, or -1 if its header is incomplete."""
         start = position + 2
-        if start > end:
+        if start > len(data):
             return -1
         first, second = data[position], data[position + 1]
         if (second >= _MASKED) is not self._masked:
             return self._refuse(found, f"a frame that is {'not ' if self._masked else ''}masked")
         size = second & 0x7F
-        if size >= _TWO_BYTES:
-            wide = 2 if size == _TWO_BYTES else 8
-            if start + wide > end:
+        if size >= _LENGTH_IN_2_BYTES:
+            length_bytes, least = (2, _LENGTH_IN_2_BYTES) if size == _LENGTH_IN_2_BYTES else (8, 1 << 16)
+            start += length_bytes
+            if start > len(data):
                 return -1
-            least = _TWO_BYTES if wide == 2 else 1 << 16
-            size = int.from_bytes(data[start : start + wide], "big")
+            size = int.from_bytes(data[start - length_bytes : start], "big")
             if not least <= size < 1 << 63:
-                return self._refuse(found, "a length that is not written as it has to be")
-            start += wide
+                return self._refuse(found, "a length that is not in its shortest form")
         if self._masked:
             start += 4
-            if start > end:
+            if start > len(data):
                 return -1
             self._key = data[start - 4 : start]
-        after = start + size
-        opcode = first & 0x0F
+        return self._take_payload(first, data, start, size, found)
+
+    def _take_payload(self, first: int, data: bytes, start: int, size: int, found: list[Found]) -> int:
+        """Check a frame by its header, and read its payload if that is complete or part of a message.
+
+        Args:
+            first: The first byte of the header.
+            data: The input.
+            start: The position of the payload.
+            size: Bytes of the payload.
+            found: The list for completed messages and control frames.
+
+        Returns:
+            The position to go on from, or -1 for a control frame that is incomplete.
+        """
+        after, opcode = start + size, first & 0x0F
         if first & 0x70 or not self._fits(opcode, first >= _FIN, size):
-            return self._refuse(found, "a frame that has no place here")
+            return self._refuse(found, "a frame that is not allowed here")
         if opcode >= _CONTROL:
-            return self._take_control(opcode, data[start:after], after, end, found)
-        if self._message.size + size > SKIPPED * self._max_size:
+            return self._take_control(opcode, data[start:after], after, len(data), found)
+        if self._message.size + size > MAX_SKIPPED_LIMITS * self._max_size:
             return self._refuse(found, f"a message of more than {self._max_size} bytes", TOO_BIG)
-        if after <= end and first == _FIN | opcode and opcode and size <= self._max_size:
+        if after <= len(data) and first == _FIN | opcode and opcode and size <= self._max_size:
             payload = data[start:after]
             self._complete(opcode, mask(payload, self._key) if self._masked else payload, found)
             return after
@@ -209,9 +221,9 @@ class MessageDecoder:
         return start
 
     def _fits(self, opcode: int, final: bool, size: int) -> bool:
-        """Whether a frame of this kind may come now."""
+        """Whether a frame of this kind is allowed now."""
         if opcode >= _CONTROL:
-            return opcode <= PONG and final and size <= _MOST_OF_CONTROL
+            return opcode <= PONG and final and size <= _MAX_CONTROL_BYTES
         return opcode <= BINARY and (opcode == CONTINUATION) is (self._opcode != CONTINUATION)
 
     def _take_control(self, opcode: int, payload: bytes, after: int, end: int, found: list[Found]) -> int:

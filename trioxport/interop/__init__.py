@@ -1,1 +1,1 @@
-"""Doors to other libraries. Each needs its extra, and is imported by who uses it."""
+"""Adapters for other libraries. Each needs its extra, and is imported explicitly."""

@@ -1,8 +1,8 @@
-"""An open connection of trio-websocket as a target: MCP inside a program that speaks WebSocket already.
+"""An open connection of trio-websocket as a target: MCP inside an existing WebSocket application.
 
 ``open_transport(connection)`` and ``serve_transport(handler, connection)`` take a
-``trio_websocket.WebSocketConnection``, a client's or a server's, whose handshake is over. Its messages are then MCP's
-until it is closed, which leaving does.
+``trio_websocket.WebSocketConnection``, a client's or a server's, after its handshake. It then carries MCP messages
+only; leaving the transport closes it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class OpenWebSocketConnection:
     """The messages of an open ``trio_websocket.WebSocketConnection``.
 
     The library ends both directions with one close frame, so there is no half-close: ``tx.aclose()`` ends the
-    connection, what it had not handed over yet is discarded, and requests without an answer are undelivered. Limits
-    of the library hold too, such as the ``max_message_size`` that the connection was opened with: what is over it ends
-    the connection.
+    connection, messages that it had not handed over yet are discarded, and requests without an answer are undelivered.
+    Limits of the library hold too, such as the ``max_message_size`` that the connection was opened with: a message over
+    it ends the connection.
     """
 
     connection: WebSocketConnection

@@ -1,4 +1,4 @@
-"""What is known of a message that is tried more than once, and whether it is tried again; nothing here waits."""
+"""The attempts to send one message, and the decision about the next one; nothing here waits."""
 
 from __future__ import annotations
 
@@ -17,24 +17,22 @@ from trioxport.protocol import DISCOVER
 
 _READ_ONLY = frozenset({"ping", DISCOVER, "completion/complete"})
 _READING = ("/list", "/read", "/get")
-"""The key under which a message that is sent again carries its attempts: what comes back undelivered still has them,
-also where it has no id to know it by."""
 
 
 def is_read_only(message: Message) -> bool:
-    """Whether ``message`` is a request that changes nothing, so that to repeat it repeats nothing."""
+    """Whether ``message`` is a request that changes nothing and can be repeated without effect."""
     return isinstance(message, Request) and (message.method in _READ_ONLY or message.method.endswith(_READING))
 
 
 def is_safe_to_repeat(undelivered: Undelivered) -> bool:
-    """Whether trying again may help, and nothing can then have happened twice."""
+    """Whether another attempt may succeed and cannot repeat a side effect."""
     if not undelivered.cause.retryable:
         return False
     return undelivered.outcome == "not_sent" or is_read_only(undelivered.original)
 
 
-class Policy(Protocol):
-    """What decides about the next attempt."""
+class RetryPolicy(Protocol):
+    """The part of ``Retry`` that decides about the next attempt."""
 
     @property
     def attempts(self) -> int: ...
@@ -53,10 +51,10 @@ class Attempts:
 
     Args:
         message: The message, as the application sent it.
-        started: When that was.
-        owner: What makes them: there may be several layers that do.
-        context: The context that it was sent in.
-        causes: Why the attempts failed, one for each that did.
+        started: The time of the first attempt, by Trio's clock.
+        owner: The layer instance that makes the attempts; a connection may have several.
+        context: The context that the message was sent in.
+        causes: The error of each attempt that failed, oldest first.
     """
 
     message: Message
@@ -66,8 +64,8 @@ class Attempts:
     causes: list[TransportError] = attrs.Factory(list[TransportError])
     _may_have_arrived: bool = False
 
-    def fail(self, undelivered: Undelivered, now: float, policy: Policy) -> float | None:
-        """Note that an attempt failed; when to make the next one, or None if there is none to be made."""
+    def fail(self, undelivered: Undelivered, now: float, policy: RetryPolicy) -> float | None:
+        """Record a failed attempt. Returns the time of the next one, or None if no attempt is left."""
         cause = undelivered.cause
         self.causes.append(cause)
         self._may_have_arrived |= undelivered.outcome == "unknown"
@@ -77,8 +75,11 @@ class Attempts:
         due = now + policy.backoff.delay(number - 1, policy.random, retry_after=cause.retry_after)
         return due if due <= self.started + policy.deadline else None
 
-    def again(self) -> Message:
-        """The message for the next attempt, whose number is in its metadata."""
+    def next_message(self) -> Message:
+        """The message for the next attempt, with the attempt's number in its metadata.
+
+        Other messages than requests carry the attempts as well: undelivered, they have no id to find them by.
+        """
         noted = Metadata(attempt=len(self.causes) + 1)
         if not isinstance(self.message, Request):
             noted["attempts"] = self
@@ -86,29 +87,29 @@ class Attempts:
 
     @classmethod
     def of(cls, message: Message, owner: object) -> Attempts | None:
-        """The attempts of ``owner`` of which ``message`` is the latest, unless it is the first."""
+        """The attempts of ``owner`` that ``message`` belongs to; None for a first attempt."""
         found = metadata_of(message).get("attempts")
         return found if isinstance(found, Attempts) and found.owner is owner else None
 
     def outcome(self) -> Outcome:
-        """Whether any of the attempts can have arrived."""
+        """The outcome of all attempts together: ``"unknown"`` if any of them may have arrived."""
         return "unknown" if self._may_have_arrived else "not_sent"
 
     def error(self) -> TransportError:
-        """The last cause, with a note about each one before it, if there are any."""
+        """The error of the last attempt, with a note about each attempt before it."""
         last = self.causes[-1]
         if len(self.causes) == 1:
             return last
-        told = copy(last)
-        told.__cause__ = last.__cause__
-        told.__notes__ = list(getattr(last, "__notes__", ()))  # the copy's own
-        told.outcome = self.outcome()
+        error = copy(last)
+        error.__cause__ = last.__cause__
+        error.__notes__ = list(getattr(last, "__notes__", ()))  # copy() would share the list
+        error.outcome = self.outcome()
         for number, cause in enumerate(self.causes[:-1], 1):
-            told.add_note(f"Attempt {number} failed, too: {type(cause).__name__}: {cause.reason}")
-        return told
+            error.add_note(f"Attempt {number} failed, too: {type(cause).__name__}: {cause.reason}")
+        return error
 
     def undelivered(self) -> Undelivered:
-        """What settles the message, now that there are no more attempts."""
-        told = Undelivered.of(self.message, self.error())
+        """The ``Undelivered`` that settles the message when no attempt is left."""
+        undelivered = Undelivered.of(self.message, self.error())
         metadata = Metadata(attempt=len(self.causes), causes=tuple(self.causes))
-        return attrs.evolve(told, outcome=self.outcome(), metadata=metadata)
+        return attrs.evolve(undelivered, outcome=self.outcome(), metadata=metadata)

@@ -1,4 +1,4 @@
-"""The states of a circuit breaker, without any waiting: whoever asks says what time it is."""
+"""The states of a circuit breaker. Nothing here waits: the caller passes the time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import attrs
 from trioxport._diagnostics.validators import COUNT, NUMBER_ABOVE_0, SECONDS, number_between
 
 CircuitState: TypeAlias = Literal["closed", "open", "half-open"]
-"""``"closed"``: all may pass. ``"open"``: none. ``"half-open"``: one at a time, to see if the target works again."""
+"""``"closed"``: all requests pass. ``"open"``: none. ``"half-open"``: one at a time, to probe the target."""
 
-SLOTS: Final = 10
-"""How many parts a window has: what is older than the window leaves it one part at a time."""
+WINDOW_SLOTS: Final = 10
+"""Parts of a window; results leave it one part at a time."""
 
 
 @attrs.frozen
@@ -22,9 +22,9 @@ class FailureRate:
     """Opens a circuit when too large a part of the requests fails, though others in between succeed.
 
     Args:
-        share: The part that is too much, above 0 and up to 1.
-        window: Seconds that are looked back, in steps of a tenth.
-        minimum: How many results there have to be in the window before they say anything.
+        share: The part of the requests that may fail, above 0 and up to 1; the circuit opens when it is reached.
+        window: Seconds that results are counted for, in steps of a tenth.
+        minimum: Results in the window below which the circuit stays closed.
     """
 
     share: float = attrs.field(validator=[NUMBER_ABOVE_0, number_between(0, 1)])
@@ -33,7 +33,7 @@ class FailureRate:
 
 
 class Window:
-    """The results of the last while, counted in slots, so that it takes the same room however many there are."""
+    """The results of the last seconds, counted in slots, so that memory does not grow with their number."""
 
     def __init__(self, rate: FailureRate) -> None:
         self._rate = rate
@@ -47,7 +47,7 @@ class Window:
         self._slots[-1][2] += failed
 
     def too_many(self, now: float) -> bool:
-        """Whether the failures in the window are more than its rate allows."""
+        """Whether the failures in the window reach the rate."""
         self._drop_old(now)
         results = sum(slot[1] for slot in self._slots)
         failures = sum(slot[2] for slot in self._slots)
@@ -57,23 +57,23 @@ class Window:
         self._slots.clear()
 
     def _drop_old(self, now: float) -> float:
-        number = now * SLOTS // self._rate.window
-        while self._slots and self._slots[0][0] <= number - SLOTS:
+        number = now * WINDOW_SLOTS // self._rate.window
+        while self._slots and self._slots[0][0] <= number - WINDOW_SLOTS:
             self._slots.popleft()
         return number
 
 
 class Circuit:
-    """Counts failures, and says who may pass.
+    """The state of one circuit: counts failures, and gives passes to requests.
 
     A pass is the number of the period in which it was given; a period ends with each change of state, and with each
-    probe that is given up. Results that belong to a period before count for nothing: what failed before the circuit
-    opened says nothing about the probe.
+    probe that is given up. Results of an earlier period are ignored: a failure from before the circuit opened
+    says nothing about the probe.
 
     Args:
-        failures: How many in a row open the circuit.
-        rate: Which part of those in a window opens it too, or None.
-        pause: Seconds that it stays open, and that a probe has time for.
+        failures: Failures in a row that open the circuit.
+        rate: The failure rate that opens it too, or None.
+        pause: Seconds that it stays open, and that a probe may take.
         changed: Called with the old and the new state.
     """
 
@@ -95,7 +95,7 @@ class Circuit:
         self._probing = False
 
     def enter(self, now: float) -> int | None:
-        """A pass, or None: the circuit is open, or another one probes it."""
+        """Return a pass, or None if the circuit is open or another request probes the target."""
         if self.state == "closed":
             return self._period
         if self._probing or self.state == "open":
@@ -110,11 +110,11 @@ class Circuit:
         return self._period
 
     def retry_after(self, now: float) -> float | None:
-        """Seconds until an open circuit lets a probe pass; None if that is open, because one is on its way."""
+        """Seconds until an open circuit lets a probe pass; None if a probe is in flight."""
         return self._until - now if self.state == "open" else None
 
     def succeed(self, period: int, now: float) -> None:
-        """What had this pass was answered."""
+        """Record that the request with a pass of ``period`` was answered."""
         if period != self._period:
             return
         self._in_a_row = 0
@@ -124,7 +124,7 @@ class Circuit:
             self._window.add(now, failed=False)
 
     def fail(self, period: int, now: float) -> None:
-        """What had this pass failed."""
+        """Record that the request with a pass of ``period`` failed."""
         if period != self._period:
             return
         self._in_a_row += 1
@@ -139,7 +139,7 @@ class Circuit:
             self._become("open")
 
     def release(self, period: int) -> None:
-        """What had this pass ended without a result, for instance because it was cancelled."""
+        """Take back a pass whose request ended without a result, for instance by its cancellation."""
         if period == self._period:
             self._probing = False
 

@@ -1,4 +1,4 @@
-"""What Tracing and Metrics call things: OpenTelemetry's semantic conventions for MCP (their status is "development").
+"""OpenTelemetry's semantic conventions for MCP (status: development), as Tracing and Metrics use them.
 
 https://github.com/open-telemetry/semantic-conventions-genai, docs/gen-ai/mcp.md.
 """
@@ -27,13 +27,13 @@ OPERATION: Final = "gen_ai.operation.name"
 
 ATTEMPT: Final = "trioxport.attempt"
 OUTCOME: Final = "trioxport.outcome"
-"""These two are ours: no convention has a name for them."""
+"""Attributes of trioxport: the conventions have no names for them."""
 
-MAX_TEXT: Final = 256
-"""Characters that are kept of a name that a peer may choose."""
+MAX_NAME_CHARS: Final = 256
+"""Characters that are kept of a name that a peer chooses."""
 
 VERSION_IN_META: Final = META + "protocolVersion"
-"""Where a modern request says its version."""
+"""The key in ``_meta`` of the protocol version of a modern request."""
 
 _NETWORKS: Final = {
     "grpc": ("tcp", "http"),
@@ -57,7 +57,7 @@ _NETWORKS: Final = {
 
 
 def network_of(scope: Scope) -> dict[str, str]:
-    """What the connection runs over."""
+    """The attributes of the network that the connection runs over."""
     transport, protocol = _NETWORKS.get(_scheme(scope), (None, None))
     found = {"network.transport": transport, "network.protocol.name": protocol}
     return {name: value for name, value in found.items() if value is not None}
@@ -95,7 +95,7 @@ def _address(whose: str, host: str | None, port: int | None) -> dict[str, str | 
 
 
 def subject_of(message: Request | Notification) -> tuple[str | None, Mapping[str, str]]:
-    """What a message is about: the target in a span's name, if there is one of low cardinality, and the attributes."""
+    """The subject of a message: a target of low cardinality for the span's name, or None, and attributes."""
     match message.method:
         case "tools/call":
             name = _text(message.params, "name")
@@ -116,5 +116,7 @@ def _text(params: Params | None, name: str) -> str | None:
 
 
 def clean(text: str) -> str:
-    """A text of the peer as exporters take it: not endless, and without half a surrogate pair."""
-    return text if len(text) <= MAX_TEXT and text.isascii() else text[:MAX_TEXT].encode(errors="replace").decode()
+    """Text of the peer, shortened, and without lone surrogates, which exporters refuse."""
+    if len(text) <= MAX_NAME_CHARS and text.isascii():
+        return text
+    return text[:MAX_NAME_CHARS].encode(errors="replace").decode()

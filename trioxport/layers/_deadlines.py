@@ -1,4 +1,4 @@
-"""Which requests have to be answered until when; nothing here waits, and whoever asks says what time it is."""
+"""The deadlines of requests in flight. Nothing here waits: the caller passes the time."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Deadline:
         longest: How long it may take whatever signs of life there are.
         last: When that is over.
         token: Its progress token, if it has one.
-        progressed: Whether there was a sign of life.
-        stage: Whether ``send`` has yet to hand the request on, does so, or has done so.
-        expired: Whether its time was over before anything settled it.
+        progressed: Whether there was a progress notification.
+        stage: The progress of ``send``: before, during or after handing the request on.
+        expired: Whether it was in flight at its deadline.
     """
 
     request: Request
@@ -45,7 +45,7 @@ class Deadline:
 
 
 class Deadlines:
-    """The requests of one connection that are not settled, and those of them whose time is over."""
+    """The requests in flight of one connection, and those of them that are past their deadlines."""
 
     def __init__(self) -> None:
         self.open: dict[RequestId, Deadline] = {}
@@ -55,7 +55,7 @@ class Deadlines:
         self._numbers = count()
 
     def add(self, request: Request, now: float, seconds: float, longest: float) -> Deadline:
-        """Begin the time of a request: ``seconds``, and ``longest`` however much progress it makes."""
+        """Add a request that may take ``seconds`` without progress, and ``longest`` seconds at most."""
         deadline = Deadline(request, seconds, now + seconds, longest, now + longest)
         self.open[request.id] = deadline
         if deadline.at < math.inf:
@@ -75,7 +75,7 @@ class Deadlines:
         return deadline
 
     def progress(self, notification: Notification, now: float) -> None:
-        """A sign of life: the time of the request that it is about begins anew, up to the last moment."""
+        """Extend the deadline of the request that makes progress, up to its last moment."""
         token = as_id(members_of(notification.params).get("progressToken"))
         deadline = None if token is None else self._by_token.get(token)
         if deadline is not None:
@@ -83,24 +83,24 @@ class Deadlines:
             deadline.at = min(now + deadline.seconds, deadline.last)
 
     def next(self) -> float:
-        """When to call :meth:`expire`; infinity if there is nothing to wait for."""
+        """The time to call :meth:`expire`; infinity without a deadline."""
         while self._heap and not self.is_open(self._heap[0][2]):
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else math.inf
 
     def expire(self, now: float) -> None:
-        """Note as late what has to be answered by now."""
+        """Mark the requests that are past their deadlines as late."""
         while self._heap and self._heap[0][0] <= now:
             deadline = heapq.heappop(self._heap)[2]
             if not self.is_open(deadline):
                 continue
             if deadline.at > now:
-                self._push(deadline)  # it was put off
+                self._push(deadline)  # extended by progress
             else:
                 self.late.append(deadline)
 
     def next_late(self) -> Deadline | None:
-        """The first of those whose time is over and that nothing has settled since; it is settled by this."""
+        """Settle and return the first late request that is still in flight; None if there is none."""
         while self.late:
             deadline = self.late.popleft()
             if self.is_open(deadline):
@@ -109,7 +109,7 @@ class Deadlines:
         return None
 
     def is_open(self, deadline: Deadline) -> bool:
-        """Whether nothing has settled its request."""
+        """Whether the request is still in flight."""
         return self.open.get(deadline.request.id) is deadline
 
     def _push(self, deadline: Deadline) -> None:

@@ -16,7 +16,7 @@ _DOUBLINGS: Final = 40
 
 @attrs.frozen
 class Latency:
-    """How long something took, in seconds; the quantiles are right to about three per cent.
+    """A distribution of durations, in seconds; the quantiles are exact to about three per cent.
 
     Args:
         count: How many times it was measured.

@@ -20,18 +20,18 @@ from trioxport.messages import ErrorResponse, Incoming, Message, Notification, R
 from trioxport.protocol import LISTEN, cancelled_id, members_of
 
 NOT_THE_SERVERS_FAULT: Final = frozenset({-32700, -32600, -32601, -32602, -32002})
-"""Codes that say what was wrong with the request: to whoever sent them, they are no errors."""
+"""Codes that blame the client; not counted as errors of the server that sent them."""
 
 
 @attrs.frozen
 class Failure:
-    """Why an operation did not succeed.
+    """The failure of an operation.
 
     Args:
-        type: The ``error.type``; None for an error response that says that the other side is at fault.
-        reason: One sentence, without credentials as far as it is ours.
+        type: The ``error.type``; None for an error response that blames the other side.
+        reason: One sentence; in trioxport's own texts without credentials.
         code: The code of an error response.
-        outcome: Of a message that was not delivered.
+        outcome: The outcome of an undelivered message.
     """
 
     type: str | None
@@ -46,7 +46,7 @@ TOOL_ERROR: Final = Failure("tool_error", "")
 
 
 class Operation(Protocol):
-    """One operation, by whoever watches it."""
+    """One operation, as a watcher records it."""
 
     @property
     def method(self) -> str: ...
@@ -56,22 +56,22 @@ class Operation(Protocol):
         ...
 
     def end(self, failure: Failure | None, answer: Incoming | None) -> None:
-        """It is settled: by ``answer`` if there is one, and with success if there is no ``failure``."""
+        """End the operation: by ``answer`` if there is one, successfully if there is no ``failure``."""
         ...
 
 
 class Watcher(Protocol):
-    """Begins operations; it may change the message that begins one."""
+    """An observer of operations, which may change the message that begins one."""
 
     def sending(self, message: Request | Notification) -> tuple[Request | Notification, Operation | None]: ...
     def received(self, message: Request | Notification) -> tuple[Request | Notification, Operation | None]: ...
     def lost(self, error: TransportError) -> None:
-        """The connection is lost, as the application is told."""
+        """Record the loss of the connection that the application sees."""
         ...
 
 
 def watched(channels: MessageChannels, scope: Scope, watcher: Watcher) -> MessageChannels:
-    """The channels, with a watcher that is told of each operation that passes. Whatever is open at the end, ends."""
+    """Wrap the channels so that ``watcher`` sees each operation; those open at the end of the connection are ended."""
     open_operations = _Open()
     scope.defer(open_operations.close)
     return MessageChannels(
@@ -121,7 +121,7 @@ class _WatchedSend(SendChannel[Message]):
         if type(value) is not Request:
             return await self._send_other(value)
         ours = self._open.ours
-        if value.id in ours:  # whoever sends it next refuses it
+        if value.id in ours:  # the codec refuses it
             return await self._inner.send(value)
         message, operation = self._begin(value)
         if operation is None:
@@ -192,7 +192,7 @@ class _WatchedReceive(ReceiveChannel[Incoming]):
         message, operation = self._begin(request)
         if operation is not None:
             replaced = self._open.theirs.pop(request.id, None)
-            if replaced is not None:  # two requests of the same id: no answer can be told from another
+            if replaced is not None:  # two requests of one id: an answer may be for either
                 replaced.end(UNANSWERED, None)
             self._open.theirs[request.id] = operation
         return message
@@ -210,7 +210,7 @@ class _WatchedReceive(ReceiveChannel[Incoming]):
 
 
 def failure_of(answer: Response | ErrorResponse, *, served: bool) -> Failure | None:
-    """What an answer says of its request; ``served``: to the side that sent it."""
+    """The failure that an answer reports; ``served``: as the side that sent the answer sees it."""
     if type(answer) is Response:
         return TOOL_ERROR if members_of(answer.result).get("isError") is True else None
     assert isinstance(answer, ErrorResponse)
@@ -221,7 +221,7 @@ def failure_of(answer: Response | ErrorResponse, *, served: bool) -> Failure | N
 
 
 def failure_by(error: BaseException) -> Failure:
-    """What an exception says of the message that it kept from being sent."""
+    """The failure of a message whose ``send`` raised ``error``."""
     if isinstance(error, trio.Cancelled):
         return WAS_CANCELLED
     if isinstance(error, TransportError):

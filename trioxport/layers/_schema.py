@@ -14,7 +14,7 @@ import attrs
 import msgspec
 
 from trioxport._diagnostics.hints import install_hint
-from trioxport.codecs._envelope import VERSION, plain
+from trioxport.codecs.jsonrpc import VERSION, plain
 from trioxport.errors import UsageError
 from trioxport.messages import Notification, Request
 from trioxport.protocol import members_of
@@ -27,12 +27,12 @@ Schema: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
 
 _TOP: Final = "the message itself"
 MASK: Final = "it"
-"""What stands for a value in an error: values may be secret."""
+"""The placeholder for a value in an error: values may be secret."""
 
 
 @attrs.frozen
 class Fault:
-    """What is wrong with a message.
+    """A fault of a message.
 
     Args:
         path: Where, as ``params.arguments``.
@@ -82,7 +82,7 @@ class RevisionSchema:
         return self._calls.keys()
 
     def fault_of_call(self, message: Request | Notification) -> Fault | None:
-        """What is wrong with a request or a notification; nothing with one whose method the revision does not have."""
+        """The fault of a request or a notification; None for a method that the revision does not have."""
         validator = self._calls.get(message.method)
         if validator is None:
             return None
@@ -94,7 +94,7 @@ class RevisionSchema:
         return fault_of([validator], envelope)
 
     def fault_of_result(self, request: Request, result: object) -> Fault | None:
-        """What is wrong with the result of a request; one that asked for a task may be answered by that."""
+        """The fault of the result of a request; a request for a task may be answered by the task."""
         validator = self._results.get(request.method)
         if validator is None:
             return None
@@ -106,7 +106,7 @@ class RevisionSchema:
 
 
 def fault_of(validators: list[Validator], instance: object) -> Fault | None:
-    """Why none of the validators holds; that of the first."""
+    """The fault that the first validator finds, if no validator accepts the value."""
     try:
         if any(validator.is_valid(instance) for validator in validators):
             return None

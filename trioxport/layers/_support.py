@@ -1,4 +1,4 @@
-"""Channels that do one thing with each item as it passes: all that many layers need of a channel of their own."""
+"""Helpers that several layers share: channels that transform each item, and the ends of requests."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from trioxport.protocol import LISTEN, cancelled_id
 Item = TypeVar("Item")
 
 
-def _pass_over(_item: object, _error: BaseException) -> None:
-    """Whoever sends is told by the exception itself."""
+def _ignore_refusal(_item: object, _error: BaseException) -> None:
+    """Do nothing: the caller of ``send`` gets the exception."""
 
 
 class PassingSend(SendChannel[Item]):
-    """Sends what becomes of each item. Closing it closes the inner channel.
+    """A send channel that transforms each item. Closing it closes the inner channel.
 
     Args:
-        inner: Where that goes.
-        outgoing: What is sent in place of an item; what it raises, ``send`` raises.
-        refused: Told of what ``inner`` did not accept, and why.
+        inner: The channel that the results are sent to.
+        outgoing: Returns the item to send in place of one; ``send`` raises its exceptions.
+        refused: Called with each item that ``inner`` did not accept, and the exception.
     """
 
     def __init__(
         self,
         inner: SendChannel[Item],
         outgoing: Callable[[Item], Item],
-        refused: Callable[[Item, BaseException], None] = _pass_over,
+        refused: Callable[[Item, BaseException], None] = _ignore_refusal,
     ) -> None:
         self._inner = inner
         self._outgoing = outgoing
@@ -49,11 +49,11 @@ class PassingSend(SendChannel[Item]):
 
 
 class PassingReceive(ReceiveChannel[Item]):
-    """Receives what becomes of each item; cancelled, it loses none. Closing it closes the inner channel.
+    """A receive channel that transforms each item; cancelled, it loses none. Closing it closes the inner channel.
 
     Args:
-        inner: Where items come from.
-        incoming: What is received in place of an item; it does not wait.
+        inner: The channel that items are received from.
+        incoming: Returns the item to receive in place of one; it must not wait.
     """
 
     def __init__(self, inner: ReceiveChannel[Item], incoming: Callable[[Item], Item]) -> None:
@@ -68,15 +68,15 @@ class PassingReceive(ReceiveChannel[Item]):
 
 
 ANSWERS: Final = (Response, ErrorResponse)
-"""For ``isinstance``, where it is in the way of every message: twice as fast as a union made on the spot."""
+"""The classes of answers, for ``isinstance`` on hot paths: twice as fast as a union made on the spot."""
 
 
 def ended_subscription(message: Incoming, sent: Callable[[RequestId], Message | None]) -> RequestId | None:
-    """The id of the subscription that the server ends by ``message``; None if that does not.
+    """The id of the subscription that ``message`` ends; None if it ends none.
 
     Args:
-        message: What was received.
-        sent: The request in flight that has an id.
+        message: The received message.
+        sent: Returns the request in flight of an id.
     """
     request_id = cancelled_id(message)
     request = None if request_id is None else sent(request_id)

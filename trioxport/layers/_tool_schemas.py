@@ -13,7 +13,7 @@ import attrs
 import msgspec
 
 from trioxport.abc import Scope
-from trioxport.codecs._envelope import plain
+from trioxport.codecs.jsonrpc import plain
 from trioxport.layers._conventions import VERSION_IN_META
 from trioxport.layers._schema import MASK, Fault, fault_of
 from trioxport.layers._schema_bounds import UnusableSchema, depth_of, greatest_depth
@@ -30,13 +30,13 @@ CHANGED: Final = "notifications/tools/list_changed"
 MAX_TOOLS: Final = 1024
 MAX_SCHEMA_BYTES: Final = 256 * 1024
 MAX_LISTED_BYTES: Final = 16 * 1024 * 1024
-"""Of one server: beyond these, a tool's schema cannot be used, and further tools are not checked."""
+"""Limits for one server: a larger schema is not used, and further tools are not checked."""
 
 MAX_PRINCIPALS: Final = 64
-"""Targets and principals whose tools are remembered: those that were used last."""
+"""Targets and principals whose tools are kept, the most recently used."""
 
 MAX_BACKTRACKS: Final = 100_000
-"""Steps back that a pattern may take on one text."""
+"""Backtracking steps of a pattern on one text."""
 
 
 @attrs.define
@@ -122,7 +122,7 @@ class Tools:
     """The tools of both sides of one connection.
 
     Args:
-        served: Those that this side serves in the modern era, on all connections.
+        served: The tools that this side serves in the modern era, on all connections.
         scope: The connection.
     """
 
@@ -169,7 +169,7 @@ class Tools:
 
 
 def is_modern(request: Request) -> bool:
-    """Whether a request is one of the modern era, by what it says of its revision."""
+    """Whether a request is of the modern era: its ``_meta`` names a revision."""
     return VERSION_IN_META in meta_of(request.params)
 
 
@@ -179,7 +179,7 @@ def _name(request: Request) -> str:
 
 
 def _is_last(request: Request, result: Mapping[str, Any]) -> bool:
-    """Whether a result is the tool's: not one that asks for more input, nor one that stands for a task."""
+    """Whether a result is the tool's final one: neither a request for input nor a task."""
     return result.get("resultType", "complete") == "complete" and "task" not in {*members_of(request.params), *result}
 
 

@@ -1,4 +1,4 @@
-"""Sends messages together in one batch, where the protocol has batches, and takes apart those that come."""
+"""JSON-RPC batches for connections of the one protocol revision that has them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trio.abc import ReceiveChannel, SendChannel
 
 from trioxport._diagnostics.validators import COUNT, SECONDS_OR_0, whole_between
 from trioxport.abc import FrameChannels, Scope
-from trioxport.codecs.batch import MOST, REVISION, is_batch, join_batch, split_batch
+from trioxport.codecs.batch import MAX_BATCH_MESSAGES, REVISION, is_batch, join_batch, split_batch
 from trioxport.errors import ConnectionLost, DecodeError, ProtocolViolation, TransportError
 from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Message, Notification, Request, Response
@@ -47,7 +47,7 @@ class Batching:
     level: ClassVar[Literal["frame"]] = "frame"
 
     window: float = attrs.field(default=0.0, validator=SECONDS_OR_0)
-    max_messages: int = attrs.field(default=64, validator=whole_between(1, MOST))
+    max_messages: int = attrs.field(default=64, validator=whole_between(1, MAX_BATCH_MESSAGES))
     max_size: int = attrs.field(default=64 * 1024, validator=COUNT)
 
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
@@ -63,7 +63,7 @@ class Batching:
 
 
 class _Revision:
-    """Which revision of the protocol a connection speaks, as far as it is known."""
+    """The protocol revision of a connection, as far as it is known."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
@@ -74,12 +74,12 @@ class _Revision:
         return (self._scope.info.protocol_version or self._agreed) == REVISION
 
     def sent(self, message: Message | None) -> None:
-        """A server agrees by its answer to ``initialize``, the only one that names a revision and the server."""
+        """Learn the revision from an answer to ``initialize``, the only one that names the server."""
         if isinstance(message, Response) and "serverInfo" in members_of(message.result):
             self._agreed = members_of(message.result).get("protocolVersion")
 
     def received(self, frame: Frame) -> None:
-        """And so a client learns of it."""
+        """Learn the revision from the answer to a client's ``initialize``."""
         if frame.error is not None or b'"serverInfo"' not in frame.payload or self._scope.settings.role != "client":
             return
         try:
@@ -93,7 +93,7 @@ class _Revision:
 
 
 class _Returned:
-    """Frames that were accepted and could not be sent: they go back by way of the receiving side."""
+    """Frames that were accepted and could not be sent; the receive side returns them with their error."""
 
     def __init__(self) -> None:
         self.frames: deque[Frame] = deque()
@@ -106,7 +106,7 @@ class _Returned:
 
     @contextmanager
     def interrupting(self) -> Generator[None]:
-        """Let a ``receive``, which loses nothing by that, be cut short by what is returned meanwhile."""
+        """Cancel the block when a frame is returned. A ``receive`` inside loses nothing by that."""
         with trio.CancelScope() as scope:
             self._waiting.add(scope)
             try:
@@ -126,32 +126,32 @@ class _BatchingSend(SendChannel[Frame]):
         self._returned = returned
         self._max_size = min(layer.max_size, scope.settings.limits.max_message_size // 2)  # a layer below may need room
         self._queue, self._gathered = trio.open_memory_channel[Frame](layer.max_messages)
-        self._begun = False
-        self._over = trio.Event()
+        self._started = False
+        self._ended = trio.Event()
         self._waiting: deque[Frame] = deque()
         self._interruptible = trio.CancelScope()
         self._taken_back: trio.Event | None = None
 
     async def send(self, value: Frame) -> None:
-        if not self._begun and self._revision.has_batches:
+        if not self._started and self._revision.has_batches:
             self._begin()
         self._revision.sent(value.message)
-        await (self._queue if self._begun else self._inner).send(value)
+        await (self._queue if self._started else self._inner).send(value)
 
     async def aclose(self) -> None:
         self._queue.close()
         try:
-            if self._begun:
-                await self._over.wait()
+            if self._started:
+                await self._ended.wait()
         finally:
             await self._inner.aclose()
 
     async def take_back(self) -> None:
-        """Return the requests that still wait; nobody answers them any more."""
+        """Return the requests that still wait: the peer will not answer them."""
         if self._taken_back is None:
             self._taken_back = trio.Event()
             self._interruptible.cancel()
-            if not self._begun or self._over.is_set():
+            if not self._started or self._ended.is_set():
                 self._taken_back.set()
         await self._taken_back.wait()
 
@@ -160,14 +160,14 @@ class _BatchingSend(SendChannel[Frame]):
             self._scope.start_soon(self._run)
         except RuntimeError as error:
             raise trio.BrokenResourceError from error
-        self._begun = True
+        self._started = True
 
     async def _run(self) -> None:
         try:
             with self._gathered, suppress(trio.EndOfChannel):
                 await self._send_all()
         finally:
-            self._over.set()
+            self._ended.set()
             if self._taken_back is not None:
                 self._taken_back.set()
 
@@ -208,7 +208,7 @@ class _BatchingSend(SendChannel[Frame]):
             self._returned.add(requests, ConnectionLost(reason, outcome="not_sent"))
 
     async def _gather(self) -> list[Frame]:
-        """The next frame, and those behind it that may go with it; they count as waiting until they are sent."""
+        """The next frame, and those behind it that may share its batch; they stay in the queue until they are sent."""
         if not self._waiting:
             self._waiting.append(await self._gathered.receive())
         first = self._waiting[0]
@@ -242,7 +242,7 @@ class _BatchingSend(SendChannel[Frame]):
 
 
 def _kind_of(frame: Frame) -> Kind | None:
-    """With what a frame may go together; None if with nothing."""
+    """The kind of frames that a frame may share a batch with; None if it goes alone."""
     if frame.headers or not frame.payload.startswith(b"{"):
         return None
     if isinstance(frame.message, Response | ErrorResponse):
@@ -300,6 +300,6 @@ class _SplittingReceive(ReceiveChannel[Frame]):
 
 
 def _each_of(frame: Frame, error: TransportError) -> list[Frame]:
-    """A frame with an error for each message of what could not be delivered; others stay what they are."""
+    """The frames of an undelivered batch, each with the error; a single frame unchanged."""
     together = None if frame.message is None else metadata_of(frame.message).get("batch")
     return [frame] if together is None else [Frame(b"", each, error=error) for each in together]

@@ -1,4 +1,4 @@
-"""Leaves a target alone for a while after it has failed too often."""
+"""A circuit breaker: refuses requests to a target for a while after it failed too often."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from trioxport.targets import Target, describe, to_transport
 
 Transition: TypeAlias = Callable[[CircuitState, CircuitState], object]
 
-_NO_FAILURE_OF_THE_TARGET: Final = (
+_NOT_THE_TARGETS_FAILURE: Final = (
     AuthenticationError,
     CircuitOpen,
     MessageTooLarge,
@@ -46,17 +46,17 @@ _NO_FAILURE_OF_THE_TARGET: Final = (
 
 
 def counts_as_failure(error: TransportError) -> bool:
-    """Whether an error speaks against the target: that it cannot be reached, is lost, late, or answers with nonsense.
+    """Whether an error is a failure of the target: it is unreachable, lost, late, or answers with nonsense.
 
-    A refusal by a server that works does not, nor does a mistake of this side.
+    A refusal by a working server is none, nor is a mistake of this side.
     """
     if isinstance(error, HTTPStatusError):
         return error.status >= 500 or error.status == 408
-    return not isinstance(error, _NO_FAILURE_OF_THE_TARGET)
+    return not isinstance(error, _NOT_THE_TARGETS_FAILURE)
 
 
 def _closed(breaker: CircuitBreaker) -> Circuit:
-    def tell(old: CircuitState, new: CircuitState) -> None:
+    def log_and_report(old: CircuitState, new: CircuitState) -> None:
         logger.info("a circuit breaker was %s and is %s", old, new)
         if breaker.on_transition is not None:
             try:
@@ -64,32 +64,32 @@ def _closed(breaker: CircuitBreaker) -> Circuit:
             except Exception:
                 logger.exception("on_transition of a circuit breaker failed")
 
-    return Circuit(breaker.failures, breaker.failure_rate, breaker.reset_timeout, tell)
+    return Circuit(breaker.failures, breaker.failure_rate, breaker.reset_timeout, log_and_report)
 
 
 @attrs.frozen(eq=False)
 class CircuitBreaker:
-    """Stops sending requests to a target that keeps failing, and tries it again with one request after a while.
+    """Refuses requests to a target that keeps failing, and probes it with one request after ``reset_timeout``.
 
     *Closed*, it lets requests pass and counts those that come back :class:`~trioxport.Undelivered`, or whose ``send``
-    raises; an answer, be it an error response, starts the count anew. *Open*, ``send`` raises ``CircuitOpen`` at once,
-    with the seconds that are left as ``retry_after``. After ``reset_timeout`` it is *half-open*: one request may pass,
-    the others go on raising ``CircuitOpen``. If that one is answered the breaker closes, if it fails it opens again; if
-    it is cancelled, or not answered for ``reset_timeout``, the next request takes its place.
+    raises; an answer, also an error response, resets the count. *Open*, ``send`` raises ``CircuitOpen`` at once,
+    with the remaining seconds as ``retry_after``. After ``reset_timeout`` it is *half-open*: one request may pass,
+    the others still raise ``CircuitOpen``. If that request is answered the breaker closes, if it fails it opens again;
+    if it is cancelled, or not answered within ``reset_timeout``, the next request is the probe.
 
-    Only requests are held back: notifications and responses always pass. On a server it watches the server's own
-    requests to the client. Errors that fall on several requests at once, as the loss of a connection does, count once.
+    Only requests are refused: notifications and responses always pass. On a server the layer applies to the server's
+    own requests to the client. An error that settles several requests, such as the loss of a connection, counts once.
 
     The state is shared by every connection that is opened with the same instance, within one run of Trio: use one
-    instance for each target. A connection that cannot even be opened has no channels to watch; :meth:`guard` makes
-    that count too.
+    instance for each target. A connection that fails to open has no channels; :meth:`guard` counts that failure
+    too.
 
     Args:
-        failures: How many failures in a row open it.
+        failures: Failures in a row that open it.
         reset_timeout: Seconds that it stays open.
-        failure_rate: Opens it, too, by a share of failures within a window; None to count those in a row only.
-        is_failure: Which errors count; see :func:`counts_as_failure`, the default.
-        on_transition: Called with the old and the new state at each change. What it raises is logged.
+        failure_rate: A share of failures within a window that opens it too; None to count failures in a row only.
+        is_failure: Returns whether an error counts; :func:`counts_as_failure` by default.
+        on_transition: Called with the old and the new state at each change. Its exceptions are logged.
     """
 
     level: ClassVar[Literal["message"]] = "message"
@@ -116,14 +116,14 @@ class CircuitBreaker:
         return MessageChannels(_GuardedSend(channels.send, passes), PassingReceive(channels.receive, passes.received))
 
     def guard(self, target: Target) -> Transport:
-        """``target`` as a transport that is not opened while the breaker is open, and whose failing to open counts.
+        """Return a transport that opens ``target`` unless the breaker is open, and counts a failure to open it.
 
         ::
 
             async with open_transport(breaker.guard("https://..."), layers=[breaker]) as connection: ...
 
-        Opening it raises ``CircuitOpen`` while the breaker is open. An opening that succeeds does not close it: the
-        first request tells more.
+        Opening raises ``CircuitOpen`` while the breaker is open. A successful opening does not close the breaker; the
+        first answered request does.
         """
         return _Guarded(to_transport(target), describe(target), self, self._circuit)
 

@@ -1,4 +1,4 @@
-"""Compresses the messages that are large enough to be worth it."""
+"""Compression of large messages, in the content codings of HTTP."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ _BASE64: Final = "base64"
 
 @attrs.frozen
 class Compression:
-    """Compresses what is sent, and expands what is received in any coding that is installed.
+    """Compresses sent messages, and expands received ones in any coding that is installed.
 
-    What is below ``min_size``, or does not become smaller, goes as it is, and what arrives as it is passes. Nothing
-    expands beyond ``Limits.max_message_size``: a message that would is a ``MessageTooLarge``, one that is damaged a
-    ``DecodeError``, and a request that it answers is settled by that wherever the beginning of the message tells which.
-    Compressing takes its time in the caller's task, and other tasks wait.
+    A message below ``min_size``, or one that does not become smaller, is sent unchanged, and uncompressed messages
+    are received as they are. No message expands beyond ``Limits.max_message_size``: a larger one is a
+    ``MessageTooLarge``, a damaged one a ``DecodeError``; either settles the request that the message answers, if the
+    beginning of the message names it. Compressing runs in the caller's task, and other tasks wait meanwhile.
 
-    Over HTTP it is ``Content-Encoding`` that says so, and the peer needs no such layer (RFC 9110, section 12.5.3): a
-    client's request is compressed once the server has said ``Accept-Encoding`` in a response, and a server's answer if
-    the client has said it, unless the answer is a stream of events. Everywhere else a compressed message says so
-    itself, and the peer has to have this layer too: one that has not cannot read it, and says so. Where a payload has
-    to be text, as over stdio, it is written in Base64.
+    Over HTTP the header is ``Content-Encoding``, and the peer needs no such layer (RFC 9110, section 12.5.3): a client
+    compresses its requests once the server has sent ``Accept-Encoding`` in a response, and a server compresses its
+    answers if the client has sent it, unless the answer is a stream of events. On other transports a compressed message
+    stands in an envelope, and the peer needs this layer too; without it, it reports a message that it cannot decode.
+    Where a payload has to be text, as over stdio, it is written in Base64.
 
-    A secret and what somebody else chose should not share a message that is both compressed and encrypted: its length
-    then tells of the secret.
+    Do not send a secret and text of another party's choice in one message that is compressed and encrypted: its length
+    reveals parts of the secret.
 
     Args:
         coding: ``"gzip"``, ``"deflate"``, ``"zstd"`` (``trioxport[zstd]``) or ``"br"`` (``trioxport[brotli]``).

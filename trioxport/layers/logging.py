@@ -18,7 +18,7 @@ from trioxport.messages import ErrorResponse, Incoming, Message, Notification, R
 
 Direction: TypeAlias = Literal["sent", "not sent", "received"]
 
-MAX_SHOWN: Final = 4096
+MAX_PAYLOAD_CHARS: Final = 4096
 """Characters of a payload that are logged."""
 
 
@@ -99,7 +99,7 @@ class _Events:
 
 
 def _plain(part: str | int) -> str:
-    """What a peer chose, in one line of a log."""
+    """Text of a peer's choice, made safe for one line of a log."""
     text = str(part)
     return text if text.isprintable() else ascii(text)
 
@@ -107,9 +107,9 @@ def _plain(part: str | int) -> str:
 def _payload(message: Message) -> str:
     try:
         text = JSON.encode(message).decode()
-    except UsageError:  # which whoever sends it is told of
+    except UsageError:  # the caller of send() gets this error from the codec
         return "(no JSON)"
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+    return text if len(text) <= MAX_PAYLOAD_CHARS else f"{text[:MAX_PAYLOAD_CHARS]}…"
 
 
 def describe(message: Incoming) -> tuple[str, str | None, str | int | None]:

@@ -1,4 +1,4 @@
-"""Counts, errors, what is in flight and latencies: as a snapshot at any time, and as OpenTelemetry's histograms.
+"""Counts, errors, requests in flight and latencies: as a snapshot, and as OpenTelemetry's histograms.
 
 The histograms are those of the semantic conventions for MCP: ``mcp.client.operation.duration``,
 ``mcp.server.operation.duration``, ``mcp.client.session.duration`` and ``mcp.server.session.duration``. A server's
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
 OTHER: Final = "_OTHER"
-"""The method, or the error, of what is counted together because there are too many of its kind."""
+"""The method or error under which the ones beyond the limits are counted together."""
 MAX_METHODS: Final = 128
 MAX_ERRORS: Final = 64
-"""Different ones that are counted apart: a peer may send any number of them."""
+"""Methods and errors that are counted separately: a peer may send any number of them."""
 REFUSALS: Final = "trioxport.server.refusals"
-"""The conventions have no name for it."""
-BOUNDARIES: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
-"""The buckets that the conventions ask for, in seconds."""
+"""A metric of trioxport: the conventions have no name for it."""
+BOUNDARIES_SECONDS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
+"""The buckets that the conventions ask for."""
 
 
 @attrs.frozen
 class OperationSummary:
-    """What became of the requests and notifications of one method, in one direction.
+    """The figures of the requests and notifications of one method, in one direction.
 
     Args:
         count: How many there were; those in flight included.
@@ -203,12 +203,12 @@ def _refusal_counter(provider: MeterProvider | None) -> Counter | None:
     return _meter(provider).create_counter(REFUSALS, unit="{refusal}", description=description)
 
 
-def _duration(meter: Meter, name: str, of_what: str) -> Instrument:
+def _duration(meter: Meter, name: str, measured: str) -> Instrument:
     return meter.create_histogram(
         f"{name}.duration",
         unit="s",
-        description=f"The duration of {of_what}.",
-        explicit_bucket_boundaries_advisory=BOUNDARIES,
+        description=f"The duration of {measured}.",
+        explicit_bucket_boundaries_advisory=BOUNDARIES_SECONDS,
     )
 
 
@@ -236,7 +236,7 @@ class _Meters:
 
     def received(self, message: Request | Notification) -> tuple[Request | Notification, Operation | None]:
         tally = _tally(self._totals.received, message)
-        if type(message) is Notification:  # nobody says when it was dealt with
+        if type(message) is Notification:  # no message says when its handler is done
             tally.count += 1
             return message, None
         instruments = self._instruments

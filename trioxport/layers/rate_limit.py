@@ -1,4 +1,4 @@
-"""Keeps requests and notifications to a rate: those that are sent, and those that are received."""
+"""Rate limits for requests and notifications, sent and received."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _INITIATED: Final = (Request, Notification)
 class RateLimit:
     """Lets requests and notifications pass at a rate, by a token bucket for each direction.
 
-    Responses pass freely, because they were asked for, and so does ``notifications/cancelled``, which ends work.
+    Responses are not limited, because they were asked for, nor is ``notifications/cancelled``, which ends work.
 
-    What is *received* faster than the limit is held up, one message at a time and in order: ``receive`` waits, then the
+    Messages *received* faster than the limit are held up, one at a time and in order: ``receive`` waits, then the
     buffers fill, and in the end the peer's ``send`` has to wait. Nothing is dropped. On a server this bounds what a
     client can ask for; the answers to the server's own requests wait behind what is held up.
 
@@ -69,19 +69,19 @@ def _is_limited(message: Incoming) -> bool:
 
 
 class _RateGate:
-    """Where one direction of a connection waits for tokens, in turn, until it is closed."""
+    """The wait of one direction of a connection for tokens, in turn, until it is closed."""
 
     def __init__(self, bucket: TokenBucket) -> None:
         self._bucket = bucket
         self._closed = trio.Event()
         self.turn = trio.Lock()
 
-    def pass_at_once(self) -> bool:
-        """Take a token, if nobody waits for one and there is one."""
+    def take_nowait(self) -> bool:
+        """Take a token if there is one and no other task waits. Returns whether one was taken."""
         return not self.turn.locked() and not self._bucket.take(trio.current_time())
 
-    async def wait(self) -> None:
-        """Take a token as soon as there is one; to be called by who has the ``turn``."""
+    async def take(self) -> None:
+        """Wait for a token and take it. The caller holds ``turn``."""
         while seconds := self._bucket.take(trio.current_time()):
             with trio.move_on_after(seconds):
                 await self._closed.wait()
@@ -98,9 +98,9 @@ class _WaitingSend(SendChannel[Message]):
         self._gate = _RateGate(bucket)
 
     async def send(self, value: Message) -> None:
-        if _is_limited(value) and not self._gate.pass_at_once():
+        if _is_limited(value) and not self._gate.take_nowait():
             async with self._gate.turn:
-                await self._gate.wait()
+                await self._gate.take()
         await self._inner.send(value)
 
     async def aclose(self) -> None:
@@ -139,12 +139,12 @@ class _LimitedReceive(ReceiveChannel[Incoming]):
         while True:
             if not self._held:
                 message = await self._inner.receive()
-                if not _is_limited(message) or self._gate.pass_at_once():
+                if not _is_limited(message) or self._gate.take_nowait():
                     return message
                 self._held.append(message)
             async with self._gate.turn:
-                if self._held:  # another task may have had it
-                    await self._gate.wait()
+                if self._held:  # another task may have taken it
+                    await self._gate.take()
                     return self._held.popleft()
 
     async def aclose(self) -> None:

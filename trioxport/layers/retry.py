@@ -1,4 +1,4 @@
-"""Sends again what could not be delivered, if that repeats nothing."""
+"""Retries of undelivered messages, where a repetition cannot repeat a side effect."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ class _Repetition:
     """A message that waits to be sent again, or is just being sent.
 
     Args:
-        attempts: Those before.
-        message: It, as it is to be sent.
-        due: When that is.
+        attempts: The attempts so far.
+        message: The message for the next attempt.
+        due: The time of that attempt.
     """
 
     attempts: Attempts
@@ -93,7 +93,7 @@ class _Repetition:
 
 
 class _Retries:
-    """What both directions of one connection know of the messages under way."""
+    """The messages in flight of one connection and their attempts, shared by both directions."""
 
     def __init__(self, policy: Retry, inner: SendChannel[Message], scope: Scope) -> None:
         self.policy = policy
@@ -110,44 +110,44 @@ class _Retries:
         return Attempts(message, trio.current_time(), self)
 
     def attempts_of(self, message: Message) -> Attempts | None:
-        """The attempts to send ``message`` up to now; None if it is a request that is settled, or sent once more."""
+        """The attempts to send ``message`` so far; None for a request that is settled or has a newer attempt."""
         if not isinstance(message, Request):
             return Attempts.of(message, self) or self.first_attempt(message)
         request_id = self.reissues.first_id(message.id)
         return None if request_id is None else self.sent.get(request_id)
 
     def is_settled(self, message: Message) -> bool:
-        """Whether a request that ``send`` still holds is settled: by its cancellation, or by what was received."""
+        """Whether a request that ``send`` still holds was cancelled or answered meanwhile."""
         return isinstance(message, Request) and message.id not in self.sent
 
     def again(self, attempts: Attempts) -> Message:
-        """The message for the next attempt: a request under a new id."""
-        message = attempts.again()
+        """The message for the next attempt: a request gets a new id."""
+        message = attempts.next_message()
         return self.reissues.issue(message) if isinstance(message, Request) else message
 
     def refused(self, attempts: Attempts, error: TransportError) -> float | None:
-        """Note that a ``send`` raised ``error``; when to try again, or None."""
+        """Record that ``send`` raised ``error``. Returns the time of the next attempt, or None."""
         undelivered = attrs.evolve(Undelivered.of(attempts.message, error), outcome="not_sent")
         due = attempts.fail(undelivered, trio.current_time(), self.policy)
         return None if isinstance(error, trio.BrokenResourceError) else due
 
     def cancel(self, request_id: RequestId) -> bool:
-        """The application gives the request up; whether it is not under way, so that there is nobody to tell."""
-        told = [undelivered for undelivered in self.settled if undelivered.id == request_id]
-        for undelivered in told:
+        """Give up a request that the application cancels. Returns False if the peer has to learn of it."""
+        pending = [undelivered for undelivered in self.settled if undelivered.id == request_id]
+        for undelivered in pending:
             self.settled.remove(undelivered)
         waited = any(not repetition.sending for repetition in self._stop(request_id))
         if waited:
             self._forget(request_id)
-        return waited or bool(told)
+        return waited or bool(pending)
 
     def settle(self, request_id: RequestId) -> bool:
-        """The request is answered, or given up; False if it was before."""
+        """Forget a request that is answered or cancelled. Returns False if it was settled before."""
         self._stop(request_id)
         return self._forget(request_id)
 
     def received(self, message: Incoming) -> Incoming | None:
-        """The message as the application is to know it; None for nothing."""
+        """The message for the application, under the id that it knows; None if it gets none."""
         if isinstance(message, Undelivered):
             return self.take(message)
         known = self.reissues.incoming(message) if self.reissues else message
@@ -160,7 +160,7 @@ class _Retries:
         return known
 
     def take(self, undelivered: Undelivered) -> Undelivered | None:
-        """What the application is to know of an ``Undelivered``: nothing, if its message is sent again."""
+        """The ``Undelivered`` for the application; None if the message is sent again."""
         attempts = self.attempts_of(undelivered.original)
         if attempts is None:
             return None
@@ -175,7 +175,7 @@ class _Retries:
         return attempts.undelivered() if len(attempts.causes) > 1 else undelivered
 
     async def receive(self, inner: ReceiveChannel[Incoming]) -> Incoming | None:
-        """What arrives next; None if in the meantime something has settled otherwise."""
+        """Receive the next message; None when a repetition was given up meanwhile."""
         with trio.CancelScope() as scope:
             self._receiving.add(scope)
             try:
@@ -191,7 +191,7 @@ class _Retries:
         return None
 
     def _stop(self, request_id: RequestId) -> list[_Repetition]:
-        """Do not send the request again, nor go on with sending it: an earlier attempt may be answered meanwhile."""
+        """Cancel the repetitions of a request, also one being sent: an earlier attempt may have been answered."""
         if not self.repetitions:
             return []
         stopped = [repetition for repetition in self.repetitions if repetition.is_about(request_id)]
@@ -212,7 +212,7 @@ class _Retries:
         return bool(self.repetitions) or not self.send_closed.is_set()
 
     def _repeat_at(self, due: float, attempts: Attempts) -> bool:
-        """Have a message sent again; whether that can be done."""
+        """Schedule the next attempt. Returns False if the connection is over."""
         repetition = _Repetition(attempts, self.again(attempts), due)
         try:
             attempts.context.run(self.scope.start_soon, self._repeat, repetition)
@@ -231,7 +231,7 @@ class _Retries:
             await self._inner.aclose()
 
     async def _send_again(self, repetition: _Repetition) -> bool:
-        """Send a message until it is accepted, or no attempt is left; whether it is accepted."""
+        """Send a message until it is accepted or no attempt is left. Returns whether it was accepted."""
         due: float | None = repetition.due
         while due is not None:
             await trio.sleep_until(due)
@@ -252,7 +252,7 @@ class _Retries:
         return False
 
     def _give_up(self, repetition: _Repetition) -> None:
-        """What a message has come to is told to whoever receives."""
+        """Settle a message as undelivered, and wake the receivers."""
         self.repetitions.discard(repetition)
         message = repetition.attempts.message
         if isinstance(message, Request):
@@ -294,7 +294,7 @@ class _RetryingSend(SendChannel[Message]):
             raise
 
     async def _send(self, message: Message) -> None:
-        """Send it, if need be again and again, as long as there are attempts left."""
+        """Send a message, with further attempts while ``send`` refuses it and attempts are left."""
         retries = self._retries
         attempts: Attempts | None = None
         while True:

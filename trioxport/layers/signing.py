@@ -1,4 +1,4 @@
-"""Signs what is sent, and lets nothing pass that is not signed."""
+"""Signatures of frames: each sent one is signed, and a received one without a valid signature is refused."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from trioxport.framing.envelope import Envelope, open_envelope
 from trioxport.layers._support import PassingReceive, PassingSend
 
 NAME: Final = "hmac-sha256"
-SHORTEST_KEY: Final = 32
-"""Bytes; fewer than the hash gives are discouraged by RFC 2104, section 3."""
+MIN_KEY_BYTES: Final = 32
+"""The size of the hash: RFC 2104, section 3, discourages shorter keys."""
 
 _KEYS: Final = OptionCheck("a mapping of keys by their ids", lambda keys: isinstance(keys, Mapping))
 _KEY: Final = instance_of(bytes, "bytes")
@@ -32,7 +32,7 @@ _DIGITS: Final = re.compile(r"[0-9]{1,18}")
 
 @attrs.define
 class _Seen:
-    """The streams of messages that were received: how far each has come, and when that was sent.
+    """The latest number of each received stream of messages, and the time when it was signed.
 
     A stream is forgotten once its messages are too old to begin one anew.
     """
@@ -41,7 +41,7 @@ class _Seen:
     _streams: OrderedDict[str, tuple[int, int]] = attrs.Factory(OrderedDict[str, tuple[int, int]])
 
     def accept(self, stream: str, number: int, sent_at: int, now: float) -> None:
-        """Note a message of a valid signature. Raises ``ProtocolViolation`` if it came before, or is too old."""
+        """Record a message with a valid signature. Raises ``ProtocolViolation`` if it is a repetition or too old."""
         last = self._streams.get(stream)
         if last is None:
             if abs(now - sent_at) > self.max_age:
@@ -67,15 +67,15 @@ def _checked(_layer: object, _field: object, keys: Mapping[str, bytes]) -> None:
         if not _KEY_ID.fullmatch(key_id):
             raise UsageError(f"{key_id!r} is no id of a key", hint="Use up to 64 letters, digits, '.', '_' and '-'")
         _KEY.option(f"keys[{key_id!r}]", key)
-        if len(key) < SHORTEST_KEY:
-            raise UsageError(f"the key {key_id} is shorter than {SHORTEST_KEY} bytes", hint="secrets.token_bytes(32)")
+        if len(key) < MIN_KEY_BYTES:
+            raise UsageError(f"the key {key_id} is shorter than {MIN_KEY_BYTES} bytes", hint="secrets.token_bytes(32)")
 
 
 @attrs.frozen(eq=False)
 class Signing:
     """HMAC-SHA-256 (RFC 2104) of every message, in both directions, with keys that both sides share.
 
-    It tells messages of those who have a key from all others, where a broker or a relay stands between the two sides.
+    It separates messages of key holders from all others, where a broker or a relay stands between the two sides.
     A message that was changed, made up, turned back to its sender or sent again is a ``ProtocolViolation``: discarded
     and counted, and settled by that if it looks like the answer to a request. It hides nothing, and does not notice
     that a message was held back or dropped. Sent again is what has a number that this layer has seen, whichever of its
@@ -170,7 +170,7 @@ class _Verifier:
         """The frame of something that is not verified.
 
         It may settle a request of this side, as unknown. It is not answered: a signed error to a forged request would
-        tell the peer that its own request with that id was not carried out.
+        let the peer believe that its own request with that id was not carried out.
         """
         return Frame(payload if self.codec.identify(payload) is not None else b"", error=error)
 

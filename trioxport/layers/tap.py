@@ -1,4 +1,4 @@
-"""Records the frames that pass, one line of JSON each, to be read or to be played again."""
+"""A recording of the frames of a connection, one line of JSON each, to read or to replay."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from trioxport._diagnostics.validators import COUNT, COUNT_OR_0, OptionCheck
 from trioxport.abc import Codec, FrameChannels, Scope
 from trioxport.errors import TransportError
 from trioxport.frames import MIB, Frame
-from trioxport.layers._rotating import open_recording
 from trioxport.layers._support import PassingReceive, PassingSend
+from trioxport.layers.recording_files import open_recording
 
 Write: TypeAlias = Callable[[bytes], object]
 Direction: TypeAlias = Literal["sent", "received"]
@@ -27,7 +27,7 @@ _PATH_OR_FUNCTION: Final = OptionCheck(
     "a path, or a function", lambda to: isinstance(to, str | os.PathLike) or callable(to)
 )
 
-MAX_SIZE: Final = 64 * MIB
+MAX_FILE_BYTES: Final = 64 * MIB
 
 
 @attrs.frozen
@@ -48,7 +48,7 @@ class Tap:
             A function that raises makes the ``send`` or ``receive`` that it was called from raise, and it must not
             block. The reader of a FIFO, or of a terminal, is not waited for: beyond 256 KiB lines are dropped, and one
             with ``dropped_bytes`` stands in their place.
-        redact: Hide whatever looks like a credential, and what stands at these places: names of members joined by dots,
+        redact: Hide values that look like credentials, and the values at these places: names of members joined by dots,
             as ``"params.arguments.password"``, where ``*`` is any member or element; they may be none. A payload that
             cannot be decoded then has only its ``size`` recorded.
         max_size: Bytes from which on the file is renamed to ``NAME.1``, an older one to ``NAME.2`` and so on, and a new
@@ -65,7 +65,7 @@ class Tap:
     redact: tuple[str, ...] | None = attrs.field(
         default=None, kw_only=True, converter=attrs.converters.optional(as_paths)
     )
-    max_size: int = attrs.field(default=MAX_SIZE, kw_only=True, validator=COUNT)
+    max_size: int = attrs.field(default=MAX_FILE_BYTES, kw_only=True, validator=COUNT)
     keep: int = attrs.field(default=3, kw_only=True, validator=COUNT_OR_0)
 
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
@@ -84,7 +84,7 @@ class Tap:
 
 @attrs.frozen
 class _Shown:
-    """What is recorded where it must not be everything."""
+    """The parts of a message that are recorded when not everything may be."""
 
     redaction: Redaction
     codec: Codec
@@ -131,6 +131,6 @@ class _Record:
             except UnicodeDecodeError:
                 line["base64"] = base64.b64encode(payload).decode()
         if error := error or frame.error:
-            told = str(error) or type(error).__name__
-            line["error"] = told if self.shown is None else redact_text(told)
+            text = str(error) or type(error).__name__
+            line["error"] = text if self.shown is None else redact_text(text)
         self.write(msgspec.json.encode(line) + b"\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import attrs
 import trio
@@ -41,19 +41,20 @@ class Timeout:
     read. ``notifications/cancelled`` goes to the peer as soon as it takes it; over HTTP in the modern era the transport
     closes the request's stream instead. ``initialize`` is never cancelled, as the specification demands. An answer that
     comes too late is dropped, and counted in ``connection.statistics()``: as ``"late"``, or as ``"RequestTimeout"`` if
-    the peer was not told of the cancellation yet.
+    the cancellation was not sent to the peer yet.
 
     A progress notification begins the time anew, up to ``max_seconds`` after the request was sent.
     ``metadata["timeout"]`` of a request takes the place of ``seconds``, and of ``max_seconds`` if it is longer; None
     means no limit. ``subscriptions/listen`` stays open by intent, and has a limit only if its metadata says so.
 
-    What had arrived before is received first, so that a program that was busy for long gets its answers. A program that
-    does not receive is not told, nor is its peer. Half-closed, there is no way left to cancel at the peer. On a server
+    Messages that arrived before the deadline are received first, so that a program that was busy gets its answers. A
+    program that does not call ``receive`` gets no timeout, and its peer no cancellation. After a half-close the peer
+    cannot be sent a cancellation. On a server
     it is about the server's own requests to the client; what a handler may take is the application's business.
 
     Args:
-        seconds: How long a request may take without a sign of life.
-        max_seconds: How long it may take at most, whatever progress it makes.
+        seconds: Seconds that a request may take without progress.
+        max_seconds: Seconds that it may take at most, with any progress.
 
     Specification 2026-07-28, basic/patterns/cancellation, section Timeouts.
     """
@@ -69,7 +70,7 @@ class Timeout:
 
 
 class _TimerWatch:
-    """The requests of one connection, and the tasks that look at the clock and tell the peer."""
+    """The requests of one connection, and the tasks that watch the deadlines and send cancellations."""
 
     def __init__(self, timeout: Timeout, inner: SendChannel[Message], scope: Scope) -> None:
         self.deadlines = Deadlines()
@@ -83,25 +84,25 @@ class _TimerWatch:
         self._freed = trio.lowlevel.ParkingLot()
 
     def begin(self, request: Request) -> Deadline:
-        """The time of ``request`` runs from now."""
+        """Start the timer of ``request``. Raises ``UsageError`` for an id in flight."""
         if request.id in self.deadlines.open:
             raise UsageError(f"a request with the id {request.id!r} is in flight already", hint="Give each its own id")
-        seconds, longest = self._patience(request)
+        seconds, longest = self._limits_of(request)
         deadline = self.deadlines.add(request, trio.current_time(), seconds, longest)
         if self._sleep is None:
             self._sleep = trio.CancelScope()
-            self._start(self._look_at_the_clock)
+            self._start(self._watch_deadlines)
         elif deadline.at < self._sleep.deadline:
             self._sleep.deadline = deadline.at
         return deadline
 
     async def until_free(self, deadline: Deadline) -> None:
-        """Wait until an earlier request with the same id is sent and cancelled, or the time is over."""
+        """Wait until an earlier request with the same id is sent and cancelled, or the deadline passes."""
         while deadline.request.id in self.taken and not deadline.expired:
             await self._freed.park()
 
     def withdraw(self, deadline: Deadline) -> bool:
-        """The request was not accepted; whether that settles it, and nothing did before."""
+        """Settle a request that was not accepted. Returns False if it was settled before."""
         if deadline.expired:
             if deadline.stage == "sending":
                 self.free(deadline.request.id)
@@ -115,7 +116,7 @@ class _TimerWatch:
         self._freed.unpark_all()
 
     def expire_next(self) -> Undelivered | None:
-        """What settles the first request whose time is over; None if there is none."""
+        """The ``Undelivered`` of the first request that is past its deadline; None if there is none."""
         deadline = self.deadlines.next_late()
         if deadline is None:
             return None
@@ -133,20 +134,20 @@ class _TimerWatch:
         )
 
     def cancel(self, request: Request) -> None:
-        """Have the peer told that nobody waits any more."""
+        """Schedule the cancellation of the request at the peer."""
         if request.method == INITIALIZE:
             return self.free(request.id)
         self._to_cancel.append(request)
         if len(self._to_cancel) == 1:
-            self._start(self._tell_peer)
+            self._start(self._send_cancellations)
         return None
 
-    def _patience(self, request: Request) -> tuple[float, float]:
-        """The seconds for one request, and how many they may become."""
+    def _limits_of(self, request: Request) -> tuple[float, float]:
+        """The seconds that a request may take without progress, and at most."""
         timeout = self._timeout
         if request.metadata is NOTHING or "timeout" not in (noted := metadata_of(request)):
             return (math.inf, math.inf) if request.method == LISTEN else (timeout.seconds, timeout.max_seconds)
-        seconds: object = noted["timeout"]  # the application may have written anything
+        seconds = cast("object", noted["timeout"])  # the application may have written anything
         if seconds is None:
             return math.inf, math.inf
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
@@ -159,7 +160,7 @@ class _TimerWatch:
         except RuntimeError:  # the connection is over, which settles everything
             self._to_cancel.clear()
 
-    async def _look_at_the_clock(self) -> None:
+    async def _watch_deadlines(self) -> None:
         while True:
             with trio.CancelScope(deadline=self.deadlines.next()) as self._sleep:
                 await trio.sleep_forever()
@@ -168,7 +169,7 @@ class _TimerWatch:
                 for scope in self.receiving:
                     scope.cancel()
 
-    async def _tell_peer(self) -> None:
+    async def _send_cancellations(self) -> None:
         while self._to_cancel:
             request = self._to_cancel[0]
             try:
@@ -184,7 +185,7 @@ def _reason(deadline: Deadline) -> str:
     if not deadline.progressed:
         return f"no answer to {method} within {deadline.seconds:g} s"
     if deadline.at < deadline.last:
-        return f"no sign of life of {method} for {deadline.seconds:g} s"
+        return f"no progress of {method} for {deadline.seconds:g} s"
     return f"no answer to {method} within {deadline.longest:g} s, though it made progress"
 
 
@@ -228,7 +229,7 @@ class _TimedReceive(ReceiveChannel[Incoming]):
         self._inner = inner
         self._watch = watch
         self._scope = scope
-        self._patience = max(1, scope.settings.limits.max_buffered_messages)
+        self._max_overtaken = max(1, scope.settings.limits.max_buffered_messages)
         self._before_late = 0
         self._closed = False
 
@@ -238,11 +239,11 @@ class _TimedReceive(ReceiveChannel[Incoming]):
             message: Incoming | None = None
             late = bool(watch.deadlines.late)
             self._before_late = self._before_late + 1 if late else 0
-            if self._before_late > self._patience and not self._closed:
+            if self._before_late > self._max_overtaken and not self._closed:
                 await trio.lowlevel.checkpoint()
             else:
                 with trio.CancelScope() as scope:
-                    if late:  # from now on, but not before: what is there already is received all the same
+                    if late:  # an expired deadline still lets receive() return a message that is there
                         scope.deadline = trio.current_time()
                     watch.receiving.add(scope)
                     try:

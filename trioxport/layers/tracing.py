@@ -170,16 +170,16 @@ class _Spans:
         return _copy(message, message.params, noted), _Span(message.method, span) if span.is_recording() else None
 
     def lost(self, error: TransportError) -> None:
-        """Each request tells of it itself."""
+        """Do nothing: the span of each request records the loss."""
 
     def learned(self, answer: Response) -> dict[str, AttributeValue]:
-        """What is known of the connection only once ``initialize`` is answered."""
+        """The attributes that are known once ``initialize`` is answered."""
         version = members_of(answer.result).get("protocolVersion")
         found = {names.SESSION: self._info.session_id, names.PROTOCOL_VERSION: version}
         return {name: value for name, value in found.items() if isinstance(value, str)}
 
     def _injected(self, span: Span, parent: Context) -> dict[str, str]:
-        """What carries the context of ``span``."""
+        """The propagation fields that carry the context of ``span``."""
         own = span.get_span_context()
         if self._writes_w3c and not own.trace_state and not (parent and self._baggage(parent)):
             # All that there is to say, in the form that the propagator has to keep to, at a quarter of its price.
@@ -204,7 +204,7 @@ class _Spans:
         return self._propagator.extract(carried) if carried else None
 
     def _ambient(self) -> list[Link] | None:
-        """A link to the span around whoever reads, such as that of an HTTP request."""
+        """A link to the current span of the receiving task, such as that of an HTTP request."""
         ambient = self._trace.get_current_span().get_span_context()
         return [self._trace.Link(ambient)] if ambient.is_valid else None
 
@@ -267,8 +267,9 @@ class _SentSpan(_Span):
         self._spans = spans
 
     def end(self, failure: Failure | None, answer: Incoming | None) -> None:
-        if isinstance(answer, Undelivered) and "attempt" in metadata_of(answer):
-            self._span.set_attribute(names.ATTEMPT, metadata_of(answer)["attempt"])
+        attempt = metadata_of(answer).get("attempt") if isinstance(answer, Undelivered) else None
+        if attempt is not None:
+            self._span.set_attribute(names.ATTEMPT, attempt)
         elif self.method == INITIALIZE and isinstance(answer, Response):
             self._span.set_attributes(self._spans.learned(answer))
         super().end(failure, answer)

@@ -1,4 +1,4 @@
-"""Lets messages pass that are what JSON-RPC and a revision of MCP say they are, in both directions."""
+"""Validation of messages by JSON-RPC, by a revision of MCP and by the schemas of tools, in both directions."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from trioxport.messages import (
 )
 from trioxport.protocol import INVALID_PARAMS, META, cancelled_id, meta_of
 
-REMEMBERED: Final = 4096
-"""Requests in each direction whose answers are still to be checked; those of the oldest beyond pass unchecked."""
+MAX_PENDING: Final = 4096
+"""Requests in flight that are kept in each direction; answers to the oldest beyond pass unchecked."""
 
 
 def _has_the_extra() -> bool:
@@ -48,7 +48,7 @@ def _compiled(schemas: Mapping[str, Schema]) -> dict[str, RevisionSchema]:
 
 @attrs.frozen(eq=False)
 class Validation:
-    """Refuses messages that are not what they ought to be, with the path and the rule.
+    """Refuses invalid messages, and names the path and the rule that they break.
 
     Of every message the shape is checked, by JSON-RPC 2.0 and MCP: a method is a text, parameters and results are
     objects, an error has an integer code and a message. With the schema of a revision, so are the parameters and the
@@ -102,7 +102,7 @@ class Validation:
 
 
 class _Checks:
-    """What one connection's messages are checked by, and the requests that are not answered yet."""
+    """The checks of one connection's messages, and its requests in flight."""
 
     def __init__(self, schemas: Mapping[str, RevisionSchema], scope: Scope, tools: Tools | None) -> None:
         self._schemas = schemas
@@ -112,7 +112,7 @@ class _Checks:
         self.received: OrderedDict[RequestId, Request] = OrderedDict()
 
     def fault(self, message: Message, asked: Request | None) -> Fault | None:
-        """What is wrong with a message; ``asked``: the request that it answers."""
+        """The fault of a message; ``asked``: the request that it answers."""
         found = _fault_of_shape(message)
         if found is not None or isinstance(message, ErrorResponse):
             return found
@@ -171,7 +171,7 @@ def _is_text(value: object) -> bool:
 
 def _remember(requests: OrderedDict[RequestId, Request], request: Request) -> None:
     requests[request.id] = request
-    if len(requests) > REMEMBERED:
+    if len(requests) > MAX_PENDING:
         requests.popitem(last=False)
 
 
@@ -233,7 +233,7 @@ class _ValidatingReceive(ReceiveChannel[Incoming]):
         await self._inner.aclose()
 
     def _accept(self, message: Incoming) -> Incoming | None:
-        """What the application gets; None for what is refused here."""
+        """The message for the application; None for one that is refused here."""
         checks = self._checks
         asked = None
         if isinstance(message, Response | ErrorResponse):

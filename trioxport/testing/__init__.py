@@ -1,9 +1,9 @@
-"""Checks for the authors of transports and layers, and what they are made with.
+"""Checks and test tools for the authors of transports and layers.
 
-:func:`check_transport` tries every rule of the contract of a connection on a binding, :func:`check_pair` on two
-transports, :func:`check_layer` on a layer. ``python -m trioxport.testing TARGET`` checks an installed binding.
+:func:`check_transport` checks a binding against every rule of the contract of a connection, :func:`check_pair` two
+transports, :func:`check_layer` a layer. ``python -m trioxport.testing TARGET`` checks an installed binding.
 :class:`MemoryWire` is a wire in memory, :class:`CuttableProxy` one of TCP that can be cut, and :class:`Faults` a layer
-that breaks things by seed. :class:`Replay` plays the other side of what a ``Tap`` recorded.
+that injects faults by seed. :class:`Replay` plays the other side of what a ``Tap`` recorded.
 """
 
 from trioxport.testing.check import Check

@@ -1,4 +1,4 @@
-"""A check of the contract: what it tries, what it needs, and where to look when it fails."""
+"""A check of the contract, with its requirements, and advice for its failure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Check:
 
     Attributes:
         rule: The number of the rule.
-        look_at: Where the cause is to be looked for when it fails.
+        look_at: The place of the likely cause when the check fails.
     """
 
     rule: int

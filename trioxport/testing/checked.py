@@ -1,4 +1,4 @@
-"""A connection under check: each thing that is sent or awaited on it is a step with a limit."""
+"""A connection under check: each send and each receive on it is a step with a time limit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trioxport.testing.peer import RAW, RAW_MESSAGE
 from trioxport.testing.progress import CheckProgress, Finding, expect, shown
 
 BALLAST: Final = random.Random(0).randbytes(16 * 1024).hex()
-"""What makes a message large; a layer may compress it, to half of that at best."""
+"""Text that makes a message large; compression saves half of it at best."""
 BLOCKED_SECONDS: Final = 0.1
 """Seconds that a send has to wait to count as blocked."""
 MAX_UNREAD_MESSAGES: Final = 2000
@@ -28,7 +28,7 @@ _ids: Final = itertools.count(1000)
 
 @attrs.frozen
 class CheckedConnection:
-    """One side's connection, and the words that it has with the check peer at the other side."""
+    """One side's connection, and the exchanges with the check peer at the other side."""
 
     connection: Connection
     progress: CheckProgress
@@ -45,12 +45,12 @@ class CheckedConnection:
             await RAW.send(self.connection, payload)
 
     async def receive(self, what: str, seconds: float | None = None) -> Incoming:
-        """Receive what is due next."""
+        """Receive the next message."""
         with self.progress.awaiting(what, seconds):
             return await self.connection.rx.receive()
 
     async def ask(self, method: str, params: dict[str, Any] | None = None) -> Any:
-        """Send a request and wait for its result; nothing may come before that, but that a bad message was refused."""
+        """Send a request and wait for its result. Only the refusal of a bad message may come before it."""
         request = Request(next(_ids), method, params or {})
         await self.send(request)
         answer = await self.receive(f"the response to {method}")
@@ -61,11 +61,11 @@ class CheckedConnection:
         return answer.result
 
     async def note(self, number: int, ballast: str = "") -> None:
-        """Send a numbered notification, which the peer keeps."""
+        """Send a numbered notification, which the peer records."""
         await self.send(numbered(number, ballast))
 
     async def noted(self) -> list[int]:
-        """The numbers that the peer kept."""
+        """The numbers that the peer recorded."""
         return list((await self.ask("check/noted"))["noted"])
 
     async def fill(
@@ -76,7 +76,7 @@ class CheckedConnection:
         Args:
             message: Makes the message with a number, and a text that makes it large.
             first: The number of the first message.
-            until: When the peer reads again.
+            until: The time when the peer reads again.
 
         Returns:
             The number of the message after the last one that was accepted, and whether one had to wait.
@@ -120,12 +120,12 @@ class CheckedConnection:
 
 
 def numbered(number: int, ballast: str = "") -> Notification:
-    """A notification that the check peer keeps."""
+    """A notification that the check peer records."""
     return Notification("check/note", {"number": number, "ballast": ballast})
 
 
 def number_of(message: Incoming) -> int:
-    """The number that a notification of the check peer brings."""
+    """The number in a notification of the check peer."""
     if not isinstance(message, Notification) or not isinstance(message.params, dict):
         raise Finding(f"in place of a notification came {shown(message)}")
     return int(message.params["number"])

@@ -1,4 +1,4 @@
-"""``check_transport``, ``check_pair`` and ``check_layer`` try the rules of the contract on a binding or a layer."""
+"""The checks of a transport, of a pair of transports, and of a layer, against the rules of the contract."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from trioxport.codecs.json import JSON
 from trioxport.errors import UsageError
 from trioxport.testing.check import Check
 from trioxport.testing.harness import CheckSettings, ContractHarness
+from trioxport.testing.listeners import PairedTransports
 from trioxport.testing.pair import MakePair, TransportPair, maker_of
-from trioxport.testing.paired import PairedTransports
 from trioxport.testing.progress import CheckSkipped, Finding, raised
 from trioxport.testing.report import CheckResult, ContractBroken, ContractReport
 from trioxport.testing.rules import transport_checks
@@ -33,26 +33,26 @@ async def check_transport(
     checks: Iterable[Check] | None = None,
     seed: int = 0,
 ) -> ContractReport:
-    """Try a transport against the rules of the contract, from both of its sides, until one does not hold.
+    """Check both sides of a transport against the rules of the contract, up to the first violation.
 
     ``print(await check_transport(TransportPair(serve=Queue("checked"), open=Queue("checked"))))``
 
     Args:
-        pair: What sets up a :class:`TransportPair` that nothing else uses, for each check anew; or a pair, if there is
-            nothing to set up.
-        codec: What both sides write.
+        pair: A function that sets up a new :class:`TransportPair` for each check; or a pair, if there is nothing to set
+            up.
+        codec: The codec of both sides.
         layers: Layers of the client's side.
         peer_layers: Layers of the server's side, where it is served in this process.
-        rules: The numbers of the rules to try; all by default.
+        rules: The numbers of the rules to check; all by default.
         checks: In place of ``rules``: some of :func:`transport_checks`.
-        seed: Where the random numbers of the checks that draw some start.
+        seed: The seed of the checks that use random numbers.
 
     Returns:
-        What passed, what was skipped and why, with the seconds of each.
+        The checks that passed and those that were skipped, each with its seconds and the reason.
 
     Raises:
-        ContractBroken: A rule does not hold. The pair has been left by then.
-        UsageError: What the kit was given makes no pair.
+        ContractBroken: The transport violates a rule. The pair has been left by then.
+        UsageError: ``pair`` does not make a pair, or the arguments contradict each other.
     """
     if rules is not None and checks is not None:
         raise UsageError("check_transport takes rules= or checks=, not both")
@@ -75,17 +75,17 @@ async def check_pair(
     codec: Codec = JSON,
     seed: int = 0,
 ) -> ContractReport:
-    """Try a transport whose two sides can simply be made: ``check_pair(lambda: (client, server))``.
+    """Check a transport given as its two sides: ``check_pair(lambda: (client, server))``.
 
     Args:
         make: Makes the two sides of a new connection, the client's first.
         cut: Breaks the wires of the open connections; without it the checks of a loss are skipped.
-        timeout: Seconds that anything may take which ought to happen at once.
-        codec: What both sides write.
-        seed: Where the random numbers of the checks that draw some start.
+        timeout: Seconds that a step without a deliberate wait may take.
+        codec: The codec of both sides.
+        seed: The seed of the checks that use random numbers.
 
     Raises:
-        ContractBroken: A rule does not hold.
+        ContractBroken: The transport violates a rule.
     """
 
     @asynccontextmanager
@@ -99,16 +99,16 @@ async def check_pair(
 async def check_layer(
     layer: Layer, *, peer_layer: Layer | None = None, codec: Codec = JSON, seed: int = 0
 ) -> ContractReport:
-    """Try a layer against every rule of the contract, over a wire without faults and on both sides of it.
+    """Check a layer against every rule of the contract, on both sides of a wire without faults.
 
     Args:
         layer: The layer, on the client's side.
-        peer_layer: What stands opposite, where the layer needs a counterpart; the same layer by default.
-        codec: What both sides write.
-        seed: Where the random numbers of the checks that draw some start.
+        peer_layer: The layer of the server's side; the same layer by default.
+        codec: The codec of both sides.
+        seed: The seed of the checks that use random numbers.
 
     Raises:
-        ContractBroken: A rule does not hold with the layer in place.
+        ContractBroken: A rule is violated with the layer in place.
     """
     return await check_transport(memory_pair, codec=codec, layers=[layer], peer_layers=[peer_layer or layer], seed=seed)
 
@@ -125,7 +125,7 @@ async def memory_pair() -> AsyncGenerator[TransportPair]:
 
 
 async def run_check(check: Check, make_pair: MakePair, settings: CheckSettings) -> CheckResult:
-    """Make one check. Raises ``UsageError``, and what setting up the pair raises, but no ``ContractBroken``."""
+    """Run one check. Its violation is in the result; errors of setting up the pair are raised."""
     began = time.perf_counter()
     result = CheckResult(check.rule, check.name, "passed")
     leaving = trio.CancelScope()

@@ -1,4 +1,4 @@
-"""A frame layer that does to messages what networks and broken peers do, reproducibly."""
+"""A frame layer that injects the faults of networks and broken peers, reproducibly."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _probability = number_between(0, 1)
 class Faults:
     """Drops, delays, duplicates, corrupts and truncates frames in both directions, and cuts the connection.
 
-    The same seed does the same to the same sequence of frames of one direction. Whatever it does, the order of the
-    frames that remain is kept.
+    The same seed has the same effect on the same sequence of frames of one direction. The order of the remaining
+    frames is kept.
 
     Args:
-        seed: Where the random numbers start, for each connection and direction anew.
+        seed: The seed of the random numbers, which start anew for each connection and direction.
         drop: The probability, from 0 to 1, that a frame vanishes.
         duplicate: That it comes twice.
         corrupt: That one of its bytes is changed into another printable one.
@@ -57,7 +57,7 @@ class Faults:
 
 
 class _Dice:
-    """What befalls each frame of one direction."""
+    """The random faults of one direction's frames."""
 
     def __init__(self, faults: Faults, direction: str) -> None:
         self._faults = faults
@@ -161,7 +161,7 @@ class _FaultyReceive(ReceiveChannel[Frame]):
         else:
             for outcome in self._dice.outcome(frame):
                 if outcome is not frame:
-                    outcome.message = None  # it is what the payload says now
+                    outcome.message = None  # the changed payload may be another message
                 self._ready.append(outcome)
             self._ready_at = trio.current_time() + self._dice.delay()
 

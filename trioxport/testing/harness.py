@@ -20,7 +20,7 @@ from trioxport.messages import Request
 from trioxport.opening import open_transport, serve_transport
 from trioxport.targets import Target, to_listener
 from trioxport.testing.checked import CheckedConnection, numbered
-from trioxport.testing.observed import ObservedListener
+from trioxport.testing.listeners import ObservedListener
 from trioxport.testing.pair import MakePair, TransportPair
 from trioxport.testing.peer import LIMITS, RAW, CheckPeer, process_name
 from trioxport.testing.progress import CheckProgress, CheckSkipped, Finding, crash_in, raised
@@ -31,8 +31,8 @@ SERVER_CLOSE_SECONDS: Final = 1.0
 KILL_ID: Final = "check-kill"
 """The id of the request that kills the peer's process."""
 
-DYING_SECONDS: Final = 1.5
-"""Seconds in which a peer that is going to kill itself reads nothing, and the wire to it can be filled."""
+KILL_DELAY_SECONDS: Final = 1.5
+"""Seconds before a peer kills itself, in which it reads nothing and the wire to it can be filled."""
 
 Handler: TypeAlias = Callable[[Connection], Awaitable[object]]
 
@@ -50,13 +50,13 @@ class CheckSettings:
 
 @attrs.frozen
 class ContractHarness:
-    """A pair that is set up, and what a check does with it.
+    """A pair that is set up, and the operations of checks on it.
 
     Args:
         make_pair: Sets up another pair.
         pair: The pair in use.
-        settings: How both sides are configured.
-        progress: Where the check stands.
+        settings: The configuration of both sides.
+        progress: The progress of the check.
         peers: The check peers that ran in this process, the latest last.
     """
 
@@ -200,7 +200,7 @@ class ContractHarness:
 
     async def kill_peer(self, end: CheckedConnection) -> None:
         """Have the peer kill its process, after some time in which it reads nothing."""
-        seconds = min(DYING_SECONDS, self.progress.timeout / 2)
+        seconds = min(KILL_DELAY_SECONDS, self.progress.timeout / 2)
         await end.send(Request(KILL_ID, "check/kill", {"process": process_name(), "after": seconds}))
 
     async def require_cut(self, end: CheckedConnection) -> None:
@@ -221,7 +221,7 @@ class ContractHarness:
     async def _be_peer(self, connection: Connection) -> None:
         peer = CheckPeer(connection)
         self.peers.append(peer)
-        await peer.converse()
+        await peer.run()
 
     async def _serve(self, target: Target, handler: Handler, task_status: trio.TaskStatus[list[str]]) -> None:
         settings = self.settings

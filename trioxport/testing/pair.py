@@ -1,4 +1,4 @@
-"""The pair that a check is made on: both ends of one wire."""
+"""The pair of a check: both ends of one wire."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ class TransportPair:
     """Both ends of one wire, for a check.
 
     ``serve`` is served in this process; without it the peer is another process, which runs :func:`serve_check_peer`.
-    A transport is a function, too, so what is opened cannot be one argument: it is ``open``, or what ``through`` makes
-    of the server's address, or that address itself.
+    The client opens ``open``, or the target that ``through`` makes of the server's address, or that address itself. (A
+    transport is a function, too, so these cannot be one argument.)
 
     A pair is opened many times, one connection after the other, and several at once. It is opened again after a
     ``cut``.
 
     Args:
-        serve: What ``serve_transport`` is given; None where the peer is another process.
-        open: What ``open_transport`` is given; None for the address that the server reports.
+        serve: The target of ``serve_transport``; None where the peer is another process.
+        open: The target of ``open_transport``; None for the address that the server reports.
         through: In place of ``open``: makes the client's target of the address that the server reports, for instance
             to put a :class:`CuttableProxy` between the two.
         cut: Breaks the wire of the open connections, as a network or a crash does. None where the peer is another
             process: it is asked to kill itself. None in one process: the checks of a loss are skipped.
         restore: Called after ``cut``, before the pair is opened again: starts a broker that ``cut`` stopped.
-        unreachable: A target like the client's that no server listens on; None skips what a failing connect has to do.
-        taken: A target to serve whose address is in use; None skips what a failing listen has to do.
-        timeout: Seconds that anything may take which ought to happen at once.
+        unreachable: A target like the client's that no server listens on; None skips the check of a failing connect.
+        taken: A target to serve whose address is in use; None skips the check of a failing listen.
+        timeout: Seconds that a step without a deliberate wait may take.
         heartbeat: The shortest time in seconds after which a side of the transport may give the other up, for instance
             because no ping came; None without one. The clock of rule 10 jumps by less than that.
         continuous: Whether a connection is one wire, that ends and breaks as a whole. Over HTTP it consists of many,
-            and none of them is the end of it: then what rules 4 to 6 say of the end and of the loss is skipped.
+            and none of them ends it: then the checks of the end and of the loss (rules 4 to 6) are skipped.
 
     Raises:
         UsageError: The arguments do not make a pair.

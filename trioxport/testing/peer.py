@@ -1,4 +1,4 @@
-"""The peer that ``check_transport`` talks to: it does what the methods of its requests say."""
+"""The peer of ``check_transport``: the method of each request is a command."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from trioxport.protocol import members_of
 from trioxport.targets import Target
 
 LIMITS: Final = Limits(max_message_size=256 * 1024)
-"""What both sides of a check keep to: small, so that messages over the limit are cheap to make."""
+"""The limits of both sides of a check: small, so that messages over the limit are cheap to make."""
 
 
 RAW_MESSAGE: Final = Notification("check/raw")
-"""What a payload that is no message is sent as."""
+"""The message of a frame whose payload is no message."""
 
 
 @attrs.frozen
 class RawAccess:
-    """A frame layer that lets the kit send, under a connection's codec, what no codec would write."""
+    """A frame layer by which the kit sends payloads that no codec writes."""
 
     level: ClassVar[Literal["frame"]] = "frame"
 
@@ -59,54 +59,54 @@ _INTERPRETER: Final = uuid.uuid4()
 
 
 def process_name() -> str:
-    """A name of this process, by which the peer knows that it would kill the check, too."""
+    """A name of this process, by which the peer recognises the process that checks."""
     return f"{os.getpid()} {_INTERPRETER}"
 
 
 @attrs.define
 class CheckPeer:
-    """One connection's worth of the peer.
+    """The peer's side of one connection.
 
     Args:
-        noted: The numbers that ``check/note`` notifications brought, in order.
+        noted: The numbers of the ``check/note`` notifications, in order.
         received: The ids of the requests that arrived.
-        over: Set when the peer has seen the end or the loss of the connection.
+        ended: Set when the peer has seen the end or the loss of the connection.
     """
 
     connection: Connection
     noted: list[int] = attrs.Factory(list[int])
     received: list[RequestId] = attrs.Factory(list[RequestId])
-    over: trio.Event = attrs.Factory(trio.Event)
+    ended: trio.Event = attrs.Factory(trio.Event)
     _at_end: list[Request] = attrs.Factory(list[Request])
     _pause: trio.CancelScope = attrs.Factory(trio.CancelScope)
 
-    async def converse(self) -> None:
-        """Run; the connection may be lost under it, and often is."""
+    async def run(self) -> None:
+        """Answer until the connection ends or is lost."""
         try:
-            await self.run()
+            await self._answer_all()
         except ConnectionLost:
             return
         finally:
-            self.over.set()
+            self.ended.set()
 
     def resume(self) -> None:
         """End a pause."""
         self._pause.cancel()
 
-    async def run(self) -> None:
-        """Answer until the other side is done, or told this one to end."""
+    async def _answer_all(self) -> None:
+        """Answer until the other side ends, or commands this one to end."""
         tx, rx = self.connection
         async for message in rx:
             if isinstance(message, Notification) and message.method == "check/note":
                 self.noted.append(_params(message)["number"])
             elif isinstance(message, Request):
                 self.received.append(message.id)
-                if await self._obey(message) == "end":
+                if await self._execute(message) == "end":
                     return
         for request in self._at_end:
             await tx.send(Response(request.id, {"noted": self.noted}))
 
-    async def _obey(self, request: Request) -> Literal["end"] | None:
+    async def _execute(self, request: Request) -> Literal["end"] | None:
         tx = self.connection.tx
         params = _params(request)
         match request.method:
@@ -155,7 +155,7 @@ class CheckPeer:
 
 async def check_peer(connection: Connection) -> None:
     """The check peer as a handler."""
-    await CheckPeer(connection).converse()
+    await CheckPeer(connection).run()
 
 
 async def serve_check_peer(
@@ -165,15 +165,15 @@ async def serve_check_peer(
     layers: Sequence[Layer] = (),
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve the peer that ``check_transport`` talks to, in a process of its own, until cancelled.
+    """Serve the peer of ``check_transport`` in a process of its own, until cancelled.
 
-    It kills its process when the check wants a crash. It refuses to do so in the process that checks.
+    The peer kills its process when the check commands a crash, unless that is the process that checks.
 
     Args:
-        target: What to serve, as for ``serve_transport``.
-        codec: The codec that the check uses.
-        layers: The layers that the check names as the peer's.
-        task_status: Tells the addresses, as with ``serve_transport``.
+        target: The target to serve, as for ``serve_transport``.
+        codec: The codec of the check.
+        layers: The ``peer_layers`` of the check.
+        task_status: Reports the addresses, as for ``serve_transport``.
     """
     await serve_transport(
         check_peer,
@@ -191,5 +191,5 @@ def _about(request: Request) -> dict[str, RequestId]:
 
 
 def _params(message: Request | Notification) -> Mapping[str, Any]:
-    """The parameters, without what layers may have added to them."""
+    """The parameters, without the ``_meta`` that layers may have added."""
     return {name: value for name, value in members_of(message.params).items() if name != "_meta"}

@@ -1,4 +1,4 @@
-"""The progress of a check: its side, its step, what that step waits for, and how both sides fare."""
+"""The progress of a check: its side, its step and that step's condition, and the state of both sides."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def expect(holds: bool, otherwise: str) -> None:
 
 
 def shown(value: object) -> str:
-    """``value`` as a finding shows it, without the middle of what is long."""
+    """``value`` as a finding shows it; long text without its middle."""
     text = value if isinstance(value, str) else repr(value)
     if len(text) <= SHOWN_CHARACTERS:
         return text
@@ -68,7 +68,7 @@ class CheckProgress:
     Args:
         timeout: Seconds that a step may take.
         serves: Whether the server is in this process.
-        condition: What is special about the connections now, as a text.
+        condition: The special configuration of the connections, as text for findings; empty for none.
     """
 
     timeout: float
@@ -93,7 +93,7 @@ class CheckProgress:
 
     @contextmanager
     def awaiting(self, what: str, seconds: float | None = None) -> Generator[None]:
-        """One step: what is done here waits for ``what``, for ``seconds``, or the timeout, at most."""
+        """A step that waits for ``what``, for ``seconds``, or the timeout, at most."""
         with self.bounding() as bound:
             bound.begin(what, seconds)
             yield
@@ -120,7 +120,7 @@ class CheckProgress:
             raise
 
     def note(self, error: BaseException) -> None:
-        """Note where an exception was raised; the first time counts, for what comes after that is tidying up."""
+        """Record the place of an exception; only the first time counts, since cleaning up follows."""
         if error not in self._raised:
             self._raised[error] = Place(self.side, self.step, self.waiting_for, self.condition, self._sides())
 
@@ -149,7 +149,7 @@ class CheckProgress:
 
 
 def _is_bug(scope: Supervisor) -> bool:
-    """Whether a connection failed by something else than its wire."""
+    """Whether a connection failed by a bug of its transport, rather than by its wire."""
     cause = None if scope.failure is None else scope.failure.__cause__
     return cause is not None and not isinstance(sole_exception(cause), _OF_A_WIRE)
 

@@ -19,7 +19,7 @@ from trioxport.errors import ConnectError, ConnectionLost, TransportError
 from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Message, Notification, Request, RequestId, Response
 from trioxport.protocol import CANCELLED, PROGRESS, SUBSCRIPTION, members_of, meta_of
-from trioxport.testing._recorded import Line, alike, decoded, equal, order, read
+from trioxport.testing.recording import Line, alike, decoded, equal, order, read
 
 _SHOWN: Final = 200
 """Characters of a message in an error."""
@@ -185,7 +185,7 @@ class _Play:
 
 
 def _now(recorded: Any, names: Mapping[RequestId, RequestId]) -> Any:
-    """What stands now for a recorded id or token."""
+    """The present id or token in place of a recorded one."""
     return names.get(recorded, recorded) if isinstance(recorded, str | int) else recorded
 
 

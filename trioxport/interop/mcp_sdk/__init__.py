@@ -6,7 +6,7 @@ await serve_sdk(server, "tcp://127.0.0.1:8000")
 """
 
 try:
-    import mcp as mcp  # so that what is missing is said here
+    import mcp as mcp  # for one clear error here if it is missing
 except ModuleNotFoundError as error:
     from trioxport._diagnostics.hints import install_hint
     from trioxport.errors import UsageError

@@ -21,8 +21,8 @@ from trioxport.targets import Target
 Options = ParamSpec("Options")
 Streams: TypeAlias = tuple[SDKReadStream, SDKWriteStream]
 
-_PROTOCOL: Final = "mcp-"
-"""How the headers begin that the SDK writes for its own HTTP transport, and that ours knows from the messages."""
+_PROTOCOL_HEADER_PREFIX: Final = "mcp-"
+"""The prefix of the headers that the SDK writes for its own HTTP transport; ours come from the messages."""
 
 
 def _with_options_of(
@@ -40,17 +40,17 @@ def _with_options_of(
 async def sdk_transport(target: Target, **options: Any) -> AsyncGenerator[Streams]:
     """A transport for the SDK's ``Client`` or ``ClientSession``: ``Client(sdk_transport("wss://example.com/mcp"))``.
 
-    Takes what :func:`trioxport.open_transport` takes, and raises what it raises. What cannot be delivered is an
-    ``MCPError`` to the caller: its code is the one that the SDK's own transports use, its ``data`` says the error, the
-    ``outcome``, whether a retry may help, and the ``exit_code`` of a process. A ``Client`` that is left because the
+    Arguments and exceptions are those of :func:`trioxport.open_transport`. A request that cannot be delivered raises
+    ``MCPError`` in the caller: its code is the one of the SDK's own transports, its ``data`` has the ``error``, the
+    ``outcome``, whether it is ``retryable``, and the ``exit_code`` of a process. A ``Client`` that is left because the
     connection was lost raises that ``MCPError`` too, in place of an exception group around "Connection closed".
-    Per-message headers of the SDK reach the wire; those of the protocol
-    are written by the transport. Leaving sends what was accepted, within ``close_timeout``.
+    Per-message headers of the SDK reach the wire; the transport itself writes those of the protocol. Leaving sends
+    accepted messages, within ``close_timeout`` seconds.
     """
     async with open_transport(target, **options) as (tx, rx):
-        read = SDKReadStream(rx, _nothing_known)
+        read = SDKReadStream(rx, _no_metadata)
         try:
-            yield read, SDKWriteStream(tx, _to_wire)
+            yield read, SDKWriteStream(tx, _metadata_of)
         except (MCPError, BaseExceptionGroup) as raised:
             closed = sole_exception(raised)
             if read.loss is None or not isinstance(closed, MCPError) or closed.error.code != types.CONNECTION_CLOSED:
@@ -60,15 +60,19 @@ async def sdk_transport(target: Target, **options: Any) -> AsyncGenerator[Stream
             raise mcp_error(read.loss) from read.loss
 
 
-def _nothing_known(message: Incoming) -> MessageMetadata:
+def _no_metadata(message: Incoming) -> MessageMetadata:
     return None
 
 
-def _to_wire(metadata: MessageMetadata) -> Mapping[str, Any]:
+def _metadata_of(metadata: MessageMetadata) -> Mapping[str, Any]:
     if not isinstance(metadata, ClientMessageMetadata):
         return NOTHING
     noted: Metadata = {}
-    own = {name: value for name, value in (metadata.headers or {}).items() if not name.lower().startswith(_PROTOCOL)}
+    own = {
+        name: value
+        for name, value in (metadata.headers or {}).items()
+        if not name.lower().startswith(_PROTOCOL_HEADER_PREFIX)
+    }
     if own:
         noted["headers"] = own
     if metadata.resumption_token:

@@ -1,4 +1,4 @@
-"""What a handler of the SDK learns of the connection that its request came by."""
+"""The request context that handlers of the SDK get: HTTP request, stream control and authenticated user."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trioxport.metadata import metadata_of
 
 
 def sdk_metadata_of(connection: Connection, message: Incoming) -> ServerMessageMetadata | None:
-    """The SDK's metadata of a message: over HTTP the request it came by, and what may be done to its stream."""
+    """The SDK's metadata of a message: over HTTP its request, and the functions that control its stream."""
     if not isinstance(message, Request | Notification) or not connection.info.headers:
         return None
     noted = metadata_of(message)
@@ -41,7 +41,7 @@ def _awaitable(function: Callable[[], None] | None) -> Callable[[], Awaitable[No
 
 
 def _http_request(connection: Connection, headers: Mapping[str, str]) -> HTTPRequest:
-    """A request as Starlette has it, which is what handlers expect; its body is read already."""
+    """Starlette's request, which handlers expect; its body is read already."""
     scope: dict[str, Any] = {
         "type": "http",
         "method": "POST",
@@ -54,8 +54,8 @@ def _http_request(connection: Connection, headers: Mapping[str, str]) -> HTTPReq
     return HTTPRequest(scope)
 
 
-def introduce(connection: Connection) -> None:
-    """Tell the SDK who the client is, for all that this task does and starts."""
+def set_auth_context(connection: Connection) -> None:
+    """Set the SDK's authenticated user for this task and the tasks that it starts."""
     auth_context_var.set(_user(connection))
 
 

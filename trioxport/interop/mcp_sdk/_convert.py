@@ -34,14 +34,15 @@ _CODES: Final = (
     (SessionExpired, types.INVALID_REQUEST),
     (ConnectionLost | ConnectError, types.CONNECTION_CLOSED),
 )
-"""The codes that the SDK's own transports give to what they cannot deliver."""
+"""The codes of the SDK's own transports for messages that they cannot deliver."""
 
 
 def to_sdk(message: Incoming) -> types.JSONRPCMessage:
-    """The SDK's form of what was received.
+    """Convert a received message to the SDK's form.
 
-    Raises what trioxport has to tell and JSON-RPC cannot: the ``TransportError`` of an undelivered notification or
-    response, or a ``ProtocolViolation`` for a message that the SDK has no form for.
+    Raises:
+        TransportError: The message is an undelivered notification or response, which JSON-RPC cannot express.
+        ProtocolViolation: The SDK has no form for the message.
     """
     try:
         return _form_of(message)
@@ -78,14 +79,14 @@ def _error(request_id: types.RequestId | None, code: int, text: str, data: objec
 
 
 def code_of(error: TransportError) -> int:
-    """The JSON-RPC code that the SDK's users know for such a failure."""
+    """The JSON-RPC code of the SDK for a failure."""
     if isinstance(error, HTTPStatusError) and error.status == 404:
         return types.METHOD_NOT_FOUND
     return next((code for kind, code in _CODES if isinstance(error, kind)), types.INTERNAL_ERROR)
 
 
 def data_of(error: TransportError) -> dict[str, Any]:
-    """What else trioxport knows of a failure, as the ``data`` of a JSON-RPC error."""
+    """The details of a failure, as the ``data`` of a JSON-RPC error."""
     data: dict[str, Any] = {"error": type(error).__name__, "outcome": error.outcome, "retryable": error.retryable}
     if isinstance(error, ConnectionLost) and error.exit_code is not None:
         data["exit_code"] = error.exit_code
@@ -93,12 +94,12 @@ def data_of(error: TransportError) -> dict[str, Any]:
 
 
 def mcp_error(error: TransportError) -> MCPError:
-    """The exception by which the SDK's users know such a failure."""
+    """The SDK's exception for a failure."""
     return MCPError(code_of(error), str(error), data_of(error))
 
 
 def from_sdk(message: types.JSONRPCMessage, metadata: Mapping[str, Any] = NOTHING) -> Message:
-    """trioxport's form of what the SDK sends."""
+    """Convert a message of the SDK to trioxport's form."""
     match message:
         case types.JSONRPCRequest():
             return Request(message.id, message.method, message.params, metadata=metadata)

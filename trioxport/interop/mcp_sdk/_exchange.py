@@ -1,4 +1,4 @@
-"""One request of the modern era over HTTP: a connection of its own, for which the SDK has a driver of its own."""
+"""A request of the modern era over HTTP: one connection each, run by the SDK's driver for single requests."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from trio.abc import SendChannel
 from trioxport.connection import Connection
 from trioxport.interop.mcp_sdk._context import sdk_metadata_of
 from trioxport.messages import ErrorResponse, Message, Notification, Request, Response
-from trioxport.protocol import as_id, meta_of
+from trioxport.protocol import PROGRESS, as_id, meta_of
 
-LISTING_PAGES: Final = 100
-"""How far a listing of tools is followed."""
+MAX_LISTING_PAGES: Final = 100
+"""Pages of a ``tools/list`` that are followed to find a tool."""
 
 
 @attrs.define(eq=False)
-class _SDKExchange:
-    """The SDK's ``DispatchContext`` of one request: what its handler may say before it answers."""
+class _SingleRequestContext:
+    """The SDK's ``DispatchContext`` of one request: its handler may send notifications before the answer."""
 
     tx: SendChannel[Message]
     request: Request
@@ -60,12 +60,12 @@ class _SDKExchange:
         token = as_id(meta_of(self.request.params).get("progressToken"))
         if token is None:
             return
-        told = {"progressToken": token, "progress": progress, "total": total, "message": message}
-        await self.notify("notifications/progress", {name: value for name, value in told.items() if value is not None})
+        params = {"progressToken": token, "progress": progress, "total": total, "message": message}
+        await self.notify(PROGRESS, {name: value for name, value in params.items() if value is not None})
 
 
-async def serve_exchange(server: Server[Any], connection: Connection, lifespan: Any) -> None:
-    """Answer the one request that ``connection`` brings. A notification has nobody to reach: requests stand alone."""
+async def serve_single_request(server: Server[Any], connection: Connection, lifespan: Any) -> None:
+    """Answer the one request of ``connection``. A notification is ignored: there is no session that it could change."""
     try:
         request = await connection.rx.receive()
     except trio.EndOfChannel:
@@ -83,17 +83,17 @@ async def _answer(
     if isinstance(route, InboundLadderRejection):
         return _rejected(request, route)
     context = TransportContext(kind="streamable-http", can_send_request=False, headers=headers)
-    exchange = _SDKExchange(connection.tx, request, context, sdk_metadata_of(connection, request))
-    calls = _SDKCalls(server, exchange, route, lifespan)
+    dispatch = _SingleRequestContext(connection.tx, request, context, sdk_metadata_of(connection, request))
+    handlers = _RequestHandlers(server, dispatch, route, lifespan)
     if request.method == "tools/call" and params is not None:
-        schema = await calls.input_schema(params)
+        schema = await handlers.input_schema(params)
         rejection = (
             None if schema is None else validate_mcp_param_headers(schema, params.get("arguments") or {}, headers)
         )
         if rejection is not None:
             return _rejected(request, rejection)
     try:
-        return Response(request.id, await calls.serve(request.method, params))
+        return Response(request.id, await handlers.call(request.method, params))
     except Exception as error:
         failure = modern_error_data(error)
         return ErrorResponse(request.id, failure.code, failure.message, failure.data)
@@ -104,25 +104,25 @@ def _rejected(request: Request, rejection: InboundLadderRejection) -> ErrorRespo
 
 
 @attrs.frozen
-class _SDKCalls:
-    """Calls of the server's handlers on behalf of one request."""
+class _RequestHandlers:
+    """The server's handlers, as called for one request."""
 
     server: Server[Any]
-    exchange: _SDKExchange
+    dispatch: _SingleRequestContext
     route: InboundModernRoute
     lifespan: Any
 
-    async def serve(self, method: str, params: Mapping[str, Any] | None) -> dict[str, Any]:
+    async def call(self, method: str, params: Mapping[str, Any] | None) -> dict[str, Any]:
         route = self.route
         known = SDKConnection.from_envelope(route.protocol_version, route.client_info, route.client_capabilities)
         return await serve_one(
-            self.server, self.exchange, method, params, connection=known, lifespan_state=self.lifespan
+            self.server, self.dispatch, method, params, connection=known, lifespan_state=self.lifespan
         )
 
     async def input_schema(self, params: Mapping[str, Any]) -> Any:
-        """The schema of the tool that is called, if headers have to agree with its arguments; None if none need to."""
+        """The schema of the called tool, if headers have to agree with its arguments; else None."""
         name, arguments = params.get("name"), params.get("arguments")
-        mirrored = any(header.startswith("mcp-param-") for header in self.exchange.transport.headers or {})
+        mirrored = any(header.startswith("mcp-param-") for header in self.dispatch.transport.headers or {})
         if not isinstance(name, str) or not (arguments or mirrored) or not isinstance(arguments or {}, dict):
             return None
         look_up = self.server.get_tool_input_schema
@@ -131,13 +131,13 @@ class _SDKCalls:
     async def _listed(self, name: str, params: Mapping[str, Any]) -> Any:
         if self.server.get_request_handler("tools/list") is None:
             return None
-        asked: dict[str, Any] = {"_meta": params.get("_meta")}
-        for _ in range(LISTING_PAGES):
-            page = await self.serve("tools/list", asked)
+        params_of_page: dict[str, Any] = {"_meta": params.get("_meta")}
+        for _ in range(MAX_LISTING_PAGES):
+            page = await self.call("tools/list", params_of_page)
             for tool in page.get("tools", ()):
                 if tool.get("name") == name:
                     return tool.get("inputSchema")
             if "nextCursor" not in page:
                 break
-            asked["cursor"] = page["nextCursor"]
+            params_of_page["cursor"] = page["nextCursor"]
         return None

@@ -1,4 +1,4 @@
-"""Hosting of servers of the SDK and of FastMCP: their own authentication and further routes."""
+"""Hosting of servers of the SDK and of FastMCP: their own authentication and custom routes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from trioxport.transports.stdio import StdioServer
 Routes: TypeAlias = Callable[[str], Sequence[BaseRoute]]
 """The routes beside an endpoint at the given path."""
 
-TRUSTED: Final = (StdioServer, Memory)
+TRUSTED_LISTENERS: Final = (StdioServer, Memory)
 """Listeners whose clients are the program itself, or the program that started it. Specification 2026-07-28,
 basic/authorization: authorization is for HTTP, and implementations on stdio should not use it."""
 
@@ -59,7 +59,7 @@ class SDKToken(VerifiedToken):
 
 @attrs.frozen
 class Hosting:
-    """The needs of a server.
+    """A server, with the authentication and the routes that its target has to provide.
 
     Args:
         server: The low-level server.
@@ -74,7 +74,7 @@ class Hosting:
 
     @classmethod
     def of(cls, server: AnyServer) -> Hosting:
-        """The needs of ``server``. Raises ``TypeError`` for what is no server."""
+        """The hosting of ``server``. Raises ``TypeError`` for any other object."""
         match server:
             case MCPServer():
                 return _of_mcp_server(server)
@@ -85,13 +85,13 @@ class Hosting:
         raise TypeError(f"{server!r} is no server: pass an MCPServer, a Server of the SDK, or a FastMCP server")
 
     def on(self, target: Target) -> Target:
-        """``target``, with what the server asks for. Raises ``UsageError`` where the target cannot have it."""
+        """``target``, with the server's authentication and routes. Raises ``UsageError`` if it cannot have them."""
         listener = to_listener(target)
         if isinstance(listener, Http):
             listener = listener.server()
         if isinstance(listener, HttpServer):
             return self.on_http(listener)
-        if self.protected is not None and not isinstance(listener, TRUSTED):
+        if self.protected is not None and not isinstance(listener, TRUSTED_LISTENERS):
             raise UsageError(
                 "the server checks bearer tokens, and this target has no place for them",
                 target=describe(target),
@@ -103,7 +103,7 @@ class Hosting:
         return target
 
     def on_http(self, config: HttpServer) -> HttpServer:
-        """``config``, with what the server asks for. Raises ``UsageError`` where both say who may ask."""
+        """``config``, with the server's authentication and routes. Raises ``UsageError`` if both configure them."""
         path = urlsplit(config.url).path or "/"
         changes: dict[str, Any] = {}
         if self.protected is not None:
@@ -213,6 +213,6 @@ def _verified(token: AccessToken) -> SDKToken:
 
 
 def _principal(token: AccessToken) -> str:
-    """The name of the party that the SDK binds sessions to: the client alone, or with its issuer and subject."""
+    """The principal that the SDK binds sessions to: the client alone, or with its issuer and subject."""
     client, issuer, subject = principal_components(token)
     return client if issuer is None and subject is None else json.dumps([client, issuer, subject])

@@ -15,8 +15,8 @@ from mcp.shared.message import MessageMetadata, ServerMessageMetadata
 from trioxport._core.nursery import require_trio
 from trioxport.connection import Connection
 from trioxport.interop.asgi import McpApplication
-from trioxport.interop.mcp_sdk._context import introduce, sdk_metadata_of
-from trioxport.interop.mcp_sdk._exchange import serve_exchange
+from trioxport.interop.mcp_sdk._context import sdk_metadata_of, set_auth_context
+from trioxport.interop.mcp_sdk._exchange import serve_single_request
 from trioxport.interop.mcp_sdk._hosting import AnyServer, Hosting
 from trioxport.interop.mcp_sdk._streams import SDKReadStream, SDKWriteStream, UnansweredRequests
 from trioxport.metadata import Metadata
@@ -34,18 +34,18 @@ async def serve_sdk(
 ) -> None:
     """Serve the SDK's ``server`` on ``target`` until cancelled, in the era that each client opens with.
 
-    Takes what :func:`trioxport.serve_transport` takes, and raises what it raises. The server's lifespan is entered
-    once, around everything that is served. When serving is cancelled, or a client sends no more, calls that are
-    running may finish within ``close_timeout``.
+    Arguments and exceptions are those of :func:`trioxport.serve_transport`. The server's lifespan is entered once for
+    all connections. When serving is cancelled, or a client half-closes, running calls may finish within
+    ``close_timeout`` seconds.
 
     Args:
         server: An ``MCPServer``, a low-level ``Server``, or a ``FastMCP`` server. Over HTTP its own authentication
             (``auth``, ``token_verifier``, an authorization server's routes) and its custom routes hold.
-        target: Where to serve it.
+        target: The target to serve it on.
 
     Raises:
-        UsageError: The server checks tokens, and the target has no place for them; or ``HttpServer`` and the server
-            both say who may ask.
+        UsageError: The server checks tokens, and the target cannot carry them; or ``HttpServer`` and the server both
+            configure authentication.
         TypeError: ``server`` is no server.
     """
     require_trio("serve_sdk")
@@ -63,7 +63,7 @@ def sdk_application(server: AnyServer, config: HttpServer, **options: Any) -> Mc
     application's. ``options`` are those of :class:`~trioxport.interop.asgi.McpApplication`.
 
     Raises:
-        UsageError: ``HttpServer`` and the server both say who may ask, or answer further paths.
+        UsageError: ``HttpServer`` and the server both configure authentication, or further routes.
         TypeError: ``server`` is no server.
     """
     hosting = Hosting.of(server)
@@ -80,14 +80,14 @@ class _Host:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Keep the server's lifespan entered for the time of a block."""
+        """Enter the server's lifespan for the duration of a block."""
         async with self._server.lifespan(self._server) as self._lifespan:
             yield
 
     async def handle(self, connection: Connection) -> None:
-        introduce(connection)
+        set_auth_context(connection)
         if connection.info.era == "modern":
-            await serve_exchange(self._server, connection, self._lifespan)
+            await serve_single_request(self._server, connection, self._lifespan)
             return
         unanswered = UnansweredRequests(connection.scope.settings.close_timeout)
         await serve_dual_era_loop(

@@ -1,4 +1,4 @@
-"""The two ends of a connection in the shape that the SDK reads and writes: its messages, and anyio's exceptions."""
+"""Adapters of a connection's channels to the SDK's streams: its messages, and anyio's exceptions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Inbound: TypeAlias = Callable[[Incoming], MessageMetadata]
 """The SDK's metadata of a message that was received."""
 
 Outbound: TypeAlias = Callable[[MessageMetadata], Mapping[str, Any]]
-"""The metadata here of a message that the SDK sends."""
+"""The metadata in trioxport of a message that the SDK sends."""
 
 
 class UnansweredRequests:
@@ -41,12 +41,12 @@ class UnansweredRequests:
     wait for subscriptions, which have none before they end.
 
     Args:
-        patience: Seconds that the end waits at the most.
+        timeout: Seconds that the end waits at most.
     """
 
-    def __init__(self, patience: float) -> None:
+    def __init__(self, timeout: float) -> None:
         self._ids: set[RequestId] = set()
-        self._patience = patience
+        self._timeout = timeout
         self._deadline: float | None = None
         self._changed = trio.lowlevel.ParkingLot()
 
@@ -68,23 +68,23 @@ class UnansweredRequests:
             self._changed.unpark_all()
 
     async def settled(self) -> None:
-        """Wait until all are answered, or for as long as that may take from the first call on."""
+        """Wait until all are answered, or until the timeout after the first call."""
         if self._deadline is None:
-            self._deadline = trio.current_time() + self._patience
+            self._deadline = trio.current_time() + self._timeout
         with trio.move_on_at(self._deadline):
             while self._ids:
                 await self._changed.park()
 
 
 class SDKReadStream:
-    """What was received, as the SDK reads it.
+    """The SDK's read stream over a receive channel.
 
-    A failure that is no message is an item of its own, as the SDK has it; a lost connection is such an item and then
+    A failure without a message is an item of its own, as in the SDK; a lost connection is such an item, followed by
     the end. A cancelled ``receive`` loses nothing.
 
     Args:
-        rx: Where messages arrive.
-        inbound: What gives the SDK's metadata of each.
+        rx: The channel of received messages.
+        inbound: Returns the SDK's metadata of a message.
         unanswered: On a server, the requests that the orderly end waits for.
 
     Attributes:
@@ -154,10 +154,10 @@ class SDKReadStream:
 
 
 class SDKWriteStream:
-    """Where the SDK writes.
+    """The SDK's write stream over a send channel.
 
-    What cannot be sent is an ``MCPError``, which the SDK raises to its caller, or answers a request with. A
-    notification or response on a connection that is gone is ``anyio.BrokenResourceError``.
+    A message that cannot be sent raises ``MCPError``, which the SDK raises in its caller, or answers a request with. A
+    notification or response on a lost connection raises ``anyio.BrokenResourceError``.
     """
 
     def __init__(

@@ -14,7 +14,6 @@ from trioxport.testing.rules import (
     closing,
     ends,
     exchange,
-    listening,
     resources,
     unsent,
 )
@@ -23,7 +22,7 @@ RULES: Final[dict[int, str]] = {
     1: "Entering returns once messages can be sent, or raises one plain ConnectError",
     2: "send is ordered, pushes back, is safe from many tasks, and accepts a message wholly or not at all",
     3: "a cancelled receive loses nothing",
-    4: "closing tx flushes and tells the peer that no more comes, and rx goes on until the peer is done",
+    4: "closing tx flushes and ends the stream to the peer, and rx goes on until the peer is done",
     5: "an orderly end is EndOfChannel; a loss delivers what had arrived, then Undelivered, then ConnectionLost",
     6: "a failure that no send or receive raised is raised on leaving; an exception of the block leaves unchanged",
     7: "leaving flushes and closes within close_timeout, or at once when cancelled, and leaves nothing behind",
@@ -31,14 +30,14 @@ RULES: Final[dict[int, str]] = {
     9: "tx and rx may be closed from any task, in any order, and twice",
     10: "all waits go through Trio's clock",
 }
-"""What each rule of the contract says, by its number."""
+"""The text of each rule of the contract, by its number."""
 
 _CHECKS: Final = (
     Check(
         1,
         exchange.opens,
         "what both sides do before they yield: the wire is connected, the pumps run, a FrameChannels is yielded; and "
-        "after it: the closed sending channel is flushed and no more than a half-close, the peer is told the end, and "
+        "after it: the closed sending channel is flushed and no more than a half-close, the peer gets the end, and "
         "the peer's end closes the receiving channel",
     ),
     Check(
@@ -54,7 +53,7 @@ _CHECKS: Final = (
     ),
     Check(
         1,
-        listening.refuses_taken_address,
+        exchange.refuses_taken_address,
         "listen(): an address in use has to raise OSError or UsageError, before task_status.started()",
         ("taken",),
     ),
@@ -85,7 +84,7 @@ _CHECKS: Final = (
     Check(
         4,
         ends.half_closes,
-        "what follows when the sending channel is closed: flush, tell the peer, and keep reading",
+        "what follows when the sending channel is closed: flush, end the stream to the peer, and keep reading",
         ("wire",),
     ),
     Check(
@@ -109,7 +108,7 @@ _CHECKS: Final = (
     ),
     Check(
         5,
-        unsent.tells_what_was_not_sent,
+        unsent.returns_what_was_not_sent,
         "what still waits in the sending channel when the wire breaks: put Frame(b'', frame.message, "
         "error=ConnectionLost(..., outcome='not_sent')) into the receiving channel for each, before it is closed",
         ("wire", "cut"),

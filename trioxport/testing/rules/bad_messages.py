@@ -1,4 +1,4 @@
-"""Rule 8: messages that are no messages."""
+"""Rule 8: payloads that are no valid messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GARBAGE: Final = {
     "a message over the limit": b"x" * (LIMITS.max_message_size + 1),
 }
 ANY_BYTES: Final = b"\xff\n\x00\r\n\xfe"
-"""What arrives in one piece only where a wire carries any bytes."""
+"""A payload that arrives in one piece only on a wire that carries any bytes."""
 
 
 async def survives_garbage(harness: ContractHarness) -> None:
@@ -39,7 +39,7 @@ async def survives_garbage(harness: ContractHarness) -> None:
 
 
 async def says_what_it_carries(harness: ContractHarness) -> None:
-    """Never a finding: a wire that carries more than it says is only less efficient."""
+    """Add a hint, never a finding: a wire that carries more than it declares is only less efficient."""
     async with harness.talk() as end:
         before = _discarded(end)
         await end.ask("check/garbage", {"bytes": ANY_BYTES.decode("latin-1")})

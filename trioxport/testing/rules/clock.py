@@ -18,7 +18,7 @@ JUMPS: Final = 12
 PAUSE_SECONDS: Final = 0.02
 """Seconds between two jumps of the clock, in which both sides do what their timers are for."""
 SHORTEST_SECONDS: Final = 1.0
-"""The shortest ``close_timeout`` by which Trio's clock and the system's can be told apart."""
+"""The shortest ``close_timeout`` that distinguishes Trio's clock from the system's."""
 EXCHANGES: Final = 20
 ATTEMPTS: Final = 3
 BLOCKED_SECONDS: Final = 0.05
@@ -38,7 +38,9 @@ async def follows_the_clock(harness: ContractHarness) -> None:
         if harness.pair.serve is None:  # the peer's heartbeat goes by the system's clock
             seconds = min(seconds, beat / 2)
     if seconds < SHORTEST_SECONDS:
-        raise CheckSkipped(f"by a heartbeat of {beat:g} s in another process Trio's clock cannot be told from others")
+        raise CheckSkipped(
+            f"with a heartbeat of {beat:g} s in another process Trio's clock cannot be distinguished from others"
+        )
     await trio.to_thread.run_sync(_run_clocked, harness, seconds, step)
 
 

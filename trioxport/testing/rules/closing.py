@@ -25,7 +25,7 @@ async def flushes_on_leaving(harness: ContractHarness) -> None:
                 await end.note(number)
         peer = harness.peers[-1]
         with harness.progress.awaiting("the server to see that the client has left"):
-            await peer.over.wait()
+            await peer.ended.wait()
     expect(peer.noted == list(range(200)), f"of 200 messages sent just before leaving {len(peer.noted)} arrived")
 
 

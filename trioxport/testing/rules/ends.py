@@ -160,7 +160,7 @@ async def _keeps_exception(harness: ContractHarness, *, lost: bool) -> None:
 
 async def _until_noticed(end: CheckedConnection) -> None:
     """Wait for the loss without looking at a channel: that would count as seeing the failure."""
-    with end.progress.awaiting("connection.state to tell the loss, with no send and no receive under way"):
+    with end.progress.awaiting("connection.state to show the loss, with no send and no receive under way"):
         async for state in end.connection.state_changes():
             if state != "open":
                 return

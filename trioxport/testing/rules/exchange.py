@@ -1,4 +1,4 @@
-"""Rules 1 to 3: entering, sending, receiving."""
+"""Rules 1 to 3: connecting, listening, sending, receiving."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Final
 
 import trio
 
+from trioxport._core.exception_groups import sole_exception
 from trioxport._core.nursery import open_bare_nursery
-from trioxport.errors import ConnectError
+from trioxport.connection import Connection
+from trioxport.errors import ConnectError, UsageError
 from trioxport.frames import Limits
 from trioxport.messages import Request, Response
-from trioxport.opening import open_transport
+from trioxport.opening import open_transport, serve_transport
 from trioxport.testing.checked import CheckedConnection, number_of, numbered
 from trioxport.testing.harness import ContractHarness
 from trioxport.testing.peer import LIMITS
@@ -51,6 +53,25 @@ async def fails_plainly(harness: ContractHarness) -> None:
         expect(bool(str(error)), "the ConnectError says nothing")
         kind = type(error) is not ConnectError or error.retryable
         expect(kind, f"the unreachable target was taken for a bug of the transport: {raised(error.__cause__ or error)}")
+
+
+async def refuses_taken_address(harness: ContractHarness) -> None:
+    taken = harness.pair.taken
+    assert taken is not None
+    harness.progress.on("server")
+    with trio.move_on_after(harness.progress.timeout):
+        try:
+            await serve_transport(_ignore_connection, taken)
+        except UsageError as error:
+            cause = None if error.__cause__ is None else sole_exception(error.__cause__)
+            if cause is None or isinstance(cause, OSError | UsageError):
+                return
+            raise Finding(f"listening at an address in use raised {raised(cause)}") from error
+    raise Finding("listening at an address in use raised nothing: two servers share it, or one of them gets nothing")
+
+
+async def _ignore_connection(connection: Connection) -> None:
+    del connection
 
 
 async def keeps_order(harness: ContractHarness) -> None:

@@ -70,14 +70,14 @@ def counted(descriptors: Iterable[str]) -> str:
 
 
 async def _settle(settled: Callable[[], bool], seconds: float) -> None:
-    """Wait until something that tells no event has come about, for a limited time."""
+    """Poll until ``settled()``, for a limited time."""
     with trio.move_on_after(seconds):
         while not settled():  # noqa: ASYNC110 (there is no event to wait for)
             await trio.sleep(0.01)
 
 
 def descriptors() -> Mapping[str, str]:
-    """The open descriptors, and what they are where the system tells."""
+    """The open descriptors, each with its kind where the system reports it."""
     found: dict[str, str] = {}
     for number in os.listdir(DESCRIPTORS):
         try:

@@ -12,7 +12,7 @@ from trioxport.testing.progress import CheckSkipped, expect, shown
 from trioxport.testing.rules.ends import on_sides_that_can_be_cut
 
 
-async def tells_what_was_not_sent(harness: ContractHarness) -> None:
+async def returns_what_was_not_sent(harness: ContractHarness) -> None:
     async def check(end: CheckedConnection) -> None:
         await harness.require_cut(end)
         sent = await (_cut_behind_a_pause if harness.pair.cut else _kill_behind_a_pause)(harness, end)
@@ -64,7 +64,7 @@ async def _compare_with_peer(harness: ContractHarness, sent: set[RequestId], not
     peer = harness.peers[-1]
     peer.resume()
     with harness.progress.awaiting("the peer to receive what had arrived, and then the loss"):
-        await peer.over.wait()
+        await peer.ended.wait()
     arrived = set(peer.received)
     wrong = sorted(map(str, not_sent & arrived))
     expect(not wrong, f"requests {shown(wrong)} came back as 'not_sent', but had reached the peer")

@@ -10,7 +10,7 @@ from trioxport.abc import Acceptor, ConnectionSettings
 from trioxport.codecs.batch import REVISION, is_batch
 from trioxport.errors import ProtocolViolation
 from trioxport.frames import Frame
-from trioxport.framing.base import EXCERPT
+from trioxport.framing.base import EXCERPT_BYTES
 from trioxport.messages import Message, Notification, Request
 from trioxport.protocol import INITIALIZE, LEGACY_VERSIONS, MODERN_VERSIONS
 from trioxport.transports._access.request import AccessRefused
@@ -272,4 +272,4 @@ class Endpoint:
 
 def _no_batches(payload: bytes) -> Refusal:
     reason = f"Only revision {REVISION} has batches of messages"
-    return Refusal(400, reason, cause=ProtocolViolation(reason), excerpt=payload[:EXCERPT])
+    return Refusal(400, reason, cause=ProtocolViolation(reason), excerpt=payload[:EXCERPT_BYTES])

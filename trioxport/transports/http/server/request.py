@@ -13,7 +13,7 @@ from trioxport.abc import ConnectionInfo, Era
 from trioxport.auth import VerifiedToken
 from trioxport.codecs.json import JSON
 from trioxport.errors import MessageTooLarge, TransportError
-from trioxport.framing.base import EXCERPT
+from trioxport.framing.base import EXCERPT_BYTES
 from trioxport.messages import ErrorResponse, RequestId
 from trioxport.protocol import INVALID_REQUEST, LAST_EVENT_HEADER, SESSION_HEADER, VERSION_HEADER
 from trioxport.transports._access.request import AccessRefused, client_of
@@ -254,7 +254,7 @@ class ServerRequest(RequestHead):
 
 def _too_large(limit: int, seen: bytes) -> Refusal:
     reason = f"The body is over the limit of {limit} bytes"
-    return Refusal(413, reason, cause=MessageTooLarge(reason), excerpt=seen[:EXCERPT])
+    return Refusal(413, reason, cause=MessageTooLarge(reason), excerpt=seen[:EXCERPT_BYTES])
 
 
 def tell(info: ConnectionInfo, exchange: RequestHead, era: Era, version: str | None) -> None:

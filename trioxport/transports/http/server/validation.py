@@ -6,10 +6,10 @@ import re
 from functools import lru_cache
 
 from trioxport.codecs.batch import split_batch
-from trioxport.codecs.content_codings import expand, known
+from trioxport.codecs.content_codings import accepted_codings, expand, known
 from trioxport.codecs.json import JSON
 from trioxport.errors import DecodeError, MessageTooLarge, ProtocolViolation, TransportError, UsageError
-from trioxport.framing.base import EXCERPT
+from trioxport.framing.base import EXCERPT_BYTES
 from trioxport.messages import Message, Notification, Request
 from trioxport.protocol import (
     HEADER_MISMATCH,
@@ -25,7 +25,6 @@ from trioxport.protocol import (
     members_of,
     meta_of,
 )
-from trioxport.transports.http.client.stack.decompression import accepted
 from trioxport.transports.http.headers import NAMED_BY, ToolHeaders, decode_value
 from trioxport.transports.http.server.body_budget import BodyBudget
 from trioxport.transports.http.server.request import VERSION_FIELD, Refusal, ServerRequest
@@ -75,7 +74,7 @@ def check_initialize(request: Request) -> None:
 
 def _refusal(error: TransportError, code: int, payload: bytes, status: int = 400) -> Refusal:
     reason = error.reason[:1].upper() + error.reason[1:]
-    return Refusal(status, reason, code=code, cause=error, excerpt=payload[:EXCERPT])
+    return Refusal(status, reason, code=code, cause=error, excerpt=payload[:EXCERPT_BYTES])
 
 
 def check_post(exchange: ServerRequest) -> None:
@@ -91,10 +90,10 @@ def check_content(exchange: ServerRequest) -> None:
     kind = headers.get("content-type", "")
     if kind != "application/json" and kind.partition(";")[0].strip().lower() != "application/json":
         raise Refusal(415, "The content type of a message is application/json")
-    exchange.fields.append((b"accept-encoding", accepted().encode()))  # RFC 9110, section 12.5.3
+    exchange.fields.append((b"accept-encoding", accepted_codings().encode()))  # RFC 9110, section 12.5.3
     coding = coding_of(exchange)
-    if coding != "identity" and coding not in accepted().split(", "):
-        raise Refusal(415, f"A message is compressed in another coding than {accepted()}")
+    if coding != "identity" and coding not in accepted_codings().split(", "):
+        raise Refusal(415, f"A message is compressed in another coding than {accepted_codings()}")
 
 
 def coding_of(exchange: ServerRequest) -> str:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Final, cast
 
 import attrs
 
-from trioxport.codecs.content_codings import CODINGS, Coding, Expander, expander, is_available
+from trioxport.codecs.content_codings import Coding, Expander, accepted_codings, expander
 from trioxport.errors import DecodeError, ProtocolViolation
 from trioxport.transports._http_heads import ResponseHead
 from trioxport.transports.http.client.stack.types import BodyStream, HTTPRequest, SendRequest
 
 _ALIASES: Final = {"x-gzip": "gzip"}
 _CODING_HEADERS: Final = ("content-encoding", "content-length")
-
-
-@cache
-def accepted() -> str:
-    """The codings that can be decoded, as ``Accept-Encoding`` lists them."""
-    return ", ".join(coding for coding in CODINGS if is_available(coding))
 
 
 @attrs.frozen
@@ -29,13 +22,13 @@ class Decompressing:
     inner: SendRequest
 
     async def send(self, request: HTTPRequest) -> tuple[ResponseHead, BodyStream]:
-        fields = {**request.headers, "accept-encoding": accepted()}
+        fields = {**request.headers, "accept-encoding": accepted_codings()}
         head, body = await self.inner(attrs.evolve(request, headers=fields))
         name = head.headers.get("content-encoding", "identity").strip().lower()
         if name == "identity":
             return head, body
         coding = _ALIASES.get(name, name)
-        if coding not in accepted().split(", "):
+        if coding not in accepted_codings().split(", "):
             await body.aclose()
             raise ProtocolViolation(
                 f"the answer is in the coding {name[:40]!r}, which was not offered", outcome="unknown"

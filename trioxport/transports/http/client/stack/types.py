@@ -10,7 +10,7 @@ import attrs
 import httpx
 
 from trioxport.errors import MessageTooLarge
-from trioxport.framing.base import EXCERPT
+from trioxport.framing.base import EXCERPT_BYTES
 from trioxport.transports._http_heads import ResponseHead
 
 CLOSE_SECONDS: Final = 1.0
@@ -69,7 +69,7 @@ class Body:
         while chunk := await self.read():
             kept += chunk
             if len(kept) > max_size:
-                excerpt = bytes(kept[:EXCERPT]).decode(errors="replace")[:40]
+                excerpt = bytes(kept[:EXCERPT_BYTES]).decode(errors="replace")[:40]
                 raise MessageTooLarge(
                     f"an answer ({excerpt}...) is over the limit of {max_size} bytes", outcome="unknown"
                 )

@@ -22,7 +22,7 @@ PERMISSIONS: Final = 0o600
 class RotatingFile:
     """Appends lines, each in one write, so that connections, and programs, can share the file.
 
-    Whoever finds it too large renames it; the others notice by that they hold another file than the one of that name.
+    The process that finds it too large renames it; the others see that the file of that name is not the one they hold.
     """
 
     path: str

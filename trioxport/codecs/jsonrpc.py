@@ -43,7 +43,7 @@ def to_wire(message: Message) -> dict[str, Any]:
             if params is not None:
                 envelope["params"] = params
         case Undelivered():
-            raise UsageError("an Undelivered is news for this side; it does not go on the wire")
+            raise UsageError("an Undelivered cannot be sent: it is made on this side, for the application")
         case ErrorResponse(id=request_id, code=code, message=text, data=data):
             error: dict[str, Any] = {"code": code, "message": text}
             if data is not None:
@@ -61,7 +61,7 @@ def to_wire(message: Message) -> dict[str, Any]:
 
 
 def from_wire(envelope: Any) -> Message:
-    """The message in a decoded envelope, which is used up. Raises ``ProtocolViolation``."""
+    """The message in a decoded envelope, whose members are consumed. Raises ``ProtocolViolation``."""
     if type(envelope) is not dict:
         raise ProtocolViolation(_not_an_envelope(envelope))
     members = cast("dict[str, Any]", envelope)
@@ -91,7 +91,7 @@ def request_id(envelope: Any) -> RequestId | None:
 
 
 def plain(value: object) -> object:
-    """What msgspec is to write for a type that it does not know. Raises ``TypeError``."""
+    """Convert a value of a type that msgspec does not know. Raises ``TypeError`` if it cannot be sent."""
     if isinstance(value, Mapping):
         return dict(cast("Mapping[str, Any]", value))
     raise TypeError(f"values of type {type(value).__name__} cannot be sent")

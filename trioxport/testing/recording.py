@@ -1,4 +1,4 @@
-"""What a tap recorded: its lines by connection, what followed on what, and what counts as the same."""
+"""The recording of a tap: its lines by connection, the order of its messages, and their comparison."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import trio
 
 from trioxport.abc import Codec
 from trioxport.errors import TransportError, UsageError
-from trioxport.layers._rotating import parts_of
+from trioxport.layers.recording_files import parts_of
 from trioxport.messages import HIDDEN, ErrorResponse, Message, Notification, Request, RequestId, Response
 from trioxport.protocol import members_of, meta_of
 
 _CHANGING: Final = frozenset({"progressToken", "traceparent", "tracestate", "baggage"})
-"""Members of ``_meta`` that are new each time, and say nothing of what is asked."""
+"""Members of ``_meta`` that differ each time, and are not part of a request's meaning."""
 
 Line: TypeAlias = "tuple[bool, Message]"
-"""Whether it was sent, by the side that recorded; and what."""
+"""A message, and whether the recording side sent it."""
 
 
 async def read(path: str) -> list[list[dict[str, Any]]]:
@@ -42,7 +42,7 @@ async def read(path: str) -> list[list[dict[str, Any]]]:
 
 
 def decoded(records: list[dict[str, Any]], codec: Codec) -> list[Line]:
-    """What was said. A message that was not accepted is recorded twice, and was not said."""
+    """The messages of a connection. A sent message that was not accepted, which is recorded twice, is left out."""
     lines: list[Line] = []
     for record in records:
         sent = record["direction"] == "sent"
@@ -62,7 +62,7 @@ def decoded(records: list[dict[str, Any]], codec: Codec) -> list[Line]:
 
 
 def order(lines: list[Line], strict: bool) -> dict[int, list[Message]]:
-    """What comes after which line that is sent; -1 for what comes at once."""
+    """The received messages by the number of the sent line that they follow; -1 for those before any."""
     after: dict[int, list[Message]] = {}
     asked: dict[RequestId, int] = {}
     latest = -1
@@ -82,7 +82,7 @@ def order(lines: list[Line], strict: bool) -> dict[int, list[Message]]:
 
 
 def alike(recorded: Message, message: Message) -> bool:
-    """Whether both are of one kind and method; or answers to the same request."""
+    """Whether both are calls of one kind and method, or answers to the same request."""
     if type(recorded) is not type(message):
         return False
     if isinstance(recorded, Request | Notification) and isinstance(message, Request | Notification):
@@ -92,7 +92,7 @@ def alike(recorded: Message, message: Message) -> bool:
 
 
 def equal(recorded: object, now: object) -> bool:
-    """Whether two values say the same, what changes each time and what is hidden aside."""
+    """Whether two values are equal, apart from members that differ each time and hidden values."""
     if recorded == HIDDEN:
         return True
     before, after = _lasting(recorded), _lasting(now)
@@ -105,7 +105,7 @@ def equal(recorded: object, now: object) -> bool:
 
 
 def _lasting(value: object) -> dict[str, Any] | None:
-    """The members of an object that ought to be the same each time; nothing at all counts as an empty one."""
+    """The members of an object that are the same each time; None counts as an empty object."""
     if value is not None and type(value) is not dict:
         return None
     members = dict(members_of(cast("object", value)))
