@@ -3,8 +3,8 @@
 from trioxport.transports._access.bearer import ProtectedResource
 from trioxport.transports._access.proxies import TrustedProxies
 from trioxport.transports.http.server.events import EventStore, MemoryEvents
-from trioxport.transports.http.server.options import Bounds
-from trioxport.transports.http.server.target import HttpServer, Sessions, Upgrades
+from trioxport.transports.http.server.options import Bounds, Sessions, Upgrades
+from trioxport.transports.http.server.target import HttpServer
 
 __all__ = [
     "Bounds",

@@ -23,6 +23,7 @@ from trioxport.transports.http.server.health import Health, unavailable
 from trioxport.transports.http.server.http_sse import HttpSseServer
 from trioxport.transports.http.server.legacy import Legacy
 from trioxport.transports.http.server.modern import ModernRequest, ResponseSettings
+from trioxport.transports.http.server.options import HttpServerOptions
 from trioxport.transports.http.server.request import (
     LAST_EVENT_FIELD,
     SESSION_FIELD,
@@ -37,7 +38,6 @@ from trioxport.transports.http.server.request import (
 )
 from trioxport.transports.http.server.session import ServerSession
 from trioxport.transports.http.server.session_table import SessionRegistry
-from trioxport.transports.http.server.target import HttpServer
 from trioxport.transports.http.server.validation import (
     accepts,
     body_of,
@@ -62,7 +62,7 @@ class Endpoint:
         settings: What holds for its connections.
     """
 
-    def __init__(self, config: HttpServer, settings: ConnectionSettings) -> None:
+    def __init__(self, config: HttpServerOptions, settings: ConnectionSettings) -> None:
         self.config = config
         self.settings = settings
         self.stopping = False

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from trioxport.protocol import INTERNAL_ERROR
+from trioxport.transports.http.server.options import HttpServerOptions
 from trioxport.transports.http.server.request import Field, Refusal, RequestHead, ServerRequest
-from trioxport.transports.http.server.target import HttpServer
 
 _FRESH: Field = (b"cache-control", b"no-store")
 
@@ -21,7 +21,7 @@ class Health:
         draining: Whether the server takes no new requests any more, because it is about to stop.
     """
 
-    def __init__(self, config: HttpServer) -> None:
+    def __init__(self, config: HttpServerOptions) -> None:
         self._health = config.health
         self._ready = config.ready
         self.draining = False

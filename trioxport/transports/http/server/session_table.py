@@ -16,9 +16,9 @@ from trioxport.frames import Frame
 from trioxport.transports.http.server.disconnects import DisconnectWatcher
 from trioxport.transports.http.server.events import EventStore
 from trioxport.transports.http.server.health import unavailable
+from trioxport.transports.http.server.options import Sessions
 from trioxport.transports.http.server.request import Refusal, ServerRequest
 from trioxport.transports.http.server.session import ServerSession
-from trioxport.transports.http.server.target import Sessions
 
 AnySession = TypeVar("AnySession", bound=ServerSession)
 

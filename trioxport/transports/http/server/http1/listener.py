@@ -15,7 +15,7 @@ from trioxport.transports._sockets import bound, listen, refuse_plaintext
 from trioxport.transports._urls import authority
 from trioxport.transports.http.server.application import GRACE, Endpoint
 from trioxport.transports.http.server.http1.runner import Runner
-from trioxport.transports.http.server.target import HttpServer, Upgrades
+from trioxport.transports.http.server.options import HttpServerOptions, Upgrades
 from trioxport.transports.http.server.websockets import MountedWebSockets
 
 
@@ -27,7 +27,7 @@ class HttpListener:
         settings: The settings of its connections.
     """
 
-    def __init__(self, config: HttpServer, settings: ConnectionSettings) -> None:
+    def __init__(self, config: HttpServerOptions, settings: ConnectionSettings) -> None:
         self._config = config
         self._settings = settings
         self._endpoint = Endpoint(config, settings)
