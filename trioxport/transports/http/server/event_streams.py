@@ -18,7 +18,7 @@ from trioxport.codecs.content_codings import Coding
 from trioxport.errors import RequestTimeout, TransportError
 from trioxport.transports.http.server.events import EventStore
 
-TOGETHER: Final = 64 * 1024
+MAX_WRITE_BYTES: Final = 64 * 1024
 """Bytes that are written at once, as far as they wait."""
 
 
@@ -60,11 +60,11 @@ class StreamReader:
 
     Attributes:
         superseded: Whether its turn is over.
-        last_words: What it writes then.
+        closing_data: What it writes then.
     """
 
     def __init__(self) -> None:
-        self.last_words = b""
+        self.closing_data = b""
         self.superseded = False
         self._waiting: trio.CancelScope | None = None
 
@@ -89,14 +89,14 @@ class EventStream:
 
     Args:
         key: Its name within the session.
-        terms: What holds for it.
+        settings: What holds for it.
         finished: Whether all of it is in the event store.
 
     Attributes:
         abandoned: Whether its client left, and cannot come back for the rest.
     """
 
-    def __init__(self, key: str, terms: StreamSettings, *, finished: bool = False) -> None:
+    def __init__(self, key: str, settings: StreamSettings, *, finished: bool = False) -> None:
         self.key = key
         self.waiting: deque[StoredEvent] = deque()
         self.arrived = trio.lowlevel.ParkingLot()
@@ -104,9 +104,9 @@ class EventStream:
         self.abandoned = False
         self.reader: StreamReader | None = None
         self.number = 0
-        self._terms = terms
+        self._settings = settings
         self._room = trio.lowlevel.ParkingLot()
-        self._lock = None if terms.store is None else trio.Lock()
+        self._lock = None if settings.store is None else trio.Lock()
 
     async def put(self, data: bytes, *, last: Callable[[], bool] = bool, coding: Coding | None = None) -> bool:
         """Queue a message, and return whether it was queued: an abandoned stream drops it.
@@ -133,10 +133,10 @@ class EventStream:
             return True
 
     async def _keep(self, data: bytes) -> None:
-        if self._terms.store is None:
+        if self._settings.store is None:
             return
         try:
-            await self._terms.store.append(self._terms.session, self.key, self.number + 1, data)
+            await self._settings.store.append(self._settings.session, self.key, self.number + 1, data)
         except Exception as error:
             raise TransportError(
                 "the event store did not keep a message", outcome="not_sent", retryable=True
@@ -150,15 +150,15 @@ class EventStream:
         self.arrived.unpark_all()
 
     async def _make_room(self) -> None:
-        kept = self._terms.store is not None
+        kept = self._settings.store is not None
         if self.reader is not None or not kept:
-            with trio.move_on_after(self._terms.stall):
-                while len(self.waiting) >= self._terms.capacity and not self.ended:
+            with trio.move_on_after(self._settings.stall):
+                while len(self.waiting) >= self._settings.capacity and not self.ended:
                     await self._room.park()
-        if len(self.waiting) < self._terms.capacity or self.ended:
+        if len(self.waiting) < self._settings.capacity or self.ended:
             return
         if not kept:
-            raise RequestTimeout(f"the client took nothing for {self._terms.stall:g} s", outcome="not_sent")
+            raise RequestTimeout(f"the client took nothing for {self._settings.stall:g} s", outcome="not_sent")
         if self.reader is not None:
             self.reader.supersede()
             self.reader = None
@@ -168,7 +168,7 @@ class EventStream:
         """What waits, up to as much as is written at once."""
         taken: list[StoredEvent] = []
         size = 0
-        while self.waiting and size < TOGETHER:
+        while self.waiting and size < MAX_WRITE_BYTES:
             taken.append(self.waiting.popleft())
             size += len(taken[-1].data)
         self._room.unpark_all()
@@ -176,7 +176,7 @@ class EventStream:
 
     def put_back(self, events: Sequence[StoredEvent], reader: StreamReader) -> None:
         """Take back what ``reader`` could not write, unless somebody else gets it from the store already."""
-        if self._terms.store is None or reader is self.reader:
+        if self._settings.store is None or reader is self.reader:
             self.waiting.extendleft(reversed(events))
 
     def end(self) -> None:
@@ -200,7 +200,7 @@ class EventStream:
 
     async def attach_after(self, number: int) -> StreamReader | None:
         """A reader for what follows event ``number``; None if that is not kept any more."""
-        store = self._terms.store
+        store = self._settings.store
         assert store is not None and self._lock is not None
         if self.reader is not None:  # it may have to let somebody go who holds the lock
             self.reader.supersede()
@@ -209,7 +209,7 @@ class EventStream:
             self._room.unpark_all()
         async with self._lock:
             if number != self.number or self.ended:
-                kept = await store.after(self._terms.session, self.key, number)
+                kept = await store.after(self._settings.session, self.key, number)
                 if kept is None:
                     return None
             else:

@@ -56,7 +56,7 @@ class MemoryEvents:
         max_age: Seconds that one is kept.
     """
 
-    OVERHEAD = 256
+    OVERHEAD_BYTES = 256
     """Bytes that an event counts besides its data."""
 
     def __init__(self, *, max_size: int = 16 * MIB, max_age: float = 300.0) -> None:
@@ -76,7 +76,7 @@ class MemoryEvents:
         kept.events.append(_Kept(number, data, trio.current_time() + self._max_age))
         kept.last = number
         self._order[session, stream, number] = kept
-        self._size += len(data) + self.OVERHEAD
+        self._size += len(data) + self.OVERHEAD_BYTES
         self._drop()
 
     async def after(self, session: str, stream: str, number: int) -> Sequence[tuple[int, bytes]] | None:
@@ -92,7 +92,7 @@ class MemoryEvents:
         for stream in self._sessions.pop(session, {}).values():
             for event in stream.events:
                 del self._order[session, stream.name, event.number]
-                self._size -= len(event.data) + self.OVERHEAD
+                self._size -= len(event.data) + self.OVERHEAD_BYTES
 
     def _drop(self) -> None:
         """Forget what is too much or too old; it is the oldest in either case."""
@@ -104,7 +104,7 @@ class MemoryEvents:
                 return
             del self._order[key]
             stream.events.popleft()
-            self._size -= len(event.data) + self.OVERHEAD
+            self._size -= len(event.data) + self.OVERHEAD_BYTES
             if not stream.events:
                 self._forget_stream(stream)
 

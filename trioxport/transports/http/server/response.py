@@ -15,7 +15,7 @@ from trioxport.framing.sse import KEEP_ALIVE, encode_event
 from trioxport.transports.http.server.event_streams import EventStream, StoredEvent, StreamReader
 from trioxport.transports.http.server.request import Field, ServerRequest
 
-_EVENTS: Final = [
+_EVENT_STREAM_FIELDS: Final = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
@@ -26,7 +26,7 @@ class ResponseWriter:
     """The response to one request.
 
     Args:
-        exchange: Where it goes.
+        request: Where it goes.
         keep_alive: Seconds of silence after which a sign of life is written.
         name: The id of an event with this number; None where events have none.
         fields: Headers that it has besides.
@@ -34,13 +34,13 @@ class ResponseWriter:
 
     def __init__(
         self,
-        exchange: ServerRequest,
+        request: ServerRequest,
         keep_alive: float,
         *,
         name: Callable[[int], str] | None = None,
         fields: Sequence[Field] = (),
     ) -> None:
-        self.exchange = exchange
+        self.request = request
         self.fields = list(fields)
         self._keep_alive = keep_alive
         self._name = name
@@ -50,15 +50,15 @@ class ResponseWriter:
         fields = self.fields
         if coding is not None:
             fields = [*fields, (b"vary", b"accept-encoding")]
-            if accepts(self.exchange.headers.get("accept-encoding", ""), coding):
+            if accepts(self.request.headers.get("accept-encoding", ""), coding):
                 fields.append((b"content-encoding", coding.encode()))
             else:
                 payload = plain(payload, coding)
-        await self.exchange.respond(status, payload, *fields)
+        await self.request.respond(status, payload, *fields)
 
     async def begin(self) -> None:
         """Begin a stream of events."""
-        await self.exchange.begin(200, [*self.exchange.fields, *self.fields, *_EVENTS])
+        await self.request.begin(200, [*self.request.fields, *self.fields, *_EVENT_STREAM_FIELDS])
 
     async def first(self, stream: EventStream, reader: StreamReader) -> list[StoredEvent] | None:
         """The first events, or None if it is silent for too long."""
@@ -73,15 +73,15 @@ class ResponseWriter:
         """
         events: list[StoredEvent] | None = stream.take() if not first and not reader.superseded else None
         if not events:
-            await self.exchange.write(first or KEEP_ALIVE)
+            await self.request.write(first or KEEP_ALIVE)
             events = await self.first(stream, reader)
         while events is None or events:
             if events is None:
-                await self.exchange.write(KEEP_ALIVE)
+                await self.request.write(KEEP_ALIVE)
             elif await self._write(stream, reader, events):
                 return
             events = await self.first(stream, reader)
-        await self.exchange.write(reader.last_words, more=False)
+        await self.request.write(reader.closing_data, more=False)
 
     async def _write(self, stream: EventStream, reader: StreamReader, events: list[StoredEvent]) -> bool:
         """Write events; whether they are the last ones, and the response ends with them."""
@@ -91,7 +91,7 @@ class ResponseWriter:
             for event in events
         )
         try:
-            await self.exchange.write(data, more=not events[-1].last)
+            await self.request.write(data, more=not events[-1].last)
         except BaseException:
             stream.put_back(events, reader)
             raise

@@ -15,9 +15,9 @@ from trioxport.abc import Acceptor
 from trioxport.frames import Frame
 from trioxport.transports.http.server.disconnects import DisconnectWatcher
 from trioxport.transports.http.server.events import EventStore
-from trioxport.transports.http.server.health import unavailable
 from trioxport.transports.http.server.options import Sessions
-from trioxport.transports.http.server.request import Refusal, ServerRequest
+from trioxport.transports.http.server.refusals import session_not_found, unavailable
+from trioxport.transports.http.server.request import ServerRequest
 from trioxport.transports.http.server.session import ServerSession
 
 AnySession = TypeVar("AnySession", bound=ServerSession)
@@ -25,9 +25,9 @@ AnySession = TypeVar("AnySession", bound=ServerSession)
 
 RECENT_SECONDS: Final = 60.0
 """Seconds of idleness before which a session does not make room for another client's."""
-FULL_SECONDS: Final = 10
+RETRY_AFTER_SECONDS: Final = 10
 """Seconds after which a client may ask for a session again when there was no room for it."""
-FORGETTING: Final = 5.0
+FORGET_TIMEOUT_SECONDS: Final = 5.0
 """Seconds that an event store gets to forget a session."""
 
 
@@ -74,13 +74,13 @@ class SessionRegistry:
             session.finish()
         self._idle_changed.set()
 
-    def create(self, exchange: ServerRequest, kind: type[AnySession]) -> AnySession:
+    def create(self, request: ServerRequest, kind: type[AnySession]) -> AnySession:
         """A new session, whose handler is started. Raises ``Refusal`` if there are too many that are not idle."""
         assert self._nursery is not None
         if len(self._nursery.child_tasks) > 2 * self.config.most:  # handlers of ended sessions are still there
-            raise unavailable("There are too many sessions", FULL_SECONDS, "sessions")
-        self._make_room(exchange.client)
-        session = kind(secrets.token_urlsafe(24), exchange, self._capacity, self._store, self.config.stall)
+            raise unavailable("There are too many sessions", RETRY_AFTER_SECONDS, "sessions")
+        self._make_room(request.client)
+        session = kind(secrets.token_urlsafe(24), request, self._capacity, self._store, self.config.stall)
         self._known[session.id] = session
         self._owned[session.client] += 1
         self._nursery.start_soon(self._carry, session)
@@ -95,7 +95,7 @@ class SessionRegistry:
         else:
             return
         if idle is None:
-            raise unavailable("There are too many sessions", FULL_SECONDS, "sessions")
+            raise unavailable("There are too many sessions", RETRY_AFTER_SECONDS, "sessions")
         self.end(idle)
 
     def _longest_idle(self, client: tuple[bool, str] | None = None) -> ServerSession | None:
@@ -112,7 +112,7 @@ class SessionRegistry:
         """The session, if it is the principal's, and of the binding. Raises ``Refusal``."""
         session = self._known.get(session_id)
         if not isinstance(session, kind) or type(session) is not kind or session.principal != principal:
-            raise Refusal(404, "There is no such session (any more)", about="session")
+            raise session_not_found("session")
         return session
 
     def end(self, session: ServerSession) -> None:
@@ -123,21 +123,21 @@ class SessionRegistry:
 
     @contextmanager
     def using(self, session: ServerSession) -> Generator[None]:
-        """While an exchange of a session is open, that is not idle."""
-        session.exchanges += 1
+        """While an request of a session is open, that is not idle."""
+        session.open_requests += 1
         self._idle.pop(session, None)
         try:
             yield
         finally:
-            session.exchanges -= 1
-            if not session.exchanges and session.id in self._known:
+            session.open_requests -= 1
+            if not session.open_requests and session.id in self._known:
                 self._idle[session] = trio.current_time() + self.config.idle_timeout
                 self._idle_changed.set()
 
-    async def deliver(self, exchange: ServerRequest, session: ServerSession, frames: Sequence[Frame]) -> None:
+    async def deliver(self, request: ServerRequest, session: ServerSession, frames: Sequence[Frame]) -> None:
         """Hand messages to the handler, as long as the client waits for that. Raises ``Refusal`` or ``ClientGone``."""
         if waiting := session.deliver_nowait(frames):
-            async with self._watch.until_gone(exchange):
+            async with self._watch.until_gone(request):
                 await session.deliver(waiting)
 
     async def _carry(self, session: ServerSession) -> None:
@@ -147,13 +147,13 @@ class SessionRegistry:
                 await self._acceptor.serve_inline(session)
         finally:
             self._forget(session)
-            session.no_more()
+            session.end_streams()
             await self._forget_events(session)
 
     async def _forget_events(self, session: ServerSession) -> None:
         if self._store is None:
             return
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + FORGETTING):
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + FORGET_TIMEOUT_SECONDS):
             try:
                 await self._store.forget(session.id)
             except Exception:
