@@ -1,4 +1,4 @@
-"""The server's side of Streamable HTTP, in both eras: an ASGI application, and what runs it."""
+"""The server's side of Streamable HTTP, in both eras: an ASGI application, and the HTTP/1.1 server that runs it."""
 
 from trioxport.transports._access.bearer import ProtectedResource
 from trioxport.transports._access.proxies import TrustedProxies

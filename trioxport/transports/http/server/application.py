@@ -1,4 +1,4 @@
-"""The ASGI application of an MCP endpoint: it finds out what was asked, and who answers it."""
+"""The ASGI application of an MCP endpoint: it routes each request to the part that answers it."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ from trioxport.transports.http.server.validation import (
 )
 
 WRITE_GRACE_SECONDS: Final = 1.0
-"""Seconds beyond ``close_timeout`` in which what handlers said last is written."""
+"""Seconds beyond ``close_timeout`` to write the last messages of handlers."""
 
 
 class Endpoint:
-    """Serves the connections that HTTP requests make: an ASGI application, and a listener without a socket.
+    """The endpoint that turns HTTP requests into connections: an ASGI application, and a listener without a socket.
 
     Args:
-        config: What the server is told.
-        settings: What holds for its connections.
+        config: The options of the server.
+        settings: The settings of its connections.
     """
 
     def __init__(self, config: HttpServerOptions, settings: ConnectionSettings) -> None:
@@ -106,13 +106,13 @@ class Endpoint:
             self._acceptor = None
 
     async def drain(self) -> None:
-        """Refuse new requests, and leave alone what was accepted, for ``drain`` seconds. Not to be cancelled."""
+        """Refuse new requests for ``drain`` seconds, while accepted ones go on. Shielded from cancellation."""
         self.health.draining = True
         with trio.CancelScope(shield=True, deadline=trio.current_time() + self.config.drain):
             await trio.sleep_forever()
 
     def stop(self) -> float:
-        """Let what was accepted end, and return the time when that has to be over."""
+        """Let accepted requests end, and return their deadline."""
         if not self.stopping:
             self.stopping = True
             self._changed.unpark_all()
@@ -146,7 +146,7 @@ class Endpoint:
         except ClientGone:
             return
         except Exception:
-            request.status = request.status or 500  # which the server says in its place
+            request.status = request.status or 500  # the status that the HTTP server answers with
             raise
         finally:
             self._serving -= 1
@@ -155,7 +155,7 @@ class Endpoint:
                 self._changed.unpark_all()
 
     def log(self, request: RequestHead, started: float) -> None:
-        """Log an request that is over, if the server has an access log."""
+        """Log a request that is over, if the server has an access log."""
         if self.config.access_log:
             log_access(request, started)
 

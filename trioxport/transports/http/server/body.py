@@ -18,14 +18,14 @@ from trioxport.transports.http.server.refusals import Refusal, unavailable
 from trioxport.transports.http.server.request import ServerRequest
 
 FREE_BYTES: Final = 64 * 1024
-"""The beginning of each body that does not count: else a few large bodies would keep all small requests out."""
+"""The first bytes of each body, which are free: else a few large bodies would keep all small requests out."""
 
 
 class BodyBudget:
-    """The bytes of unfinished bodies.
+    """A bound on the bytes of unfinished request bodies, on all connections together.
 
     Args:
-        most: How many there may be, besides the first ones of each body. A body that is alone may have more.
+        most: The most bytes, besides the first ``FREE_BYTES`` of each body. A body that is alone may have more.
     """
 
     def __init__(self, most: int) -> None:
@@ -34,7 +34,7 @@ class BodyBudget:
 
     @contextmanager
     def account(self) -> Generator[Callable[[int], None]]:
-        """Yield what counts the bytes of one body while it arrives; it raises ``Refusal`` when there are too many."""
+        """Yield a function that counts arriving bytes of one body, and raises ``Refusal`` if there are too many."""
         arrived = mine = 0
 
         def count(size: int) -> None:
@@ -53,7 +53,7 @@ class BodyBudget:
 
 
 def check_content(request: ServerRequest) -> None:
-    """Raise ``Refusal`` for content of the wrong type."""
+    """Raise ``Refusal`` for a body of another media type or of an unknown content coding."""
     headers = request.headers
     kind = headers.get("content-type", "")
     if kind != "application/json" and kind.partition(";")[0].strip().lower() != "application/json":
@@ -70,7 +70,7 @@ def coding_of(request: ServerRequest) -> str:
 
 
 async def read_body(request: ServerRequest, limit: int, budget: BodyBudget) -> bytes:
-    """The body without its content coding, of at most ``limit`` bytes. Raises ``Refusal``."""
+    """Read the body and undo its content coding; at most ``limit`` bytes. Raises ``Refusal``."""
     with budget.account() as count:
         body = await request.body(limit, count)
     name = known(coding_of(request))
@@ -84,7 +84,7 @@ async def read_body(request: ServerRequest, limit: int, budget: BodyBudget) -> b
 
 
 def decode_message(payload: bytes) -> Message:
-    """The message in a body. Raises ``Refusal``."""
+    """Decode the message in a body. Raises ``Refusal``."""
     try:
         return JSON.decode(payload)
     except DecodeError as error:
@@ -94,7 +94,7 @@ def decode_message(payload: bytes) -> Message:
 
 
 def split_messages(batch: bytes) -> list[bytes]:
-    """The messages in a batch. Raises ``Refusal``."""
+    """Split a batch into its messages. Raises ``Refusal``."""
     try:
         return split_batch(batch)
     except DecodeError as error:

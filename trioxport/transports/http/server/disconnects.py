@@ -1,4 +1,4 @@
-"""Notices that a client left, and that an answer takes its time.
+"""Watches over requests: for clients that disconnect, and for handlers that are silent.
 
 To watch a connection takes a task. Most requests are answered before that would have begun, so that it begins only for
 those which last longer than a moment.
@@ -16,18 +16,18 @@ import trio
 from trioxport.transports.http.server.request import ClientGone, ServerRequest
 
 WATCH_AFTER_SECONDS: Final = 0.02
-"""Seconds for which nobody looks whether the client is still there."""
+"""Seconds after which a request is watched."""
 
 
 class DisconnectWatch:
     """The watch over one request.
 
     Args:
-        watch: Whose it is.
-        request: What is watched, its request having been read.
+        watcher: The watcher that runs its tasks.
+        request: The request; its body has been read.
         left: Called when the client leaves.
-        silent: Called after ``silence`` seconds, if there is one.
-        silence: How long nothing is said before ``silent`` is called.
+        silent: Called after ``silence`` seconds; None to call nothing.
+        silence: Seconds of silence before ``silent`` is called.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class DisconnectWatch:
             done.set()
 
     async def run(self) -> None:
-        """Wait for the client to leave."""
+        """Wait for the client to disconnect, and call back."""
         if self._silent is not None:
             with trio.move_on_after(self._silence) as waiting:
                 await self._request.gone()
@@ -79,19 +79,19 @@ class DisconnectWatch:
         self._left()
 
     async def end(self) -> None:
-        """End it, and wait for its tasks: they use the connection, which the next request needs for itself."""
+        """End the watch, and wait for its tasks: they use the connection, which the next request needs."""
         self.over = True
         if self._tasks:
             tasks = dict(self._tasks)
             for scope in tasks:
                 scope.cancel()
-            with trio.CancelScope(shield=True):  # they are cancelled, and wait for nothing
+            with trio.CancelScope(shield=True):  # cancelled, they end at once
                 for done in tasks.values():
                     await done.wait()
 
 
 class DisconnectWatcher:
-    """All watchs of one server."""
+    """All watches of one server."""
 
     def __init__(self) -> None:
         self._pending: deque[tuple[float, DisconnectWatch]] = deque()
@@ -105,7 +105,7 @@ class DisconnectWatcher:
         silent: Callable[[], object] | None = None,
         silence: float = 0,
     ) -> DisconnectWatch:
-        """Watch over an request, beginning in a moment; to be ended by :meth:`Vigil.end`."""
+        """Watch over a request after ``WATCH_AFTER_SECONDS``; the caller ends it with :meth:`DisconnectWatch.end`."""
         watch = DisconnectWatch(self, request, left, silent, silence)
         self._pending.append((trio.current_time() + WATCH_AFTER_SECONDS, watch))
         if len(self._pending) == 1:
@@ -125,7 +125,7 @@ class DisconnectWatcher:
             raise ClientGone
 
     def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: Any) -> None:
-        """Run a task as long as the server."""
+        """Run a task until the server ends."""
         assert self._nursery is not None
         self._nursery.start_soon(async_fn, *args)
 

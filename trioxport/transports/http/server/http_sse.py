@@ -1,4 +1,4 @@
-"""The deprecated HTTP+SSE binding: one stream for everything that the server says, and POSTs beside it.
+"""The deprecated HTTP+SSE binding: one stream for all messages of the server, and a POST for each of the client.
 
 Specification 2024-11-05, basic/transports, section HTTP with SSE.
 """
@@ -52,9 +52,9 @@ class HttpSseServer:
     Args:
         path: Where the stream is opened; messages are posted below it.
         registry: The sessions.
-        watch: What notices that clients leave.
-        health: What refuses new requests while the server drains.
-        keep_alive: Seconds of silence after which the stream gets a sign of life.
+        watch: The watcher for clients that disconnect.
+        health: The readiness of the server, which refuses new requests while it drains.
+        keep_alive: Seconds of silence after which the stream gets a keep-alive comment.
         limit: Bytes of a message.
         bodies: The bound on unfinished bodies.
     """
@@ -78,7 +78,7 @@ class HttpSseServer:
         self._bodies = bodies
 
     async def answers(self, request: ServerRequest) -> bool:
-        """Answer a request for one of the endpoints; whether it was for one. Raises ``Refusal``."""
+        """Answer a request for one of the endpoints, and return whether it was for one. Raises ``Refusal``."""
         path = request.path.rstrip("/")
         if path == self._path and request.method == "GET" and SESSION_FIELD not in request.headers:
             await self._open(request)
@@ -89,7 +89,7 @@ class HttpSseServer:
         return True
 
     def has(self, request: ServerRequest) -> bool:
-        """Whether a request is for one of the endpoints, with whatever method."""
+        """Whether a request is for one of the endpoints, with any method."""
         return request.path.rstrip("/") in (self._path, self._path + MESSAGES_PATH)
 
     async def _open(self, request: ServerRequest) -> None:
@@ -98,13 +98,13 @@ class HttpSseServer:
         self._health.admit()
         session = self._registry.create(request, SseSession)
         messages = f"{request.full_path.rstrip('/')}{MESSAGES_PATH}?session_id={session.id}"
-        answer = ResponseWriter(request, self._keep_alive)
+        writer = ResponseWriter(request, self._keep_alive)
         try:
             with self._registry.using(session):
                 async with self._watch.until_gone(request):
-                    await answer.begin()
+                    await writer.begin()
                     reader = session.standalone.attach()
-                    await answer.follow(session.standalone, reader, encode_event(messages.encode(), event="endpoint"))
+                    await writer.follow(session.standalone, reader, encode_event(messages.encode(), event="endpoint"))
         finally:
             session.standalone.abandon()
             self._registry.end(session)

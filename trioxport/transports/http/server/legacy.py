@@ -27,7 +27,7 @@ from trioxport.transports.http.server.session import PostStream, ServerSession
 from trioxport.transports.http.server.session_table import SessionRegistry
 
 FIRST_PRIMED_REVISION: Final = "2025-11-25"
-"""The first revision whose clients know an event without data, which only tells where to resume."""
+"""The first revision whose clients accept an event without data, whose id is a place to resume from."""
 
 
 class Legacy:
@@ -35,8 +35,8 @@ class Legacy:
 
     Args:
         registry: The sessions.
-        watch: What notices that clients leave.
-        keep_alive: Seconds of silence after which an answer becomes a stream, and a stream gets a sign of life.
+        watch: The watcher for clients that disconnect.
+        keep_alive: Seconds of silence after which a response becomes a stream, and a stream gets a keep-alive comment.
     """
 
     def __init__(self, registry: SessionRegistry, watch: DisconnectWatcher, keep_alive: float) -> None:
@@ -46,18 +46,18 @@ class Legacy:
         self._keep_alive = keep_alive
 
     def find(self, session_id: str, principal: str | None) -> ServerSession:
-        """The session, if it is the principal's. Raises ``Refusal``."""
+        """Find the session with an id, if it is the principal's. Raises ``Refusal``."""
         return self._registry.find(session_id, principal, ServerSession)
 
     async def report(self, http_request: ServerRequest, error: TransportError, excerpt: bytes) -> None:
-        """Tell a session of what its client sent and was refused: it may be an answer that the handler waits for."""
+        """Report a refused message to its session: it may be a response that the handler waits for."""
         with suppress(Refusal):
             session = self.find(http_request.headers.get(SESSION_FIELD, ""), http_request.principal)
             with self._registry.using(session):
                 await self._registry.deliver(http_request, session, [Frame(excerpt, error=error)])
 
     async def open(self, http_request: ServerRequest, frame: Frame, request: Request) -> None:
-        """Answer an ``initialize``: a new session."""
+        """Answer an ``initialize`` with a new session."""
         session = self._registry.create(http_request, ServerSession)
         stream = session.open_stream([request])
         known = False
@@ -72,7 +72,7 @@ class Legacy:
                 self._registry.end(session)
 
     async def post(self, http_request: ServerRequest, session: ServerSession, frames: Sequence[Frame]) -> None:
-        """Take messages of a session, and answer what of them are requests."""
+        """Take messages of a session, and answer the requests among them."""
         requests = [frame.message for frame in frames if isinstance(frame.message, Request)]
         with self._registry.using(session):
             if not requests:
@@ -90,7 +90,7 @@ class Legacy:
                 raise
 
     def _with_stream_controls(self, frame: Frame, session: ServerSession, stream: PostStream) -> Frame:
-        """A request, with what its handler may do to the stream that it came by."""
+        """Add to a request the functions with which its handler controls its streams."""
         request = frame.message
         if not isinstance(request, Request):
             return frame
@@ -101,7 +101,7 @@ class Legacy:
         return attrs.evolve(frame, message=attrs.evolve(request, metadata={**request.metadata, **controls}))
 
     async def listen(self, http_request: ServerRequest, session: ServerSession, last_event_id: str | None) -> None:
-        """Follow the standalone stream of a session, or go on with any of its streams behind an event."""
+        """Write the standalone stream of a session, or resume any of its streams after an event."""
         with self._registry.using(session):
             stream: EventStream = session.standalone
             if last_event_id is None:
@@ -111,7 +111,7 @@ class Legacy:
             await self._stream(http_request, session, stream, reader, primed=last_event_id is None)
 
     async def delete(self, http_request: ServerRequest, session: ServerSession) -> None:
-        """End a session for its client."""
+        """End a session at its client's request."""
         self._registry.end(session)
         await http_request.respond(204)
 
@@ -122,17 +122,17 @@ class Legacy:
         if session.settings.store is not None and session.version is not None:
             await self._stream(http_request, session, stream, reader, primed=True)
             return
-        answer = ResponseWriter(http_request, self._keep_alive)
+        writer = ResponseWriter(http_request, self._keep_alive)
         async with self._watch.until_gone(http_request):
-            events = await answer.first(stream, reader)
+            events = await writer.first(stream, reader)
             if session.version is not None or not events:
-                answer.fields.extend(fields)
+                writer.fields.extend(fields)
             if events and events[0].last:
-                await answer.whole(events[0].data, coding=events[0].coding)
+                await writer.whole(events[0].data, coding=events[0].coding)
             else:
                 stream.put_back(events or (), reader)
-                await answer.begin()
-                await answer.follow(stream, reader)
+                await writer.begin()
+                await writer.follow(stream, reader)
 
     async def _stream(
         self,
@@ -143,10 +143,10 @@ class Legacy:
         *,
         primed: bool,
     ) -> None:
-        """Answer with a stream of events, of which none is lost if there is a store."""
+        """Answer with a stream of events, which can be resumed if there is a store."""
         kept = session.settings.store is not None
         name = partial(session.event_id, stream.key) if kept else None
-        answer = ResponseWriter(http_request, self._keep_alive, name=name)
+        writer = ResponseWriter(http_request, self._keep_alive, name=name)
         first = b""
         if name is not None and primed and session.version is not None and session.version >= FIRST_PRIMED_REVISION:
             place = stream.number - len(stream.waiting)
@@ -155,13 +155,13 @@ class Legacy:
             async with self._watch.until_gone(http_request) as watch:
                 if kept and self._config.hold is not None:
                     watch.start_soon(self._release_after, reader, self._config.hold)
-                await answer.begin()
-                await answer.follow(stream, reader, first)
+                await writer.begin()
+                await writer.follow(stream, reader, first)
         finally:
             stream.detach(reader)
 
     async def _release_after(self, reader: StreamReader, hold: float) -> None:
-        """Let the client go after a while: it comes back for the rest."""
+        """End the response after ``hold`` seconds: the client reconnects for the rest."""
         await trio.sleep(hold)
         self._release(reader)
 

@@ -1,6 +1,6 @@
-"""The modern era: one POST is one connection of the handler's.
+"""The modern era: one POST is one connection of the handler.
 
-Its ``rx`` brings the request and ends, ``tx`` takes what belongs to it, and a client that leaves has cancelled it.
+Its ``rx`` yields the request and ends, ``tx`` takes its response and notifications, and a disconnect cancels it.
 Specification 2026-07-28, basic/transports/streamable-http.
 """
 
@@ -48,17 +48,17 @@ _STATUS_BY_CODE: Final = {
     MISSING_CLIENT_CAPABILITY: 400,
     UNSUPPORTED_VERSION: 400,
 }
-"""The HTTP status of an error that is answered in JSON; 200 for those of a handler's own."""
+"""HTTP statuses of errors that are answered in JSON; errors with other codes have 200."""
 
 
 @attrs.frozen
 class ResponseSettings:
-    """How answers are given.
+    """The settings of responses.
 
     Args:
-        keep_alive: Seconds of silence after which one becomes a stream.
-        stream: What holds for streams.
-        tools: The tools that were listed, whose calls have headers of their own.
+        keep_alive: Seconds of silence after which a response becomes a stream.
+        stream: The settings of streams.
+        tools: The listed tools, whose calls mirror arguments in headers.
     """
 
     keep_alive: float
@@ -72,9 +72,9 @@ class ModernRequest:
     Args:
         http_request: The POST.
         payload: Its body.
-        message: What that says.
-        version: The revision that it is written in.
-        settings: How it is answered.
+        message: The decoded message.
+        version: Its protocol version.
+        settings: The settings of its response.
     """
 
     immediate: ClassVar[bool] = True
@@ -94,7 +94,7 @@ class ModernRequest:
         self._frame: Frame | None = Frame(payload, message, http_request.shown())
         self._version = version
         self._settings = settings
-        self._answer = ResponseWriter(http_request, settings.keep_alive)
+        self._writer = ResponseWriter(http_request, settings.keep_alive)
         self._work = trio.CancelScope()
         self._stream: EventStream | None = None
         self._watch: DisconnectWatch | None = None
@@ -103,7 +103,7 @@ class ModernRequest:
         self._streamed = trio.Event()
 
     async def serve(self, acceptor: Acceptor, watcher: DisconnectWatcher) -> None:
-        """Run the handler and answer for it. Returns once the answer is written, or nobody waits for it."""
+        """Run the handler. Return once the response is written, or the client has left."""
         if self.answered:
             await self._http_request.respond(202)
             with self._work:
@@ -121,13 +121,13 @@ class ModernRequest:
             await watch.end()
 
     def stop(self, timeout: float) -> None:
-        """The server stops: the handler gets ``timeout`` seconds, and a subscription ends now."""
+        """Stop with the server: the handler gets ``timeout`` seconds, and a subscription ends now."""
         self.stopping = True
         listening = self.request.method == LISTEN
         self._work.deadline = min(self._work.deadline, trio.current_time() + (0 if listening else timeout))
 
     def _client_left(self) -> None:
-        """Nobody waits for the answer."""
+        """Cancel the handler, since the client has left."""
         self._gone = True
         self._work.cancel()
         self._streamed.set()
@@ -145,16 +145,16 @@ class ModernRequest:
 
     async def _write_stream(self, stream: EventStream, reader: StreamReader) -> None:
         try:
-            await self._answer.begin()
-            await self._answer.follow(stream, reader)
+            await self._writer.begin()
+            await self._writer.follow(stream, reader)
         except ClientGone:
             self._client_left()
         self._streamed.set()
 
     async def _conclude(self) -> None:
-        """Answer for a handler that did not, and wait until the answer is written. Raises ``ClientGone``.
+        """Answer a request that the handler did not, and wait until the response is written. Raises ``ClientGone``.
 
-        The handler may have acted, so that the status is not 503, which invites to try again.
+        The handler may have acted, so that the status is not 503, which invites a retry.
         """
         assert isinstance(self.request, Request)
         if not self.answered:
@@ -173,7 +173,7 @@ class ModernRequest:
 
     async def _finish(self, payload: bytes, status: int, coding: Coding | None = None) -> None:
         if self._stream is None and isinstance(self.request, Request) and self.request.method != LISTEN:
-            await self._answer.whole(payload, status, coding)
+            await self._writer.whole(payload, status, coding)
         else:
             await self._begin_stream().put(plain(payload, coding), last=lambda: True)
 
@@ -200,7 +200,7 @@ class ModernRequest:
         return f"{self._http_request.method} {self._http_request.path}"
 
     async def send(self, frame: Frame) -> None:
-        """Send what the handler has to say. Raises ``UsageError`` for what has no place in this answer."""
+        """Send a message of the handler. Raises ``UsageError`` for a message that this response cannot carry."""
         message = frame.message
         if self._left:
             raise trio.ClosedResourceError
@@ -239,13 +239,13 @@ class ModernRequest:
         return self.request.id if isinstance(self.request, Request) else None
 
     def take_frame(self) -> Frame | None:
-        """The request, once."""
+        """Take the request; None once it was taken."""
         frame, self._frame = self._frame, None
         return frame
 
 
 def _answered() -> UsageError:
-    return UsageError("the request is answered already, or was none", hint="Send before the answer")
+    return UsageError("cannot send: the request is answered, or was a notification", hint="Send before the response")
 
 
 class _RequestSend(SendChannel[Frame]):

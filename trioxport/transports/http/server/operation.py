@@ -15,7 +15,7 @@ from trioxport.transports.http.server.request import SESSION_FIELD, Field, Reque
 access: Final = logging.getLogger("trioxport.access")
 
 SESSION_CHARACTERS: Final = 8
-"""Those of a session's id that tell it apart; where no token is asked for, all of them would let a reader into it."""
+"""Characters of a session's id that are logged; without bearer tokens the whole id would give access to the session."""
 
 _NOT_STORED: Final[Field] = (b"cache-control", b"no-store")
 
@@ -24,7 +24,7 @@ class Health:
     """The health and readiness pages of one server.
 
     Attributes:
-        draining: Whether the server takes no new requests any more, because it is about to stop.
+        draining: Whether the server refuses new requests, because it is about to stop.
     """
 
     def __init__(self, config: HttpServerOptions) -> None:
@@ -37,7 +37,7 @@ class Health:
         return request.path in (self._health, self._ready)
 
     async def answers(self, request: ServerRequest) -> bool:
-        """Answer a request for one of the pages; whether it was for one. Probes need no token, and ask any host."""
+        """Answer a request for a page, and return whether it was for one. Probes need no token and no known Host."""
         if request.path == self._health:
             await request.respond(200, b'{"status":"ok"}', _NOT_STORED)
         elif request.path == self._ready:
@@ -54,7 +54,7 @@ class Health:
 
 
 def log_access(request: RequestHead, started: float) -> None:
-    """Log an request that began at the time ``started`` and is over, on ``trioxport.access`` at INFO.
+    """Log a request that began at the time ``started`` and is finished, on ``trioxport.access`` at INFO.
 
     The line names no query, header or body. The status is 0 if there was no answer. The record has the attributes
     ``http_method``, ``http_path``, ``http_status``, ``http_bytes``, ``http_seconds``, ``http_peer``,

@@ -24,7 +24,7 @@ class Refusal(AccessRefused):
         cause: The error of the refused message, if the message is at fault.
         excerpt: The beginning of that message.
         about: The check that refused, if refusals with this status are counted by check.
-        detail: More for the operator's log than the client gets.
+        detail: The reason for the operator's log, if it has more than the client gets.
     """
 
     def __init__(

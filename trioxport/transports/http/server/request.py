@@ -1,4 +1,4 @@
-"""One HTTP request and its response, as ASGI 3 has them: what the server's parts see of whichever program runs them."""
+"""One HTTP request and its response, over the ASGI 3 interface of the program that runs the server."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ Field: TypeAlias = tuple[bytes, bytes]
 VERSION_FIELD: Final = VERSION_HEADER.lower()
 SESSION_FIELD: Final = SESSION_HEADER.lower()
 LAST_EVENT_FIELD: Final = LAST_EVENT_HEADER.lower()
-"""Header names as the headers of a request have them here: in lower case."""
+"""Header names in lower case, as in ``RequestHead.headers``."""
 
 SECRET_FIELDS: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
-"""Headers that nobody is shown."""
+"""Headers that applications do not see, because they hold credentials."""
 
 _JSON_FIELD: Final = (b"content-type", b"application/json")
 _TLS_VERSIONS: Final = {0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
@@ -40,11 +40,11 @@ _DISCONNECT_ERRORS: Final = (OSError, trio.BrokenResourceError, trio.ClosedResou
 
 
 class ClientGone(Exception):
-    """The client closed the connection, or does not read any more: nobody is there to answer."""
+    """The client closed the connection, or stopped reading."""
 
 
 class RequestHead:
-    """The head of a request, its client, and what became of it.
+    """The head of a request, its client, and the progress of its response.
 
     Attributes:
         method: The HTTP method, as ``"POST"``.
@@ -54,9 +54,9 @@ class RequestHead:
         headers: The headers by names in lower case; values of the same name are joined by commas.
         peer: The client's address.
         secure: Whether the connection is encrypted.
-        tls: The version of TLS, where it is known.
+        tls: The version of TLS, if it is known.
         principal: The client, once it is authenticated.
-        token: The claims of its bearer token, where the verifier returns them.
+        token: The claims of its bearer token, if the verifier returns them.
         fields: Headers of every response to it.
         status: The status of the response; 0 before its head was written.
         sent: Bytes of the response's body that were written.
@@ -101,7 +101,7 @@ class RequestHead:
 
     @property
     def client(self) -> tuple[bool, str]:
-        """The client for whom bounds hold: its principal, or else its address; and whether it is a principal."""
+        """The client for whom limits hold: its principal, or else its address; and whether it is a principal."""
         return client_of(self)
 
     def shown(self) -> Mapping[str, str]:
@@ -112,7 +112,7 @@ class RequestHead:
 
 
 class ServerRequest(RequestHead):
-    """A request, and the way to answer it. Every write raises ``ClientGone`` once the client does not read any more.
+    """A request and its response. Every write raises ``ClientGone`` once the client has stopped reading.
 
     Attributes:
         begun: Whether the head of the response was written.
@@ -127,7 +127,7 @@ class ServerRequest(RequestHead):
         self.begun = False
 
     async def body(self, limit: int, count: Callable[[int], None]) -> bytes:
-        """The body. Raises ``Refusal`` as soon as it is clear that it has more than ``limit`` bytes.
+        """Read the body. Raises ``Refusal`` as soon as it is known to have more than ``limit`` bytes.
 
         ``count`` is called with the bytes of each part that arrives, and may raise.
         """
@@ -153,7 +153,7 @@ class ServerRequest(RequestHead):
         return length.isdecimal() and int(length[:18]) > limit
 
     async def delegate(self, application: Application, scope: Scope, limit: int) -> None:
-        """Have ``application`` answer. Raises ``Refusal`` if the body has more than ``limit`` bytes."""
+        """Delegate the request to ``application``. Raises ``Refusal`` if the body has more than ``limit`` bytes."""
         if self._announces_more_than(limit):
             raise body_too_large(limit, b"")
         size = 0
@@ -173,13 +173,13 @@ class ServerRequest(RequestHead):
         await application(scope, receive, send)
 
     async def gone(self) -> None:
-        """Wait, once the body was read, until the client leaves."""
+        """Wait until the client disconnects, once the body was read."""
         with suppress(*_DISCONNECT_ERRORS):
             while (await self._receive())["type"] != "http.disconnect":
                 pass
 
     async def respond(self, status: int, body: bytes = b"", *fields: Field) -> None:
-        """Write a whole response; with a body it is JSON unless ``fields`` say otherwise."""
+        """Write a whole response; its body is JSON unless ``fields`` has a content type."""
         head = [*self.fields, *fields]
         if body and not any(name == b"content-type" for name, _ in fields):
             head.append(_JSON_FIELD)
@@ -192,7 +192,7 @@ class ServerRequest(RequestHead):
         await self._written({"type": "http.response.start", "status": status, "headers": fields})
 
     async def write(self, data: bytes, *, more: bool = True) -> None:
-        """Write some of the body, or what ends it."""
+        """Write a part of the body; the last one with ``more=False``."""
         await self._written({"type": "http.response.body", "body": data, "more_body": more})
 
     def _note(self, message: Message) -> None:

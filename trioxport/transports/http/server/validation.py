@@ -29,14 +29,14 @@ _VERSION_KEY: Final = META + "protocolVersion"
 
 
 def accepts(http_request: ServerRequest, kind: str) -> bool:
-    """Whether the client takes an answer of a media type (RFC 9110, section 12.5.1)."""
+    """Whether the client accepts a response of a media type (RFC 9110, section 12.5.1)."""
     accept = http_request.headers.get("accept")
     return accept is None or kind in _accepted(accept)
 
 
 @lru_cache(maxsize=64)
 def _accepted(accept: str) -> frozenset[str]:
-    """Which of the two types that there are the header names."""
+    """Return the media types of responses that the header accepts."""
     wanted: set[str] = set()
     refused: set[str] = set()
     for item in accept.lower().split(","):
@@ -58,7 +58,7 @@ def check_accept(http_request: ServerRequest) -> None:
 
 
 def check_initialize(request: Request) -> None:
-    """Raise ``Refusal`` for an ``initialize`` that can come to nothing: a session costs more than a look at it."""
+    """Raise ``Refusal`` for an ``initialize`` without its required parameters, before it costs a session."""
     params = members_of(request.params)
     if not isinstance(params.get("protocolVersion"), str) or not isinstance(params.get("capabilities"), dict):
         reason = "initialize needs the parameters protocolVersion and capabilities"
@@ -66,9 +66,9 @@ def check_initialize(request: Request) -> None:
 
 
 def is_modern(http_request: ServerRequest, message: Message) -> bool:
-    """Whether a message is meant for the modern era, right or wrong (basic/versioning, section Backward Compatibility).
+    """Whether a message is of the modern era, valid or not (basic/versioning, section Backward Compatibility).
 
-    Those are: one with modern ``_meta``, and one whose header names no legacy revision.
+    A message is if it has modern ``_meta``, or if its header names no legacy revision.
     """
     if isinstance(message, Request | Notification) and _VERSION_KEY in meta_of(message.params):
         return True
@@ -77,9 +77,9 @@ def is_modern(http_request: ServerRequest, message: Message) -> bool:
 
 
 def check_modern(http_request: ServerRequest, message: Message) -> str:
-    """The revision of a message that may be served. Raises ``Refusal``.
+    """Return the protocol version of a valid message. Raises ``Refusal``.
 
-    The versions that it names for another one are those that ``server/discover`` lists: none that takes a handshake.
+    A refusal lists the same versions as ``server/discover``: none that needs a handshake.
     """
     if not isinstance(message, Request | Notification):
         raise Refusal(400, "A client sends no responses in the modern era")
@@ -128,7 +128,7 @@ def _field(http_request: ServerRequest, request: Request, name: str) -> str:
 def check_arguments(http_request: ServerRequest, call: Request, tools: ToolHeaders) -> None:
     """Raise ``Refusal`` for a ``tools/call`` whose arguments are not mirrored as the tool's schema demands.
 
-    Known are the tools that the server has listed. Section Server Behavior for Custom Headers.
+    Only tools that the server has listed are checked. Section Server Behavior for Custom Headers.
     """
     try:
         texts = tools.texts(call)
