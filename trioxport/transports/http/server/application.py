@@ -6,6 +6,7 @@ from typing import Final
 
 import trio
 
+from trioxport._diagnostics.message_redaction import one_line
 from trioxport.abc import Acceptor, ConnectionSettings
 from trioxport.codecs.batch import REVISION, is_batch
 from trioxport.errors import ProtocolViolation
@@ -260,13 +261,17 @@ class Endpoint:
         if self._legacy is None or (version in MODERN_VERSIONS and request.method != "POST"):
             raise self._not_allowed() if request.method != "POST" else Refusal(400, "There are no sessions here")
         if version is not None and version not in LEGACY_VERSIONS:
-            supported = ", ".join(LEGACY_VERSIONS)
-            reason = f"Bad Request: Unsupported protocol version: {version[:40]} (supported versions: {supported})"
-            raise Refusal(400, reason)
+            raise _unsupported(version)
         session_id = request.headers.get(SESSION_FIELD)
         if session_id is None:
             raise Refusal(400, "Bad Request: Mcp-Session-Id header is required")
         return self._legacy, self._legacy.find(session_id, request.principal)
+
+
+def _unsupported(version: str) -> Refusal:
+    supported = ", ".join(LEGACY_VERSIONS)
+    asked = one_line(version[:40])
+    return Refusal(400, f"Bad Request: Unsupported protocol version: {asked} (supported versions: {supported})")
 
 
 def _no_batches(payload: bytes) -> Refusal:

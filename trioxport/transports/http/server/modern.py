@@ -245,7 +245,7 @@ class ModernRequest:
 
 
 def _answered() -> UsageError:
-    return UsageError("cannot send: the request is answered, or was a notification", hint="Send before the response")
+    return UsageError("the request is answered already, or was a notification", hint="Send before the response")
 
 
 class _RequestSend(SendChannel[Frame]):

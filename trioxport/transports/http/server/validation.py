@@ -68,7 +68,7 @@ def check_initialize(request: Request) -> None:
 def is_modern(http_request: ServerRequest, message: Message) -> bool:
     """Whether a message is of the modern era, valid or not (basic/versioning, section Backward Compatibility).
 
-    A message is if it has modern ``_meta``, or if its header names no legacy revision.
+    It is if it has modern ``_meta``, or if its header names a revision that is not a legacy one.
     """
     if isinstance(message, Request | Notification) and _VERSION_KEY in meta_of(message.params):
         return True
