@@ -6,7 +6,7 @@ from typing import Final
 
 import trio
 
-from trioxport._diagnostics.message_redaction import one_line
+from trioxport._diagnostics.text_redaction import one_line
 from trioxport.abc import Acceptor, ConnectionSettings
 from trioxport.codecs.batch import REVISION, is_batch
 from trioxport.errors import ProtocolViolation
