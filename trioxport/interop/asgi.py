@@ -34,20 +34,20 @@ _CONFIG: Final = instance_of(HttpServer, "an HttpServer(...)")
 
 
 class McpApplication:
-    """Runs ``handler`` once for each connection: each session of the legacy era, each request of the modern one.
+    """An ASGI application that runs ``handler`` for each connection: each legacy session, each modern request.
 
-    The connections live in the application's lifespan. As the outermost application it is told of that by its server;
-    mounted, it is not: then the surrounding application has to enter :meth:`lifespan` in its own. Leaving the lifespan
+    The connections live in the application's lifespan. The outermost application gets lifespan events from its server;
+    a mounted one does not: the surrounding application has to enter :meth:`lifespan` in its own. Leaving the lifespan
     ends the sessions in order, within ``close_timeout``.
 
     Args:
         handler: As for :func:`trioxport.serve_transport`, and so are the others.
-        config: Where clients reach the endpoint, and what else holds for it; ``tls`` and ``bounds`` are the matter of
+        config: The URL and the options of the endpoint; ``tls`` and ``bounds`` are the responsibility of
             the server that runs the application, and ``drain`` begins when the lifespan is left.
-        layers: What wraps the connections' channels.
-        limits: Bounds for both directions.
+        layers: The layers of the connections.
+        limits: Limits for both directions.
         close_timeout: Seconds that connections get to end.
-        within: Makes a context manager that is entered around all connections, with the lifespan.
+        within: Makes a context manager that is entered around all connections, for the time of the lifespan.
 
     Raises:
         TypeError: ``handler`` is no function.
@@ -105,7 +105,7 @@ class McpApplication:
         elif not self._running:
             require_trio("McpApplication")
             raise UsageError(
-                "the application is asked before its lifespan has begun",
+                "the application got a request before its lifespan began",
                 hint="Mounted in another application, its lifespan() has to be entered in that one's lifespan",
             )
         else:

@@ -161,7 +161,7 @@ async def test_what_is_kept_is_bounded_in_size_and_in_age(jumping_clock: trio.ab
 
 
 async def test_a_store_tells_a_gap_from_an_end(jumping_clock: trio.abc.Clock) -> None:
-    store = MemoryEvents(max_size=3 * (MemoryEvents.OVERHEAD + 10), max_age=60)
+    store = MemoryEvents(max_size=3 * (MemoryEvents.OVERHEAD_BYTES + 10), max_age=60)
     for number in range(1, 6):
         await store.append("session", "stream", number, b"%010d" % number)
     assert await store.after("session", "stream", 1) is None

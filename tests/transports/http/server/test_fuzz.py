@@ -1,4 +1,4 @@
-"""Random and mutated requests to the HTTP server: whatever comes is refused or answered, in time, and harms nobody.
+"""Random and mutated requests to the HTTP server: each is refused or answered, in time, and harms no other.
 
 The clock jumps, so that a client which stops in the middle is waited for as long as the server allows, and no longer.
 """
@@ -67,7 +67,7 @@ async def handle(connection: Connection) -> None:
 
 
 async def answers_to(requests: Sequence[bytes]) -> list[bytes]:
-    """What one server answers to each, at the same time and each on a connection of its own; it serves others after."""
+    """Return the answers of one server to all, sent at once on connections of their own; it serves others after."""
     answers: dict[int, bytes] = {}
 
     async def send(port: int, number: int, data: bytes) -> None:
@@ -94,7 +94,7 @@ async def answers_to(requests: Sequence[bytes]) -> list[bytes]:
 
 
 class Errors(logging.Handler):
-    """What the server itself says went wrong."""
+    """Return the failures that the server itself reports."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -207,7 +207,7 @@ values = st.recursive(
 
 @st.composite
 def envelopes(draw: st.DrawFn) -> Any:
-    """What nearly is a message."""
+    """Return something that is nearly a message."""
     meta = {META + "protocolVersion": draw(st.sampled_from(VERSIONS) | values), META + "clientCapabilities": {}}
     parts = {
         "jsonrpc": st.just("2.0"),

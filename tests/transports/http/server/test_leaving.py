@@ -37,7 +37,7 @@ class Crowded:
     """A server that has more to say in answer to ``crowd`` than its client reads.
 
     Attributes:
-        crowd: The messages to send after the one that nobody reads, the response among them.
+        crowd: The messages to send after the one that is not read, the response among them.
         sending: Set once all of them are being sent.
         outcomes: What became of each.
     """
@@ -218,7 +218,7 @@ async def test_what_is_no_id_cancels_nothing(stranger: object) -> None:
 
 
 class Deaf:
-    """A handler that answers the first request, and then takes nothing until it is told to."""
+    """A handler that answers the first request, and then takes nothing until it may go on."""
 
     def __init__(self) -> None:
         self.go = trio.Event()
@@ -239,7 +239,7 @@ IN_VAIN: Final = {
     "no JSON": b"{",
     "no message": b'{"jsonrpc": "2.0", "id": 1, "result": {}, "error": {}}',
 }
-"""What clients post to a session that has no room."""
+"""Messages that clients post to a session without room."""
 
 
 async def full_session(url: str, room: int) -> LegacyClient:

@@ -1,4 +1,4 @@
-"""What sessions and refused requests cost the HTTP server, and that it gets it back."""
+"""The memory that sessions and refused requests cost the HTTP server, and its release."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def tracing() -> Generator[None]:
 
 
 def held() -> Counter[str]:
-    """How many objects of this package's, and of those that it makes of others', there are."""
+    """Count the objects of this package's classes, and those that it makes of other classes."""
     gc.collect()
     kinds = (type(each) for each in gc.get_objects())
     names = Counter(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds)

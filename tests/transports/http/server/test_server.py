@@ -160,6 +160,7 @@ async def test_an_unknown_version_is_told_which_are_known() -> None:
         async with serving() as served, calling(served.url, message, mcp_protocol_version="1999-01-01") as reply:
             error = (await reply.json())["error"]
             assert (reply.status, error["code"]) == (400, -32022)
+            assert error["message"] == "Unsupported protocol version"
             assert error["data"]["requested"] == "1999-01-01"
             assert MODERN in error["data"]["supported"]
 
@@ -193,6 +194,7 @@ async def test_what_is_no_request_is_refused(body: bytes, code: int) -> None:
         async with serving() as served, asking(served.url, "POST", fields, body) as reply:
             answer = await reply.json()
             assert (reply.status, answer["error"]["code"]) == (400, code)
+            assert answer["error"]["message"].startswith("Parse error: ") == (code == -32700)
         assert served.received == []
 
 
@@ -201,6 +203,24 @@ async def test_the_status_goes_with_the_error(code: int, status: int) -> None:
     with trio.fail_after(BOUND):
         async with serving() as served, calling(served.url, modern("refuse", code=code)) as reply:
             assert (reply.status, (await reply.json())["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"content-type": "text/plain"}, "Unsupported Media Type: Content-Type must be application/json"),
+        (
+            {"accept": "application/json"},
+            "Not Acceptable: Client must accept both application/json and text/event-stream",
+        ),
+    ],
+    ids=["content type", "accept"],
+)
+async def test_refusals_read_as_those_of_the_official_sdks(fields: dict[str, str], reason: str) -> None:
+    message = modern("hello")
+    with trio.fail_after(BOUND):
+        async with serving() as served, asking(served.url, "POST", modern_fields(message) | fields, message) as reply:
+            assert (await reply.json())["error"]["message"] == reason
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How many sessions an HTTP server has, and which one ends when there would be too many."""
+"""The limits on the sessions of an HTTP server, and the choice of the one that ends beyond them."""
 
 from __future__ import annotations
 

@@ -53,15 +53,17 @@ async def test_a_session_begins_with_initialize_and_ends_with_delete() -> None:
 async def test_what_belongs_to_no_session_is_refused() -> None:
     with trio.fail_after(BOUND):
         async with serving() as served:
-            for fields, status in (
-                ({}, 400),
-                ({"mcp-protocol-version": "2025-06-18"}, 400),
-                ({"mcp-session-id": "unknown"}, 404),
+            for fields, status, reason in (
+                ({}, 400, "Bad Request: Mcp-Session-Id header is required"),
+                ({"mcp-protocol-version": "2025-06-18"}, 400, "Bad Request: Mcp-Session-Id header is required"),
+                ({"mcp-session-id": "unknown"}, 404, "Session not found"),
             ):
                 for message in (request("hello"), notification("note"), {"jsonrpc": "2.0", "id": 1, "result": {}}):
                     async with asking(served.url, "POST", JSON_OR_EVENTS | fields, message) as reply:
                         assert reply.status == status
-                        assert (await reply.json())["error"]["code"] not in (-32020, -32021, -32022)
+                        error = (await reply.json())["error"]
+                        assert error["code"] not in (-32020, -32021, -32022)
+                        assert error["message"] == reason
                 for method in ("GET", "DELETE"):
                     async with asking(served.url, method, JSON_OR_EVENTS | fields) as reply:
                         assert reply.status == status
@@ -69,6 +71,15 @@ async def test_what_belongs_to_no_session_is_refused() -> None:
             async with asking(served.url, "POST", JSON_OR_EVENTS | {"mcp-session-id": "x"}, opening) as reply:
                 assert reply.status == 404
         assert served.infos == []
+
+
+async def test_an_unknown_version_of_a_session_is_refused_with_the_known_ones() -> None:
+    fields = JSON_OR_EVENTS | {"mcp-protocol-version": "1999-01-01", "mcp-session-id": "unknown"}
+    with trio.fail_after(BOUND):
+        async with serving() as served, asking(served.url, "GET", fields) as reply:
+            reason = (await reply.json())["error"]["message"]
+            assert reply.status == 400
+            assert reason.startswith("Bad Request: Unsupported protocol version: 1999-01-01 (supported versions: 20")
 
 
 @pytest.mark.parametrize("params", [{}, {"protocolVersion": 1, "capabilities": {}}, {"protocolVersion": "2025-11-25"}])

@@ -7,8 +7,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from trioxport.transports._access.policy import AccessPolicy
+from trioxport.transports.http.server.options import HttpServerOptions
 from trioxport.transports.http.server.request import Field, RequestHead, ServerRequest
-from trioxport.transports.http.server.target import HttpServer
 
 _METHODS: Final = b"GET, POST, DELETE"
 _ALLOWED: Final = (
@@ -25,7 +25,7 @@ class HttpAccess:
         policy: The checks that a WebSocket at the endpoint has to pass too.
     """
 
-    def __init__(self, config: HttpServer) -> None:
+    def __init__(self, config: HttpServerOptions) -> None:
         self._cors = config.cors
         self._path = urlsplit(config.url).path or "/"
         self.policy = AccessPolicy(config, config.url, publishes_metadata=True)

@@ -1,4 +1,4 @@
-"""The ASGI application of an MCP endpoint: it finds out what was asked, and who answers it."""
+"""The ASGI application of an MCP endpoint: it routes each request to the part that answers it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Final
 
 import trio
 
+from trioxport._diagnostics.text_redaction import one_line
 from trioxport.abc import Acceptor, ConnectionSettings
 from trioxport.codecs.batch import REVISION, is_batch
 from trioxport.errors import ProtocolViolation
@@ -15,21 +16,21 @@ from trioxport.messages import Message, Notification, Request
 from trioxport.protocol import INITIALIZE, LEGACY_VERSIONS, MODERN_VERSIONS
 from trioxport.transports._access.request import AccessRefused
 from trioxport.transports.http.server.access import HttpAccess
-from trioxport.transports.http.server.access_log import log_access
-from trioxport.transports.http.server.body_budget import BodyBudget
+from trioxport.transports.http.server.body import BodyBudget, check_content, decode_message, read_body, split_messages
 from trioxport.transports.http.server.disconnects import DisconnectWatcher
 from trioxport.transports.http.server.event_streams import StreamSettings
-from trioxport.transports.http.server.health import Health, unavailable
 from trioxport.transports.http.server.http_sse import HttpSseServer
 from trioxport.transports.http.server.legacy import Legacy
 from trioxport.transports.http.server.modern import ModernRequest, ResponseSettings
+from trioxport.transports.http.server.operation import Health, log_access
+from trioxport.transports.http.server.options import HttpServerOptions
+from trioxport.transports.http.server.refusals import Refusal, not_acceptable, stopping
 from trioxport.transports.http.server.request import (
     LAST_EVENT_FIELD,
     SESSION_FIELD,
     VERSION_FIELD,
     ClientGone,
     Receive,
-    Refusal,
     RequestHead,
     Scope,
     Send,
@@ -37,32 +38,28 @@ from trioxport.transports.http.server.request import (
 )
 from trioxport.transports.http.server.session import ServerSession
 from trioxport.transports.http.server.session_table import SessionRegistry
-from trioxport.transports.http.server.target import HttpServer
 from trioxport.transports.http.server.validation import (
     accepts,
-    body_of,
+    check_accept,
     check_arguments,
     check_initialize,
     check_modern,
-    check_post,
     is_modern,
-    parse,
-    parts_of,
 )
 
-GRACE: Final = 1.0
-"""Seconds beyond ``close_timeout`` in which what handlers said last is written."""
+WRITE_GRACE_SECONDS: Final = 1.0
+"""Seconds beyond ``close_timeout`` to write the last messages of handlers."""
 
 
 class Endpoint:
-    """Serves the connections that HTTP requests make: an ASGI application, and a listener without a socket.
+    """The endpoint that turns HTTP requests into connections: an ASGI application, and a listener without a socket.
 
     Args:
-        config: What the server is told.
-        settings: What holds for its connections.
+        config: The options of the server.
+        settings: The settings of its connections.
     """
 
-    def __init__(self, config: HttpServer, settings: ConnectionSettings) -> None:
+    def __init__(self, config: HttpServerOptions, settings: ConnectionSettings) -> None:
         self.config = config
         self.settings = settings
         self.stopping = False
@@ -105,18 +102,18 @@ class Endpoint:
                     await trio.sleep_forever()
                 finally:
                     await self.drain()
-                    life.deadline = self.stop() + GRACE
+                    life.deadline = self.stop() + WRITE_GRACE_SECONDS
         finally:
             self._acceptor = None
 
     async def drain(self) -> None:
-        """Refuse new requests, and leave alone what was accepted, for ``drain`` seconds. Not to be cancelled."""
+        """Refuse new requests for ``drain`` seconds, while accepted ones go on. Shielded from cancellation."""
         self.health.draining = True
         with trio.CancelScope(shield=True, deadline=trio.current_time() + self.config.drain):
             await trio.sleep_forever()
 
     def stop(self) -> float:
-        """Let what was accepted end, and return the time when that has to be over."""
+        """Let accepted requests end, and return their deadline."""
         if not self.stopping:
             self.stopping = True
             self._changed.unpark_all()
@@ -137,67 +134,67 @@ class Endpoint:
                 nursery.cancel_scope.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = ServerRequest(scope, receive, send)
+        request = ServerRequest(scope, receive, send)
         started = trio.current_time()
         self._serving += 1
         try:
-            self.gate.policy.identify(exchange)
-            await self._serve(exchange, scope)
+            self.gate.policy.identify(request)
+            await self._serve(request, scope)
         except AccessRefused as refusal:
-            self.refusals.note(refusal.counted_as, exchange.peer, refusal.detail)
-            if not exchange.begun:
-                await exchange.refuse(refusal)
+            self.refusals.note(refusal.counted_as, request.peer, refusal.detail)
+            if not request.begun:
+                await request.refuse(refusal)
         except ClientGone:
             return
         except Exception:
-            exchange.status = exchange.status or 500  # which the server says in its place
+            request.status = request.status or 500  # the status that the HTTP server answers with
             raise
         finally:
             self._serving -= 1
-            self.log(exchange, started)
+            self.log(request, started)
             if self.stopping:
                 self._changed.unpark_all()
 
-    def log(self, exchange: RequestHead, started: float) -> None:
-        """Log an exchange that is over, if the server has an access log."""
+    def log(self, request: RequestHead, started: float) -> None:
+        """Log a request that is over, if the server has an access log."""
         if self.config.access_log:
-            log_access(exchange, started)
+            log_access(request, started)
 
-    async def _serve(self, exchange: ServerRequest, scope: Scope) -> None:
-        if await self.health.answers(exchange):
+    async def _serve(self, request: ServerRequest, scope: Scope) -> None:
+        if await self.health.answers(request):
             return
         fallback = self.config.fallback
-        if fallback is not None and not self._has(exchange):
-            self.gate.policy.check_host(exchange)
-            await exchange.delegate(fallback, scope, self.settings.limits.max_message_size)
+        if fallback is not None and not self._has(request):
+            self.gate.policy.check_host(request)
+            await request.delegate(fallback, scope, self.settings.limits.max_message_size)
             return
-        if await self.gate.answers(exchange):
+        if await self.gate.answers(request):
             return
         if self._acceptor is None:
-            raise unavailable("The server is stopping", 1, "stopping")
-        if self._sse is not None and await self._sse.answers(exchange):
+            raise stopping()
+        if self._sse is not None and await self._sse.answers(request):
             return
-        if not self.gate.is_endpoint(exchange):
-            if self._sse is not None and self._sse.has(exchange):
+        if not self.gate.is_endpoint(request):
+            if self._sse is not None and self._sse.has(request):
                 raise Refusal(405, "This method is for the other endpoint", fields=[(b"allow", b"GET, POST")])
             raise Refusal(404, "There is nothing at this path")
-        if exchange.method == "POST":
+        if request.method == "POST":
             try:
-                await self._post(exchange, self._acceptor)
+                await self._post(request, self._acceptor)
             except Refusal as refusal:
                 if self._legacy is not None and refusal.cause is not None:
-                    await self._legacy.report(exchange, refusal.cause, refusal.excerpt)
+                    await self._legacy.report(request, refusal.cause, refusal.excerpt)
                 raise
-        elif exchange.method == "GET":
-            await self._get(exchange)
-        elif exchange.method == "DELETE":
-            legacy, session = self._in_session(exchange)
-            await legacy.delete(exchange, session)
+        elif request.method == "GET":
+            await self._get(request)
+        elif request.method == "DELETE":
+            legacy, session = self._in_session(request)
+            await legacy.delete(request, session)
         else:
             raise self._not_allowed()
 
-    def _has(self, exchange: ServerRequest) -> bool:
-        return self.gate.has(exchange) or (self._sse is not None and self._sse.has(exchange))
+    def _has(self, request: ServerRequest) -> bool:
+        return self.gate.has(request) or (self._sse is not None and self._sse.has(request))
 
     def _not_allowed(self) -> Refusal:
         allowed = b"POST" if self._legacy is None else b"GET, POST, DELETE"
@@ -205,69 +202,76 @@ class Endpoint:
 
     # POST.
 
-    async def _post(self, exchange: ServerRequest, acceptor: Acceptor) -> None:
-        check_post(exchange)
-        payload = await body_of(exchange, self.settings.limits.max_message_size, self._bodies)
+    async def _post(self, request: ServerRequest, acceptor: Acceptor) -> None:
+        check_content(request)
+        check_accept(request)
+        payload = await read_body(request, self.settings.limits.max_message_size, self._bodies)
         if is_batch(payload):
-            await self._post_batch(exchange, payload)
+            await self._post_batch(request, payload)
             return
-        message = parse(payload)
-        exchange.mcp_method = message.method if isinstance(message, Request | Notification) else None
+        message = decode_message(payload)
+        request.mcp_method = message.method if isinstance(message, Request | Notification) else None
         if isinstance(message, Request):
             self.health.admit()
-        if self._legacy is None or is_modern(exchange, message):
-            await self._post_modern(exchange, payload, message, acceptor)
+        if self._legacy is None or is_modern(request, message):
+            await self._post_modern(request, payload, message, acceptor)
             return
-        frame = Frame(payload, message, exchange.shown())
-        if isinstance(message, Request) and message.method == INITIALIZE and SESSION_FIELD not in exchange.headers:
+        frame = Frame(payload, message, request.shown())
+        if isinstance(message, Request) and message.method == INITIALIZE and SESSION_FIELD not in request.headers:
             check_initialize(message)
-            await self._legacy.open(exchange, frame, message)
+            await self._legacy.open(request, frame, message)
         else:
-            legacy, session = self._in_session(exchange)
-            await legacy.post(exchange, session, [frame])
+            legacy, session = self._in_session(request)
+            await legacy.post(request, session, [frame])
 
-    async def _post_modern(self, exchange: ServerRequest, payload: bytes, message: Message, acceptor: Acceptor) -> None:
-        version = check_modern(exchange, message)
+    async def _post_modern(self, request: ServerRequest, payload: bytes, message: Message, acceptor: Acceptor) -> None:
+        version = check_modern(request, message)
         assert isinstance(message, Request | Notification)
         if isinstance(message, Request) and message.method == "tools/call":
-            check_arguments(exchange, message, self._modern.tools)
-        request = ModernRequest(exchange, payload, message, version, self._modern)
-        self._requests.add(request)
+            check_arguments(request, message, self._modern.tools)
+        modern = ModernRequest(request, payload, message, version, self._modern)
+        self._requests.add(modern)
         try:
-            await request.serve(acceptor, self._watch)
+            await modern.serve(acceptor, self._watch)
         finally:
-            self._requests.discard(request)
+            self._requests.discard(modern)
 
-    async def _post_batch(self, exchange: ServerRequest, payload: bytes) -> None:
-        if self._legacy is None or exchange.headers.get(VERSION_FIELD) not in (None, REVISION):
+    async def _post_batch(self, request: ServerRequest, payload: bytes) -> None:
+        if self._legacy is None or request.headers.get(VERSION_FIELD) not in (None, REVISION):
             raise _no_batches(payload)
-        legacy, session = self._in_session(exchange)
+        legacy, session = self._in_session(request)
         if session.version != REVISION:
             raise _no_batches(payload)
-        frames = [Frame(each, parse(each), exchange.shown()) for each in parts_of(payload)]
+        frames = [Frame(each, decode_message(each), request.shown()) for each in split_messages(payload)]
         if any(isinstance(frame.message, Request) for frame in frames):
             self.health.admit()
-        await legacy.post(exchange, session, frames)
+        await legacy.post(request, session, frames)
 
     # Legacy.
 
-    async def _get(self, exchange: ServerRequest) -> None:
-        legacy, session = self._in_session(exchange)
-        if not accepts(exchange, "text/event-stream"):
-            raise Refusal(406, "A GET has to accept text/event-stream")
-        await legacy.listen(exchange, session, exchange.headers.get(LAST_EVENT_FIELD))
+    async def _get(self, request: ServerRequest) -> None:
+        legacy, session = self._in_session(request)
+        if not accepts(request, "text/event-stream"):
+            raise not_acceptable("text/event-stream")
+        await legacy.listen(request, session, request.headers.get(LAST_EVENT_FIELD))
 
-    def _in_session(self, exchange: ServerRequest) -> tuple[Legacy, ServerSession]:
+    def _in_session(self, request: ServerRequest) -> tuple[Legacy, ServerSession]:
         """The session that a request is part of. Raises ``Refusal``."""
-        version = exchange.headers.get(VERSION_FIELD)
-        if self._legacy is None or (version in MODERN_VERSIONS and exchange.method != "POST"):
-            raise self._not_allowed() if exchange.method != "POST" else Refusal(400, "There are no sessions here")
+        version = request.headers.get(VERSION_FIELD)
+        if self._legacy is None or (version in MODERN_VERSIONS and request.method != "POST"):
+            raise self._not_allowed() if request.method != "POST" else Refusal(400, "There are no sessions here")
         if version is not None and version not in LEGACY_VERSIONS:
-            raise Refusal(400, f"The protocol version {version[:40]!r} is not supported")
-        session_id = exchange.headers.get(SESSION_FIELD)
+            raise _unsupported(version)
+        session_id = request.headers.get(SESSION_FIELD)
         if session_id is None:
-            raise Refusal(400, "The header Mcp-Session-Id is missing")
-        return self._legacy, self._legacy.find(session_id, exchange.principal)
+            raise Refusal(400, "Bad Request: Mcp-Session-Id header is required")
+        return self._legacy, self._legacy.find(session_id, request.principal)
+
+
+def _unsupported(version: str) -> Refusal:
+    supported = ", ".join(LEGACY_VERSIONS)
+    asked = one_line(version[:40])
+    return Refusal(400, f"Bad Request: Unsupported protocol version: {asked} (supported versions: {supported})")
 
 
 def _no_batches(payload: bytes) -> Refusal:

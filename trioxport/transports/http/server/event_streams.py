@@ -1,7 +1,7 @@
-"""The streams on which a legacy server speaks: what waits for a reader, and what a reader that comes back gets again.
+"""The event streams of a server: their queues, and the replay for a client that reconnects.
 
-Each stream has a bounded queue of its own, so that one that is not read holds no other. With an event store nothing
-waits for a reader who is not there. Specification 2025-11-25, basic/transports, section Resumability and Redelivery.
+Each stream has a bounded queue of its own, so that one that is not read delays no other. With an event store no message
+waits for an absent reader. Specification 2025-11-25, basic/transports, section Resumability and Redelivery.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from trioxport.codecs.content_codings import Coding
 from trioxport.errors import RequestTimeout, TransportError
 from trioxport.transports.http.server.events import EventStore
 
-TOGETHER: Final = 64 * 1024
-"""Bytes that are written at once, as far as they wait."""
+MAX_WRITE_BYTES: Final = 64 * 1024
+"""Bytes of waiting messages that are written at once."""
 
 
 @attrs.frozen
 class StoredEvent:
-    """One message on its way, in a coding or in none; ``number`` is its place in the stream, and ``last`` ends that."""
+    """A message of a stream, at the place ``number``, with its content coding if any; ``last`` ends the stream."""
 
     number: int
     data: bytes
@@ -34,14 +34,14 @@ class StoredEvent:
 
 @attrs.frozen
 class StreamSettings:
-    """What holds for the streams of a session.
+    """The settings of the streams of a session.
 
     Args:
-        session: Under which id its events are kept.
-        tag: What its event ids begin with, which says nothing about the session's id.
-        store: Where events are kept, or None.
-        capacity: How many may wait.
-        stall: Seconds for which one waits for room.
+        session: The session id under which its events are stored.
+        tag: The prefix of its event ids, from which the session's id cannot be found.
+        store: The event store, or None.
+        capacity: The most messages that wait.
+        stall: Seconds that a message waits for room.
     """
 
     session: str
@@ -56,26 +56,26 @@ class StreamEnded(Exception):
 
 
 class StreamReader:
-    """Whoever writes a stream to a response, until another one comes.
+    """The reader that writes a stream to a response, until another reader takes over.
 
     Attributes:
-        superseded: Whether its turn is over.
-        last_words: What it writes then.
+        superseded: Whether another reader has taken over.
+        closing_data: The bytes that end its response then.
     """
 
     def __init__(self) -> None:
-        self.last_words = b""
+        self.closing_data = b""
         self.superseded = False
         self._waiting: trio.CancelScope | None = None
 
     def supersede(self) -> None:
-        """Take the stream from this reader. What it writes at the moment it may finish."""
+        """Take the stream from this reader. A write in progress may finish."""
         self.superseded = True
         if self._waiting is not None:
             self._waiting.cancel()
 
     async def take(self, stream: EventStream) -> list[StoredEvent]:
-        """The next events; none at the end of the stream, or of this reader's turn."""
+        """Wait for the next events; none at the end of the stream, or once superseded."""
         with trio.CancelScope() as self._waiting:
             while not (stream.waiting or stream.ended or self.superseded):
                 await stream.arrived.park()
@@ -89,14 +89,14 @@ class EventStream:
 
     Args:
         key: Its name within the session.
-        terms: What holds for it.
+        settings: The settings of the streams of its session.
         finished: Whether all of it is in the event store.
 
     Attributes:
-        abandoned: Whether its client left, and cannot come back for the rest.
+        abandoned: Whether its client left, and cannot resume it.
     """
 
-    def __init__(self, key: str, terms: StreamSettings, *, finished: bool = False) -> None:
+    def __init__(self, key: str, settings: StreamSettings, *, finished: bool = False) -> None:
         self.key = key
         self.waiting: deque[StoredEvent] = deque()
         self.arrived = trio.lowlevel.ParkingLot()
@@ -104,14 +104,14 @@ class EventStream:
         self.abandoned = False
         self.reader: StreamReader | None = None
         self.number = 0
-        self._terms = terms
+        self._settings = settings
         self._room = trio.lowlevel.ParkingLot()
-        self._lock = None if terms.store is None else trio.Lock()
+        self._lock = None if settings.store is None else trio.Lock()
 
     async def put(self, data: bytes, *, last: Callable[[], bool] = bool, coding: Coding | None = None) -> bool:
         """Queue a message, and return whether it was queued: an abandoned stream drops it.
 
-        ``last`` is called once the message is queued or dropped, and says whether the stream ends with it.
+        ``last`` is called once the message is queued or dropped, and returns whether the stream ends with it.
 
         Raises:
             RequestTimeout: There was no room in time.
@@ -133,83 +133,83 @@ class EventStream:
             return True
 
     async def _keep(self, data: bytes) -> None:
-        if self._terms.store is None:
+        if self._settings.store is None:
             return
         try:
-            await self._terms.store.append(self._terms.session, self.key, self.number + 1, data)
+            await self._settings.store.append(self._settings.session, self.key, self.number + 1, data)
         except Exception as error:
             raise TransportError(
                 "the event store did not keep a message", outcome="not_sent", retryable=True
             ) from error
 
     def add(self, data: bytes, *, last: bool = False, coding: Coding | None = None) -> None:
-        """Queue a message whether there is room or not."""
+        """Queue a message, even beyond the capacity."""
         self.number += 1
         self.waiting.append(StoredEvent(self.number, data, last, coding))
         self.ended = self.ended or last
         self.arrived.unpark_all()
 
     async def _make_room(self) -> None:
-        kept = self._terms.store is not None
+        kept = self._settings.store is not None
         if self.reader is not None or not kept:
-            with trio.move_on_after(self._terms.stall):
-                while len(self.waiting) >= self._terms.capacity and not self.ended:
+            with trio.move_on_after(self._settings.stall):
+                while len(self.waiting) >= self._settings.capacity and not self.ended:
                     await self._room.park()
-        if len(self.waiting) < self._terms.capacity or self.ended:
+        if len(self.waiting) < self._settings.capacity or self.ended:
             return
         if not kept:
-            raise RequestTimeout(f"the client took nothing for {self._terms.stall:g} s", outcome="not_sent")
+            raise RequestTimeout(f"the client took nothing for {self._settings.stall:g} s", outcome="not_sent")
         if self.reader is not None:
             self.reader.supersede()
             self.reader = None
-        self.waiting.popleft()  # a client that comes back gets it from the store
+        self.waiting.popleft()  # a client that resumes gets it from the store
 
     def take(self) -> list[StoredEvent]:
-        """What waits, up to as much as is written at once."""
+        """Take waiting events, up to ``MAX_WRITE_BYTES``."""
         taken: list[StoredEvent] = []
         size = 0
-        while self.waiting and size < TOGETHER:
+        while self.waiting and size < MAX_WRITE_BYTES:
             taken.append(self.waiting.popleft())
             size += len(taken[-1].data)
         self._room.unpark_all()
         return taken
 
     def put_back(self, events: Sequence[StoredEvent], reader: StreamReader) -> None:
-        """Take back what ``reader`` could not write, unless somebody else gets it from the store already."""
-        if self._terms.store is None or reader is self.reader:
+        """Put back events that ``reader`` could not write, unless another reader got them from the store."""
+        if self._settings.store is None or reader is self.reader:
             self.waiting.extendleft(reversed(events))
 
     def end(self) -> None:
-        """Nothing more is put; what waits can still be taken."""
+        """End the stream; waiting events can still be taken."""
         self.ended = True
         self._room.unpark_all()
         self.arrived.unpark_all()
 
     def abandon(self) -> None:
-        """End the stream because its client left for good: what waits, and what is still put, is dropped."""
+        """End the stream of a client that left for good; waiting and later events are dropped."""
         self.abandoned = True
         self.waiting.clear()
         self.end()
 
     def attach(self) -> StreamReader:
-        """A reader for what waits and what comes."""
+        """Attach a reader for waiting and later events."""
         if self.reader is not None:
             self.reader.supersede()
         self.reader = StreamReader()
         return self.reader
 
     async def attach_after(self, number: int) -> StreamReader | None:
-        """A reader for what follows event ``number``; None if that is not kept any more."""
-        store = self._terms.store
+        """Attach a reader for the events after ``number``; None if they are not stored any more."""
+        store = self._settings.store
         assert store is not None and self._lock is not None
-        if self.reader is not None:  # it may have to let somebody go who holds the lock
+        if self.reader is not None:  # a sender that waits for its room may hold the lock
             self.reader.supersede()
             self.reader = None
             self.waiting.clear()
             self._room.unpark_all()
         async with self._lock:
             if number != self.number or self.ended:
-                kept = await store.after(self._terms.session, self.key, number)
+                kept = await store.after(self._settings.session, self.key, number)
                 if kept is None:
                     return None
             else:
@@ -218,6 +218,6 @@ class EventStream:
             return self.attach()
 
     def detach(self, reader: StreamReader) -> None:
-        """The reader is gone."""
+        """Detach a reader that is done."""
         if self.reader is reader:
             self.reader = None

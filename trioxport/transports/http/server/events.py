@@ -1,4 +1,4 @@
-"""Where events of legacy streams are kept for clients that lost their connection, and the one that is kept in memory.
+"""The event store, from which legacy clients resume streams after a lost connection, and one in memory.
 
 Specification 2025-11-25, basic/transports, section Resumability and Redelivery.
 """
@@ -16,18 +16,18 @@ from trioxport.frames import MIB
 
 
 class EventStore(Protocol):
-    """Keeps events by session and stream, in the order in which they came."""
+    """A store of events by session and stream, in their order."""
 
     async def append(self, session: str, stream: str, number: int, data: bytes) -> None:
-        """Keep an event. Numbers rise by one within a stream; the first is 1."""
+        """Store an event. Numbers rise by one within a stream; the first is 1."""
         ...
 
     async def after(self, session: str, stream: str, number: int) -> Sequence[tuple[int, bytes]] | None:
-        """The events of a stream beyond ``number``; None if one of them is not kept (any more), or nothing is."""
+        """Return the events after ``number``; None if one of them, or the whole stream, is not stored (any more)."""
         ...
 
     async def forget(self, session: str) -> None:
-        """The session is over: nobody may ask for its events any more."""
+        """Delete the events of a session that is over."""
         ...
 
 
@@ -40,7 +40,7 @@ class _Kept:
 
 @attrs.define
 class _StoredStream:
-    """The events of one stream that are left, the oldest first, and the number of the last one ever."""
+    """The stored events of one stream, the oldest first, and the number of the latest one ever."""
 
     session: str
     name: str
@@ -49,14 +49,14 @@ class _StoredStream:
 
 
 class MemoryEvents:
-    """Events in memory: the oldest go first when there are too many bytes of them, and each after a while.
+    """Events in memory: the oldest are dropped first, beyond ``max_size`` bytes or after ``max_age`` seconds.
 
     Args:
         max_size: Bytes of all events together.
-        max_age: Seconds that one is kept.
+        max_age: Seconds that an event is kept.
     """
 
-    OVERHEAD = 256
+    OVERHEAD_BYTES = 256
     """Bytes that an event counts besides its data."""
 
     def __init__(self, *, max_size: int = 16 * MIB, max_age: float = 300.0) -> None:
@@ -76,7 +76,7 @@ class MemoryEvents:
         kept.events.append(_Kept(number, data, trio.current_time() + self._max_age))
         kept.last = number
         self._order[session, stream, number] = kept
-        self._size += len(data) + self.OVERHEAD
+        self._size += len(data) + self.OVERHEAD_BYTES
         self._drop()
 
     async def after(self, session: str, stream: str, number: int) -> Sequence[tuple[int, bytes]] | None:
@@ -92,10 +92,10 @@ class MemoryEvents:
         for stream in self._sessions.pop(session, {}).values():
             for event in stream.events:
                 del self._order[session, stream.name, event.number]
-                self._size -= len(event.data) + self.OVERHEAD
+                self._size -= len(event.data) + self.OVERHEAD_BYTES
 
     def _drop(self) -> None:
-        """Forget what is too much or too old; it is the oldest in either case."""
+        """Drop events beyond the limits; they are the oldest in either case."""
         now = trio.current_time()
         while self._order:
             key, stream = next(iter(self._order.items()))
@@ -104,7 +104,7 @@ class MemoryEvents:
                 return
             del self._order[key]
             stream.events.popleft()
-            self._size -= len(event.data) + self.OVERHEAD
+            self._size -= len(event.data) + self.OVERHEAD_BYTES
             if not stream.events:
                 self._forget_stream(stream)
 

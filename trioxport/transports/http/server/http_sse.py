@@ -1,4 +1,4 @@
-"""The deprecated HTTP+SSE binding: one stream for everything that the server says, and POSTs beside it.
+"""The deprecated HTTP+SSE binding: one stream for all messages of the server, and a POST for each of the client.
 
 Specification 2024-11-05, basic/transports, section HTTP with SSE.
 """
@@ -14,17 +14,18 @@ from trioxport.frames import Frame
 from trioxport.framing.sse import encode_event
 from trioxport.messages import ErrorResponse, Request, Response
 from trioxport.protocol import INITIALIZE
-from trioxport.transports.http.server.body_budget import BodyBudget
+from trioxport.transports.http.server.body import BodyBudget, check_content, decode_message, read_body
 from trioxport.transports.http.server.disconnects import DisconnectWatcher
 from trioxport.transports.http.server.event_streams import StreamEnded
-from trioxport.transports.http.server.health import Health
-from trioxport.transports.http.server.request import SESSION_FIELD, Refusal, ServerRequest
+from trioxport.transports.http.server.operation import Health
+from trioxport.transports.http.server.refusals import not_acceptable
+from trioxport.transports.http.server.request import SESSION_FIELD, ServerRequest
 from trioxport.transports.http.server.response import ResponseWriter, coding_of, plain
 from trioxport.transports.http.server.session import ServerSession
 from trioxport.transports.http.server.session_table import SessionRegistry
-from trioxport.transports.http.server.validation import accepts, body_of, check_content, check_initialize, parse
+from trioxport.transports.http.server.validation import accepts, check_initialize
 
-MESSAGES: Final = "/messages"
+MESSAGES_PATH: Final = "/messages"
 
 
 class SseSession(ServerSession):
@@ -38,7 +39,7 @@ class SseSession(ServerSession):
             self.opened(message, scope)
         queued = await self.standalone.put(plain(frame.payload, coding_of(frame)))
         if isinstance(message, Response | ErrorResponse) and message.id is not None:
-            self.settled(message.id)
+            self.discard_pending(message.id)
         if not queued:
             if isinstance(message, Request):
                 raise StreamEnded
@@ -51,9 +52,9 @@ class HttpSseServer:
     Args:
         path: Where the stream is opened; messages are posted below it.
         registry: The sessions.
-        watch: What notices that clients leave.
-        health: What refuses new requests while the server drains.
-        keep_alive: Seconds of silence after which the stream gets a sign of life.
+        watch: The watcher for clients that disconnect.
+        health: The readiness of the server, which refuses new requests while it drains.
+        keep_alive: Seconds of silence after which the stream gets a keep-alive comment.
         limit: Bytes of a message.
         bodies: The bound on unfinished bodies.
     """
@@ -76,48 +77,48 @@ class HttpSseServer:
         self._limit = limit
         self._bodies = bodies
 
-    async def answers(self, exchange: ServerRequest) -> bool:
-        """Answer a request for one of the endpoints; whether it was for one. Raises ``Refusal``."""
-        path = exchange.path.rstrip("/")
-        if path == self._path and exchange.method == "GET" and SESSION_FIELD not in exchange.headers:
-            await self._open(exchange)
-        elif path == self._path + MESSAGES and exchange.method == "POST":
-            await self._post(exchange)
+    async def answers(self, request: ServerRequest) -> bool:
+        """Answer a request for one of the endpoints, and return whether it was for one. Raises ``Refusal``."""
+        path = request.path.rstrip("/")
+        if path == self._path and request.method == "GET" and SESSION_FIELD not in request.headers:
+            await self._open(request)
+        elif path == self._path + MESSAGES_PATH and request.method == "POST":
+            await self._post(request)
         else:
             return False
         return True
 
-    def has(self, exchange: ServerRequest) -> bool:
-        """Whether a request is for one of the endpoints, with whatever method."""
-        return exchange.path.rstrip("/") in (self._path, self._path + MESSAGES)
+    def has(self, request: ServerRequest) -> bool:
+        """Whether a request is for one of the endpoints, with any method."""
+        return request.path.rstrip("/") in (self._path, self._path + MESSAGES_PATH)
 
-    async def _open(self, exchange: ServerRequest) -> None:
-        if not accepts(exchange, "text/event-stream"):
-            raise Refusal(406, "A GET has to accept text/event-stream")
+    async def _open(self, request: ServerRequest) -> None:
+        if not accepts(request, "text/event-stream"):
+            raise not_acceptable("text/event-stream")
         self._health.admit()
-        session = self._registry.create(exchange, SseSession)
-        messages = f"{exchange.full_path.rstrip('/')}{MESSAGES}?session_id={session.id}"
-        answer = ResponseWriter(exchange, self._keep_alive)
+        session = self._registry.create(request, SseSession)
+        messages = f"{request.full_path.rstrip('/')}{MESSAGES_PATH}?session_id={session.id}"
+        writer = ResponseWriter(request, self._keep_alive)
         try:
             with self._registry.using(session):
-                async with self._watch.until_gone(exchange):
-                    await answer.begin()
+                async with self._watch.until_gone(request):
+                    await writer.begin()
                     reader = session.standalone.attach()
-                    await answer.follow(session.standalone, reader, encode_event(messages.encode(), event="endpoint"))
+                    await writer.follow(session.standalone, reader, encode_event(messages.encode(), event="endpoint"))
         finally:
             session.standalone.abandon()
             self._registry.end(session)
 
-    async def _post(self, exchange: ServerRequest) -> None:
-        check_content(exchange)
-        session_id = parse_qs(exchange.query.decode("latin-1")).get("session_id", [""])[0]
-        session = self._registry.find(session_id, exchange.principal, SseSession)
-        payload = await body_of(exchange, self._limit, self._bodies)
-        message = parse(payload)
+    async def _post(self, request: ServerRequest) -> None:
+        check_content(request)
+        session_id = parse_qs(request.query.decode("latin-1")).get("session_id", [""])[0]
+        session = self._registry.find(session_id, request.principal, SseSession)
+        payload = await read_body(request, self._limit, self._bodies)
+        message = decode_message(payload)
         if isinstance(message, Request):
             self._health.admit()
         if isinstance(message, Request) and message.method == INITIALIZE:
             check_initialize(message)
             session.opening = message.id
-        await self._registry.deliver(exchange, session, [Frame(payload, message, exchange.shown())])
-        await exchange.respond(202)
+        await self._registry.deliver(request, session, [Frame(payload, message, request.shown())])
+        await request.respond(202)

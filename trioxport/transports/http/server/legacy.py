@@ -20,13 +20,14 @@ from trioxport.messages import Request
 from trioxport.metadata import Metadata
 from trioxport.transports.http.server.disconnects import DisconnectWatcher
 from trioxport.transports.http.server.event_streams import EventStream, StreamReader
-from trioxport.transports.http.server.request import SESSION_FIELD, Field, Refusal, ServerRequest
+from trioxport.transports.http.server.refusals import Refusal
+from trioxport.transports.http.server.request import SESSION_FIELD, Field, ServerRequest
 from trioxport.transports.http.server.response import ResponseWriter
 from trioxport.transports.http.server.session import PostStream, ServerSession
 from trioxport.transports.http.server.session_table import SessionRegistry
 
-PRIMED: Final = "2025-11-25"
-"""The first revision whose clients know an event without data, which only tells where to resume."""
+FIRST_PRIMED_REVISION: Final = "2025-11-25"
+"""The first revision whose clients accept an event without data, whose id is a place to resume from."""
 
 
 class Legacy:
@@ -34,8 +35,8 @@ class Legacy:
 
     Args:
         registry: The sessions.
-        watch: What notices that clients leave.
-        keep_alive: Seconds of silence after which an answer becomes a stream, and a stream gets a sign of life.
+        watch: The watcher for clients that disconnect.
+        keep_alive: Seconds of silence after which a response becomes a stream, and a stream gets a keep-alive comment.
     """
 
     def __init__(self, registry: SessionRegistry, watch: DisconnectWatcher, keep_alive: float) -> None:
@@ -45,129 +46,129 @@ class Legacy:
         self._keep_alive = keep_alive
 
     def find(self, session_id: str, principal: str | None) -> ServerSession:
-        """The session, if it is the principal's. Raises ``Refusal``."""
+        """Find the session with an id, if it is the principal's. Raises ``Refusal``."""
         return self._registry.find(session_id, principal, ServerSession)
 
-    async def report(self, exchange: ServerRequest, error: TransportError, excerpt: bytes) -> None:
-        """Tell a session of what its client sent and was refused: it may be an answer that the handler waits for."""
+    async def report(self, http_request: ServerRequest, error: TransportError, excerpt: bytes) -> None:
+        """Report a refused message to its session: it may be a response that the handler waits for."""
         with suppress(Refusal):
-            session = self.find(exchange.headers.get(SESSION_FIELD, ""), exchange.principal)
+            session = self.find(http_request.headers.get(SESSION_FIELD, ""), http_request.principal)
             with self._registry.using(session):
-                await self._registry.deliver(exchange, session, [Frame(excerpt, error=error)])
+                await self._registry.deliver(http_request, session, [Frame(excerpt, error=error)])
 
-    async def open(self, exchange: ServerRequest, frame: Frame, request: Request) -> None:
-        """Answer an ``initialize``: a new session."""
-        session = self._registry.create(exchange, ServerSession)
+    async def open(self, http_request: ServerRequest, frame: Frame, request: Request) -> None:
+        """Answer an ``initialize`` with a new session."""
+        session = self._registry.create(http_request, ServerSession)
         stream = session.open_stream([request])
         known = False
         try:
             with self._registry.using(session):
-                await self._registry.deliver(exchange, session, [frame])
+                await self._registry.deliver(http_request, session, [frame])
                 name = (SESSION_FIELD.encode(), session.id.encode())
-                await self._answer(exchange, session, stream, (name,))
+                await self._answer(http_request, session, stream, (name,))
             known = session.version is not None
         finally:
             if not known:  # it was refused, or its client left before it heard of it
                 self._registry.end(session)
 
-    async def post(self, exchange: ServerRequest, session: ServerSession, frames: Sequence[Frame]) -> None:
-        """Take messages of a session, and answer what of them are requests."""
+    async def post(self, http_request: ServerRequest, session: ServerSession, frames: Sequence[Frame]) -> None:
+        """Take messages of a session, and answer the requests among them."""
         requests = [frame.message for frame in frames if isinstance(frame.message, Request)]
         with self._registry.using(session):
             if not requests:
-                await self._registry.deliver(exchange, session, frames)
-                await exchange.respond(202)
+                await self._registry.deliver(http_request, session, frames)
+                await http_request.respond(202)
                 return
             stream = session.open_stream(requests)
             try:
                 await self._registry.deliver(
-                    exchange, session, [self._with_ways(frame, session, stream) for frame in frames]
+                    http_request, session, [self._with_stream_controls(frame, session, stream) for frame in frames]
                 )
-                await self._answer(exchange, session, stream)
+                await self._answer(http_request, session, stream)
             except BaseException:
                 session.abandon(stream)
                 raise
 
-    def _with_ways(self, frame: Frame, session: ServerSession, stream: PostStream) -> Frame:
-        """A request, with what its handler may do to the stream that it came by."""
+    def _with_stream_controls(self, frame: Frame, session: ServerSession, stream: PostStream) -> Frame:
+        """Add to a request the functions with which its handler controls its streams."""
         request = frame.message
         if not isinstance(request, Request):
             return frame
-        ways = Metadata(unanswered=partial(session.give_up, stream, request.id))
-        if session.terms.store is not None:
-            ways["close_stream"] = partial(self._let_go, stream)
-            ways["close_standalone_stream"] = partial(self._let_go, session.standalone)
-        return attrs.evolve(frame, message=attrs.evolve(request, metadata={**request.metadata, **ways}))
+        controls = Metadata(unanswered=partial(session.drop_request, stream, request.id))
+        if session.settings.store is not None:
+            controls["close_stream"] = partial(self._release_reader_of, stream)
+            controls["close_standalone_stream"] = partial(self._release_reader_of, session.standalone)
+        return attrs.evolve(frame, message=attrs.evolve(request, metadata={**request.metadata, **controls}))
 
-    async def listen(self, exchange: ServerRequest, session: ServerSession, last_event_id: str | None) -> None:
-        """Follow the standalone stream of a session, or go on with any of its streams behind an event."""
+    async def listen(self, http_request: ServerRequest, session: ServerSession, last_event_id: str | None) -> None:
+        """Write the standalone stream of a session, or resume any of its streams after an event."""
         with self._registry.using(session):
             stream: EventStream = session.standalone
             if last_event_id is None:
                 reader = stream.attach()
             else:
                 stream, reader = await session.resume(last_event_id)
-            await self._stream(exchange, session, stream, reader, primed=last_event_id is None)
+            await self._stream(http_request, session, stream, reader, primed=last_event_id is None)
 
-    async def delete(self, exchange: ServerRequest, session: ServerSession) -> None:
-        """End a session for its client."""
+    async def delete(self, http_request: ServerRequest, session: ServerSession) -> None:
+        """End a session at its client's request."""
         self._registry.end(session)
-        await exchange.respond(204)
+        await http_request.respond(204)
 
     async def _answer(
-        self, exchange: ServerRequest, session: ServerSession, stream: PostStream, fields: Sequence[Field] = ()
+        self, http_request: ServerRequest, session: ServerSession, stream: PostStream, fields: Sequence[Field] = ()
     ) -> None:
         reader = stream.attach()
-        if session.terms.store is not None and session.version is not None:
-            await self._stream(exchange, session, stream, reader, primed=True)
+        if session.settings.store is not None and session.version is not None:
+            await self._stream(http_request, session, stream, reader, primed=True)
             return
-        answer = ResponseWriter(exchange, self._keep_alive)
-        async with self._watch.until_gone(exchange):
-            events = await answer.first(stream, reader)
+        writer = ResponseWriter(http_request, self._keep_alive)
+        async with self._watch.until_gone(http_request):
+            events = await writer.first(stream, reader)
             if session.version is not None or not events:
-                answer.fields.extend(fields)
+                writer.fields.extend(fields)
             if events and events[0].last:
-                await answer.whole(events[0].data, coding=events[0].coding)
+                await writer.whole(events[0].data, coding=events[0].coding)
             else:
                 stream.put_back(events or (), reader)
-                await answer.begin()
-                await answer.follow(stream, reader)
+                await writer.begin()
+                await writer.follow(stream, reader)
 
     async def _stream(
         self,
-        exchange: ServerRequest,
+        http_request: ServerRequest,
         session: ServerSession,
         stream: EventStream,
         reader: StreamReader,
         *,
         primed: bool,
     ) -> None:
-        """Answer with a stream of events, of which none is lost if there is a store."""
-        kept = session.terms.store is not None
+        """Answer with a stream of events, which can be resumed if there is a store."""
+        kept = session.settings.store is not None
         name = partial(session.event_id, stream.key) if kept else None
-        answer = ResponseWriter(exchange, self._keep_alive, name=name)
+        writer = ResponseWriter(http_request, self._keep_alive, name=name)
         first = b""
-        if name is not None and primed and session.version is not None and session.version >= PRIMED:
+        if name is not None and primed and session.version is not None and session.version >= FIRST_PRIMED_REVISION:
             place = stream.number - len(stream.waiting)
             first = encode_event(b"", event_id=name(place), retry=round(self._config.retry * 1000))
         try:
-            async with self._watch.until_gone(exchange) as vigil:
+            async with self._watch.until_gone(http_request) as watch:
                 if kept and self._config.hold is not None:
-                    vigil.start_soon(self._release, reader, self._config.hold)
-                await answer.begin()
-                await answer.follow(stream, reader, first)
+                    watch.start_soon(self._release_after, reader, self._config.hold)
+                await writer.begin()
+                await writer.follow(stream, reader, first)
         finally:
             stream.detach(reader)
 
-    async def _release(self, reader: StreamReader, hold: float) -> None:
-        """Let the client go after a while: it comes back for the rest."""
+    async def _release_after(self, reader: StreamReader, hold: float) -> None:
+        """End the response after ``hold`` seconds: the client reconnects for the rest."""
         await trio.sleep(hold)
-        self._dismiss(reader)
+        self._release(reader)
 
-    def _let_go(self, stream: EventStream) -> None:
+    def _release_reader_of(self, stream: EventStream) -> None:
         if stream.reader is not None:
-            self._dismiss(stream.reader)
+            self._release(stream.reader)
 
-    def _dismiss(self, reader: StreamReader) -> None:
-        reader.last_words = b"retry: %d\n\n" % round(self._config.retry * 1000)
+    def _release(self, reader: StreamReader) -> None:
+        reader.closing_data = b"retry: %d\n\n" % round(self._config.retry * 1000)
         reader.supersede()

@@ -1,6 +1,6 @@
-"""The modern era: one POST is one connection of the handler's.
+"""The modern era: one POST is one connection of the handler.
 
-Its ``rx`` brings the request and ends, ``tx`` takes what belongs to it, and a client that leaves has cancelled it.
+Its ``rx`` yields the request and ends, ``tx`` takes its response and notifications, and a disconnect cancels it.
 Specification 2026-07-28, basic/transports/streamable-http.
 """
 
@@ -36,10 +36,10 @@ from trioxport.protocol import (
 from trioxport.transports.http.headers import ToolHeaders
 from trioxport.transports.http.server.disconnects import DisconnectWatch, DisconnectWatcher
 from trioxport.transports.http.server.event_streams import EventStream, StreamEnded, StreamReader, StreamSettings
-from trioxport.transports.http.server.request import ClientGone, ServerRequest, tell
+from trioxport.transports.http.server.request import ClientGone, ServerRequest, describe_connection
 from trioxport.transports.http.server.response import ResponseWriter, coding_of, plain
 
-_STATUS: Final = {
+_STATUS_BY_CODE: Final = {
     METHOD_NOT_FOUND: 404,
     PARSE_ERROR: 400,
     INVALID_REQUEST: 400,
@@ -48,17 +48,17 @@ _STATUS: Final = {
     MISSING_CLIENT_CAPABILITY: 400,
     UNSUPPORTED_VERSION: 400,
 }
-"""The HTTP status of an error that is answered in JSON; 200 for those of a handler's own."""
+"""HTTP statuses of errors that are answered in JSON; errors with other codes have 200."""
 
 
 @attrs.frozen
 class ResponseSettings:
-    """How answers are given.
+    """The settings of responses.
 
     Args:
-        keep_alive: Seconds of silence after which one becomes a stream.
-        stream: What holds for streams.
-        tools: The tools that were listed, whose calls have headers of their own.
+        keep_alive: Seconds of silence after which a response becomes a stream.
+        stream: The settings of streams.
+        tools: The listed tools, whose calls mirror arguments in headers.
     """
 
     keep_alive: float
@@ -70,62 +70,64 @@ class ModernRequest:
     """The transport of one POST.
 
     Args:
-        exchange: The POST.
+        http_request: The POST.
         payload: Its body.
-        message: What that says.
-        version: The revision that it is written in.
-        manners: How it is answered.
+        message: The decoded message.
+        version: Its protocol version.
+        settings: The settings of its response.
     """
 
     immediate: ClassVar[bool] = True
 
     def __init__(
         self,
-        exchange: ServerRequest,
+        http_request: ServerRequest,
         payload: bytes,
         message: Request | Notification,
         version: str,
-        manners: ResponseSettings,
+        settings: ResponseSettings,
     ) -> None:
         self.request = message
         self.answered = not isinstance(message, Request)
         self.stopping = False
-        self._exchange = exchange
-        self._frame: Frame | None = Frame(payload, message, exchange.shown())
+        self._http_request = http_request
+        self._frame: Frame | None = Frame(payload, message, http_request.shown())
         self._version = version
-        self._manners = manners
-        self._answer = ResponseWriter(exchange, manners.keep_alive)
+        self._settings = settings
+        self._writer = ResponseWriter(http_request, settings.keep_alive)
         self._work = trio.CancelScope()
         self._stream: EventStream | None = None
-        self._vigil: DisconnectWatch | None = None
+        self._watch: DisconnectWatch | None = None
         self._gone = False
         self._left = False
         self._streamed = trio.Event()
 
-    async def serve(self, acceptor: Acceptor, watch: DisconnectWatcher) -> None:
-        """Run the handler and answer for it. Returns once the answer is written, or nobody waits for it."""
+    async def serve(self, acceptor: Acceptor, watcher: DisconnectWatcher) -> None:
+        """Run the handler. Return once the response is written, or the client has left."""
         if self.answered:
-            await self._exchange.respond(202)
+            await self._http_request.respond(202)
             with self._work:
                 await acceptor.serve_inline(self)
             return
-        vigil = self._vigil = watch.begin(self._exchange, self._leave_off, self._silent, self._manners.keep_alive)
+        watch = self._watch = watcher.begin(
+            self._http_request, self._client_left, self._silent, self._settings.keep_alive
+        )
         try:
             with self._work:
                 await acceptor.serve_inline(self)
             if not self._gone:
                 await self._conclude()
         finally:
-            await vigil.end()
+            await watch.end()
 
     def stop(self, timeout: float) -> None:
-        """The server stops: the handler gets ``timeout`` seconds, and a subscription ends now."""
+        """Stop with the server: the handler gets ``timeout`` seconds, and a subscription ends now."""
         self.stopping = True
         listening = self.request.method == LISTEN
         self._work.deadline = min(self._work.deadline, trio.current_time() + (0 if listening else timeout))
 
-    def _leave_off(self) -> None:
-        """Nobody waits for the answer."""
+    def _client_left(self) -> None:
+        """Cancel the handler, since the client has left."""
         self._gone = True
         self._work.cancel()
         self._streamed.set()
@@ -136,34 +138,34 @@ class ModernRequest:
 
     def _begin_stream(self) -> EventStream:
         if self._stream is None:
-            assert self._vigil is not None
-            self._stream = EventStream("", self._manners.stream)
-            self._vigil.start_soon(self._write_stream, self._stream, self._stream.attach())
+            assert self._watch is not None
+            self._stream = EventStream("", self._settings.stream)
+            self._watch.start_soon(self._write_stream, self._stream, self._stream.attach())
         return self._stream
 
     async def _write_stream(self, stream: EventStream, reader: StreamReader) -> None:
         try:
-            await self._answer.begin()
-            await self._answer.follow(stream, reader)
+            await self._writer.begin()
+            await self._writer.follow(stream, reader)
         except ClientGone:
-            self._leave_off()
+            self._client_left()
         self._streamed.set()
 
     async def _conclude(self) -> None:
-        """Answer for a handler that did not, and wait until the answer is written. Raises ``ClientGone``.
+        """Answer a request that the handler did not, and wait until the response is written. Raises ``ClientGone``.
 
-        The handler may have acted, so that the status is not 503, which invites to try again.
+        The handler may have acted, so that the status is not 503, which invites a retry.
         """
         assert isinstance(self.request, Request)
         if not self.answered:
             self.answered = True
-            message = self._last_words(self.request)
+            message = self._missing_answer(self.request)
             status = 200 if isinstance(message, Response) else 500
             await self._finish(JSON.encode(message), status)
         if self._stream is not None:
             await self._streamed.wait()
 
-    def _last_words(self, request: Request) -> Response | ErrorResponse:
+    def _missing_answer(self, request: Request) -> Response | ErrorResponse:
         if request.method == LISTEN:
             return Response(request.id, {"resultType": "complete", "_meta": {META + "subscriptionId": request.id}})
         reason = "The server stopped before it answered" if self.stopping else "The server failed to answer"
@@ -171,7 +173,7 @@ class ModernRequest:
 
     async def _finish(self, payload: bytes, status: int, coding: Coding | None = None) -> None:
         if self._stream is None and isinstance(self.request, Request) and self.request.method != LISTEN:
-            await self._answer.whole(payload, status, coding)
+            await self._writer.whole(payload, status, coding)
         else:
             await self._begin_stream().put(plain(payload, coding), last=lambda: True)
 
@@ -185,8 +187,8 @@ class ModernRequest:
             self.leave()
 
     def enter(self, scope: Scope) -> FrameChannels:
-        tell(scope.info, self._exchange, "modern", self._version)
-        return FrameChannels(_RequestSend(self), _RequestReceive(self, scope), self._carries, self._exchange.peer)
+        describe_connection(scope.info, self._http_request, "modern", self._version)
+        return FrameChannels(_RequestSend(self), _RequestReceive(self, scope), self._carries, self._http_request.peer)
 
     def _carries(self) -> Carries:
         return "http" if self._stream is None else "events"
@@ -195,10 +197,10 @@ class ModernRequest:
         self._left = True
 
     def __str__(self) -> str:
-        return f"{self._exchange.method} {self._exchange.path}"
+        return f"{self._http_request.method} {self._http_request.path}"
 
     async def send(self, frame: Frame) -> None:
-        """Send what the handler has to say. Raises ``UsageError`` for what has no place in this answer."""
+        """Send a message of the handler. Raises ``UsageError`` for a message that this response cannot carry."""
         message = frame.message
         if self._left:
             raise trio.ClosedResourceError
@@ -215,7 +217,7 @@ class ModernRequest:
             self.answered = True
             if self.request.method == "tools/list" and isinstance(message, Response):
                 self._learn(message)
-            status = _STATUS.get(message.code, 200) if isinstance(message, ErrorResponse) else 200
+            status = _STATUS_BY_CODE.get(message.code, 200) if isinstance(message, ErrorResponse) else 200
             try:
                 await self._finish(frame.payload, status, coding_of(frame))
             except ClientGone as error:
@@ -230,20 +232,20 @@ class ModernRequest:
         tools = members_of(listed.result).get("tools")
         for tool in cast("list[object]", tools) if isinstance(tools, list) else ():
             with suppress(ValueError):  # clients leave out a tool whose annotations are invalid
-                self._manners.tools.learn(members_of(tool))
+                self._settings.tools.learn(members_of(tool))
 
     @property
     def request_id(self) -> object:
         return self.request.id if isinstance(self.request, Request) else None
 
     def take_frame(self) -> Frame | None:
-        """The request, once."""
+        """Take the request; None once it was taken."""
         frame, self._frame = self._frame, None
         return frame
 
 
 def _answered() -> UsageError:
-    return UsageError("the request is answered already, or was none", hint="Send before the answer")
+    return UsageError("the request is answered already, or was a notification", hint="Send before the response")
 
 
 class _RequestSend(SendChannel[Frame]):

@@ -1,8 +1,8 @@
-"""One HTTP request and its response, as ASGI 3 has them: what the server's parts see of whichever program runs them."""
+"""One HTTP request and its response, over the ASGI 3 interface of the program that runs the server."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
@@ -12,13 +12,12 @@ from trioxport._diagnostics.redaction import Headers
 from trioxport.abc import ConnectionInfo, Era
 from trioxport.auth import VerifiedToken
 from trioxport.codecs.json import JSON
-from trioxport.errors import MessageTooLarge, TransportError
-from trioxport.framing.base import EXCERPT_BYTES
-from trioxport.messages import ErrorResponse, RequestId
+from trioxport.messages import ErrorResponse
 from trioxport.protocol import INVALID_REQUEST, LAST_EVENT_HEADER, SESSION_HEADER, VERSION_HEADER
 from trioxport.transports._access.request import AccessRefused, client_of
 from trioxport.transports._http_heads import values_by_name
 from trioxport.transports._urls import authority
+from trioxport.transports.http.server.refusals import Refusal, body_too_large
 
 Message: TypeAlias = MutableMapping[str, Any]
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -30,58 +29,22 @@ Field: TypeAlias = tuple[bytes, bytes]
 VERSION_FIELD: Final = VERSION_HEADER.lower()
 SESSION_FIELD: Final = SESSION_HEADER.lower()
 LAST_EVENT_FIELD: Final = LAST_EVENT_HEADER.lower()
-"""Header names as the headers of a request have them here: in lower case."""
+"""Header names in lower case, as in ``RequestHead.headers``."""
 
-SECRET: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
-"""Headers that nobody is shown."""
+SECRET_FIELDS: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
+"""Headers that applications do not see, because they hold credentials."""
 
-_JSON: Final = (b"content-type", b"application/json")
-_TLS: Final = {0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
-_GONE: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+_JSON_FIELD: Final = (b"content-type", b"application/json")
+_TLS_VERSIONS: Final = {0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
+_DISCONNECT_ERRORS: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class ClientGone(Exception):
-    """The client closed the connection, or does not read any more: nobody is there to answer."""
-
-
-class Refusal(AccessRefused):
-    """The refusal of a request whose message reached no handler.
-
-    Args:
-        status: The HTTP status.
-        reason: One sentence for the author of the client.
-        code: The code of the JSON-RPC error in the body.
-        request_id: The id of the refused request, once it is known.
-        data: The ``data`` of the error.
-        fields: More headers.
-        cause: The error of the refused message, if the message is at fault.
-        excerpt: The beginning of that message.
-        about: The check that refused, where refusals with this status are counted apart.
-        detail: More for the operator's log than the client gets.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        reason: str,
-        *,
-        code: int = INVALID_REQUEST,
-        request_id: RequestId | None = None,
-        data: object = None,
-        fields: Iterable[Field] = (),
-        cause: TransportError | None = None,
-        excerpt: bytes = b"",
-        about: str = "",
-        detail: str = "",
-    ) -> None:
-        super().__init__(status, reason, fields=fields, about=about, detail=detail)
-        self.error = ErrorResponse(request_id, code, reason, data)
-        self.cause = cause
-        self.excerpt = excerpt
+    """The client closed the connection, or stopped reading."""
 
 
 class RequestHead:
-    """The head of a request, its client, and what became of it.
+    """The head of a request, its client, and the progress of its response.
 
     Attributes:
         method: The HTTP method, as ``"POST"``.
@@ -91,9 +54,9 @@ class RequestHead:
         headers: The headers by names in lower case; values of the same name are joined by commas.
         peer: The client's address.
         secure: Whether the connection is encrypted.
-        tls: The version of TLS, where it is known.
+        tls: The version of TLS, if it is known.
         principal: The client, once it is authenticated.
-        token: The claims of its bearer token, where the verifier returns them.
+        token: The claims of its bearer token, if the verifier returns them.
         fields: Headers of every response to it.
         status: The status of the response; 0 before its head was written.
         sent: Bytes of the response's body that were written.
@@ -128,7 +91,7 @@ class RequestHead:
         client = scope.get("client")
         self.peer: str | None = client and authority(*client)
         self.secure = scope.get("scheme") == "https"
-        self.tls = _TLS.get(scope.get("extensions", {}).get("tls", {}).get("tls_version"))
+        self.tls = _TLS_VERSIONS.get(scope.get("extensions", {}).get("tls", {}).get("tls_version"))
         self.principal: str | None = None
         self.token: VerifiedToken | None = None
         self.fields: list[Field] = []
@@ -138,18 +101,18 @@ class RequestHead:
 
     @property
     def client(self) -> tuple[bool, str]:
-        """The client for whom bounds hold: its principal, or else its address; and whether it is a principal."""
+        """The client for whom limits hold: its principal, or else its address; and whether it is a principal."""
         return client_of(self)
 
     def shown(self) -> Mapping[str, str]:
         """The headers without credentials; ``principal`` names the client."""
         if self._shown is None:
-            self._shown = Headers({name: value for name, value in self.headers.items() if name not in SECRET})
+            self._shown = Headers({name: value for name, value in self.headers.items() if name not in SECRET_FIELDS})
         return self._shown
 
 
 class ServerRequest(RequestHead):
-    """A request, and the way to answer it. Every write raises ``ClientGone`` once the client does not read any more.
+    """A request and its response. Every write raises ``ClientGone`` once the client has stopped reading.
 
     Attributes:
         begun: Whether the head of the response was written.
@@ -164,13 +127,13 @@ class ServerRequest(RequestHead):
         self.begun = False
 
     async def body(self, limit: int, count: Callable[[int], None]) -> bytes:
-        """The body. Raises ``Refusal`` as soon as it is clear that it has more than ``limit`` bytes.
+        """Read the body. Raises ``Refusal`` as soon as it is known to have more than ``limit`` bytes.
 
         ``count`` is called with the bytes of each part that arrives, and may raise.
         """
         if self._announces_more_than(limit):
             seen = b"" if "expect" in self.headers else (await self._receive()).get("body", b"")
-            raise _too_large(limit, seen)
+            raise body_too_large(limit, seen)
         parts: list[bytes] = []
         size, more = 0, True
         while more:
@@ -181,7 +144,7 @@ class ServerRequest(RequestHead):
             size += len(parts[-1])
             count(len(parts[-1]))
             if size > limit:
-                raise _too_large(limit, parts[0])
+                raise body_too_large(limit, parts[0])
             more = message.get("more_body", False)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -190,9 +153,9 @@ class ServerRequest(RequestHead):
         return length.isdecimal() and int(length[:18]) > limit
 
     async def delegate(self, application: Application, scope: Scope, limit: int) -> None:
-        """Have ``application`` answer. Raises ``Refusal`` if the body has more than ``limit`` bytes."""
+        """Delegate the request to ``application``. Raises ``Refusal`` if the body has more than ``limit`` bytes."""
         if self._announces_more_than(limit):
-            raise _too_large(limit, b"")
+            raise body_too_large(limit, b"")
         size = 0
 
         async def receive() -> Message:
@@ -200,7 +163,7 @@ class ServerRequest(RequestHead):
             message = await self._receive()
             size += len(message.get("body", b""))
             if size > limit:
-                raise _too_large(limit, b"")
+                raise body_too_large(limit, b"")
             return message
 
         async def send(message: Message) -> None:
@@ -210,16 +173,16 @@ class ServerRequest(RequestHead):
         await application(scope, receive, send)
 
     async def gone(self) -> None:
-        """Wait, once the body was read, until the client leaves."""
-        with suppress(*_GONE):
+        """Wait until the client disconnects, once the body was read."""
+        with suppress(*_DISCONNECT_ERRORS):
             while (await self._receive())["type"] != "http.disconnect":
                 pass
 
     async def respond(self, status: int, body: bytes = b"", *fields: Field) -> None:
-        """Write a whole response; with a body it is JSON unless ``fields`` say otherwise."""
+        """Write a whole response; its body is JSON unless ``fields`` has a content type."""
         head = [*self.fields, *fields]
         if body and not any(name == b"content-type" for name, _ in fields):
-            head.append(_JSON)
+            head.append(_JSON_FIELD)
         head.append((b"content-length", b"%d" % len(body)))
         await self.begin(status, head)
         await self.write(body, more=False)
@@ -229,7 +192,7 @@ class ServerRequest(RequestHead):
         await self._written({"type": "http.response.start", "status": status, "headers": fields})
 
     async def write(self, data: bytes, *, more: bool = True) -> None:
-        """Write some of the body, or what ends it."""
+        """Write a part of the body; the last one with ``more=False``."""
         await self._written({"type": "http.response.body", "body": data, "more_body": more})
 
     def _note(self, message: Message) -> None:
@@ -242,7 +205,7 @@ class ServerRequest(RequestHead):
         self._note(message)
         try:
             await self._send(message)
-        except _GONE as error:
+        except _DISCONNECT_ERRORS as error:
             raise ClientGone from error
 
     async def refuse(self, refusal: AccessRefused) -> None:
@@ -252,16 +215,11 @@ class ServerRequest(RequestHead):
             await self.respond(refusal.status, JSON.encode(error), *refusal.fields)
 
 
-def _too_large(limit: int, seen: bytes) -> Refusal:
-    reason = f"The body is over the limit of {limit} bytes"
-    return Refusal(413, reason, cause=MessageTooLarge(reason), excerpt=seen[:EXCERPT_BYTES])
-
-
-def tell(info: ConnectionInfo, exchange: RequestHead, era: Era, version: str | None) -> None:
-    """Note what ``exchange`` tells about its connection."""
+def describe_connection(info: ConnectionInfo, request: RequestHead, era: Era, version: str | None) -> None:
+    """Fill in the information about a connection from the request that makes it."""
     info.era = era
     info.protocol_version = version
-    info.headers = exchange.shown()
-    info.principal = exchange.principal
-    info.token = exchange.token
-    info.tls = exchange.tls
+    info.headers = request.shown()
+    info.principal = request.principal
+    info.token = request.token
+    info.tls = request.tls

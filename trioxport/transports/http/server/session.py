@@ -1,4 +1,4 @@
-"""One session of the legacy era: the transport of the handler's connection, and which stream each message goes to.
+"""One session of the legacy era: the transport of the handler's connection, and the choice of a stream per message.
 
 Specification 2025-11-25, basic/transports, section Streamable HTTP.
 """
@@ -24,23 +24,24 @@ from trioxport.metadata import metadata_of
 from trioxport.protocol import CANCELLED, INITIALIZE, INTERNAL_ERROR, PROGRESS, as_id, members_of, meta_of
 from trioxport.transports.http.server.event_streams import EventStream, StreamEnded, StreamReader, StreamSettings
 from trioxport.transports.http.server.events import EventStore
-from trioxport.transports.http.server.request import Refusal, ServerRequest, tell
+from trioxport.transports.http.server.refusals import Refusal, session_not_found
+from trioxport.transports.http.server.request import ServerRequest, describe_connection
 from trioxport.transports.http.server.response import coding_of, plain
 
 STANDALONE: Final = "0"
-"""The name of the stream that belongs to no request."""
-REMEMBERED: Final = 256
-"""Requests that were cancelled by clients that left, whose answers may still come and are dropped."""
+"""The key of the stream that belongs to no request."""
+MAX_DROPPED_REQUESTS: Final = 256
+"""The most cancelled requests of clients that left; their late answers are dropped."""
 
 
 class ServerSession:
-    """One session. It is over when its client ends it, its handler returns, or it is idle for too long.
+    """One session. It ends when its client ends it, its handler returns, or it is idle for too long.
 
     Args:
-        session_id: What the client names it by.
-        exchange: The POST that opens it.
+        session_id: Its id.
+        http_request: The POST that opens it.
         capacity: Messages that wait in each direction, on each stream.
-        store: Where events are kept, or None.
+        store: The event store, or None.
         stall: Seconds that a message waits for a client that does not read.
 
     Attributes:
@@ -51,36 +52,36 @@ class ServerSession:
     carries: ClassVar[Carries] = "http"
 
     def __init__(
-        self, session_id: str, exchange: ServerRequest, capacity: int, store: EventStore | None, stall: float
+        self, session_id: str, http_request: ServerRequest, capacity: int, store: EventStore | None, stall: float
     ) -> None:
         self.id = session_id
-        self.principal = exchange.principal
-        self.client = exchange.client
+        self.principal = http_request.principal
+        self.client = http_request.client
         self.version: str | None = None
-        self.exchanges = 0
+        self.open_requests = 0
         self.work = trio.CancelScope()
-        self.terms = StreamSettings(session_id, secrets.token_urlsafe(6), store, capacity, stall)
-        self.standalone = EventStream(STANDALONE, self.terms)
-        self._exchange: ServerRequest | None = exchange
+        self.settings = StreamSettings(session_id, secrets.token_urlsafe(6), store, capacity, stall)
+        self.standalone = EventStream(STANDALONE, self.settings)
+        self._http_request: ServerRequest | None = http_request
         self._to_handler, self._from_client = trio.open_memory_channel[Frame](capacity)
         self.opening: RequestId | None = None
         self.pending: set[RequestId] = set()
         self._requests: dict[RequestId, PostStream] = {}
-        self._given_up: deque[RequestId] | None = None
+        self._dropped: deque[RequestId] | None = None
         self._posts = 0
         self._finishing = False
         self._ended = False
 
-    # What the client sends.
+    # From the client.
 
     def open_stream(self, requests: Sequence[Request]) -> PostStream:
-        """The stream on which ``requests`` are answered. Raises ``Refusal`` for an id that is in flight already."""
+        """Open the stream that answers ``requests``. Raises ``Refusal`` for an id that is in flight already."""
         ids = [request.id for request in requests]
         for place, request_id in enumerate(ids):
             if request_id in self._requests or request_id in ids[:place]:
                 raise Refusal(400, "A request with this id is in flight", request_id=request_id)
         self._posts += 1
-        stream = PostStream(str(self._posts), self.terms, requests)
+        stream = PostStream(str(self._posts), self.settings, requests)
         self._requests |= dict.fromkeys(stream.open, stream)
         if self.opening is None and requests[0].method == INITIALIZE:
             self.opening = requests[0].id
@@ -98,13 +99,13 @@ class ServerSession:
             except trio.WouldBlock:
                 return frames[place:]
             except (trio.BrokenResourceError, trio.ClosedResourceError):
-                raise _over() from None
+                raise session_not_found() from None
         return ()
 
     async def deliver(self, frames: Sequence[Frame]) -> None:
-        """Hand messages to the handler as room comes. Raises ``Refusal`` if the session is over.
+        """Hand messages to the handler as it makes room. Raises ``Refusal`` if the session is over.
 
-        What was not handed over when it is cancelled, or refused, is withdrawn.
+        Messages that were not handed over when it is cancelled, or refused, are withdrawn.
         """
         try:
             while frames := self.deliver_nowait(frames):
@@ -113,19 +114,19 @@ class ServerSession:
         except BaseException as error:
             self._withdraw(frames)
             if isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError):
-                raise _over() from None
+                raise session_not_found() from None
             raise
 
     def _withdraw(self, frames: Sequence[Frame]) -> None:
-        """Forget requests that the handler never got, since it will not answer them."""
+        """Forget requests that the handler did not get, since it will not answer them."""
         for frame in frames:
             if isinstance(frame.message, Request):
-                self.settled(frame.message.id)
+                self.discard_pending(frame.message.id)
                 if (stream := self._requests.get(frame.message.id)) is not None:
-                    self.give_up(stream, frame.message.id)
+                    self.drop_request(stream, frame.message.id)
 
     def _note(self, message: Message | None) -> None:
-        """Keep account of a message to the handler, before that can answer it."""
+        """Note a message to the handler before it can be answered."""
         if isinstance(message, Request):
             self.pending.add(message.id)
         elif isinstance(message, Notification) and message.method == CANCELLED:
@@ -134,7 +135,7 @@ class ServerSession:
                 self._note_cancelled(request_id)
 
     def _note_cancelled(self, request_id: RequestId) -> None:
-        self.settled(request_id)
+        self.discard_pending(request_id)
         stream = self._requests.get(request_id)
         if stream is not None:
             stream.cancelled.add(request_id)
@@ -143,60 +144,60 @@ class ServerSession:
     def tidy(self, stream: PostStream) -> None:
         """Forget the cancelled requests of a stream whose client left: the handler need not answer them."""
         if stream.abandoned and stream.open <= stream.cancelled:
-            if self._given_up is None:  # which is the rule, and an empty deque is large
-                self._given_up = deque(maxlen=REMEMBERED)
-            self._given_up.extend(stream.open)
+            if self._dropped is None:  # made late, since few sessions need it and an empty deque is large
+                self._dropped = deque(maxlen=MAX_DROPPED_REQUESTS)
+            self._dropped.extend(stream.open)
             self._close(stream)
 
     def abandon(self, stream: PostStream) -> None:
-        """The client of a POST is gone. Without an event store nobody can read its stream again."""
-        if self.terms.store is None:
+        """Abandon the stream of a client that left, if no event store lets it resume."""
+        if self.settings.store is None:
             stream.abandon()
             self.tidy(stream)
 
     def event_id(self, key: str, number: int) -> str:
-        """What an event is called on the wire: unique in all sessions, and without a secret."""
-        return f"{self.terms.tag}.{key}.{number}"
+        """Return the id of an event: unique among all sessions, and without a secret."""
+        return f"{self.settings.tag}.{key}.{number}"
 
     async def resume(self, event_id: str) -> tuple[EventStream, StreamReader]:
-        """The stream of an event, and a reader for what follows it. Raises ``Refusal`` if that is not kept."""
-        store = self.terms.store
+        """Return the stream of an event, and a reader for later events. Raises ``Refusal`` if they are not stored."""
+        store = self.settings.store
         if store is None:
             return self.standalone, self.standalone.attach()
         tag, _, place = event_id.partition(".")
         key, _, number = place.partition(".")
         reader = None
-        if tag == self.terms.tag and number.isascii() and number.isdecimal() and len(number) < 16:
-            stream = self._live(key) or EventStream(key, self.terms, finished=True)
+        if tag == self.settings.tag and number.isascii() and number.isdecimal() and len(number) < 16:
+            stream = self._live(key) or EventStream(key, self.settings, finished=True)
             reader = await stream.attach_after(int(number))
             if reader is not None:
                 return stream, reader
-        raise Refusal(400, "The events behind this Last-Event-ID are not kept (any more)")
+        raise Refusal(400, "The events after this Last-Event-ID are not stored (any more)")
 
     def _live(self, key: str) -> EventStream | None:
         streams = (self.standalone, *self._requests.values())
         return next((stream for stream in streams if stream.key == key), None)
 
     def end(self) -> None:
-        """The client sends no more."""
+        """End the handler's ``rx``."""
         self._to_handler.close()
 
     def finish(self) -> None:
-        """End the session once no request is pending: what a client has to say to those still gets through."""
+        """End the session once no request is pending: the client's messages for those still get through."""
         self._finishing = True
         if not self.pending:
             self.end()
 
-    def settled(self, request_id: RequestId) -> None:
-        """A request is pending no longer."""
+    def discard_pending(self, request_id: RequestId) -> None:
+        """Note that a request is no longer pending."""
         self.pending.discard(request_id)
         if self._finishing and not self.pending:
             self.end()
 
-    # What the handler sends.
+    # From the handler.
 
     async def send(self, frame: Frame, scope: Scope) -> None:
-        """Queue a message on the stream that it belongs to; drop what is about a request whose client left.
+        """Queue a message on the stream that it belongs to; drop messages about a request whose client left.
 
         Raises ``StreamEnded`` once the session is over.
         """
@@ -209,7 +210,7 @@ class ServerSession:
             scope.discard(ConnectionLost("the client left before its request was answered"))
 
     async def _tell(self, message: Message | None, payload: bytes) -> bool:
-        """Queue what is no answer; False if that is a notification about a request whose client left."""
+        """Queue a request or notification; False for a notification about a request whose client left."""
         with suppress(StreamEnded):  # the request was answered while its stream had no room
             if await self._stream_for(message).put(payload):
                 return True
@@ -221,38 +222,38 @@ class ServerSession:
         """Queue an answer; False if the client of the request left."""
         stream = None if message.id is None else self._requests.get(message.id)
         if stream is None or message.id is None or message.id not in stream.open:
-            if message.id in (self._given_up or ()):
+            if message.id in (self._dropped or ()):
                 await trio.lowlevel.checkpoint()
                 return False
             raise UsageError(f"no request with the id {message.id!r} is in flight")
         if message.id == self.opening:
             self.opened(message, scope)
         data, coding = frame.payload, coding_of(frame)
-        if self.terms.store is not None:
+        if self.settings.store is not None:
             data, coding = plain(data, coding), None
         return await stream.put(data, last=partial(self._settle, stream, message.id), coding=coding)
 
     def _settle(self, stream: PostStream, request_id: RequestId) -> bool:
-        """A request is answered; whether it was the last one of its stream."""
-        self.settled(request_id)
+        """Note that a request is answered, and return whether it was the last one of its stream."""
+        self.discard_pending(request_id)
         stream.open.discard(request_id)
         self._requests.pop(request_id, None)
         return not stream.open
 
-    def give_up(self, stream: PostStream, request_id: RequestId) -> None:
-        """The handler will not answer a request: its client cancelled it, and waits for the end of the stream."""
+    def drop_request(self, stream: PostStream, request_id: RequestId) -> None:
+        """Drop a request that its client cancelled and the handler will not answer; its stream may end with it."""
         if request_id in stream.open and self._settle(stream, request_id):
             stream.end()
 
     def opened(self, message: Response | ErrorResponse, scope: Scope) -> None:
-        """The ``initialize`` is answered: from now on the session has a version, unless it was refused."""
+        """Take the version of the session from the answer to ``initialize``, unless that is an error."""
         self.opening = None
         version = members_of(message.result).get("protocolVersion") if isinstance(message, Response) else None
         if isinstance(version, str):
             self.version = scope.info.protocol_version = version
 
     def _stream_for(self, message: Message | None) -> EventStream:
-        """The stream of the request that a message relates to, as it says itself, or by its progress token."""
+        """Return the stream of the request that a message relates to, by its metadata or its progress token."""
         if not isinstance(message, Request | Notification):
             return self.standalone
         related = as_id(metadata_of(message).get("related_request"))
@@ -262,8 +263,8 @@ class ServerSession:
             stream = next((each for each in self._requests.values() if token in each.tokens), None)
         return self.standalone if stream is None else stream
 
-    def no_more(self) -> None:
-        """The handler sends no more: every stream ends, and a request without an answer is answered with an error."""
+    def end_streams(self) -> None:
+        """End every stream once the handler sends no more; unanswered requests are answered with an error."""
         self._ended = True
         for stream in set(self._requests.values()):
             self._close(stream)
@@ -286,33 +287,29 @@ class ServerSession:
             self.leave()
 
     def enter(self, scope: Scope) -> FrameChannels:
-        exchange, self._exchange = self._exchange, None
-        assert exchange is not None
-        tell(scope.info, exchange, "legacy", self.version)
+        http_request, self._http_request = self._http_request, None
+        assert http_request is not None
+        describe_connection(scope.info, http_request, "legacy", self.version)
         scope.info.session_id = self.id
-        carries = self.carries if self.terms.store is None else "events"
+        carries = self.carries if self.settings.store is None else "events"
         return FrameChannels(
-            _SessionSend(self, scope), _SessionReceive(self._from_client, scope), carries, exchange.peer
+            _SessionSend(self, scope), _SessionReceive(self._from_client, scope), carries, http_request.peer
         )
 
     def leave(self) -> None:
         self._to_handler.close()
         self._from_client.close()
-        self.no_more()
+        self.end_streams()
 
     def __str__(self) -> str:
         return "a session over HTTP"
 
 
-def _over() -> Refusal:
-    return Refusal(404, "The session is over")
-
-
 class PostStream(EventStream):
-    """The stream of a POST, and what is asked on it."""
+    """The stream of a POST, and its unanswered requests."""
 
-    def __init__(self, key: str, terms: StreamSettings, requests: Sequence[Request]) -> None:
-        super().__init__(key, terms)
+    def __init__(self, key: str, settings: StreamSettings, requests: Sequence[Request]) -> None:
+        super().__init__(key, settings)
         self.open = {request.id for request in requests}
         self.cancelled: set[RequestId] = set()
         tokens = (as_id(meta_of(request.params).get("progressToken")) for request in requests)
@@ -331,7 +328,7 @@ class _SessionSend(SendChannel[Frame]):
             raise trio.BrokenResourceError("the session is over") from error
 
     async def aclose(self) -> None:
-        self._session.no_more()
+        self._session.end_streams()
         await trio.lowlevel.checkpoint()
 
 

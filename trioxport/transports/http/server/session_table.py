@@ -1,4 +1,4 @@
-"""All sessions of a server: who may have one, who is the owner of which, and when an idle one ends or makes room."""
+"""All sessions of a server: their limits, their owners, and the end of idle ones."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from trioxport.abc import Acceptor
 from trioxport.frames import Frame
 from trioxport.transports.http.server.disconnects import DisconnectWatcher
 from trioxport.transports.http.server.events import EventStore
-from trioxport.transports.http.server.health import unavailable
-from trioxport.transports.http.server.request import Refusal, ServerRequest
+from trioxport.transports.http.server.options import Sessions
+from trioxport.transports.http.server.refusals import session_not_found, unavailable
+from trioxport.transports.http.server.request import ServerRequest
 from trioxport.transports.http.server.session import ServerSession
-from trioxport.transports.http.server.target import Sessions
 
 AnySession = TypeVar("AnySession", bound=ServerSession)
 
 
 RECENT_SECONDS: Final = 60.0
 """Seconds of idleness before which a session does not make room for another client's."""
-FULL_SECONDS: Final = 10
+RETRY_AFTER_SECONDS: Final = 10
 """Seconds after which a client may ask for a session again when there was no room for it."""
-FORGETTING: Final = 5.0
+FORGET_TIMEOUT_SECONDS: Final = 5.0
 """Seconds that an event store gets to forget a session."""
 
 
 class SessionRegistry:
-    """The sessions that there are.
+    """The sessions of one server.
 
     Args:
-        config: The bounds on them.
-        watch: What notices that clients leave.
-        store: Where events are kept, or None.
+        config: Their limits.
+        watch: The watcher for clients that disconnect.
+        store: The event store, or None.
         capacity: Messages that wait in each direction.
         close_timeout: Seconds that a handler gets once its session is over.
     """
@@ -59,7 +59,7 @@ class SessionRegistry:
         self._nursery: trio.Nursery | None = None
 
     async def run(self, acceptor: Acceptor) -> None:
-        """Carry the sessions, until :meth:`close`; then until all of them are over."""
+        """Run the sessions until :meth:`close`, and then until all of them are over."""
         self._acceptor = acceptor
         self._closed = False
         async with trio.open_nursery() as self._nursery:
@@ -74,20 +74,20 @@ class SessionRegistry:
             session.finish()
         self._idle_changed.set()
 
-    def create(self, exchange: ServerRequest, kind: type[AnySession]) -> AnySession:
-        """A new session, whose handler is started. Raises ``Refusal`` if there are too many that are not idle."""
+    def create(self, request: ServerRequest, kind: type[AnySession]) -> AnySession:
+        """Create a session and start its handler. Raises ``Refusal`` if there are too many that are not idle."""
         assert self._nursery is not None
         if len(self._nursery.child_tasks) > 2 * self.config.most:  # handlers of ended sessions are still there
-            raise unavailable("There are too many sessions", FULL_SECONDS, "sessions")
-        self._make_room(exchange.client)
-        session = kind(secrets.token_urlsafe(24), exchange, self._capacity, self._store, self.config.stall)
+            raise unavailable("Too many sessions", RETRY_AFTER_SECONDS, "sessions")
+        self._make_room(request.client)
+        session = kind(secrets.token_urlsafe(24), request, self._capacity, self._store, self.config.stall)
         self._known[session.id] = session
         self._owned[session.client] += 1
         self._nursery.start_soon(self._carry, session)
         return session
 
     def _make_room(self, client: tuple[bool, str]) -> None:
-        """End an idle session where one more would be too many. Raises ``Refusal`` if there is none to end."""
+        """End an idle session if one more would be too many. Raises ``Refusal`` if there is none to end."""
         if self._owned[client] >= self.config.most_each:
             idle = self._longest_idle(client)
         elif len(self._known) >= self.config.most:
@@ -95,11 +95,11 @@ class SessionRegistry:
         else:
             return
         if idle is None:
-            raise unavailable("There are too many sessions", FULL_SECONDS, "sessions")
+            raise unavailable("Too many sessions", RETRY_AFTER_SECONDS, "sessions")
         self.end(idle)
 
     def _longest_idle(self, client: tuple[bool, str] | None = None) -> ServerSession | None:
-        """The client's session that was idle for longest; without a client anyone's, if that was not lately."""
+        """Return the client's longest idle session; without a client that of any, idle beyond ``RECENT_SECONDS``."""
         since = trio.current_time() - (0 if client is not None else RECENT_SECONDS)
         for session, ends in self._idle.items():  # the first to become idle comes first
             if ends - self.config.idle_timeout > since:
@@ -109,35 +109,35 @@ class SessionRegistry:
         return None
 
     def find(self, session_id: str, principal: str | None, kind: type[AnySession]) -> AnySession:
-        """The session, if it is the principal's, and of the binding. Raises ``Refusal``."""
+        """Find the session with an id, if it is the principal's, and of the binding. Raises ``Refusal``."""
         session = self._known.get(session_id)
         if not isinstance(session, kind) or type(session) is not kind or session.principal != principal:
-            raise Refusal(404, "There is no such session (any more)", about="session")
+            raise session_not_found("session")
         return session
 
     def end(self, session: ServerSession) -> None:
-        """The session is over to its client, who is told 404 from now on; its handler may finish."""
+        """End a session: its client gets 404 from now on, and its handler may finish."""
         self._forget(session)
         session.end()
         session.work.deadline = trio.current_time() + self._close_timeout
 
     @contextmanager
     def using(self, session: ServerSession) -> Generator[None]:
-        """While an exchange of a session is open, that is not idle."""
-        session.exchanges += 1
+        """Keep a session from being idle for the time of a block."""
+        session.open_requests += 1
         self._idle.pop(session, None)
         try:
             yield
         finally:
-            session.exchanges -= 1
-            if not session.exchanges and session.id in self._known:
+            session.open_requests -= 1
+            if not session.open_requests and session.id in self._known:
                 self._idle[session] = trio.current_time() + self.config.idle_timeout
                 self._idle_changed.set()
 
-    async def deliver(self, exchange: ServerRequest, session: ServerSession, frames: Sequence[Frame]) -> None:
-        """Hand messages to the handler, as long as the client waits for that. Raises ``Refusal`` or ``ClientGone``."""
+    async def deliver(self, request: ServerRequest, session: ServerSession, frames: Sequence[Frame]) -> None:
+        """Hand messages to the handler, unless the client leaves first. Raises ``Refusal`` or ``ClientGone``."""
         if waiting := session.deliver_nowait(frames):
-            async with self._watch.until_gone(exchange):
+            async with self._watch.until_gone(request):
                 await session.deliver(waiting)
 
     async def _carry(self, session: ServerSession) -> None:
@@ -147,13 +147,13 @@ class SessionRegistry:
                 await self._acceptor.serve_inline(session)
         finally:
             self._forget(session)
-            session.no_more()
+            session.end_streams()
             await self._forget_events(session)
 
     async def _forget_events(self, session: ServerSession) -> None:
         if self._store is None:
             return
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + FORGETTING):
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + FORGET_TIMEOUT_SECONDS):
             try:
                 await self._store.forget(session.id)
             except Exception:
@@ -167,7 +167,7 @@ class SessionRegistry:
                 del self._owned[session.client]
 
     async def _end_idle(self) -> None:
-        """End what was idle for too long; the first to become idle is the first to end."""
+        """End sessions that were idle for too long, the longest idle first."""
         while not self._closed:
             first = next(iter(self._idle), None)
             if first is None:

@@ -15,8 +15,8 @@ from trioxport.transports._access.request import AccessRefused
 from trioxport.transports.http.server.application import Endpoint
 from trioxport.transports.http.server.http1.connection import ClientConnection
 from trioxport.transports.http.server.http1.cycle import scope_of
+from trioxport.transports.http.server.options import Upgrades
 from trioxport.transports.http.server.request import RequestHead
-from trioxport.transports.http.server.target import Upgrades
 from trioxport.transports.websocket.heartbeat import HeartbeatMonitor, PingSettings
 from trioxport.transports.websocket.opening_handshake import check_upgrade
 from trioxport.transports.websocket.server import negotiate_subprotocol

@@ -13,9 +13,9 @@ from trioxport.auth.tls import server_contexts
 from trioxport.errors import UsageError
 from trioxport.transports._sockets import bound, listen, refuse_plaintext
 from trioxport.transports._urls import authority
-from trioxport.transports.http.server.application import GRACE, Endpoint
+from trioxport.transports.http.server.application import WRITE_GRACE_SECONDS, Endpoint
 from trioxport.transports.http.server.http1.runner import Runner
-from trioxport.transports.http.server.target import HttpServer, Upgrades
+from trioxport.transports.http.server.options import HttpServerOptions, Upgrades
 from trioxport.transports.http.server.websockets import MountedWebSockets
 
 
@@ -27,7 +27,7 @@ class HttpListener:
         settings: The settings of its connections.
     """
 
-    def __init__(self, config: HttpServer, settings: ConnectionSettings) -> None:
+    def __init__(self, config: HttpServerOptions, settings: ConnectionSettings) -> None:
         self._config = config
         self._settings = settings
         self._endpoint = Endpoint(config, settings)
@@ -59,7 +59,7 @@ class HttpListener:
                 runner.drain()
                 if websockets is not None:
                     websockets.drain()
-                life.deadline = endpoint.stop() + GRACE
+                life.deadline = endpoint.stop() + WRITE_GRACE_SECONDS
 
     async def _sockets(self) -> tuple[list[trio.SocketListener], Callable[[], ssl.SSLContext] | None]:
         """The listening sockets, and the contexts of TLS. Raises ``UsageError``."""

@@ -1,0 +1,89 @@
+"""Operation of a server: probes for load balancers, and the access log."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import trio
+
+from trioxport._diagnostics.text_redaction import MAX_LINE_CHARACTERS, one_line
+from trioxport.transports.http.server.options import HttpServerOptions
+from trioxport.transports.http.server.refusals import stopping
+from trioxport.transports.http.server.request import SESSION_FIELD, Field, RequestHead, ServerRequest
+
+access: Final = logging.getLogger("trioxport.access")
+
+SESSION_CHARACTERS: Final = 8
+"""Characters of a session's id that are logged; without bearer tokens the whole id would give access to the session."""
+
+_NOT_STORED: Final[Field] = (b"cache-control", b"no-store")
+
+
+class Health:
+    """The health and readiness pages of one server.
+
+    Attributes:
+        draining: Whether the server refuses new requests, because it is about to stop.
+    """
+
+    def __init__(self, config: HttpServerOptions) -> None:
+        self._health = config.health
+        self._ready = config.ready
+        self.draining = False
+
+    def has(self, request: RequestHead) -> bool:
+        """Whether a request is for one of the pages."""
+        return request.path in (self._health, self._ready)
+
+    async def answers(self, request: ServerRequest) -> bool:
+        """Answer a request for a page, and return whether it was for one. Probes need no token and no known Host."""
+        if request.path == self._health:
+            await request.respond(200, b'{"status":"ok"}', _NOT_STORED)
+        elif request.path == self._ready:
+            status, body = (503, b'{"status":"draining"}') if self.draining else (200, b'{"status":"ok"}')
+            await request.respond(status, body, _NOT_STORED)
+        else:
+            return False
+        return True
+
+    def admit(self) -> None:
+        """Raise ``Refusal`` for a new request while the server drains."""
+        if self.draining:
+            raise stopping()
+
+
+def log_access(request: RequestHead, started: float) -> None:
+    """Log a request that began at the time ``started`` and is finished, on ``trioxport.access`` at INFO.
+
+    The line names no query, header or body. The status is 0 if there was no answer. The record has the attributes
+    ``http_method``, ``http_path``, ``http_status``, ``http_bytes``, ``http_seconds``, ``http_peer``,
+    ``mcp_principal``, ``mcp_method`` and ``mcp_session``.
+    """
+    if not access.isEnabledFor(logging.INFO):
+        return
+    session = request.headers.get(SESSION_FIELD)
+    seconds = trio.current_time() - started
+    extra = {
+        "http_method": request.method,
+        "http_path": request.full_path,
+        "http_status": request.status,
+        "http_bytes": request.sent,
+        "http_seconds": seconds,
+        "http_peer": request.peer,
+        "mcp_principal": request.principal,
+        "mcp_method": request.mcp_method and request.mcp_method[:MAX_LINE_CHARACTERS],
+        "mcp_session": session and session[:SESSION_CHARACTERS],
+    }
+    access.info(
+        '%s %s "%s %s" %s %d bytes %.3f s %s',
+        request.peer or "-",
+        one_line(request.principal or "-"),
+        one_line(request.method),
+        one_line(request.full_path),
+        request.status or "-",
+        request.sent,
+        seconds,
+        one_line(request.mcp_method or "-"),
+        extra=extra,
+    )
