@@ -10,7 +10,7 @@ from nats_protocol import NatsConnection, new_subject
 
 from trioxport import ConnectionLost, MessageTooLarge, ServerUnreachable
 from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
-from trioxport.transports.messagewire import Credit, carry_messages
+from trioxport.transports.message_wire import Credit, carry_messages
 
 MESSAGE, CREDIT, END = b"M", b"C", b"E"
 

@@ -29,7 +29,7 @@ from trioxport.codecs import MessagePack
 from trioxport.codecs.json import JSON
 from trioxport.testing import check_transport
 from trioxport.testing.rules import RULES
-from trioxport.transports.messagewire import Credit, carry_messages
+from trioxport.transports.message_wire import Credit, carry_messages
 
 
 @attrs.define(slots=False)

@@ -37,7 +37,7 @@ from trioxport.transports._sockets import (
 )
 from trioxport.transports._tls import TLSStream
 from trioxport.transports._urls import authority
-from trioxport.transports.bytestream import carry_frames
+from trioxport.transports.byte_stream import carry_frames
 
 
 @attrs.frozen

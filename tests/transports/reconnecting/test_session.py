@@ -25,7 +25,7 @@ from trioxport import (
 from trioxport.layers import Signing
 from trioxport.peer import IncomingRequest, open_peer
 from trioxport.transports.reconnecting import Reconnecting
-from trioxport.transports.reconnecting.asked import REMEMBERED, PeerRequests
+from trioxport.transports.reconnecting.peer_requests import MAX_STALE_REQUESTS, PeerRequests
 
 HELLO = Request(0, "initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x"}})
 AGREED = {"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": {"name": "y"}}
@@ -318,13 +318,13 @@ class TestRequestsOfThePeer:
             with trio.move_on_after(60):
                 raise AssertionError(await rx.receive())
 
-    def test_those_of_lost_connections_are_not_remembered_for_ever(self) -> None:
-        asked = PeerRequests()
+    def test_requests_of_lost_connections_are_forgotten_in_time(self) -> None:
+        requests = PeerRequests()
         for number in range(1000):
-            asked.received(Request(number, "ping"))
-        assert len(asked.lost()) == 1000
-        stale = [number for number in range(1000) if asked.is_stale(Response(number, None))]
-        assert stale == list(range(1000 - REMEMBERED, 1000))
+            requests.received(Request(number, "ping"))
+        assert len(requests.lost()) == 1000
+        stale = [number for number in range(1000) if requests.is_stale(Response(number, None))]
+        assert stale == list(range(1000 - MAX_STALE_REQUESTS, 1000))
 
     async def test_the_handlers_of_a_peer_are_cancelled(self, autojump_clock: MockClock) -> None:
         shore = Shore()

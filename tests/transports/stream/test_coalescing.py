@@ -13,7 +13,7 @@ from trioxport import ConnectionLost, Limits, Notification, Request, Undelivered
 from trioxport.abc import FrameChannels, Scope
 from trioxport.codecs import JSON
 from trioxport.framing import NEWLINE
-from trioxport.transports.bytestream import carry_frames
+from trioxport.transports.byte_stream import carry_frames
 
 
 class Recorder:

@@ -17,7 +17,7 @@ from trioxport._core.bounded_output import open_anew
 from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
 from trioxport.errors import UsageError
 from trioxport.framing import FRAMING, FRAMINGS, FramingName
-from trioxport.transports.bytestream import carry_frames
+from trioxport.transports.byte_stream import carry_frames
 from trioxport.transports.stdio.pipes import reader_of, writer_of
 
 

@@ -18,7 +18,7 @@ from trioxport._diagnostics.validators import PATH, TEXT_BY_NAME, OptionCheck, a
 from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import SpawnError
 from trioxport.framing import FRAMING, FRAMINGS, FramingName
-from trioxport.transports.bytestream import carry_frames, refuse_binary
+from trioxport.transports.byte_stream import carry_frames, refuse_binary
 from trioxport.transports.stdio.child import Child
 from trioxport.transports.stdio.guard import open_guard
 from trioxport.transports.stdio.stderr import Sink, StderrSink, check_sink

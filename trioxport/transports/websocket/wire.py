@@ -38,7 +38,7 @@ from trioxport.framing.websocket import (
     opcode_of,
 )
 from trioxport.transports._pumps import COALESCE_BYTES, carry
-from trioxport.transports.bytestream import COPIED, ByteStream, explain_plainly, frame_of
+from trioxport.transports.byte_stream import COPIED, ByteStream, explain_plainly, frame_of
 from trioxport.transports.websocket.closing import loss_by, loss_of
 from trioxport.transports.websocket.heartbeat import HeartbeatMonitor, PingSettings
 from trioxport.transports.websocket.prompt_socket import PromptSocket

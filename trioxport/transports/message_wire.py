@@ -20,7 +20,7 @@ from trioxport.errors import ConnectionLost, MessageTooLarge, TransportError
 from trioxport.frames import Frame
 from trioxport.framing.base import Partial
 from trioxport.transports._pumps import Credits, carry
-from trioxport.transports.bytestream import frame_of
+from trioxport.transports.byte_stream import frame_of
 
 GRANTS_PER_WINDOW: Final = 2
 """Grants in which the credits of a whole window are given back: more of them keep the peer busier, and cost more."""
