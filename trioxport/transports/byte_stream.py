@@ -1,59 +1,80 @@
-"""Frames over a byte stream: what stdio, TCP, TLS and Unix sockets have in common."""
+"""Frames over a byte stream, for stdio, TCP, TLS, Unix sockets and custom transports."""
 
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from typing import ClassVar, Final, Protocol
 
-from trioxport._core.causes import as_loss
 from trioxport.abc import Carries, FrameChannels, Scope
-from trioxport.errors import MessageTooLarge, TransportError, UsageError
+from trioxport.errors import MessageTooLarge, UsageError
 from trioxport.frames import Frame
 from trioxport.framing import Framing, Oversized
-from trioxport.transports._pumps import COALESCE_BYTES, Explain, carry
+from trioxport.transports._pumps import COALESCE_BYTES, carry
 from trioxport.transports._sockets import refuse_plaintext
 
-__all__ = ["COPIED", "ByteStream", "carry_frames", "explain_plainly", "frame_of", "refuse_binary", "refuse_plaintext"]
+__all__ = ["MAX_JOINED_BYTES", "ByteStream", "carry_frames", "frame_of", "refuse_binary", "refuse_plaintext"]
 
-COPIED: Final = 1024 * 1024
-"""Bytes of a frame from which on a copy of it costs more than a second write for what delimits it."""
+MAX_JOINED_BYTES: Final = 1024 * 1024
+"""Bytes of a frame above which a copy of it costs more than a second write for its delimiter."""
 
 
 class ByteStream(Protocol):
-    """A ``trio.abc.HalfCloseableStream``, as far as it is used here."""
+    """The three methods of a ``trio.abc.HalfCloseableStream`` that are used.
 
-    async def send_all(self, data: bytes) -> None: ...
-    async def send_eof(self) -> None: ...
-    async def receive_some(self) -> bytes | bytearray: ...
+    One task sends, another one receives. An exception is the loss of the connection: raise
+    :class:`~trioxport.ConnectionLost` to give the reason.
+    """
 
+    async def send_all(self, data: bytes) -> None:
+        """Write all of ``data``."""
+        ...
 
-async def explain_plainly(error: Exception | None) -> TransportError | None:
-    """The explanation of a stream that has nothing behind it to ask."""
-    return None if error is None else as_loss(error)
+    async def send_eof(self) -> None:
+        """Tell the peer that no more bytes come."""
+        ...
+
+    async def receive_some(self) -> bytes | bytearray:
+        """Return the next bytes, at least one; ``b""`` at the peer's end."""
+        ...
 
 
 def carry_frames(
     stream: ByteStream,
     framing: Framing,
     scope: Scope,
-    explain: Explain = explain_plainly,
     *,
     peer: str | None = None,
     await_end: bool = True,
 ) -> AbstractAsyncContextManager[FrameChannels]:
-    """Frames over an open ``stream``, which stays the caller's to close; ``peer`` is the other end's address.
+    """Open channels of frames over an open byte stream, which the caller closes after the block.
 
-    Leaving politely flushes and sends the end. With ``await_end`` it waits for the peer's end too: a socket that is
-    closed with data unread resets the connection, which can destroy what is on its way to the peer.
+    The library owns the queues, the tasks and the size limits. Leaving the block flushes, calls ``send_eof``, and
+    waits for the peer's end, within ``close_timeout``; cancelled, it waits for nothing. In each case it ends the receiving
+    channel. An exception of ``stream`` is the loss of the connection: frames that had arrived are delivered first,
+    messages that were never given to ``send_all`` come back as ``"not_sent"``, other ones as ``"unknown"``. An end in
+    the middle of a message is a loss too.
+
+    Args:
+        stream: The open stream.
+        framing: The framing, as ``trioxport.framing.NEWLINE`` or ``LENGTH``.
+        scope: The connection.
+        peer: The address of the other side, as text, where this side made the connection.
+        await_end: Whether leaving waits for the peer's end. A socket that is closed with unread data resets the
+            connection, which can destroy data on its way to the peer.
+
+    Raises:
+        UsageError: The framing cannot carry the payloads of the codec.
+
+    Specification 2026-07-28, basic/transports, section Custom Transports.
     """
     refuse_binary(scope, framing)
     wire = _FramedStream(stream, framing, scope.settings.limits.max_message_size)
     carries: Carries = "bytes" if framing.binary else "text"
-    return carry(wire, scope, explain, carries=carries, peer=peer, await_end=await_end)
+    return carry(wire, scope, carries=carries, peer=peer, await_end=await_end)
 
 
 class _FramedStream:
-    """Frames on a stream, as a framing delimits them."""
+    """A byte stream as a wire of frames, delimited by a framing."""
 
     coalesce_bytes: ClassVar[int] = COALESCE_BYTES
     credits = None
@@ -65,7 +86,7 @@ class _FramedStream:
 
     async def send_frames(self, frames: list[Frame]) -> None:
         parts = [part for frame in frames for part in self._parts(frame.payload)]
-        if len(frames[-1].payload) < COPIED:
+        if len(frames[-1].payload) < MAX_JOINED_BYTES:
             parts = [b"".join(parts)]
         for part in parts:
             await self._stream.send_all(part)
@@ -86,7 +107,7 @@ class _FramedStream:
 
 
 def frame_of(payload: bytes | Oversized) -> Frame:
-    """What a framing found, as a frame: one with an error if it was too large."""
+    """Return a decoded payload as a frame; of an oversized one, a frame with an error."""
     if isinstance(payload, bytes):
         return Frame(payload)
     return Frame(payload.excerpt, error=MessageTooLarge(f"a message of {payload.size} bytes is over the limit"))

@@ -1,14 +1,14 @@
-"""Frames over a wire of whole messages: what bindings for brokers, queues and message sockets have in common.
+"""Frames over a wire of whole messages, for bindings to brokers, queues and message sockets.
 
-The author of a binding writes three methods, :class:`MessageWire`; queues, tasks, size limits, the order of what
-arrives before a loss, and the account of what was never written are here.
+The author of a binding writes two or three methods, :class:`PayloadWire` or :class:`MessageWire`. The library owns
+queues, tasks, size limits, the order of frames before a loss, and the account of messages that were never written.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import ClassVar, Final, Protocol, TypeAlias
 
 import attrs
@@ -16,21 +16,27 @@ import trio
 from trio.abc import ReceiveChannel
 
 from trioxport.abc import Carries, FrameChannels, Scope
-from trioxport.errors import ConnectionLost, MessageTooLarge, TransportError
+from trioxport.errors import ConnectionLost
 from trioxport.frames import Frame
 from trioxport.framing.base import Partial
 from trioxport.transports._pumps import Credits, carry
 from trioxport.transports.byte_stream import frame_of
 
 GRANTS_PER_WINDOW: Final = 2
-"""Grants in which the credits of a whole window are given back: more of them keep the peer busier, and cost more."""
-LIFE_SIGNS_PER_SILENCE: Final = 3
-"""Life signs that this side sends in the time after which its peer would take it for lost."""
+"""Grants that give back the credits of a whole window: more of them keep the peer busier, and cost more."""
+HEARTBEATS_PER_SILENCE: Final = 3
+"""Heartbeats that this side sends in the period of silence after which it would be lost to its peer."""
+SILENCE_SECONDS: Final = 15.0
+MAX_CREDIT_DIGITS: Final = 9
+
+MESSAGE_TAG: Final = b"M"
+CREDIT_TAG: Final = b"C"
+END_TAG: Final = b"E"
 
 
 @attrs.frozen
 class Credit:
-    """A word of the peer's between messages: it takes so many more of them, or, with 0, it is alive."""
+    """A grant by the peer: it accepts so many more messages. One of 0 is a heartbeat."""
 
     messages: int
 
@@ -38,15 +44,16 @@ class Credit:
 class MessageWire(Protocol):
     """An open wire that carries whole messages both ways.
 
-    Each method is called by one task at a time, ``send`` and ``receive`` by two different ones. Whatever they raise is
-    the loss of the connection: raise :class:`~trioxport.ConnectionLost` to say why. They may be cancelled; the
-    connection is over then.
+    Each method is called by one task at a time, ``send`` and ``receive`` by two different ones. An exception is the
+    loss of the connection: raise :class:`~trioxport.ConnectionLost` to give the reason. A method that is cancelled is
+    not called again.
     """
 
     async def send(self, payload: bytes) -> None:
-        """Write a message. When it returns, the message was written, as far as this side can tell.
+        """Write a message. Once it returns, the message was written, as far as this side can tell.
 
-        :class:`~trioxport.MessageTooLarge` refuses this message alone; the connection goes on.
+        Raises:
+            MessageTooLarge: The wire refuses this message alone; the connection goes on.
         """
         ...
 
@@ -55,7 +62,7 @@ class MessageWire(Protocol):
         ...
 
     async def receive(self) -> bytes | Credit | None:
-        """The next message, or a :class:`Credit`; None once the peer has said that no more come."""
+        """Return the next message, or a :class:`Credit`; None at the peer's end."""
         ...
 
 
@@ -74,27 +81,28 @@ async def carry_messages(
     silence: float | None = None,
     await_end: bool = True,
 ) -> AsyncGenerator[FrameChannels]:
-    """The channels over an open ``wire``, which stays the caller's to close after the block.
+    """Open channels of frames over an open wire of messages, which the caller closes after the block.
+
+    Leaving the block flushes, calls ``send_eof``, and waits for the peer's end, within ``close_timeout``; cancelled, it
+    waits for nothing. In each case it ends the receiving channel. An exception of ``wire`` is the loss of the
+    connection: frames that had arrived are delivered first, messages that were never given to ``send`` come back as
+    ``"not_sent"``, other ones as ``"unknown"``. A message over the limit is reported and skipped.
 
     Args:
-        wire: What carries the messages.
-        scope: The connection's.
+        wire: The open wire.
+        scope: The connection.
         carries: ``"bytes"`` if a message may hold any byte, ``"text"`` if it has to be UTF-8 without line feeds.
         peer: The other end's address, as text, where this side made the connection.
-        grant: Flow control by credits, for wires on which a slow receiver does not hold up its sender, as those through
-            a broker: each side writes a message only when the other has granted it, and ``receive`` returns the peer's
-            grants as :class:`Credit`. Both sides have to do so.
-        silence: Seconds without anything from the peer, a :class:`Credit` included, after which the connection is lost.
-            With ``grant``, this side gives a sign of life three times in that time.
+        grant: Writes a :class:`Credit` to the peer. It turns on flow control by credits, for wires on which a slow
+            receiver does not hold up its sender, as those through a broker: each side writes a message only when the
+            other has granted it, and ``receive`` returns the peer's grants. Both sides have to use it.
+        silence: Seconds without a message or a :class:`Credit` from the peer after which the connection is lost. With
+            ``grant``, this side sends a heartbeat, a credit of 0, three times in that period.
         await_end: Whether leaving waits for the peer's end, within ``close_timeout``.
-
-    Leaving politely flushes, calls ``send_eof``, and waits for the peer's end. Cancelled, it waits for nothing. A
-    message over the limit is reported and skipped. After a loss what had arrived is delivered first; of what was
-    accepted for sending, messages that were never given to ``send`` come back as ``not_sent``, others as ``unknown``.
     """
     adapter = _MessageFrames(wire, scope, grant, silence)
     try:
-        async with carry(adapter, scope, _explain, carries=carries, peer=peer, await_end=await_end) as channels:
+        async with carry(adapter, scope, carries=carries, peer=peer, await_end=await_end) as channels:
             if adapter.flow is None:
                 yield channels
             else:
@@ -105,8 +113,68 @@ async def carry_messages(
         adapter.over.cancel()
 
 
+class PayloadWire(Protocol):
+    """An open wire that carries payloads and nothing else, such as a broker's subject, queue or topic.
+
+    As of a :class:`MessageWire`, an exception is the loss of the connection.
+    """
+
+    async def send(self, payload: bytes) -> None:
+        """Write a payload. Raises ``MessageTooLarge`` to refuse it alone."""
+        ...
+
+    async def receive(self) -> bytes:
+        """Return the next payload."""
+        ...
+
+
+def carry_tagged_messages(
+    wire: PayloadWire, scope: Scope, *, peer: str | None = None, silence: float | None = SILENCE_SECONDS
+) -> AbstractAsyncContextManager[FrameChannels]:
+    """Open channels of frames over a wire that carries nothing but payloads.
+
+    A byte in front of each payload marks messages (``M``), credits (``C`` and decimal digits) and the end (``E``). Flow
+    control and heartbeats come with it; both sides have to use it. The rest is as for :func:`carry_messages`.
+
+    Args:
+        wire: The open wire.
+        scope: The connection.
+        peer: The other end's address, as text, where this side made the connection.
+        silence: Seconds without a payload from the peer after which the connection is lost; None for no limit.
+    """
+    tagged = _TaggedWire(wire)
+    return carry_messages(tagged, scope, peer=peer, grant=tagged.grant, silence=silence)
+
+
+@attrs.frozen
+class _TaggedWire:
+    """A message wire over a payload wire."""
+
+    _wire: PayloadWire
+
+    async def send(self, payload: bytes) -> None:
+        await self._wire.send(MESSAGE_TAG + payload)
+
+    async def grant(self, messages: int) -> None:
+        await self._wire.send(CREDIT_TAG + b"%d" % messages)
+
+    async def send_eof(self) -> None:
+        await self._wire.send(END_TAG)
+
+    async def receive(self) -> bytes | Credit | None:
+        payload = await self._wire.receive()
+        tag, content = payload[:1], payload[1:]
+        if tag == MESSAGE_TAG:
+            return content
+        if payload == END_TAG:
+            return None
+        if tag == CREDIT_TAG and content.isdigit() and len(content) <= MAX_CREDIT_DIGITS:
+            return Credit(int(content))
+        return payload  # no message either: the codec reports it
+
+
 class _FlowControl:
-    """The messages that the application has taken, and that the peer is to be granted anew."""
+    """The credits that the peer gets back: one for each message that the application has received."""
 
     def __init__(self, window: int) -> None:
         self.window = window
@@ -125,20 +193,20 @@ class _FlowControl:
             self._changed.unpark_all()
 
     def take_everything(self) -> None:
-        """Grant anew whatever arrives from now on: the application reads no more, and it is dropped."""
+        """Give back a credit for each message that arrives: the application receives no more, they are dropped."""
         self._unlimited = True
         self._due = max(self._due, self.window)
         self._changed.unpark_all()
 
     def peer_ended(self) -> None:
-        """Grant nothing any more."""
+        """Grant no more credits."""
         self._ended = True
 
     def _is_worth_a_grant(self) -> bool:
         return not self._ended and self._due * GRANTS_PER_WINDOW >= self.window
 
     async def next_grant(self, within: float) -> int:
-        """The number of messages to grant, once it is worth it; 0 when that takes longer than ``within`` seconds."""
+        """Return the number of credits to grant, once it is worth a grant; 0 after ``within`` seconds."""
         with trio.move_on_after(within):
             while not self._is_worth_a_grant():
                 await self._changed.park()
@@ -147,7 +215,7 @@ class _FlowControl:
 
 
 class _MessageFrames:
-    """A message wire as the pumps read and write it."""
+    """A message wire as a wire of frames."""
 
     coalesce_bytes: ClassVar[int] = 0
     pending = 0
@@ -164,17 +232,18 @@ class _MessageFrames:
 
     async def send_frames(self, frames: list[Frame]) -> None:
         for frame in frames:
-            with _as_broken():
-                async with self._writing:
-                    await self._wire.send(frame.payload)
+            async with self._writing:
+                await self._wire.send(frame.payload)
 
     def send_now(self, frame: Frame) -> bool:
         return False
 
     async def send_eof(self) -> None:
-        with _as_broken():
-            async with self._writing:
+        async with self._writing:
+            try:
                 await self._wire.send_eof()
+            except Exception as error:  # the reader finds out whether that is a loss
+                raise trio.BrokenResourceError from error
 
     async def receive_frames(self) -> list[Frame] | None:
         received = await self._receive()
@@ -199,27 +268,23 @@ class _MessageFrames:
 
     async def _receive(self) -> bytes | Credit | None:
         silence = math.inf if self._silence is None else self._silence
-        with trio.move_on_after(silence), _as_broken():
+        with trio.move_on_after(silence):
             return await self._wire.receive()
         raise ConnectionLost(f"the peer has been silent for {silence:g} s")
 
     async def keep_granting(self) -> None:
-        """Grant the peer what the application takes, and give signs of life, until cancelled."""
+        """Grant credits for received messages, and send heartbeats, until cancelled."""
         assert self._grant is not None and self.flow is not None
-        pause = math.inf if self._silence is None else self._silence / LIFE_SIGNS_PER_SILENCE
+        interval = math.inf if self._silence is None else self._silence / HEARTBEATS_PER_SILENCE
         with self.over:
             while True:
-                messages = await self.flow.next_grant(pause)
-                try:
-                    with _as_broken():
-                        async with self._writing:
-                            await self._grant(messages)
-                except trio.BrokenResourceError as error:
-                    raise _loss_of(error) from error
+                messages = await self.flow.next_grant(interval)
+                async with self._writing:
+                    await self._grant(messages)
 
 
 class _CountedReceive(ReceiveChannel[Frame]):
-    """The frames that arrive; each that is taken may be granted anew."""
+    """The receiving channel; each frame that the application receives gives a credit back."""
 
     def __init__(self, inner: ReceiveChannel[Frame], flow: _FlowControl) -> None:
         self._inner = inner
@@ -233,31 +298,3 @@ class _CountedReceive(ReceiveChannel[Frame]):
     async def aclose(self) -> None:
         self._flow.take_everything()
         await self._inner.aclose()
-
-
-@contextmanager
-def _as_broken() -> Generator[None]:
-    """Make whatever a wire raises the error that the pumps expect of one that broke."""
-    try:
-        yield
-    except (ConnectionLost, MessageTooLarge):
-        raise
-    except Exception as error:
-        raise trio.BrokenResourceError(str(error)) from error
-
-
-async def _explain(error: Exception | None) -> TransportError | None:
-    return None if error is None else _loss_of(error)
-
-
-def _loss_of(error: Exception) -> TransportError:
-    """The loss that an exception of a wire means."""
-    cause = error if isinstance(error, TransportError) else error.__cause__ or error
-    if isinstance(cause, TransportError):
-        return cause
-    if isinstance(cause, OSError | trio.BrokenResourceError | trio.ClosedResourceError):
-        loss = ConnectionLost(f"the connection broke: {getattr(cause, 'strerror', None) or cause}")
-    else:
-        loss = ConnectionLost(f"the transport failed: {cause!r}", retryable=False)
-    loss.__cause__ = cause
-    return loss

@@ -24,6 +24,7 @@ KILLED: Final = 2.0
 FLUSH_SECONDS: Final = 0.25
 """Seconds that the last of standard error gets to be read, and to be written."""
 
+_BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 _LOOK: Final = "Run the command by hand to see more"
 _NO_SERVER: Final = "Check that the command, with these arguments, is a server that goes on until its input ends"
 
@@ -56,12 +57,25 @@ class Child:
         await self._guard.watch(self.process.pid)
 
     async def send_all(self, data: bytes) -> None:
-        await self._writer.send_all(data)
+        try:
+            await self._writer.send_all(data)
+        except _BROKEN as error:
+            raise await self._loss(error) or ConnectionLost("the peer takes no more messages") from None
 
     async def send_eof(self) -> None:
         await self._stdin.aclose()
 
     async def receive_some(self) -> bytes | bytearray:
+        broken: Exception | None = None
+        try:
+            data = await self._receive()
+        except _BROKEN as error:
+            data, broken = b"", error
+        if not data and (loss := await self._loss(broken)) is not None:
+            raise loss
+        return data
+
+    async def _receive(self) -> bytes | bytearray:
         if self._gone:
             return await self._receive_rest()
         self._reading = True
@@ -100,7 +114,8 @@ class Child:
         if self._group_gone:
             self._guard.release()
 
-    async def explain(self, error: Exception | None) -> TransportError | None:
+    async def _loss(self, error: Exception | None) -> TransportError | None:
+        """Find the loss behind a broken pipe, or behind the end of the output (None); None for an orderly end."""
         if self._scope.leaving:
             return None
         with trio.move_on_after(AFTER_EXIT):

@@ -92,7 +92,7 @@ class Stdio:
             try:
                 await child.begin(nursery)
                 async with carry_frames(
-                    child, FRAMINGS[self.framing], scope, child.explain, peer=f"pid {child.process.pid}"
+                    child, FRAMINGS[self.framing], scope, peer=f"pid {child.process.pid}"
                 ) as channels:
                     yield channels
                     nursery.start_soon(child.terminate_after, scope.settings.close_timeout / 2)
