@@ -24,7 +24,10 @@ class Message(NamedTuple):
 
 
 class NatsConnection:
-    """One connection to a NATS server, for one task that publishes and one that receives. Raises like Trio's streams."""
+    """One connection to a NATS server, for one task that publishes and one that receives.
+
+    It raises what Trio's streams raise.
+    """
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream

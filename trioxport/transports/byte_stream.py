@@ -49,10 +49,10 @@ def carry_frames(
     """Open channels of frames over an open byte stream, which the caller closes after the block.
 
     The library owns the queues, the tasks and the size limits. Leaving the block flushes, calls ``send_eof``, and
-    waits for the peer's end, within ``close_timeout``; cancelled, it waits for nothing. In each case it ends the receiving
-    channel. An exception of ``stream`` is the loss of the connection: frames that had arrived are delivered first,
-    messages that were never given to ``send_all`` come back as ``"not_sent"``, other ones as ``"unknown"``. An end in
-    the middle of a message is a loss too.
+    waits for the peer's end, within ``close_timeout``; cancelled, it waits for nothing. In each case it ends the
+    receiving channel. An exception of ``stream`` is the loss of the connection: frames that had arrived are delivered
+    first, messages that were never given to ``send_all`` come back as ``"not_sent"``, other ones as ``"unknown"``. An
+    end in the middle of a message is a loss too.
 
     Args:
         stream: The open stream.

@@ -76,7 +76,7 @@ async def settle(connection: Connection) -> list[Undelivered]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not wait long for the exit of a child that closed its output, or for the output of one that exited."""
-    monkeypatch.setattr(stdio_child, "AFTER_EXIT", 0.1)
+    monkeypatch.setattr(stdio_child, "EXIT_SECONDS", 0.1)
 
 
 quickly: Final = pytest.mark.usefixtures("quick")
