@@ -1,4 +1,4 @@
-"""What a new connection is brought to before the application uses it: the legacy handshake, subscriptions, answers."""
+"""Replay on a new connection: the legacy handshake, subscriptions, answers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LISTEN = Request(7, "subscriptions/listen", {"notifications": {"toolsListChanged
 
 
 async def shake_hands(connection: Connection, shore: Shore) -> FarEnd:
-    """What a legacy client and its server say first."""
+    """Run the legacy handshake."""
     tx, rx = connection
     far = await shore.far_end()
     await tx.send(HELLO)
@@ -176,7 +176,7 @@ class TestHandshake:
             assert 40 <= trio.current_time() - started <= 42
 
     async def test_the_answer_is_found_behind_what_cannot_be_read(self, autojump_clock: MockClock) -> None:
-        """What cannot be read is counted, like on any connection."""
+        """An unreadable message is counted, as on any connection."""
         shore = Shore()
         async with reconnecting(shore) as connection:
             (await shake_hands(connection, shore)).lose()
@@ -191,7 +191,7 @@ class TestHandshake:
     async def test_a_layer_in_between_prevents_it(
         self, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """What the layer makes of the handshake cannot be made anew: that is said, and nothing is sent."""
+        """The layer's payloads cannot be replayed: a warning is logged, and nothing is sent."""
         shore = Shore()
         layers = [Signing({"key": b"secret" * 8})]
         async with open_transport(Reconnecting(shore, policy()), layers=layers) as (tx, _):
@@ -267,7 +267,7 @@ class TestSubscriptions:
 
 class TestRequestsOfThePeer:
     async def test_their_answers_do_not_go_to_another_peer(self, autojump_clock: MockClock) -> None:
-        """Which may have a request with the same id in flight."""
+        """The new connection may have a request with the same id in flight."""
         shore = Shore()
         async with reconnecting(shore) as (tx, rx):
             far = await shore.far_end()

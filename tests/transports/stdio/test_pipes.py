@@ -1,4 +1,4 @@
-"""The pipe streams and the batches that stdio is fast by: what they promise besides speed."""
+"""The pipe streams and the batches of stdio: checkpoints, cancellation, closing."""
 
 from __future__ import annotations
 
