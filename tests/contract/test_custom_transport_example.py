@@ -144,8 +144,9 @@ def code_lines(source: str) -> int:
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     code = {line for each in tokens if each.type not in BLANK_TOKENS for line in range(each.start[0], each.end[0] + 1)}
     for node in ast.walk(ast.parse(source)):
-        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if documented and ast.get_docstring(node) is not None:
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
+            ast.get_docstring(node) is not None
+        ):
             code -= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
     return len(code)
 
