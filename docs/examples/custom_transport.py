@@ -7,7 +7,7 @@ import trio
 
 from trioxport.abc import FrameChannels
 from trioxport.framing import LENGTH
-from trioxport.transports.bytestream import frame_of, refuse_plaintext
+from trioxport.transports.byte_stream import frame_of, refuse_plaintext
 
 
 class Prefixed(NamedTuple):

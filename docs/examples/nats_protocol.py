@@ -1,8 +1,10 @@
-"""As much of the NATS client protocol as the transport of ``nats_transport.py`` needs."""
+"""The part of the NATS client protocol that ``nats_transport.py`` needs."""
 
 import json
 import secrets
-from typing import Any, NamedTuple, Self
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
 
 import trio
 
@@ -11,9 +13,9 @@ class Message(NamedTuple):
     """A message of a subscription.
 
     Args:
-        payload: Its bytes.
+        payload: The content.
         reply: The subject for an answer, or an empty text.
-        status: What the server itself says, as ``"503"`` when nobody is subscribed; else an empty text.
+        status: A status of the NATS server, such as ``"503"`` for a subject without subscribers; or an empty text.
     """
 
     payload: bytes
@@ -22,7 +24,10 @@ class Message(NamedTuple):
 
 
 class NatsConnection:
-    """One connection to a NATS server: one task publishes, another one reads. Errors are those of Trio's streams."""
+    """One connection to a NATS server, for one task that publishes and one that receives.
+
+    It raises what Trio's streams raise.
+    """
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
@@ -30,18 +35,11 @@ class NatsConnection:
         self._writing = trio.Lock()
         self.max_payload = 0
 
-    @classmethod
-    async def open(cls, host: str, port: int) -> Self:
-        """Connect. Raises ``OSError``."""
-        connection = cls(await trio.open_tcp_stream(host, port))
-        try:
-            info: dict[str, Any] = json.loads((await connection._line()).removeprefix("INFO "))
-            connection.max_payload = info["max_payload"]
-            await connection._write(b'CONNECT {"verbose":false,"headers":true,"no_responders":true}\r\n')
-        except BaseException:
-            await connection.aclose()
-            raise
-        return connection
+    async def handshake(self) -> None:
+        """Exchange INFO and CONNECT."""
+        info: dict[str, Any] = json.loads((await self._line()).removeprefix("INFO "))
+        self.max_payload = info["max_payload"]
+        await self._write(b'CONNECT {"verbose":false,"headers":true,"no_responders":true}\r\n')
 
     async def subscribe(self, subject: str) -> None:
         await self._write(f"SUB {subject} 1\r\n".encode())
@@ -51,13 +49,13 @@ class NatsConnection:
         await self._write(b"%s\r\n%s\r\n" % (head.encode(), payload))
 
     async def flush(self) -> None:
-        """Wait until the server has taken all that was written. Reads, so that no other task may."""
+        """Wait until the server has processed all commands. It reads, so no other task may receive meanwhile."""
         await self._write(b"PING\r\n")
         while await self._line() != "PONG":
             pass
 
     async def receive(self) -> Message:
-        """The next message of a subscription."""
+        """Return the next message of a subscription."""
         while True:
             verb, *words = (await self._line()).split(" ")
             if verb == "PING":
@@ -70,9 +68,6 @@ class NatsConnection:
                 data = bytes(await self._exactly(int(words[-1]) + 2))[:-2]
                 status = data[:head].decode().partition("\r\n")[0].partition(" ")[2]
                 return Message(data[head:], words[2] if len(words) == 3 + sizes else "", status)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
     async def _write(self, data: bytes) -> None:
         async with self._writing:
@@ -96,6 +91,15 @@ class NatsConnection:
         self._buffer += data
 
 
+@asynccontextmanager
+async def open_nats(host: str, port: int) -> AsyncGenerator[NatsConnection]:
+    """Connect to a NATS server; closed after the block. Raises ``OSError``."""
+    async with await trio.open_tcp_stream(host, port) as stream:
+        connection = NatsConnection(stream)
+        await connection.handshake()
+        yield connection
+
+
 def new_subject() -> str:
-    """A subject of which no other program knows."""
+    """Return a random subject."""
     return f"_INBOX.{secrets.token_hex(12)}"

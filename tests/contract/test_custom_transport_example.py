@@ -1,10 +1,13 @@
-"""The custom transport that the documentation shows: what its users see where things go wrong."""
+"""The custom transports of the documentation: their failures as users see them, and their sizes."""
 
 from __future__ import annotations
 
+import ast
+import io
 import runpy
 import socket
 import sys
+import tokenize
 from collections import Counter
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
@@ -127,3 +130,27 @@ def test_a_url_that_is_none(url: str) -> None:
     with pytest.raises(UsageError, match=r"prefixed://HOST:PORT|no valid URL") as caught:
         targets.to_transport(url)
     assert "hunter2" not in str(caught.value)
+
+
+# The size of a binding.
+
+BLANK_TOKENS = frozenset(
+    (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+)
+
+
+def code_lines(source: str) -> int:
+    """Count the lines of code: without comments, blank lines and docstrings."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    code = {line for each in tokens if each.type not in BLANK_TOKENS for line in range(each.start[0], each.end[0] + 1)}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
+            ast.get_docstring(node) is not None
+        ):
+            code -= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    return len(code)
+
+
+@pytest.mark.parametrize(("example", "most"), [("custom_transport", 40), ("nats_transport", 60)])
+def test_a_custom_binding_is_short(example: str, most: int) -> None:
+    assert code_lines((EXAMPLES / f"{example}.py").read_text(encoding="utf-8")) <= most

@@ -31,7 +31,7 @@ from trioxport._core.ending import MAX_TRACKED_FRAMES
 from trioxport.abc import FrameChannels, Scope
 from trioxport.codecs import JSON
 from trioxport.framing import NEWLINE
-from trioxport.transports.bytestream import carry_frames
+from trioxport.transports.byte_stream import carry_frames
 
 BUG = KeyError("bug")
 

@@ -81,7 +81,7 @@ def note_sigterm(params: Any) -> object:
 
 
 def pause(_params: Any) -> None:
-    """Read no more."""
+    """Stop reading."""
     while True:
         signal.pause()
 

@@ -1,4 +1,4 @@
-"""A stdio server that answers with what it is asked, compressed."""
+"""A stdio server that echoes requests, compressed."""
 
 import trio
 

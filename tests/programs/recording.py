@@ -1,4 +1,4 @@
-"""A server that notes what it acts on: recording.py TARGET LOG. Prints the addresses that it listens on, one a line.
+"""A server that logs the requests that it acts on: recording.py TARGET LOG. Prints its addresses, one a line.
 
 Each ``tools/call`` has a number, which is appended to the log before it is answered, a little later.
 """

@@ -17,7 +17,7 @@ def note(text: str) -> None:
 
 
 async def chatter() -> object:
-    """Everything that could get onto the wire by mistake."""
+    """Write all outputs that could get onto the wire by mistake."""
     print("a print", flush=True)  # noqa: T201  # its way is what is tested
     print("a print that stays in the buffer")  # noqa: T201  # as above
     os.write(1, b"a write\n")
@@ -39,7 +39,7 @@ async def serve_again() -> object:
 
 
 async def inherited_descriptors() -> object:
-    """The pipes that a child of this process sees above its standard streams."""
+    """Return the pipes that a child of this process inherits above its standard streams."""
     listing = await trio.run_process(["ls", "-l", "/dev/fd/"], stdin=subprocess.DEVNULL, capture_stdout=True)
     lines = listing.stdout.decode().splitlines()
     return [line for line in lines if "pipe:" in line and not line.partition(" -> ")[0].endswith((" 1", " 2"))]

@@ -1,4 +1,4 @@
-"""A program with a stdio server, which says when it can be killed. Its argument: the server's command, in JSON."""
+"""A program with a stdio server. Its argument: the server's command, in JSON. Prints a line when it can be killed."""
 
 from __future__ import annotations
 

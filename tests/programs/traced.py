@@ -1,4 +1,4 @@
-"""A server on standard streams with Tracing, which tells its spans when asked for them."""
+"""A server on its standard streams with Tracing, which returns its spans on request."""
 
 from __future__ import annotations
 

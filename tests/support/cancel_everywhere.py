@@ -1,4 +1,4 @@
-"""A conversation is cancelled before every step that any of its tasks takes, one run of Trio for each."""
+"""Cancels a conversation before each step of its tasks, in one run of Trio each."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Cut(trio.abc.Instrument):
 
 
 def sweep(conversation: Callable[[Cut], Awaitable[None]]) -> None:
-    """Run the conversation with every cut that there is."""
+    """Run the conversation once for each step, cancelled before it."""
     for at in count():
         cut = Cut(at)
         descriptors = os.listdir("/dev/fd")

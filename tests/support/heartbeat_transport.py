@@ -11,7 +11,7 @@ import trio
 
 from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
 from trioxport.framing import NEWLINE
-from trioxport.transports.bytestream import carry_frames
+from trioxport.transports.byte_stream import carry_frames
 
 POLL_SECONDS: Final = 0.005
 BEAT_SECONDS: Final = 5.0

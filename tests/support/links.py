@@ -1,4 +1,4 @@
-"""TransportPairs between both sides of each transport, for ``check_transport``."""
+"""Pairs of transports between both sides of each transport, for ``check_transport``."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def stdio_link(tmp_path: Path, framing: FramingName = "newline", codec: str = "J
 
 
 def reconnecting(make_link: MakePair, policy: Reconnect) -> MakePair:
-    """The same link with a client that opens its connection again when it is lost."""
+    """Make the same pair with a client that reconnects after a loss."""
 
     @asynccontextmanager
     async def make() -> AsyncGenerator[TransportPair]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from typing import Any
 import trio
 
 from trioxport.testing import MakePair, TransportPair, open_cuttable_proxy
+from trioxport.transports.stdio.guard import open_guard
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "examples"))
 
@@ -22,18 +24,20 @@ NATS_SERVER = str(Path(sys.executable).with_name("nats-server"))
 
 @asynccontextmanager
 async def nats_server(port: int = -1) -> AsyncGenerator[int]:
-    """The port of a NATS server of this test's own."""
+    """Run a NATS server for one test, and yield its port. It ends with this process, be it by SIGKILL."""
     command = [NATS_SERVER, "--addr", "127.0.0.1", "--port", str(port)]
-    async with trio.open_nursery() as nursery:
-        process = await nursery.start(partial(trio.run_process, command, stderr=-1, check=False))
+    run = partial(trio.run_process, command, stderr=subprocess.PIPE, check=False, start_new_session=True)
+    async with open_guard() as guard, trio.open_nursery() as nursery:
+        process = await nursery.start(run)
         try:
+            await guard.watch(process.pid)
             yield await _port_in(process.stderr)
         finally:
             process.kill()
 
 
 async def _port_in(log: trio.abc.ReceiveStream) -> int:
-    """The port that the server's log names, once it is ready."""
+    """Return the port that the server's log names, once it is ready."""
     text = b""
     while b"Server is ready" not in text:
         text += await log.receive_some()
@@ -42,7 +46,7 @@ async def _port_in(log: trio.abc.ReceiveStream) -> int:
 
 
 def nats_link(silence: float = 15.0) -> MakePair:
-    """A pair whose client reaches the NATS server through a proxy that can be cut."""
+    """Make a pair whose client reaches the NATS server through a proxy that can be cut."""
 
     @asynccontextmanager
     async def make() -> AsyncGenerator[TransportPair]:

@@ -1,4 +1,4 @@
-"""How a test learns that every process is gone that it started, and those that these started."""
+"""A check that all processes that a test started, and their descendants, have ended."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ class Witness:
         assert await self._stream.receive_some(4) == b"here"
 
     async def disappears(self, last_words: bytes = b"") -> None:
-        """Wait until nobody holds it any more, and ``last_words`` have been written."""
+        """Wait until no process holds it open, and ``last_words`` have been written."""
         async with self._stream:
             assert b"".join([bytes(data) async for data in self._stream]) == last_words

@@ -1,4 +1,4 @@
-"""A connection whose other end is the test: it sees what is sent, and answers, refuses, ends or loses as it likes."""
+"""A connection whose peer is the test, which answers, refuses, ends or loses it by hand."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from trioxport.frames import Frame
 
 
 class FarEnd:
-    """What the transport under the layers does, by hand.
+    """The transport under the layers, driven by the test.
 
     Args:
-        room: How many messages it takes before ``send`` has to wait.
+        room: The number of messages that it accepts before ``send`` waits.
     """
 
     def __init__(self, room: float = math.inf) -> None:
@@ -37,13 +37,13 @@ class FarEnd:
             yield FrameChannels(self._to_wire, self._from_wire)
 
     async def sent(self) -> Message:
-        """The next message that was sent."""
+        """Return the next message that was sent."""
         message = (await self.outgoing.receive()).message
         assert message is not None
         return message
 
     async def request(self) -> Request:
-        """The next message that was sent, a request."""
+        """Return the next message that was sent, a request."""
         message = await self.sent()
         assert isinstance(message, Request)
         return message
@@ -58,7 +58,7 @@ class FarEnd:
         self.say(Response(request.id, result))
 
     def refuse(self, message: Message, cause: TransportError) -> None:
-        """Bring ``message`` back as undelivered."""
+        """Return ``message`` as undelivered."""
         self._incoming.send_nowait(Frame(b"", message, error=cause))
 
     def end(self) -> None:
@@ -67,7 +67,7 @@ class FarEnd:
         self._incoming.close()
 
     def close(self) -> None:
-        """Let the receiving channel end, for whatever the scope was told."""
+        """End the receiving channel, after what was reported to the scope."""
         self._incoming.close()
 
     def lose(self, reason: str = "gone") -> None:

@@ -20,14 +20,14 @@ EVERY_SECOND = Backoff(base=1, factor=1, cap=1)
 
 
 class Shore:
-    """What is opened again and again.
+    """A transport that is opened repeatedly.
 
     Args:
-        name: How it is described.
+        name: The description of the target.
 
     Attributes:
-        refusals: What the next attempts fail with; None lets one through.
-        attempts: When there was an attempt, in seconds.
+        refusals: The errors of the next attempts; None lets one succeed.
+        attempts: The times of the attempts, in seconds.
     """
 
     def __init__(self, name: str = "shore:") -> None:
@@ -52,14 +52,14 @@ class Shore:
             yield channels
 
     async def far_end(self) -> FarEnd:
-        """The far end of the next connection, once all that follows by itself has happened."""
+        """Return the peer's end of the next connection, once all tasks are blocked."""
         far = await self._arrivals.receive()
         await trio.testing.wait_all_tasks_blocked()
         return far
 
 
 def policy(**arguments: Any) -> Reconnect:
-    """A policy with waits of at most a second."""
+    """Return a policy with delays of at most a second."""
     return Reconnect(**{"backoff": EVERY_SECOND, "random": Random(1), **arguments})
 
 
@@ -67,7 +67,7 @@ def policy(**arguments: Any) -> Reconnect:
 async def reconnecting(
     shore: Callable[[Scope], Any], *, layers: Any = (), connect_timeout: float = 30, **arguments: Any
 ) -> AsyncGenerator[Connection]:
-    """A connection to ``shore`` under a policy with these arguments."""
+    """Open a connection to ``shore`` under a policy with these arguments."""
     async with open_transport(
         shore, reconnect=policy(**arguments), layers=layers, connect_timeout=connect_timeout
     ) as connection:

@@ -1,4 +1,4 @@
-"""Outputs whose readers do not read, and what to look at meanwhile."""
+"""Outputs whose readers do not read, and checks that the event loop goes on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ StuckOutput: TypeAlias = Callable[[Path], AbstractContextManager[object]]
 
 @contextmanager
 def standard_error(descriptor: int) -> Generator[None]:
-    """Let ``descriptor`` be this process's standard error."""
+    """Make ``descriptor`` this process's standard error."""
     before = os.dup(2)
     os.dup2(descriptor, 2)
     try:
@@ -106,7 +106,7 @@ STUCK_OUTPUTS: Final[dict[str, StuckOutput]] = {
 
 @asynccontextmanager
 async def beating() -> AsyncGenerator[None]:
-    """Fail a block in which the event loop stood still."""
+    """Fail a block that blocks the event loop."""
     longest = 0.0
 
     async def beat() -> None:

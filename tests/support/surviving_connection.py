@@ -1,4 +1,4 @@
-"""A connection to a server that does what a test wants, and that has to go on afterwards."""
+"""A connection that has to work on after a scripted server's misbehaviour."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def call(number: int | str = 1, method: str = "tools/call") -> Request:
 
 @asynccontextmanager
 async def conversing(script: Script, **options: Any) -> AsyncGenerator[Connection]:
-    """A connection to a server that does ``script``, and ``ping`` as it should be done."""
+    """Open a connection to a server that runs ``script``, and answers ``ping``."""
 
     async def scripted(reply: Reply) -> None:
         await (reply.result("fine") if reply.asked.rpc == "ping" else script(reply))
@@ -34,7 +34,7 @@ async def conversing(script: Script, **options: Any) -> AsyncGenerator[Connectio
 
 
 async def goes_on(connection: Connection) -> None:
-    """Nothing more comes for what was settled, and the connection works until its orderly end."""
+    """Check that settled requests get nothing more, and that the connection works until its orderly end."""
     await connection.tx.send(call("after", "ping"))
     assert await connection.rx.receive() == Response("after", "fine")
     await connection.tx.aclose()

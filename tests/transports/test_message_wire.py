@@ -1,4 +1,4 @@
-"""Bindings over a wire of whole messages: three methods, and the contract holds."""
+"""Bindings over a wire of whole messages keep the contract with two or three methods."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from trioxport.codecs import MessagePack
 from trioxport.codecs.json import JSON
 from trioxport.testing import check_transport
 from trioxport.testing.rules import RULES
-from trioxport.transports.messagewire import Credit, carry_messages
+from trioxport.transports.message_wire import Credit, carry_messages
 
 
 @attrs.define(slots=False)
 class QueueWire:
-    """A wire of two queues, which does as a test tells it."""
+    """A wire of two queues, driven by a test."""
 
     written: list[Any] = attrs.field(factory=list)
     failure: Exception | None = None

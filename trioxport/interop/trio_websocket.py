@@ -18,7 +18,7 @@ from trio_websocket import ConnectionClosed, Endpoint, WebSocketConnection
 from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
 from trioxport.errors import ConnectionLost
 from trioxport.framing.websocket import TEXT, opcode_of
-from trioxport.transports.messagewire import carry_messages
+from trioxport.transports.message_wire import carry_messages
 
 ORDERLY_CODES: Final = (1000, 1001, 1005)
 """Codes of close frames that end a connection in order: normal, going away, and none (RFC 6455, section 7.4.1)."""

@@ -1,1 +1,1 @@
-"""The bindings: one module for each kind of wire."""
+"""The bindings: a module or a package for each kind of wire."""

@@ -1,4 +1,4 @@
-"""A channel of frames over a channel of batches of them, so that its other end is woken once for each batch."""
+"""A channel of frames over a channel of batches, which wakes the receiver once for each batch."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from trioxport.frames import Frame
 
 
 class BatchedReceive(SelfEnding, ReceiveChannel[Frame]):
-    """The frames of all batches, one by one and in order, for any number of tasks."""
+    """Receives the frames of all batches one by one, in order, from any number of tasks."""
 
     def __init__(self, batches: trio.MemoryReceiveChannel[list[Frame]]) -> None:
         self._batches = batches
-        self._frames: list[Frame] = []  # the next one last: an empty deque takes ten times as much
+        self._frames: list[Frame] = []  # the next one last; an empty deque takes ten times the memory
         self._fetching = False
-        self._others: trio.lowlevel.ParkingLot | None = None
+        self._waiters: trio.lowlevel.ParkingLot | None = None
 
     async def receive(self) -> Frame:
         if self._frames:
             await trio.lowlevel.checkpoint()
         while not self._frames:
             if self._fetching:
-                if self._others is None:
-                    self._others = trio.lowlevel.ParkingLot()
-                await self._others.park()
+                if self._waiters is None:
+                    self._waiters = trio.lowlevel.ParkingLot()
+                await self._waiters.park()
             else:
                 await self._fetch()
         return self._frames.pop()
 
     async def _fetch(self) -> None:
-        """Take the next batch, one task at a time: two that were woken together would run in any order."""
+        """Receive the next batch. One task at a time does: two that were woken together would run in any order."""
         self._fetching = True
         try:
             self._frames = (await self._batches.receive())[::-1]
         finally:
             self._fetching = False
-            if self._others is not None:
-                self._others.unpark_all()
+            if self._waiters is not None:
+                self._waiters.unpark_all()
 
     def close(self) -> None:
         self._frames.clear()

@@ -1,7 +1,7 @@
 """The two pumps between the memory channels of a connection and its wire.
 
-Neither raises: each records the failure on the scope and closes its half. What was taken off the channel counts as
-``"unknown"`` once the wire breaks, and what still waits in it comes back as ``"not_sent"``.
+Neither raises: each records the failure on the scope and closes its half. After a loss, frames that were taken off the
+channel count as ``"unknown"``, and frames that still wait in it come back as ``"not_sent"``.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from trioxport.transports._batched import BatchedReceive
 
 COALESCE_BYTES: Final = 64 * 1024
 """Bytes that one write to a byte stream gathers from waiting frames."""
-AWAITED: Final = 64
-"""Frames that a write waits for while they keep coming."""
-DELAY: Final = 0.001
-"""Seconds that it waits for them at most."""
-PATIENCE: Final = 2
-"""Turns of the scheduler without a frame after which no more of them are expected."""
+MAX_AWAITED_FRAMES: Final = 64
+"""Frames that one write waits for, while they keep coming."""
+MAX_DELAY_SECONDS: Final = 0.001
+"""Seconds that one write waits for them."""
+IDLE_TURNS: Final = 2
+"""Turns of the scheduler without a frame after which a write goes."""
 
 
 class Credits:
-    """The messages that the peer still takes: a frame is written once there is a credit for it."""
+    """The number of messages that the peer still accepts; each written frame uses one credit."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -43,19 +43,20 @@ class Credits:
         self._changed.unpark_all()
 
     async def take(self) -> None:
-        """Use a credit, once there is one."""
+        """Use one credit; wait for it if there is none."""
         while not self._count:
             await self._changed.park()
         self._count -= 1
 
 
 class FrameWire(Protocol):
-    """Something that carries frames both ways, each way used by one task. Broken, it raises what Trio's streams do.
+    """A wire of frames in both directions, each used by one task. A broken wire raises like Trio's streams, or
+    :class:`~trioxport.ConnectionLost` with the reason.
 
     Attributes:
         coalesce_bytes: Bytes that one write gathers from waiting frames; 0 writes each frame alone.
-        credits: The frames that the peer takes, where it says so.
-        pending: Bytes of a frame that is incomplete; at the end anything but 0 is a loss.
+        credits: The credits that the peer has granted, on a wire with flow control by credits.
+        pending: Bytes of an incomplete frame; more than 0 at the end is a loss.
     """
 
     coalesce_bytes: ClassVar[int]
@@ -66,50 +67,62 @@ class FrameWire(Protocol):
     def pending(self) -> int: ...
 
     async def send_frames(self, frames: list[Frame]) -> None:
-        """Write ``frames``, best with one call to the system. Raises ``MessageTooLarge`` if it wrote none of them."""
+        """Write ``frames``, preferably with one system call. Raises ``MessageTooLarge`` if none was written."""
         ...
 
     def send_now(self, frame: Frame) -> bool:
-        """Write ``frame`` without waiting, if this wire does so and it is worth while; nothing is before it."""
+        """Write ``frame`` without waiting, and return whether it was written. No other frame waits before it."""
         ...
 
     async def send_eof(self) -> None:
-        """Tell the peer that no more comes."""
+        """Tell the peer that no more frames come."""
         ...
 
     async def receive_frames(self) -> list[Frame] | None:
-        """What has arrived, one frame or more, or none if that was no whole one; None at the end."""
+        """Return the frames that have arrived, possibly none; None at the end."""
         ...
 
 
-Explain: TypeAlias = Callable[[Exception | None], Awaitable[TransportError | None]]
-"""Why the wire ended: given what was raised, or None at its end; returns None if that end is an orderly one."""
+FindLoss: TypeAlias = Callable[[Exception | None], Awaitable[TransportError | None]]
+"""Finds the loss behind an exception of the wire, or behind its end (None); returns None for an orderly end."""
+
+
+async def loss_by_error(error: Exception | None) -> TransportError | None:
+    """Return the loss that an exception means; the end of the wire is an orderly one."""
+    return None if error is None else as_loss(error)
 
 
 @asynccontextmanager
 async def carry(
     wire: FrameWire,
     scope: Scope,
-    explain: Explain,
+    find_loss: FindLoss = loss_by_error,
     *,
     carries: Carries,
     peer: str | None = None,
     await_end: bool = True,
 ) -> AsyncGenerator[FrameChannels]:
-    """The channels over ``wire``, which stays the caller's to close; ``carries`` and ``peer`` as they have them.
+    """Yield the channels over ``wire``, which the caller closes after the block.
 
-    Leaving politely flushes and sends the end. With ``await_end`` it waits for the peer's end too.
+    Args:
+        wire: The open wire.
+        scope: The connection.
+        find_loss: Finds the cause where an exception does not say it.
+        carries: The payloads that the wire can carry.
+        peer: The peer's address, as text.
+        await_end: Whether leaving waits for the peer's end, after it has flushed and sent its own.
+
     """
     to_wire, outgoing = trio.open_memory_channel[Frame](scope.settings.limits.max_buffered_messages)
     incoming, batches = trio.open_memory_channel[list[Frame]](min(1, scope.settings.limits.max_buffered_messages))
     from_wire = BatchedReceive(batches)
-    outbox = _SendQueue(to_wire, wire)
-    pumps = _Pumps(wire, scope, explain, outbox, outgoing, incoming)
+    send_queue = _SendQueue(to_wire, wire)
+    pumps = _Pumps(wire, scope, find_loss, send_queue, outgoing, incoming)
     with to_wire:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pumps.write)
             nursery.start_soon(pumps.read)
-            yield FrameChannels(outbox, from_wire, carries, peer)
+            yield FrameChannels(send_queue, from_wire, carries, peer)
             from_wire.close()
             await pumps.write_over.wait()
             if await_end:
@@ -121,11 +134,11 @@ _BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 
 class _SendQueue(SelfEnding, SendChannel[Frame]):
-    """Where frames are sent: one that finds nothing before it may go straight to the wire.
+    """The sending channel. A frame that finds no other before it may go straight to the wire.
 
     Args:
-        inner: Where the others go.
-        wire: What may take it.
+        inner: The channel to the writer, for all other frames.
+        wire: The wire.
     """
 
     def __init__(self, inner: trio.MemorySendChannel[Frame], wire: FrameWire) -> None:
@@ -133,7 +146,7 @@ class _SendQueue(SelfEnding, SendChannel[Frame]):
         self._wire = wire
         self._closed = False
         self.idle = False
-        """Whether the writer waits, and nothing is on its way to it."""
+        """Whether the writer waits, and no frame is on its way to it."""
 
     async def send(self, value: Frame) -> None:
         if self.idle and not self._closed:
@@ -150,21 +163,21 @@ class _SendQueue(SelfEnding, SendChannel[Frame]):
 
 
 class _Pumps:
-    """One task writes, one reads; the reader is the last to go, and reports what the writer could not write."""
+    """The writing and the reading task. The reader ends last, and reports the frames that were not written."""
 
     __slots__ = (
         "_batch_size",
         "_coalesce_bytes",
         "_credits",
         "_delivering",
-        "_explain",
+        "_find_loss",
         "_in_write",
         "_incoming",
         "_loss",
-        "_outbox",
         "_outgoing",
         "_reading",
         "_scope",
+        "_send_queue",
         "_streaming",
         "_unsent",
         "_wire",
@@ -177,8 +190,8 @@ class _Pumps:
         self,
         wire: FrameWire,
         scope: Scope,
-        explain: Explain,
-        outbox: _SendQueue,
+        find_loss: FindLoss,
+        send_queue: _SendQueue,
         outgoing: trio.MemoryReceiveChannel[Frame],
         incoming: trio.MemorySendChannel[list[Frame]],
     ) -> None:
@@ -186,8 +199,8 @@ class _Pumps:
         self._coalesce_bytes = wire.coalesce_bytes
         self._credits = wire.credits
         self._scope = scope
-        self._explain = explain
-        self._outbox = outbox
+        self._find_loss = find_loss
+        self._send_queue = send_queue
         self._outgoing = outgoing
         self._incoming = incoming
         self._reading = trio.CancelScope()
@@ -202,9 +215,9 @@ class _Pumps:
         self.write_over = LazyEvent()
 
     async def _cause_of(self, error: Exception | None) -> TransportError | None:
-        """Why the wire ended; what it raises apart from what Trio's streams do is a bug, and a loss too."""
+        """Return the loss behind an exception or an end. An exception that Trio's streams do not raise is a bug."""
         if error is None or isinstance(error, _BROKEN):
-            return await self._explain(error)
+            return await self._find_loss(error)
         return as_loss(error)
 
     def _lose(self, loss: TransportError) -> None:
@@ -212,7 +225,7 @@ class _Pumps:
         self._scope.lost(loss)
 
     def _limit_reading(self) -> None:
-        """After a loss, do not wait for ever for what else the peer may have sent, or for its end."""
+        """Give the reader ``close_timeout`` seconds after a loss for what the peer may still have sent."""
         self._reading.deadline = trio.current_time() + self._scope.settings.close_timeout
 
     # Writing.
@@ -251,18 +264,18 @@ class _Pumps:
                     error.outcome = "not_sent"
                     await self._deliver([Frame(b"", each.message, error=error) for each in frames])
                 self._in_write = False
-        with suppress(trio.BrokenResourceError):  # whether that is a loss, the reader knows
+        with suppress(trio.BrokenResourceError):  # the reader finds out whether that is a loss
             await self._wire.send_eof()
 
     async def _next(self) -> Frame:
         try:
             return self._outgoing.receive_nowait()
-        except trio.WouldBlock:  # waiting in here would keep the exception, and the frames that it came through
-            self._outbox.idle = True
+        except trio.WouldBlock:  # awaiting in this block would keep the exception and its frames alive
+            self._send_queue.idle = True
         try:
             return await self._outgoing.receive()
         finally:
-            self._outbox.idle = False
+            self._send_queue.idle = False
 
     async def _take_credit(self, available: Credits, frame: Frame) -> None:
         try:
@@ -272,32 +285,32 @@ class _Pumps:
             raise
 
     async def _gather(self, frame: Frame) -> list[Frame]:
-        """``frame`` and what comes behind it, as far as one write should go.
+        """Return ``frame`` and the frames to write together with it.
 
-        A frame goes at once if the one before went alone. Else more is likely to come, and is waited for as long as it
-        does: each write costs its peer, and in the end this side too, more than a message does.
+        A frame goes at once if the one before went alone. Otherwise more frames are likely to follow, and the write
+        waits for them as long as they keep coming: a write costs both sides more than a message does.
         """
         self._in_write = True
         frames = [frame]
         size = len(frame.payload)
-        patience = PATIENCE if self._streaming else 0
-        latest = trio.current_time() + DELAY
+        turns_left = IDLE_TURNS if self._streaming else 0
+        latest = trio.current_time() + MAX_DELAY_SECONDS
         while size < self._coalesce_bytes:
             try:
                 frame = self._outgoing.receive_nowait()
             except trio.EndOfChannel:
                 break
             except trio.WouldBlock:
-                if not patience:
+                if not turns_left:
                     break
-                patience -= 1
+                turns_left -= 1
             else:
                 frames.append(frame)
                 size += len(frame.payload)
-                if not patience or len(frames) >= AWAITED or trio.current_time() > latest:
-                    patience = 0
+                if not turns_left or len(frames) >= MAX_AWAITED_FRAMES or trio.current_time() > latest:
+                    turns_left = 0
                     continue
-                patience = PATIENCE
+                turns_left = IDLE_TURNS
             try:
                 await trio.lowlevel.checkpoint()
             except trio.Cancelled:
@@ -307,7 +320,7 @@ class _Pumps:
         return frames
 
     def _take_unsent(self) -> None:
-        """Keep what was accepted and never written. Senders that wait are let in here, and told by the report."""
+        """Keep the frames that were accepted and never written, those of waiting senders included."""
         with suppress(trio.WouldBlock, trio.EndOfChannel):
             while True:
                 self._unsent.append(self._outgoing.receive_nowait())
@@ -336,7 +349,7 @@ class _Pumps:
             self._delivering = False
             if self._loss is not None:
                 self._limit_reading()
-            del frames  # they can be large, and the next may take long to come
+            del frames  # frees the memory while it waits for the next
         await self._end(None)
 
     async def _end(self, error: Exception | None) -> None:
@@ -350,7 +363,7 @@ class _Pumps:
             self._lose(loss)
 
     async def _deliver(self, frames: list[Frame]) -> None:
-        with suppress(trio.BrokenResourceError):  # nobody reads any more: what comes until the end is dropped
+        with suppress(trio.BrokenResourceError):  # the application has closed rx: frames until the end are dropped
             try:
                 self._incoming.send_nowait(frames)
             except trio.WouldBlock:

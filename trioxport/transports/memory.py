@@ -1,4 +1,4 @@
-"""``memory://name``: both sides in one program, without a wire. Frames go from one side's channel into the other's."""
+"""``memory://name``: both sides in one program. Frames go from one side's channel into the other's, without a wire."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _served: Final[trio.lowlevel.RunVar[dict[str, MemorySwitch]]] = trio.lowlevel.Ru
 
 
 class MemoryWire:
-    """A pair of connected transports; either side sees the end, or the cut, that the other side makes."""
+    """A pair of connected transports. Each side sees the orderly end, and the cut, of the other."""
 
     def __init__(self, buffer_size: int) -> None:
         to_server, from_client = trio.open_memory_channel[Frame](buffer_size)
@@ -42,7 +42,7 @@ class MemoryWire:
         return self._side(scope, to_client, from_client)
 
     def cut(self, reason: str = "the wire was cut") -> None:
-        """Break the wire; what has arrived stays."""
+        """Break the wire. Frames that have arrived can still be received."""
         self.broken = self.broken or ConnectionLost(reason)
         for scope in self._scopes:
             scope.lost(ConnectionLost(reason))
@@ -59,12 +59,12 @@ class MemoryWire:
             try:
                 yield FrameChannels(_LinkSend(send, self), _LinkReceive(receive, scope, self), "bytes")
             except trio.Cancelled:
-                self._forget(scope)  # which is this side's
+                self._forget(scope)  # this side's own cancellation is no loss to it
                 self.cut("the other side was cancelled")
                 raise
 
     def ended(self, scope: Scope) -> None:
-        """One side saw the orderly end of the other, to which nothing that happens to that other is news any more."""
+        """Record that this side has seen the peer's orderly end; later failures of the peer are ignored."""
         scope.peer_done()
         self._forget(scope)
 
@@ -108,7 +108,7 @@ class _LinkReceive(SelfEnding, ReceiveChannel[Frame]):
 
 
 class MemorySwitch:
-    """Connects clients to one server over wires of its own; transport and listener in one."""
+    """Connects clients to one server, each over a wire of its own. Transport and listener in one."""
 
     def __init__(self) -> None:
         self._callers: trio.MemorySendChannel[Transport] | None = None
@@ -118,7 +118,7 @@ class MemorySwitch:
         return "memory:"
 
     def cut(self) -> None:
-        """Cut all wires of the connections up to now."""
+        """Cut the wires of all connections so far."""
         for wire in self._wires:
             wire.cut()
 
@@ -154,7 +154,7 @@ class MemorySwitch:
 
 @attrs.frozen
 class Memory:
-    """A name in this program (in this run of Trio) that a server listens under and clients connect to."""
+    """A name in this run of Trio that a server listens on and clients connect to."""
 
     name: str = attrs.field(validator=TEXT)
 

@@ -1,4 +1,4 @@
-"""A connection that is lost and comes back, cancelled at every step; see ``test_cancellation``."""
+"""Reconnection, cancelled at every step; see ``tests/contract/test_cancellation.py``."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ over_each = pytest.mark.parametrize("served", [in_memory, tcp], ids=lambda serve
 
 
 async def talk(connection: Connection) -> None:
-    """A handshake, an end by the peer that counts as a loss, and what goes on after it."""
+    """A handshake, an end by the peer that counts as a loss, and messages after it."""
     tx, rx = connection
     await tx.send(HELLO)
     assert isinstance(await rx.receive(), Response)
@@ -133,7 +133,7 @@ def test_targets_that_stand_in_for_each_other() -> None:
 
 
 async def losing(cut: Cut, target: Target) -> None:
-    """Cuts while the connection is lost and comes back, and the connection itself is not cancelled."""
+    """Cancelled during a reconnection, only the calls are cancelled, not the connection."""
     async with trio.open_nursery() as nursery:
         connection = await connect_transport(nursery, target, **PATIENT)
         tx, rx = connection

@@ -1,4 +1,4 @@
-"""Targets that stand in for each other. Time is the mock clock's."""
+"""Failover between targets, on the mock clock."""
 
 from __future__ import annotations
 

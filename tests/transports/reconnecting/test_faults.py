@@ -1,4 +1,4 @@
-"""Servers that are killed, networks that cut, stall and split, and what a reconnecting client makes of them."""
+"""A reconnecting client with killed servers, and with networks that cut, stall and split."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def server_process(port: int, log: Path) -> AsyncGenerator[tuple[int, trio
 
 @pytest.mark.parametrize("layers", [[], [Retry(attempts=10)]], ids=["plain", "with Retry"])
 async def test_a_server_is_killed_during_a_hundred_requests(layers: list[Layer], tmp_path: Path) -> None:
-    """And started again after a while. Half of the requests only read."""
+    """The server is started again after a while. Half of the requests only read."""
     log = tmp_path / "log"
     requests = [Request(n, "tools/list" if n % 2 else "tools/call", {"n": n}) for n in range(400)]
     settled: dict[object, Incoming] = {}
@@ -119,7 +119,7 @@ Forward: TypeAlias = Callable[[bytes, Direction, trio.SocketStream], Awaitable[N
 
 
 class Cut(Exception):
-    """What a proxy's ``forward`` raises to break both wires."""
+    """The exception of a proxy's ``forward`` that breaks both wires."""
 
 
 @asynccontextmanager
@@ -178,7 +178,7 @@ ASKED: Final = [Request(number, "tools/call", {"name": "é" * 5}) for number in 
 
 
 async def converse(address: str) -> int:
-    """A session; what came back undelivered is sent again. Returns how often that was, and fails if anything hangs."""
+    """Run a session and repeat undelivered messages. Return their number; fail if a call hangs."""
     again = 0
     with trio.fail_after(10):
         async with open_transport(address, reconnect=SOON) as (tx, rx):
@@ -197,7 +197,7 @@ async def converse(address: str) -> int:
 
 
 async def count_bytes(server: str) -> Counter[Direction]:
-    """How many bytes the session takes in each direction."""
+    """Return the bytes of the session in each direction."""
     counted: Counter[Direction] = Counter()
 
     async def forward(chunk: bytes, direction: Direction, sink: trio.SocketStream) -> None:
@@ -246,7 +246,7 @@ async def test_the_network_splits_between_all_bytes() -> None:
 
 
 async def test_the_network_stalls_and_is_cut() -> None:
-    """Nothing of what a stalled network swallowed is answered or lost without a word."""
+    """Each message that a stalled network swallowed is answered or reported."""
     stalled, cut = trio.Event(), trio.Event()
 
     async def forward(chunk: bytes, direction: Direction, sink: trio.SocketStream) -> None:

@@ -1,4 +1,4 @@
-"""A connection that is lost and comes back: what settles, what waits, what ends it. Time is the mock clock's."""
+"""Reconnection on the mock clock: settled requests, waiting sends, final failures."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class TestInFlight:
             assert isinstance(left.cause.__cause__, ServerUnreachable)
 
     async def test_an_id_can_be_used_again_once_its_answer_is_read(self, autojump_clock: MockClock) -> None:
-        """Although the loss of the connection that brought the answer has not been read yet."""
+        """The loss of the connection that brought the answer has not been received yet."""
         shore = Shore()
         async with reconnecting(shore) as (tx, rx):
             far = await shore.far_end()
@@ -138,7 +138,7 @@ class TestInFlight:
     async def test_what_arrived_waits_for_a_reader_while_the_next_connection_is_used(
         self, autojump_clock: MockClock
     ) -> None:
-        """Else a program that sends before it reads would wait for itself."""
+        """Otherwise a program that sends before it receives would block itself."""
         shore = Shore()
         async with reconnecting(shore) as (tx, rx):
             far = await shore.far_end()
@@ -434,7 +434,7 @@ class TestEnd:
         assert len(shore.attempts) == 1
 
     async def test_one_that_leaves_requests_unanswered_is_a_loss(self, autojump_clock: MockClock) -> None:
-        """As the end of a server that was killed looks on a socket."""
+        """On a socket the end of a killed server looks like this."""
         shore = Shore()
         async with reconnecting(shore) as (tx, rx):
             far = await shore.far_end()
@@ -494,7 +494,7 @@ class TestEnd:
             assert trio.current_time() == started
 
     async def test_a_half_close_at_the_moment_of_connecting(self, autojump_clock: MockClock) -> None:
-        """Is one of the new connection, or the end, and nothing in between."""
+        """The state is that of the new connection, or the end, with nothing in between."""
         shore = Shore()
         async with trio.open_nursery() as nursery:
 

@@ -1,4 +1,4 @@
-"""What a new connection is brought to before the application uses it: the legacy handshake, subscriptions, answers."""
+"""Replay on a new connection: the legacy handshake, subscriptions, answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from trioxport import (
 from trioxport.layers import Signing
 from trioxport.peer import IncomingRequest, open_peer
 from trioxport.transports.reconnecting import Reconnecting
-from trioxport.transports.reconnecting.asked import REMEMBERED, PeerRequests
+from trioxport.transports.reconnecting.peer_requests import MAX_STALE_REQUESTS, PeerRequests
 
 HELLO = Request(0, "initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x"}})
 AGREED = {"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": {"name": "y"}}
@@ -35,7 +35,7 @@ LISTEN = Request(7, "subscriptions/listen", {"notifications": {"toolsListChanged
 
 
 async def shake_hands(connection: Connection, shore: Shore) -> FarEnd:
-    """What a legacy client and its server say first."""
+    """Run the legacy handshake."""
     tx, rx = connection
     far = await shore.far_end()
     await tx.send(HELLO)
@@ -176,7 +176,7 @@ class TestHandshake:
             assert 40 <= trio.current_time() - started <= 42
 
     async def test_the_answer_is_found_behind_what_cannot_be_read(self, autojump_clock: MockClock) -> None:
-        """What cannot be read is counted, like on any connection."""
+        """An unreadable message is counted, as on any connection."""
         shore = Shore()
         async with reconnecting(shore) as connection:
             (await shake_hands(connection, shore)).lose()
@@ -191,7 +191,7 @@ class TestHandshake:
     async def test_a_layer_in_between_prevents_it(
         self, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """What the layer makes of the handshake cannot be made anew: that is said, and nothing is sent."""
+        """The layer's payloads cannot be replayed: a warning is logged, and nothing is sent."""
         shore = Shore()
         layers = [Signing({"key": b"secret" * 8})]
         async with open_transport(Reconnecting(shore, policy()), layers=layers) as (tx, _):
@@ -267,7 +267,7 @@ class TestSubscriptions:
 
 class TestRequestsOfThePeer:
     async def test_their_answers_do_not_go_to_another_peer(self, autojump_clock: MockClock) -> None:
-        """Which may have a request with the same id in flight."""
+        """The new connection may have a request with the same id in flight."""
         shore = Shore()
         async with reconnecting(shore) as (tx, rx):
             far = await shore.far_end()
@@ -318,13 +318,13 @@ class TestRequestsOfThePeer:
             with trio.move_on_after(60):
                 raise AssertionError(await rx.receive())
 
-    def test_those_of_lost_connections_are_not_remembered_for_ever(self) -> None:
-        asked = PeerRequests()
+    def test_requests_of_lost_connections_are_forgotten_in_time(self) -> None:
+        requests = PeerRequests()
         for number in range(1000):
-            asked.received(Request(number, "ping"))
-        assert len(asked.lost()) == 1000
-        stale = [number for number in range(1000) if asked.is_stale(Response(number, None))]
-        assert stale == list(range(1000 - REMEMBERED, 1000))
+            requests.received(Request(number, "ping"))
+        assert len(requests.lost()) == 1000
+        stale = [number for number in range(1000) if requests.is_stale(Response(number, None))]
+        assert stale == list(range(1000 - MAX_STALE_REQUESTS, 1000))
 
     async def test_the_handlers_of_a_peer_are_cancelled(self, autojump_clock: MockClock) -> None:
         shore = Shore()

@@ -1,4 +1,4 @@
-"""No child outlives the process that started it, however that ends."""
+"""No child outlives the process that started it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pipe streams and the batches that stdio is fast by: what they promise besides speed."""
+"""The pipe streams and the batches of stdio: checkpoints, cancellation, closing."""
 
 from __future__ import annotations
 
@@ -14,10 +14,17 @@ from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from trioxport.frames import Frame
 from trioxport.transports._batched import BatchedReceive
-from trioxport.transports.stdio.pipes import CAPACITY, READ_SIZE, ReadablePipe, WritablePipe, reader_of, writer_of
+from trioxport.transports.stdio.pipes import (
+    CAPACITY_BYTES,
+    READ_BYTES,
+    ReadablePipe,
+    WritablePipe,
+    reader_of,
+    writer_of,
+)
 
 A_LOT: Final = bytes(range(256)) * 16 * 1024
-ROOM: Final = CAPACITY if sys.platform == "linux" else 16 * 1024
+ROOM: Final = CAPACITY_BYTES if sys.platform == "linux" else 16 * 1024
 """What a pipe holds: only on Linux it can be told."""
 
 
@@ -59,10 +66,10 @@ async def test_what_is_written_is_read_and_then_the_end_comes() -> None:
 
 async def test_each_call_is_a_checkpoint_even_if_it_need_not_wait() -> None:
     async with open_pipe() as pipe:
-        for size in (0, 3, READ_SIZE, READ_SIZE):
+        for size in (0, 3, READ_BYTES, READ_BYTES):
             with assert_checkpoints():
                 await pipe.writer.send_all(b"x" * size)
-        for size in (READ_SIZE, READ_SIZE, 3):
+        for size in (READ_BYTES, READ_BYTES, 3):
             with assert_checkpoints():
                 assert len(await pipe.reader.receive_some()) == size
 

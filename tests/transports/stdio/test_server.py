@@ -135,7 +135,7 @@ trio.run(lambda: serve_transport(handler, "stdio:", close_timeout=0.3))
 @pytest.mark.skipif(sys.platform != "linux", reason="only there the system tells that a pipe has no reader")
 @pytest.mark.parametrize("streams", ["pipes", "sockets"])
 async def test_a_handler_whose_client_is_gone_is_not_left_behind(streams: str) -> None:
-    """What the system does to the streams of a client that is killed: it closes them."""
+    """The system closes the streams of a killed client."""
     ends = [(a.detach(), b.detach()) for a, b in (socket.socketpair(), socket.socketpair())]
     if streams == "pipes":
         for end in (end for pair in ends for end in pair):
@@ -178,7 +178,7 @@ async def served(*args: str, **streams: Any) -> subprocess.CompletedProcess[byte
 
 
 async def test_requests_from_a_file_and_answers_to_a_file(tmp_path: Path) -> None:
-    """A file has no end to tell of, so it is put back: what is printed after serving goes there."""
+    """An output that is a file is restored: later prints go there."""
     requests, answers = tmp_path / "requests.jsonl", tmp_path / "answers.jsonl"
     requests.write_bytes(ECHO * 3)
     with requests.open("rb") as stdin, answers.open("wb") as stdout:
@@ -194,7 +194,7 @@ async def test_no_input_at_all() -> None:
 
 
 async def test_pipes_are_blocking_again_afterwards() -> None:
-    """Whoever else has them does not expect otherwise."""
+    """Other processes that share them rely on it."""
     their_stdin, stdin = os.pipe()
     stdout, their_stdout = os.pipe()
     try:

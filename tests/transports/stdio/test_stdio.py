@@ -1,4 +1,4 @@
-"""A child process as the server: how it is started, spoken to, stopped, and what is said when it misbehaves."""
+"""A child process as the server: starting, talking, stopping, and errors of its misbehaviour."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def opened(target: Stdio | None = None, **options: Any) -> AsyncGenerator[
 
 
 async def ask(connection: Connection, method: str, params: Any = None, request_id: int = 1) -> Any:
-    """The result of a request; what else comes until then is skipped."""
+    """Return the result of a request; other messages before it are skipped."""
     await connection.tx.send(Request(request_id, method, params))
     while True:
         message = await connection.rx.receive()
@@ -65,7 +65,7 @@ async def ask(connection: Connection, method: str, params: Any = None, request_i
 
 
 async def settle(connection: Connection) -> list[Undelivered]:
-    """All that arrives until the end of ``rx``, which is to be nothing but settlements."""
+    """Return all messages until the end of ``rx``, which have to be settlements."""
     settled: list[Undelivered] = []
     async for message in connection.rx:
         assert isinstance(message, Undelivered)
@@ -76,7 +76,7 @@ async def settle(connection: Connection) -> list[Undelivered]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not wait long for the exit of a child that closed its output, or for the output of one that exited."""
-    monkeypatch.setattr(stdio_child, "AFTER_EXIT", 0.1)
+    monkeypatch.setattr(stdio_child, "EXIT_SECONDS", 0.1)
 
 
 quickly: Final = pytest.mark.usefixtures("quick")
@@ -313,7 +313,7 @@ async def test_a_signal_without_a_name() -> None:
 
 
 async def reaped(connection: Connection) -> None:
-    """Wait until the child is no more, its zombie included."""
+    """Wait until the child is reaped."""
     pid = int((connection.info.peer or "").removeprefix("pid "))
     with suppress(ProcessLookupError):
         while True:
@@ -349,7 +349,7 @@ async def test_it_closes_its_input_and_lives_on() -> None:
 
 
 async def test_it_never_reads() -> None:
-    """Sending waits once the buffers are full; leaving is bounded, and tells what was not written."""
+    """Sending waits once the buffers are full; leaving is bounded, and reports unwritten messages."""
     accepted = 0
 
     async def send_for_ever(connection: Connection) -> None:

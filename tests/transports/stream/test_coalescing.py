@@ -1,4 +1,4 @@
-"""Frames that come quickly share a write; one that is alone does not wait, and none is forgotten."""
+"""Frames in quick succession share a write; a single one does not wait, and none is lost."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from trioxport import ConnectionLost, Limits, Notification, Request, Undelivered
 from trioxport.abc import FrameChannels, Scope
 from trioxport.codecs import JSON
 from trioxport.framing import NEWLINE
-from trioxport.transports.bytestream import carry_frames
+from trioxport.transports.byte_stream import carry_frames
 
 
 class Recorder:
-    """A byte stream that remembers what was written; its peer says nothing, until it ends or breaks."""
+    """A byte stream that records writes; its peer is silent until it ends or breaks."""
 
     def __init__(self) -> None:
         self.writes: list[bytes] = []
@@ -44,7 +44,7 @@ class Recorder:
 
     @property
     def ids(self) -> list[int]:
-        """What was written, as the ids of its requests."""
+        """Return the ids of the requests in each write."""
         requests = map(JSON.decode, b"".join(self.writes).splitlines())
         return [request.id for request in requests if isinstance(request, Request) and isinstance(request.id, int)]
 

@@ -1,4 +1,4 @@
-"""``tcp://`` and ``unix://``: addresses, refusals, peers that vanish, that do not read, that say too much."""
+"""``tcp://`` and ``unix://``: addresses, refusals, peers that vanish, do not read, or send too much."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ HOST: Final = "127.0.0.1"
 
 @asynccontextmanager
 async def peer(behave: Callable[[trio.SocketStream], Awaitable[object]]) -> AsyncGenerator[str]:
-    """The target of a peer that does what it likes with the bytes of each connection; bounds the block."""
+    """Serve raw connections with a scripted peer; yield its target. The block is bounded."""
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             [listener] = await trio.open_tcp_listeners(0, host=HOST)
@@ -55,7 +55,7 @@ async def peer(behave: Callable[[trio.SocketStream], Awaitable[object]]) -> Asyn
 async def serving(
     handler: Callable[[Connection], Awaitable[object]], target: Any = f"tcp://{HOST}:0", **arguments: Any
 ) -> AsyncGenerator[str]:
-    """The first address at which ``handler`` is served, for the time of the block, which is bounded."""
+    """Serve ``handler`` for the time of the block, which is bounded; yield its first address."""
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             addresses = await nursery.start(partial(serve_transport, handler, target, **arguments))

@@ -1,4 +1,4 @@
-"""``tls://``: handshakes that fail say why, and closing works in either direction, with data under way."""
+"""``tls://``: failed handshakes give their reason; closing works in both directions with data in transit."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def client_context(ca: trustme.CA) -> ssl.SSLContext:
 async def serving(
     handler: Callable[[Connection], Awaitable[object]], context: ssl.SSLContext, **arguments: Any
 ) -> AsyncGenerator[int]:
-    """The port at which ``handler`` is served, for the time of the block, which is bounded."""
+    """Serve ``handler`` for the time of the block, which is bounded; yield its port."""
     with trio.fail_after(15):
         async with trio.open_nursery() as nursery:
             serve = partial(serve_transport, handler, Tls(HOST, 0, ssl_context=context), **arguments)
@@ -82,7 +82,7 @@ async def serving(
 
 @asynccontextmanager
 async def raw_peer(behave: Callable[[trio.SocketStream], Awaitable[object]]) -> AsyncGenerator[int]:
-    """The port of a peer that does what it likes with the bytes of each connection."""
+    """Serve raw connections with a scripted peer; yield its port."""
     with trio.fail_after(15):
         async with trio.open_nursery() as nursery:
             [listener] = await trio.open_tcp_listeners(0, host=HOST)
@@ -280,7 +280,7 @@ async def test_a_client_certificate_that_is_demanded_and_shown(
 async def test_a_client_certificate_that_is_demanded_and_missing(
     ca: trustme.CA, certificate: trustme.LeafCert, client_context: ssl.SSLContext, version: ssl.TLSVersion
 ) -> None:
-    """In TLS 1.3 a client is through before the server has looked: it sees a loss then, not a failed handshake."""
+    """In TLS 1.3 a client's handshake ends before the server verifies its certificate: it sees a loss."""
     context = server_context(certificate, version)
     context.verify_mode = ssl.CERT_REQUIRED
     ca.configure_trust(context)
@@ -517,7 +517,7 @@ async def test_a_blocking_server_made_with_the_standard_library(
 
 @asynccontextmanager
 async def tls_pair(certified: ssl.SSLContext, trusting: ssl.SSLContext) -> AsyncGenerator[tuple[TLSStream, TLSStream]]:
-    """A client and a server that have shaken hands."""
+    """Return a client and a server after their handshake."""
     ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(each)) for each in socket.socketpair())
     async with ours, theirs:
         client, server = TLSStream(ours, trusting, HOST), TLSStream(theirs, certified)

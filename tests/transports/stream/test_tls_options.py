@@ -1,4 +1,4 @@
-"""Certificate options, which every transport that speaks TLS shares."""
+"""Certificate options, shared by all transports over TLS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections that come back: a transport made of a transport, and targets that stand in for each other."""
+"""Reconnection and failover: a transport that opens its target again, or another one, after a loss."""
 
 from __future__ import annotations
 

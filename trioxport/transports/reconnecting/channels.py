@@ -1,6 +1,6 @@
-"""The application's channels, which outlive the connections behind them.
+"""The application's channels, which outlast the connections behind them.
 
-The way from them to the connection of the moment is a call: there is no task and no buffer in between.
+They call the channels of the current connection directly, without a task or a buffer in between.
 """
 
 from __future__ import annotations
@@ -12,96 +12,96 @@ from trioxport._core.ending import SelfEnding
 from trioxport.errors import TransportError
 from trioxport.frames import Frame
 from trioxport.messages import Request
-from trioxport.transports.reconnecting.switch import ReconnectState
+from trioxport.transports.reconnecting.state import ReconnectState
 
 
 class LastingSend(SelfEnding, SendChannel[Frame]):
-    """Sends on the connection of the moment, or waits for the next."""
+    """Sends on the current connection, or waits for the next."""
 
-    def __init__(self, switch: ReconnectState) -> None:
-        self._switch = switch
+    def __init__(self, state: ReconnectState) -> None:
+        self._state = state
 
     async def send(self, value: Frame) -> None:
-        switch = self._switch
+        state = self._state
         message = value.message
         deadline: float | None = None
         while True:
-            if type(message) is not Request and switch.asked.is_stale(message):
+            if type(message) is not Request and state.peer_requests.is_stale(message):
                 return await trio.lowlevel.checkpoint()
-            link = switch.writing
-            if link is None or link.supervisor.failure is not None:
+            connection = state.writing
+            if connection is None or connection.supervisor.failure is not None:
                 if deadline is None:
-                    deadline = trio.current_time() + switch.policy.send_timeout
-                await switch.wait_to_send(message, deadline)
+                    deadline = trio.current_time() + state.policy.send_timeout
+                await state.wait_to_send(message, deadline)
                 continue
-            frame = switch.sending(value)
-            link.senders += 1
+            frame = state.sending(value)
+            connection.senders += 1
             try:
-                await link.send(frame)
+                await connection.send(frame)
                 if type(message) is not Request:
-                    switch.sent(message)
+                    state.sent(message)
                 return None
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                if switch.half_closed or isinstance(error, TransportError):
+                if state.send_closed or isinstance(error, TransportError):
                     raise
-                if switch.writing is link:
-                    switch.writing = None
-                link.fail()
+                if state.writing is connection:
+                    state.writing = None
+                connection.fail()
             finally:
-                link.senders -= 1
-                if link.failing:
-                    link.released.notify()
+                connection.senders -= 1
+                if connection.failing:
+                    connection.released.notify()
 
     async def aclose(self) -> None:
-        switch = self._switch
-        switch.half_closed = True
-        switch.reopening.cancel()
-        switch.changed.notify()
-        if switch.writing is None:
+        state = self._state
+        state.send_closed = True
+        state.reopening.cancel()
+        state.changed.notify()
+        if state.writing is None:
             await trio.lowlevel.checkpoint()
         else:
-            await switch.writing.channels.send.aclose()
+            await state.writing.channels.send.aclose()
 
 
 class LastingReceive(SelfEnding, ReceiveChannel[Frame]):
-    """Receives what is left of lost connections, then from the connection of the moment."""
+    """Receives the frames left over from lost connections, then those of the current connection."""
 
-    def __init__(self, switch: ReconnectState) -> None:
-        self._switch = switch
+    def __init__(self, state: ReconnectState) -> None:
+        self._state = state
 
     async def receive(self) -> Frame:
-        switch = self._switch
+        state = self._state
         while True:
-            link = switch.reading
-            if link is None or switch.inbox:
-                kept = await switch.next_kept()
+            connection = state.reading
+            if connection is None or state.inbox:
+                kept = await state.next_kept()
                 if kept is not None:
                     return kept
                 continue
-            link.receivers += 1
+            connection.receivers += 1
             try:
-                frame = await link.receive()
+                frame = await connection.receive()
             except (trio.EndOfChannel, trio.ClosedResourceError):
-                if switch.deaf:
+                if state.receive_closed:
                     raise trio.ClosedResourceError from None
-                if switch.reading is link:
-                    switch.reading = None
-                link.fail()
+                if state.reading is connection:
+                    state.reading = None
+                connection.fail()
                 continue
             finally:
-                link.receivers -= 1
-                if link.failing:
-                    link.released.notify()
-            known = switch.received(frame, link)
+                connection.receivers -= 1
+                if connection.failing:
+                    connection.released.notify()
+            known = state.received(frame, connection)
             if known is not None:
                 return known
 
     async def aclose(self) -> None:
-        switch = self._switch
-        switch.deaf = True
-        switch.inbox.clear()
-        switch.changed.notify()
-        if switch.reading is None:
+        state = self._state
+        state.receive_closed = True
+        state.inbox.clear()
+        state.changed.notify()
+        if state.reading is None:
             await trio.lowlevel.checkpoint()
         else:
-            await switch.reading.channels.receive.aclose()
+            await state.reading.channels.receive.aclose()

@@ -1,4 +1,4 @@
-"""The legacy handshake, noted as it passes and repeated on the next connection.
+"""The legacy handshake: recorded as it passes, replayed on the next connection.
 
 Specification 2025-11-25, basic/lifecycle, section Initialization.
 """
@@ -18,7 +18,7 @@ from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Message, Notification, Request, Response
 from trioxport.metadata import metadata_of
 from trioxport.protocol import INITIALIZE, INITIALIZED, members_of
-from trioxport.transports.reconnecting.link import LinkedConnection
+from trioxport.transports.reconnecting.linked_connection import LinkedConnection
 
 HANDSHAKE: Final = frozenset((INITIALIZE, INITIALIZED))
 
@@ -28,20 +28,20 @@ def encoded(message: Message, scope: Scope, headers: Mapping[str, str] | None = 
 
 
 def message_of(frame: Frame, scope: Scope) -> Message | None:
-    """A frame's message, which is noted in it, so that nobody decodes it again; None if it holds none."""
+    """Return a frame's message, or None if it holds none. The message is stored in the frame, to be decoded once."""
     if frame.message is None and frame.error is None and len(frame.payload) <= scope.settings.limits.max_message_size:
         try:
             frame.message = scope.settings.codec.decode(frame.payload)
         except (DecodeError, ProtocolViolation):
-            return None  # who comes next meets it, too, and can say what it means
+            return None  # the channels above decode it again, and report the error
     return frame.message
 
 
 class Handshake:
-    """What the application and its server agreed on.
+    """The handshake between the application and its server.
 
     Attributes:
-        pending: An ``initialize`` whose answer is still to come.
+        pending: An ``initialize`` request that is not answered yet.
     """
 
     def __init__(self, scope: Scope) -> None:
@@ -51,10 +51,10 @@ class Handshake:
         self._version: Any = None
         self._initialized: Notification | None = None
 
-    # Noting it.
+    # Recording.
 
     def sending(self, frame: Frame) -> None:
-        """A message whose method is one of ``HANDSHAKE`` is about to be sent."""
+        """Record a message of the handshake (``HANDSHAKE``) that is about to be sent."""
         message = frame.message
         if isinstance(message, Notification):
             self._initialized = message
@@ -69,7 +69,7 @@ class Handshake:
             self.pending = message
 
     def received(self, answer: Message | None) -> None:
-        """Look whether a message is the answer to what is pending."""
+        """Record the answer to the pending ``initialize``, if ``answer`` is that."""
         if self.pending is None or not _answers(answer, self.pending):
             return
         if isinstance(answer, Response):
@@ -78,27 +78,33 @@ class Handshake:
             self._initialized = None
         self.pending = None
 
-    # Repeating it.
+    # Replaying.
 
-    async def replay(self, link: LinkedConnection, keep: Callable[[Frame], None]) -> None:
-        """Repeat it on a new connection, if there was one; ``keep`` is given what comes before the answer.
+    async def replay(self, connection: LinkedConnection, keep: Callable[[Frame], None]) -> None:
+        """Replay the recorded handshake, if any, on a new connection.
 
-        Raises ``VersionMismatch`` if the server agrees to another version than before.
+        Args:
+            connection: The new connection.
+            keep: Called with each frame that arrives before the answer.
+
+        Raises:
+            VersionMismatch: The server agrees to another version than before.
+            ConnectError: The server refuses ``initialize``.
         """
         self.pending = None
         if self._request is None:
             return
         request = attrs.evolve(self._request, id=new_request_id())
-        await link.say(encoded(request, self._scope))
+        await connection.send_first(encoded(request, self._scope))
         while True:
-            frame = await link.hear()
+            frame = await connection.receive_first()
             answer = message_of(frame, self._scope)
             if _answers(answer, request):
                 break
             keep(frame)
         self._check(answer)
         if self._initialized is not None:
-            await link.say(encoded(self._initialized, self._scope))
+            await connection.send_first(encoded(self._initialized, self._scope))
 
     def _check(self, answer: Message | None) -> None:
         if isinstance(answer, ErrorResponse):

@@ -1,4 +1,4 @@
-"""When a lost connection is opened again, and when no more."""
+"""Reconnection policy: attempts, backoff, and the attempts that are left."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from trioxport.errors import TransportError
 
 @attrs.frozen(kw_only=True)
 class Reconnect:
-    """When and how a lost connection is opened again.
+    """The policy by which a lost connection is opened again.
 
-    Errors that are not ``retryable`` end it at once, and a peer's ``retry_after`` is kept to.
+    An error that is not ``retryable`` ends the attempts at once; a peer's ``retry_after`` is obeyed.
 
     Args:
-        backoff: The waits before the attempts. They start anew after progress on a connection that held longer than
-            the wait would have been.
-        attempts: Attempts that may go by without progress, which is a message from the peer; then the connection
-            fails. None for no bound.
+        backoff: The delays before the attempts. They start anew after progress on a connection that lasted longer
+            than the next delay.
+        attempts: The number of attempts without progress, which is a message from the peer, before the connection
+            fails; None for no bound.
         send_timeout: Seconds that a ``send`` waits for the connection to come back; 0 to fail at once.
-        retry_first: Whether the first connection is tried again too, for ``connect_timeout`` altogether.
+        retry_first: Whether the first connection is retried too, within ``connect_timeout``.
         after_end: Whether an orderly end by the peer counts as a loss, also where it leaves no request unanswered.
         replay_initialize: Whether ``initialize`` and ``notifications/initialized`` are sent again on each new
-            connection, out of the application's sight.
+            connection, invisibly to the application.
         resend_subscriptions: Whether ``subscriptions/listen`` requests are sent again, each under a new id,
             which the application does not see, rather than settled.
-        random: Where the jitter comes from.
+        random: The source of the jitter.
     """
 
     backoff: Backoff = attrs.field(factory=Backoff, validator=BACKOFF)
@@ -43,7 +43,7 @@ class Reconnect:
 
 
 class Budget:
-    """What is left of a policy's attempts, and how long to wait before the next; pure."""
+    """The attempts that a policy has left, and the delay before the next one; no input or output."""
 
     def __init__(self, policy: Reconnect) -> None:
         self._policy = policy
@@ -51,7 +51,12 @@ class Budget:
         self._step = 0
 
     def lost(self, *, heard: bool, held: float) -> None:
-        """A connection that was open for ``held`` seconds is lost; ``heard`` says whether it brought a message."""
+        """Count the loss of a connection that was open for ``held`` seconds.
+
+        Args:
+            heard: Whether a message arrived on it.
+            held: Seconds that it was open.
+        """
         if not heard:
             return
         self._spent = 0
@@ -59,12 +64,12 @@ class Budget:
             self._step = 0
 
     def allows(self, failure: TransportError) -> bool:
-        """Whether there is to be an attempt after ``failure``."""
+        """Whether another attempt follows ``failure``."""
         attempts = self._policy.attempts
         return failure.retryable and (attempts is None or self._spent < attempts)
 
     def delay(self, failure: TransportError) -> float | None:
-        """Seconds until the next attempt, given what ended the one before; None if there is to be none."""
+        """Use an attempt; return the seconds to wait before it, or None if none follows ``failure``."""
         policy = self._policy
         if not self.allows(failure):
             return None

@@ -1,4 +1,4 @@
-"""What is opened: a target that is opened again when it is lost, and targets that stand in for each other."""
+"""The config objects: ``Reconnecting`` opens one target again after a loss, ``Failover`` moves to another."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from trioxport._diagnostics.validators import SECONDS, instance_of
 from trioxport.abc import FrameChannels, FrameLayer, Scope
 from trioxport.errors import UsageError
 from trioxport.targets import NamedTransport, Target, describe
-from trioxport.transports.reconnecting.keeper import keep_connected
-from trioxport.transports.reconnecting.opener import Plan
 from trioxport.transports.reconnecting.policy import Reconnect
+from trioxport.transports.reconnecting.reconnector import keep_connected
+from trioxport.transports.reconnecting.target_opener import Plan
 
-AT_ONCE: Final = Backoff(base=0.001, cap=0.001)
+MINIMAL_BACKOFF: Final = Backoff(base=0.001, cap=0.001)
 
 
 def _all_named(targets: Iterable[Target]) -> tuple[NamedTransport, ...]:
@@ -38,11 +38,11 @@ def _not_empty(_failover: Failover, _field: attrs.Attribute[Any], targets: Seque
 
 @attrs.frozen
 class Failover:
-    """Several targets for one and the same service: the first that opens is used, and on its loss the next.
+    """Several targets for one service: the first that opens is used, and the next one after its loss.
 
-    After the last comes the first again. Alone it tries each target once, without waiting, before it gives up;
-    ``open_transport(Failover([...]), reconnect=...)`` waits between rounds as that policy says, and a round is one
-    attempt. ``connection.info.target`` says which one is open.
+    The last is followed by the first. Alone, it tries each target once, without waiting, before it fails;
+    ``open_transport(Failover([...]), reconnect=...)`` waits between rounds by that policy, and a round is one
+    attempt. ``connection.info.target`` names the open one.
 
     Args:
         targets: URLs, config objects or transports, in the order of preference.
@@ -56,21 +56,21 @@ class Failover:
         return " or ".join(target.name for target in self.targets)
 
     def __call__(self, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
-        policy = Reconnect(backoff=AT_ONCE, attempts=len(self.targets))
+        policy = Reconnect(backoff=MINIMAL_BACKOFF, attempts=len(self.targets))
         return keep_connected(Plan(self.targets, (), policy, self.attempt_timeout), scope)
 
 
 @attrs.frozen
 class Reconnecting:
-    """A transport made of a transport, which it opens again when the connection is lost.
+    """A transport that opens another transport again after the loss of its connection.
 
-    ``open_transport(target, reconnect=policy)`` makes one. Requests that were in flight settle as ``Undelivered`` with
-    the outcome ``"unknown"``, what was accepted and never written as ``"not_sent"``, and the channels go on. On leaving
-    no more is opened; a half-close ends the attempts, too.
+    ``open_transport(target, reconnect=policy)`` makes one. Requests in flight settle as ``Undelivered`` with the
+    outcome ``"unknown"``, messages that were accepted and never written as ``"not_sent"``, and the channels go on.
+    Leaving ends the attempts; so does a half-close.
 
     Args:
         target: A URL, a config object or a transport.
-        policy: When and how.
+        policy: The reconnection policy.
         layers: Frame layers that wrap each connection anew, the first closest to the application.
     """
 

@@ -1,4 +1,4 @@
-"""``stdio:``: a child process that is spoken to through its standard streams, and this process as such a child.
+"""``stdio:``: a child process that is a server on its standard streams, and this process as such a server.
 
 Specification 2026-07-28, basic/transports/stdio.
 """
@@ -17,7 +17,7 @@ __all__ = ["INHERITED_ENVIRONMENT", "TAIL_LINES", "Stdio", "StdioServer", "stdio
 
 
 def stdio_from_url(url: str) -> Stdio | StdioServer:
-    """The meaning of ``stdio:COMMAND ARGS``, split like a shell does, and of ``stdio:`` alone."""
+    """Return the target of ``stdio:COMMAND ARGS``, split as a shell does; ``stdio:`` alone serves this process."""
     try:
         words = shlex.split(url.partition(":")[2])
     except ValueError as error:

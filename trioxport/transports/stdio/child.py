@@ -1,4 +1,4 @@
-"""A running child process as a byte stream, and how it is stopped."""
+"""A running child process as a byte stream, and the steps that stop it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from trioxport.transports.stdio.guard import Guard
 from trioxport.transports.stdio.pipes import reader_of, writer_of
 from trioxport.transports.stdio.stderr import Sink
 
-AFTER_EXIT: Final = 1.0
-"""Seconds that a child's last output, or its exit status, is waited for after it ended, or closed its output."""
-KILLED: Final = 2.0
-"""Seconds that the system gets to end a process group that was killed."""
+EXIT_SECONDS: Final = 1.0
+"""Seconds for the last output after a child's exit, or for the exit after the end of its output."""
+KILL_SECONDS: Final = 2.0
+"""Seconds for the system to end a killed process group."""
 FLUSH_SECONDS: Final = 0.25
-"""Seconds that the last of standard error gets to be read, and to be written."""
+"""Seconds to read the rest of standard error, and as many to write it."""
 
-_LOOK: Final = "Run the command by hand to see more"
-_NO_SERVER: Final = "Check that the command, with these arguments, is a server that goes on until its input ends"
+_BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
+_COMMAND_HINT: Final = "Run the command by hand to see more"
+_NO_SERVER_HINT: Final = "Check that the command, with these arguments, is a server that goes on until its input ends"
 
 
 class Child:
-    """A running child process as a byte stream that knows why it ended."""
+    """A running child process as a byte stream, which raises the loss with exit status and standard error."""
 
     def __init__(self, process: trio.Process, sink: Sink, guard: Guard, scope: Scope) -> None:
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
@@ -49,19 +50,32 @@ class Child:
         self._stderr_over = trio.Event()
 
     async def begin(self, nursery: trio.Nursery) -> None:
-        """Look after the child, its standard error and its group, until the nursery is cancelled."""
+        """Watch the child, its standard error and its group, until the nursery is cancelled."""
         nursery.start_soon(self._sink.run)
         nursery.start_soon(self._read_stderr)
         nursery.start_soon(self._follow_exit)
         await self._guard.watch(self.process.pid)
 
     async def send_all(self, data: bytes) -> None:
-        await self._writer.send_all(data)
+        try:
+            await self._writer.send_all(data)
+        except _BROKEN as error:
+            raise await self._loss(error) or ConnectionLost("the peer takes no more messages") from None
 
     async def send_eof(self) -> None:
         await self._stdin.aclose()
 
     async def receive_some(self) -> bytes | bytearray:
+        broken: Exception | None = None
+        try:
+            data = await self._receive()
+        except _BROKEN as error:
+            data, broken = b"", error
+        if not data and (loss := await self._loss(broken)) is not None:
+            raise loss
+        return data
+
+    async def _receive(self) -> bytes | bytearray:
         if self._gone:
             return await self._receive_rest()
         self._reading = True
@@ -74,13 +88,13 @@ class Child:
         return data
 
     async def _receive_rest(self) -> bytes | bytearray:
-        """What a child that is gone has left in the pipe, which a grandchild may hold open."""
-        with trio.move_on_after(AFTER_EXIT):
+        """Read the rest of the pipe after the child's exit; a grandchild may hold the pipe open."""
+        with trio.move_on_after(EXIT_SECONDS):
             return await self._reader.receive_some()
         return b""
 
     async def _read_stderr(self) -> None:
-        """Pass standard error on, at the child's pace: what a sink does not take is not waited for."""
+        """Pass standard error on without waiting for the sink."""
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             async for chunk in self._stderr:
                 self._sink.feed(bytes(chunk))
@@ -88,62 +102,63 @@ class Child:
         self._stderr_over.set()
 
     async def _follow_exit(self) -> None:
-        """When the child is gone, end what is left of its group, and a read that a grandchild may keep waiting."""
+        """After the child's exit, end the rest of its group, and a read that a grandchild may block."""
         await self.process.wait()
         self._gone = True
         self._signal_group(signal.SIGTERM)
-        with trio.move_on_after(AFTER_EXIT):
+        with trio.move_on_after(EXIT_SECONDS):
             await self._output_over.wait()
-        if self._reading:  # else the application is slow, and the pipe may still hold what is on its way to it
+        if self._reading:  # otherwise the application is slow, and the pipe may hold output for it
             await self._stdout.aclose()
         self._signal_group(0)
         if self._group_gone:
             self._guard.release()
 
-    async def explain(self, error: Exception | None) -> TransportError | None:
+    async def _loss(self, error: Exception | None) -> TransportError | None:
+        """Find the loss behind a broken pipe, or behind the end of the output (None); None for an orderly end."""
         if self._scope.leaving:
             return None
-        with trio.move_on_after(AFTER_EXIT):
+        with trio.move_on_after(EXIT_SECONDS):
             await self.process.wait()
         code = self.process.returncode
         if code is None:
-            return None if error is None else ConnectionLost("the server process closed its input", hint=_LOOK)
+            return None if error is None else ConnectionLost("the server process closed its input", hint=_COMMAND_HINT)
         if code == 0 and not isinstance(error, trio.BrokenResourceError):
             self._scope.peer_done(await self._ended(0, " before it answered"))
             return None
         return await self._ended(code)
 
     async def _ended(self, code: int, when: str = "") -> ConnectionLost:
-        with trio.move_on_after(AFTER_EXIT):
+        with trio.move_on_after(EXIT_SECONDS):
             await self._stderr_over.wait()
         return ConnectionLost(
             f"the server process {_ending(code)}{when}",
-            hint=_LOOK if code else _NO_SERVER,
+            hint=_COMMAND_HINT if code else _NO_SERVER_HINT,
             exit_code=code,
             stderr_tail=self._sink.tail,
         )
 
     async def terminate_after(self, seconds: float) -> None:
-        """The polite part of stopping: its input is being closed; SIGTERM if it is not gone in time."""
+        """Wait for the exit, while the input is being closed; send SIGTERM after ``seconds``."""
         with trio.move_on_after(seconds):
             await self.process.wait()
         if self.process.returncode is None:
             self._signal_group(signal.SIGTERM)
 
     async def end(self) -> None:
-        """The rest of stopping: kill what is left of the group, reap the child, close the pipes."""
+        """Kill the rest of the group, reap the child, close the pipes."""
         cancelled = trio.current_effective_deadline() == -math.inf
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + KILLED):
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_SECONDS):
             self._kill_group()
             await self.process.wait()
             if not cancelled:
                 await self._finish_stderr()
         for stream in (self._stdin, self._stdout, self._stderr):
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + KILLED):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_SECONDS):
                 await stream.aclose()
 
     async def _finish_stderr(self) -> None:
-        """Let the last of it pass. A process that left the group may hold the pipe open, and a sink may be stuck."""
+        """Pass the rest on. A process that left the group may hold the pipe open, and a sink may be stuck."""
         with trio.move_on_after(FLUSH_SECONDS):
             await self._stderr_over.wait()
         await self._sink.drain(FLUSH_SECONDS)
@@ -152,11 +167,11 @@ class Child:
         if sys.platform == "win32":
             self.process.terminate()
             return
-        if self._group_gone:  # by now its number may be another's
+        if self._group_gone:  # the number may belong to another group by now
             return
         try:
             os.killpg(self.process.pid, number)
-        except (ProcessLookupError, PermissionError):  # nobody is left in the group; macOS: only zombies are
+        except (ProcessLookupError, PermissionError):  # the group is empty; on macOS, has only zombies
             self._group_gone = self.process.returncode is not None
 
     def _kill_group(self) -> None:

@@ -1,8 +1,8 @@
-"""A guard, which ends a child's process group when this process is gone, be it by SIGKILL.
+"""The guard: a process that kills a child's process group after the end of this process, even by SIGKILL.
 
-It is a shell that waits at a pipe of which only this process has the other end. Linux could do without one, by
-``PR_SET_PDEATHSIG``; but that is set by code that runs between ``fork`` and ``exec``, unsafe where there are threads,
-it follows the death of the thread that started the child, here a worker that soon ends, and it reaches no grandchild.
+It is a shell that reads from a pipe whose other end only this process holds. ``PR_SET_PDEATHSIG`` of Linux is no
+replacement: it needs code between ``fork`` and ``exec``, which is unsafe with threads; it acts at the end of the thread
+that started the child, here a short-lived worker; and it reaches no grandchild.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ REAPING_SECONDS: Final = 2.0
 
 _SHELL: Final = "/bin/sh"
 _SCRIPT: Final = 'trap "" HUP INT TERM; read -r group && ! read -r _ && kill -s KILL -- "-$group"'
-"""Neither a closed terminal nor a service that is stopped may end it before this process."""
+"""Ignores the signals of a closing terminal and of a stopping service, so that it outlives this process."""
 
 
 class Guard:
-    """Guards one process group."""
+    """The guard of one process group."""
 
     def __init__(self, process: trio.Process | None) -> None:
         self._process = process
 
     async def watch(self, group: int) -> None:
-        """End ``group`` when this process is gone, until :meth:`release`."""
+        """Kill ``group`` after the end of this process, until :meth:`release`."""
         if self._process is not None and self._process.stdin is not None:
-            with suppress(trio.BrokenResourceError):  # it was killed: the child is only less safe than it could be
+            with suppress(trio.BrokenResourceError):  # the guard was killed; the child runs without one
                 await self._process.stdin.send_all(b"%d\n" % group)
 
     def release(self) -> None:
-        """Guard no more; to be called once the group is gone, since its number may become another's."""
+        """End the guard. Call it once the group is gone: its number may be reused."""
         if self._process is not None:
             self._process.kill()
 
 
 @asynccontextmanager
 async def open_guard() -> AsyncGenerator[Guard]:
-    """A guard for the time of a block; one that does nothing on Windows, and where there is no shell."""
+    """Run a guard for the time of a block. Without a shell, and on Windows, it does nothing."""
     process = None if sys.platform == "win32" else await _start()
     guard = Guard(process)
     try:

@@ -1,7 +1,7 @@
-"""Pipes, with fewer trips through the scheduler than :class:`trio.lowlevel.FdStream` makes: it tries before it yields.
+"""Pipes that try the system call before they yield, with fewer turns of the scheduler than ``trio.lowlevel.FdStream``.
 
-Each call still is a checkpoint: one that had nothing to wait for yields once. The descriptor stays the stream's, which
-closes it safely; a call that waits is then told so by ``trio.ClosedResourceError``.
+Each call still is a checkpoint. The stream owns the descriptor and closes it; a call that waits then raises
+``trio.ClosedResourceError``.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import trio
 if TYPE_CHECKING:
     from trio.lowlevel import FdStream
 
-CAPACITY: Final = 256 * 1024
-"""Bytes that a pipe is made to hold where that can be told: a large message then goes through it in one piece.
+CAPACITY_BYTES: Final = 256 * 1024
+"""The capacity that pipes are given on Linux, so that a large message passes in one piece.
 
-Linux lets all pipes of a user hold 64 MiB together, and gives next to nothing to those opened beyond that.
+Linux limits all pipes of a user to 64 MiB together, and gives a page or two to each one beyond.
 """
-READ_SIZE: Final = 120 * 1024
-"""Bytes of one read: just below what the allocator of glibc takes from the system anew each time."""
+READ_BYTES: Final = 120 * 1024
+"""Bytes of one read: just below the size that the allocator of glibc maps anew each time."""
 
 
 class ReadablePipe(Protocol):
@@ -40,14 +40,14 @@ class WritablePipe(Protocol):
 
 
 def reader_of(stream: trio.abc.ReceiveStream) -> ReadablePipe:
-    """The fastest way to read from ``stream``, which stays the one to close."""
+    """Return the fastest reader of ``stream``. Close the stream, not the reader."""
     if sys.platform != "win32" and isinstance(stream, trio.lowlevel.FdStream) and _is_pipe(stream.fileno()):
         return PipeReader(stream)
     return stream
 
 
 def writer_of(stream: trio.abc.SendStream) -> WritablePipe:
-    """The fastest way to write to ``stream``, which stays the one to close."""
+    """Return the fastest writer to ``stream``. Close the stream, not the writer."""
     if sys.platform != "win32" and isinstance(stream, trio.lowlevel.FdStream) and _is_pipe(stream.fileno()):
         return PipeWriter(stream)
     return stream
@@ -66,19 +66,19 @@ class PipeReader:
         _enlarge(stream.fileno())
 
     async def receive_some(self) -> bytes:
-        """What the pipe has, at least one byte; ``b""`` at its end. Cancelled, it has read nothing."""
+        """Return the bytes in the pipe, at least one; ``b""`` at the end. Cancelled, it has read nothing."""
         if self._emptied:
             await self._wait()
         else:
             await trio.lowlevel.checkpoint()
         while (data := self._try()) is None:
             await self._wait()
-        self._emptied = len(data) < READ_SIZE
+        self._emptied = len(data) < READ_BYTES
         return data
 
     def _try(self) -> bytes | None:
         try:
-            return os.read(self._stream.fileno(), READ_SIZE)
+            return os.read(self._stream.fileno(), READ_BYTES)
         except BlockingIOError:
             return None
         except OSError as error:
@@ -99,7 +99,7 @@ class PipeWriter:
         _enlarge(stream.fileno())
 
     async def send_all(self, data: bytes) -> None:
-        """Write all of ``data``. Cancelled, it has written some part of it, or nothing."""
+        """Write all of ``data``. Cancelled, it may have written a part."""
         await trio.lowlevel.checkpoint_if_cancelled()
         waited = False
         with memoryview(data) as view:
@@ -117,12 +117,12 @@ class PipeWriter:
 
 
 def _enlarge(descriptor: int) -> None:
-    """Give a pipe more room, where the system has a way to."""
+    """Enlarge a pipe, where the system can."""
     if sys.platform == "linux":
         import fcntl
 
-        with suppress(OSError):  # this user's pipes may hold no more
-            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, CAPACITY)
+        with suppress(OSError):  # the user's limit is reached
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, CAPACITY_BYTES)
 
 
 def _raise(error: OSError) -> NoReturn:

@@ -17,21 +17,21 @@ from trioxport._core.bounded_output import open_anew
 from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
 from trioxport.errors import UsageError
 from trioxport.framing import FRAMING, FRAMINGS, FramingName
-from trioxport.transports.bytestream import carry_frames
+from trioxport.transports.byte_stream import carry_frames
 from trioxport.transports.stdio.pipes import reader_of, writer_of
 
 
 @attrs.frozen
 class StdioServer:
-    """This process's standard input and output, to be served: what ``stdio:`` without a command means.
+    """A listener on the standard input and output of this process: ``stdio:`` without a command.
 
-    While it is served, file descriptor 0 reads nothing and file descriptor 1 leads to standard error, so that a stray
-    ``print``, or a child's output, cannot get between the messages. Both are put back afterwards, except that an output
-    that is a pipe is closed, so that the client sees its end: what is printed later goes to standard error. On Windows
+    Meanwhile file descriptor 0 reads nothing and file descriptor 1 leads to standard error, so that a stray ``print``,
+    or a child's output, cannot get between the messages. Both are restored afterwards, except that an output that is a
+    pipe is closed, so that the client sees its end: later prints go to standard error. On Windows
     this is a ``UsageError``: Trio has no asynchronous streams for inherited handles there.
 
-    A client that is gone, even by SIGKILL, ends its input, and with it ``rx``. On Linux a handler that goes on without
-    it is cancelled after ``close_timeout``, so that no server is left behind.
+    The end of the client, even by SIGKILL, ends ``rx``. On Linux a handler that goes on is cancelled after
+    ``close_timeout``, so that no server is left behind.
 
     Args:
         framing: As for :class:`Stdio`.
@@ -79,7 +79,7 @@ class _StandardStreams:
         await self._writer.send_all(data)
 
     async def send_eof(self) -> None:
-        """The end of a pipe. Other outputs have none, and closing a terminal would make its input blocking."""
+        """Close an output that is a pipe. Closing a terminal would make its input blocking."""
         if self._output_can_end:
             await self._stdout.aclose()
 
@@ -87,7 +87,7 @@ class _StandardStreams:
         return await self._reader.receive_some()
 
     async def end_without_client(self, life: trio.CancelScope, seconds: float) -> None:
-        """Once the client has closed its end of the output, give ``life`` so long to end by itself."""
+        """Give ``life`` so many seconds once the client has closed its end of the output."""
         if sys.platform == "linux" and self._output_is_apart:
             with suppress(trio.ClosedResourceError, OSError):  # this side ended it, or it is a file
                 await trio.lowlevel.wait_readable(self._stdout.fileno())
@@ -95,13 +95,13 @@ class _StandardStreams:
                     life.deadline = trio.current_time() + seconds
 
     def put_back(self) -> None:
-        """Make these the standard streams again, and close the copies."""
+        """Restore the standard streams, and close the copies."""
         os.dup2(self._stdin.fileno(), 0)
         if not self._output_can_end:
             _flush_prints()
             os.dup2(self._stdout.fileno(), 1)
         self._stdout.close()
-        self._stdin.close()  # in this order: of a terminal, or a socket, only the first to be wrapped saw it blocking
+        self._stdin.close()  # in this order: only the stream wrapped first restores a terminal's blocking mode
 
 
 _claimed = False
@@ -109,7 +109,7 @@ _claimed = False
 
 @contextmanager
 def _claimed_standard_streams() -> Generator[_StandardStreams]:
-    """Take the standard streams away from the rest of this process for the time of a block."""
+    """Claim the standard streams for the time of a block."""
     global _claimed
     if _claimed:
         raise UsageError("the standard streams of this process are being served already")
@@ -133,7 +133,7 @@ def _is_abandoned(descriptor: int) -> bool:
 
 
 def _flush_prints() -> None:
-    """Flush what was printed meanwhile to standard error, as far as that takes it without waiting."""
+    """Flush pending prints to standard error, as far as it accepts them without waiting."""
     own = None if stat.S_ISREG(os.fstat(1).st_mode) else open_anew(1)
     if own is not None:
         os.dup2(own, 1)

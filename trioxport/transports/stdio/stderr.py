@@ -1,4 +1,4 @@
-"""The destination of a child's standard error, and its last lines, which error messages show."""
+"""The destination of a child's standard error, and its last lines for error messages."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ StderrSink: TypeAlias = Literal["inherit", "ignore"] | str | os.PathLike[str] | 
 TAIL_LINES: Final = 20
 TAIL_BYTES: Final = 64 * 1024
 MAX_LINE_BYTES: Final = 8 * 1024
-"""Bytes of a line that are kept, which are its last."""
+"""Bytes of a line that are kept, from its end."""
 
 _STDERR: Final = 2
 
 
 def check_sink(_target: object, _field: attrs.Attribute[Any], sink: object) -> None:
-    """Raise ``UsageError`` for what cannot be a destination, or is more likely a misspelt word than a path."""
+    """Raise ``UsageError`` for a value that is no destination, or a word that is no path."""
     if sink in ("inherit", "ignore", subprocess.DEVNULL) or callable(sink) or isinstance(sink, os.PathLike):
         return
     if isinstance(sink, str) and os.path.dirname(sink):
@@ -39,10 +39,10 @@ def check_sink(_target: object, _field: attrs.Attribute[Any], sink: object) -> N
 
 
 class Sink:
-    """The destination of a child's standard error, on whose way the tail for error messages is kept.
+    """The destination of a child's standard error. Keeps the tail for error messages.
 
     Args:
-        output: Where it is written, or None.
+        output: The output to write to, or None.
         on_line: Called with each line, or None.
     """
 
@@ -55,7 +55,7 @@ class Sink:
     @classmethod
     @contextmanager
     def to(cls, sink: StderrSink) -> Generator[Sink]:
-        """A sink for one child; a file is opened for it and closed after it."""
+        """Open a sink for one child; a file is closed after the block."""
         if callable(sink):
             yield cls(None, sink)
         elif (output := _output_of(sink)) is None:
@@ -79,18 +79,18 @@ class Sink:
                 _call(self._on_line, line)
 
     def finish(self) -> None:
-        """Take what was fed as all that comes."""
+        """Pass an unfinished last line on: no more output comes."""
         if self._unfinished and self._on_line is not None:
             _call(self._on_line, self._unfinished)
             self._unfinished = b""
 
     async def run(self) -> None:
-        """Write what had to wait for its reader, until cancelled."""
+        """Write pending output, until cancelled."""
         if self._output is not None:
             await self._output.run()
 
     async def drain(self, seconds: float) -> None:
-        """Let what waits be written, for so long."""
+        """Write pending output for at most so many seconds."""
         if self._output is not None:
             await self._output.drain(seconds)
 
@@ -115,7 +115,7 @@ def _text(line: bytes | bytearray) -> str:
 
 def _output_of(sink: str | os.PathLike[str] | int) -> BoundedOutput | None:
     if sink == "inherit":
-        with suppress(OSError):  # a process without standard error has none to share
+        with suppress(OSError):  # this process has no standard error
             return BoundedOutput(inherited(_STDERR))
     if isinstance(sink, int) or sink in ("inherit", "ignore"):
         return None

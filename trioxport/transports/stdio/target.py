@@ -1,4 +1,4 @@
-"""The client's side: a command that is run as an MCP server."""
+"""The client's side: a command to run as an MCP server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trioxport._diagnostics.validators import PATH, TEXT_BY_NAME, OptionCheck, a
 from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import SpawnError
 from trioxport.framing import FRAMING, FRAMINGS, FramingName
-from trioxport.transports.bytestream import carry_frames, refuse_binary
+from trioxport.transports.byte_stream import carry_frames, refuse_binary
 from trioxport.transports.stdio.child import Child
 from trioxport.transports.stdio.guard import open_guard
 from trioxport.transports.stdio.stderr import Sink, StderrSink, check_sink
@@ -32,7 +32,7 @@ INHERITED_ENVIRONMENT: Final = (
     if sys.platform == "win32"
     else ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER")
 )
-"""The variables that a child inherits: none that usually holds a secret. ``env`` adds to them."""
+"""The variables that a child inherits; none usually holds a secret. ``env`` adds to them."""
 
 
 _ARGUMENTS: Final = OptionCheck("""a list of texts, such as ["server.py", "--fast"]""", are_words)
@@ -40,30 +40,30 @@ _ARGUMENTS: Final = OptionCheck("""a list of texts, such as ["server.py", "--fas
 
 @attrs.frozen
 class Stdio:
-    """A command to run as an MCP server, spoken to through its standard input and output.
+    """A command to run as an MCP server on its standard input and output.
 
     Args:
         command: The program: a path, or a name to find on the child's ``PATH``.
         args: Its arguments.
-        env: Variables for the child, on top of the few that it inherits (``INHERITED_ENVIRONMENT``). Pass
-            ``os.environ`` to let it inherit all.
+        env: Variables for the child, besides the few that it inherits (``INHERITED_ENVIRONMENT``). Pass
+            ``os.environ`` to pass on all.
         cwd: Its working directory; by default this process's.
         stderr: The destination of its standard error: ``"inherit"`` for this process's own; ``"ignore"``, or
             ``subprocess.DEVNULL``; a path to append to, a ``Path`` or text with a separator (``"./log"``); or a
             function that is called with each line, and must not block. Error messages show the last lines in any case.
-        framing: ``"newline"``, as MCP has it, or ``"length"`` between two programs that agree on it.
+        framing: ``"newline"``, as in the specification, or ``"length"`` if both programs use it.
 
     Raises:
-        UsageError: ``stderr`` is no destination, such as a misspelt word.
+        UsageError: ``stderr`` is no destination, for example a misspelt word.
 
     Nothing waits for the reader of a destination: a pipe that is not drained, a FIFO without a reader or a stopped
-    terminal holds up neither this process nor the child. Beyond 256 KiB what cannot be written is dropped, and a line
-    in its place says how much that was.
+    terminal holds up neither this process nor the child. Output that cannot be written is dropped beyond 256 KiB, and a
+    line in its place gives the number of bytes.
 
     The child leads a process group of its own. It is stopped as the specification says: its input is closed; after
-    half of ``close_timeout`` its group gets SIGTERM, at the end of it SIGKILL; what is left of the group when the
-    child is gone is killed too. Should this process be gone first, even by SIGKILL, a guard kills the group: a shell of
-    about 200 KiB beside each child, where there is a ``/bin/sh``. A process that leaves the group is not reached. On
+    half of ``close_timeout`` its group gets SIGTERM, at the end of it SIGKILL. After the child's exit the rest of the
+    group is killed as well. If this process ends first, even by SIGKILL, a guard kills the group: a shell of about
+    200 KiB beside each child, where there is a ``/bin/sh``. A process that leaves the group is not reached. On
     Windows there are neither groups nor guards: only the child itself is ended, and by this process only.
     """
 
@@ -92,7 +92,7 @@ class Stdio:
             try:
                 await child.begin(nursery)
                 async with carry_frames(
-                    child, FRAMINGS[self.framing], scope, child.explain, peer=f"pid {child.process.pid}"
+                    child, FRAMINGS[self.framing], scope, peer=f"pid {child.process.pid}"
                 ) as channels:
                     yield channels
                     nursery.start_soon(child.terminate_after, scope.settings.close_timeout / 2)
@@ -119,7 +119,7 @@ class Stdio:
             raise SpawnError(f"cannot run the command: {self._spawn_reason(error)}", target=target) from error
 
     def _program(self, env: Mapping[str, str], target: str) -> str:
-        """The program's path: a bare name is looked up on the child's ``PATH``, with ``PATHEXT`` on Windows."""
+        """Return the program's path; look a bare name up on the child's ``PATH``, with ``PATHEXT`` on Windows."""
         command = os.fspath(self.command)
         if os.path.dirname(command):
             return command

@@ -19,7 +19,7 @@ from trioxport.errors import ConnectError, HTTPStatusError, TransportError, Usag
 from trioxport.transports._access.request import AccessRefused
 from trioxport.transports._http_heads import Fields, ResponseHead, values_by_name
 from trioxport.transports._http_semantics import status_error
-from trioxport.transports.bytestream import ByteStream
+from trioxport.transports.byte_stream import ByteStream
 from trioxport.transports.websocket.handshake_messages import (
     BadHandshake,
     UpgradeRequest,

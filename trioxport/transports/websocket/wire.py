@@ -37,8 +37,8 @@ from trioxport.framing.websocket import (
     frame,
     opcode_of,
 )
-from trioxport.transports._pumps import COALESCE_BYTES, carry
-from trioxport.transports.bytestream import COPIED, ByteStream, explain_plainly, frame_of
+from trioxport.transports._pumps import COALESCE_BYTES, carry, loss_by_error
+from trioxport.transports.byte_stream import MAX_JOINED_BYTES, ByteStream, frame_of
 from trioxport.transports.websocket.closing import loss_by, loss_of
 from trioxport.transports.websocket.heartbeat import HeartbeatMonitor, PingSettings
 from trioxport.transports.websocket.prompt_socket import PromptSocket
@@ -139,7 +139,7 @@ class WebSocketWire:
         if self._close_sent:
             raise trio.BrokenResourceError("the connection is being closed")
         parts = self._written(frames)
-        await self._write(parts if len(frames[-1].payload) >= COPIED else [b"".join(parts)])
+        await self._write(parts if len(frames[-1].payload) >= MAX_JOINED_BYTES else [b"".join(parts)])
 
     def send_now(self, frame: Frame) -> bool:
         """Write the answer to a single message at once; answers to a stream of messages are better written together."""
@@ -289,7 +289,7 @@ class WebSocketWire:
             return loss_by(self._end)
         if self._end is not None:
             return loss_of(self._end)
-        return None if self._scope.leaving else await explain_plainly(error)
+        return None if self._scope.leaving else await loss_by_error(error)
 
     # Heartbeats.
 

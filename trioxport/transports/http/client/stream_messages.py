@@ -16,7 +16,7 @@ from trioxport.framing.base import Oversized
 from trioxport.framing.sse import Event
 from trioxport.messages import ErrorResponse, Message, Request, Response
 from trioxport.transports._http_heads import ResponseHead
-from trioxport.transports.bytestream import frame_of
+from trioxport.transports.byte_stream import frame_of
 from trioxport.transports.http.client.exchange import PendingRequest
 from trioxport.transports.http.client.session import ClientSession
 

@@ -1,4 +1,4 @@
-"""Opens one of the targets, and brings the new connection to where the application believes it to be."""
+"""Opens the next target, and replays the handshake and subscriptions there."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ from trioxport.abc import FrameLayer, Scope
 from trioxport.errors import ConnectError, ConnectTimeout, TransportError
 from trioxport.targets import NamedTransport
 from trioxport.transports.reconnecting.handshake import encoded
-from trioxport.transports.reconnecting.link import LinkedConnection
+from trioxport.transports.reconnecting.linked_connection import LinkedConnection
 from trioxport.transports.reconnecting.policy import Reconnect
-from trioxport.transports.reconnecting.switch import ReconnectState
+from trioxport.transports.reconnecting.state import ReconnectState
 
 
 @attrs.frozen
 class Plan:
-    """What to keep connected: the targets in their order, what wraps each connection's frames, and for how many
-    seconds one target is tried at most."""
+    """The configuration of a lasting connection.
+
+    Args:
+        targets: The targets in the order of preference.
+        layers: Frame layers that wrap each connection anew, the first closest to the application.
+        policy: The reconnection policy.
+        attempt_timeout: Seconds that each target may take to open.
+    """
 
     targets: Sequence[NamedTransport]
     layers: Sequence[FrameLayer]
@@ -29,29 +35,29 @@ class Plan:
 
 
 class TargetOpener:
-    """Opens the targets in turn; ``tasks`` carries the connections."""
+    """Opens the targets in turn; the connections run in the nursery ``tasks``."""
 
-    def __init__(self, plan: Plan, scope: Scope, switch: ReconnectState, tasks: trio.Nursery) -> None:
+    def __init__(self, plan: Plan, scope: Scope, state: ReconnectState, tasks: trio.Nursery) -> None:
         self._plan = plan
         self._scope = scope
-        self._switch = switch
+        self._state = state
         self._tasks = tasks
         self._next = 0
 
     async def connect(self) -> LinkedConnection:
-        """A connection to the first target that opens, beginning after the one that was lost."""
+        """Connect to the first target that opens, beginning with the one after the lost one."""
         targets = self._plan.targets
         failures: list[TransportError] = []
         for turn in range(len(targets)):
             place = (self._next + turn) % len(targets)
             try:
-                link = await self._open(targets[place])
+                connection = await self._open(targets[place])
             except TransportError as error:
                 error.target = error.target or targets[place].name
                 failures.append(error)
             else:
                 self._next = place + 1
-                return link
+                return connection
         raise _none_opens(failures)
 
     async def _open(self, target: NamedTransport) -> LinkedConnection:
@@ -62,31 +68,31 @@ class TargetOpener:
         supervisor = Supervisor(target.transport, settings, outlives_cancel=False, within=self._scope)
         self._tasks.start_soon(supervisor.run)
         frames = await supervisor.entered()
-        link = LinkedConnection(supervisor, frames)
+        connection = LinkedConnection(supervisor, frames)
         try:
             for layer in reversed(self._plan.layers):
                 frames = layer.wrap(frames, supervisor)
-            link = LinkedConnection(supervisor, frames)
+            connection = LinkedConnection(supervisor, frames)
             with trio.CancelScope(deadline=deadline) as in_time:
-                await self._prepare(link)
+                await self._prepare(connection)
             if in_time.cancelled_caught:
                 raise ConnectTimeout(f"the repeated initialize was not answered within {seconds:g} s")
         except BaseException:
             supervisor.abort()
-            await link.close()
+            await connection.close()
             raise
-        return link
+        return connection
 
-    async def _prepare(self, link: LinkedConnection) -> None:
-        """What goes before the application's messages on a connection that is not the first."""
-        switch = self._switch
-        await switch.handshake.replay(link, switch.keep)
-        for request in switch.resend:
+    async def _prepare(self, connection: LinkedConnection) -> None:
+        """Replay handshake and subscriptions before application traffic."""
+        state = self._state
+        await state.handshake.replay(connection, state.keep)
+        for request in state.resend:
             if self._scope.in_flight.get(request.id) is request:
-                await link.say(encoded(switch.reissues.issue(request), self._scope))
+                await connection.send_first(encoded(state.reissues.issue(request), self._scope))
 
     def _begin_info(self, target: NamedTransport) -> None:
-        """What the application knows of its peer is about another one from now on."""
+        """Reset ``connection.info`` for the new peer."""
         info = self._scope.info
         info.target = target.name
         info.peer = info.session_id = info.tls = info.principal = info.token = None

@@ -1,4 +1,4 @@
-"""The peer's requests that this side has not answered: their answers are for the connection that they came on."""
+"""Unanswered requests of the peer; an answer is valid only on the connection that brought the request."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Final
 from trioxport.messages import ErrorResponse, Message, Notification, Request, RequestId, Response
 from trioxport.protocol import CANCELLED, as_id, members_of
 
-REMEMBERED: Final = 256
-"""Requests of lost connections whose answers are dropped, if they come."""
+MAX_STALE_REQUESTS: Final = 256
+"""Requests of lost connections that are remembered, so that their late answers are dropped."""
 
 
 class PeerRequests:
-    """What the peer has asked on the connection of the moment, and on lost ones."""
+    """The peer's requests on the current connection, and on lost ones."""
 
     def __init__(self) -> None:
         self._open: dict[RequestId, None] = {}
@@ -27,16 +27,16 @@ class PeerRequests:
                 self._open.pop(cancelled, None)
 
     def lost(self) -> list[Notification]:
-        """The connection is lost: what tells the application that nobody waits for its answers any more."""
+        """Mark all open requests as stale; return a ``notifications/cancelled`` for each, for the application."""
         gone = list(self._open)
         self._stale |= self._open
         self._open.clear()
-        while len(self._stale) > REMEMBERED:
+        while len(self._stale) > MAX_STALE_REQUESTS:
             del self._stale[next(iter(self._stale))]
         return [Notification(CANCELLED, {"requestId": each, "reason": "The connection was lost"}) for each in gone]
 
     def is_stale(self, message: Message | None) -> bool:
-        """Whether ``message`` answers a request of a lost connection; asked once for each that is sent."""
+        """Whether ``message`` answers a request of a lost connection. Forgets that request."""
         if not isinstance(message, Response | ErrorResponse) or message.id is None:
             return False
         stale = message.id in self._stale and message.id not in self._open

@@ -1,4 +1,15 @@
-"""Which connection the application's channels lead to, and the inbox, where the last of a lost one waits to be read."""
+"""State shared by the lasting channels: the current connection, and frames left over from the last one.
+
+The states, by what :class:`ReconnectState` holds:
+
+* *connected*: ``reading`` and ``writing`` are the current connection;
+* *draining*: ``reading`` is None; frames of the lost connection move to the inbox;
+* *waiting*: both are None; ``send`` waits for the next connection;
+* *ended*: no connection follows; the inbox is delivered, then the end.
+
+``connect`` enters *connected*, ``settle`` *waiting* and ``end`` *ended*. ``receive_closed`` and ``send_closed`` record
+that the application has closed a channel, in any of the states.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +26,17 @@ from trioxport.errors import ConnectionLost, DecodeError, TransportError
 from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Message, Notification, Request, RequestId, Response
 from trioxport.protocol import LISTEN, cancelled_id
-from trioxport.transports.reconnecting.asked import PeerRequests
 from trioxport.transports.reconnecting.handshake import HANDSHAKE, Handshake, encoded, message_of
-from trioxport.transports.reconnecting.link import LinkedConnection
+from trioxport.transports.reconnecting.linked_connection import LinkedConnection
+from trioxport.transports.reconnecting.peer_requests import PeerRequests
 from trioxport.transports.reconnecting.policy import Reconnect
 
 INBOX_FACTOR: Final = 4
-"""The bound of the inbox, messages that came back included, in bounds of what arrives."""
+"""The bound of the inbox, returned messages included, as a multiple of the bound of arrived frames."""
 
 
 class Unanswered(NamedTuple):
-    """A request that was in flight on a connection that is lost."""
+    """A request that was in flight on a lost connection."""
 
     request: Request
     error: TransportError
@@ -37,23 +48,26 @@ def _arrived(entry: Frame | Unanswered) -> bool:
 
 
 class ReconnectState:
-    """What both channels share.
+    """The state machine behind both channels.
 
     Attributes:
-        reading: Where to receive from, or None while there is nothing to.
-        writing: Where to send to, or None while that has to wait.
-        changed: Told whenever one of these, or the inbox, has changed for those who wait.
-        failure: Why there is no connection.
+        reading: The connection to receive from, or None.
+        writing: The connection to send to, or None.
+        changed: Set after each change of these, or of the inbox, that a task may wait for.
+        failure: The failure of the last connection or attempt, while there is no connection.
         resend: The subscriptions to send again on the next connection.
-        reissues: Those that were sent again.
-        reopening: Around the waiting for the next connection, which a half-close ends.
+        reissues: The subscriptions that were sent again, under new ids.
+        reopening: The cancel scope of the attempts; a half-close cancels it.
+        send_closed: Whether the application has closed its sending channel.
+        receive_closed: Whether the application has closed its receiving channel.
+        ended: Whether no connection follows.
     """
 
     def __init__(self, scope: Scope, policy: Reconnect) -> None:
         self.scope = scope
         self.policy = policy
         self.handshake = Handshake(scope)
-        self.asked = PeerRequests()
+        self.peer_requests = PeerRequests()
         self._watched = HANDSHAKE if policy.replay_initialize else frozenset[str]()
         self.reading: LinkedConnection | None = None
         self.writing: LinkedConnection | None = None
@@ -62,9 +76,9 @@ class ReconnectState:
         self.resend: list[Request] = []
         self.reissues = Reissues(scope.discard)
         self.reopening = trio.CancelScope()
-        self.half_closed = False
-        self.deaf = False
-        self.over = False
+        self.send_closed = False
+        self.receive_closed = False
+        self.ended = False
         self.inbox: deque[Frame | Unanswered] = deque()
         self._room = max(1, scope.settings.limits.max_buffered_messages)
         self._waiting: set[RequestId | None] = set()
@@ -73,17 +87,18 @@ class ReconnectState:
     def is_connected(self) -> bool:
         return self.writing is not None and self.writing.supervisor.failure is None
 
-    # What the one who keeps the connection does.
+    # Transitions, made by the Reconnector.
 
-    def connect(self, link: LinkedConnection) -> None:
-        self.writing = link
-        self.reading = link
+    def connect(self, connection: LinkedConnection) -> None:
+        """Use ``connection`` from now on."""
+        self.writing = connection
+        self.reading = connection
         self.failure = None
         self.changed.notify()
 
     def end(self, failure: TransportError | None = None) -> None:
-        """Nothing more comes, besides what is in the inbox; after a failure nothing more goes, either."""
-        self.over = True
+        """Deliver the inbox, then the end. With a failure, sending ends as well."""
+        self.ended = True
         self.reading = None
         if failure is not None:
             self.writing = None
@@ -91,54 +106,55 @@ class ReconnectState:
         self.changed.notify()
 
     def keep(self, frame: Frame) -> None:
+        """Queue an arrived frame for the application."""
         self.inbox.append(frame)
         self.changed.notify()
 
     async def room(self) -> None:
-        """Wait until the inbox is below its bounds, or nobody is to empty it.
+        """Wait until the inbox is below its bounds, or the application has closed its receiving channel.
 
-        What arrived has a bound of its own: all that a lost transport held may come back beside it, so that an
-        application that receives nothing learns of the loss, too.
+        Arrived frames have a bound of their own: beside them, all messages that a lost transport held can come back,
+        so that an application that receives nothing still learns of the loss.
         """
-        while not self.deaf and (
+        while not self.receive_closed and (
             sum(map(_arrived, self.inbox)) >= self._room or len(self.inbox) >= INBOX_FACTOR * self._room
         ):
             await self.changed.wait()
 
-    def settle(self, failure: TransportError, link: LinkedConnection) -> None:
-        """Put the end of every request that the lost connection, which is over, had accepted behind what came of it."""
+    def settle(self, failure: TransportError, connection: LinkedConnection) -> None:
+        """Queue an ``Undelivered`` for each in-flight request, after the frames already received."""
         self.failure = failure
-        self.inbox.extend(encoded(note, self.scope) for note in self.asked.lost())
+        self.inbox.extend(encoded(note, self.scope) for note in self.peer_requests.lost())
         error = _of_unknown_outcome(failure)
         self.resend = []
         for request in self.unanswered():
             if self.policy.resend_subscriptions and request.method == LISTEN:
                 self.resend.append(request)
             else:
-                never_taken = link.supervisor.never_took(request)
+                never_taken = connection.supervisor.never_took(request)
                 self.inbox.append(Unanswered(request, not_sent(failure) if never_taken else error))
         self.changed.notify()
 
     def unanswered(self) -> list[Request]:
-        """The requests that the connection of the moment has accepted and not answered."""
+        """Return the requests that the current connection has accepted and not answered."""
         settled = self._waiting | {_settled_by(entry) for entry in self.inbox}
         return [request for request in self.scope.in_flight.values() if request.id not in settled]
 
-    # What the channels do.
+    # Events of the channels.
 
-    def received(self, frame: Frame, link: LinkedConnection) -> Frame | None:
-        """A frame that arrived on a link, by the application's ids; only an error says nothing about the peer."""
+    def received(self, frame: Frame, connection: LinkedConnection) -> Frame | None:
+        """Record an arrived frame; return it with the application's ids, or None to skip it."""
         if frame.error is None:
-            link.heard = True
+            connection.heard = True
             message = message_of(frame, self.scope)
             if isinstance(message, Request | Notification):
-                self.asked.received(message)
+                self.peer_requests.received(message)
             elif self.handshake.pending is not None:
                 self.handshake.received(message)
         return self._known(frame) if self.reissues else frame
 
     def _known(self, frame: Frame) -> Frame | None:
-        """A frame by the application's ids; None if it is about a subscription as it was sent before."""
+        """Return a frame with the application's ids, or None if it concerns a subscription on a lost connection."""
         message = frame.message
         if frame.error is not None or message is None:
             return self._returned(frame)
@@ -146,7 +162,7 @@ class ReconnectState:
         return frame if known is message else None if known is None else encoded(known, self.scope, frame.headers)
 
     def _returned(self, frame: Frame) -> Frame:
-        """A frame without a usable message: what it settles may be a subscription that was sent again."""
+        """Return a frame without a usable message, which may settle a subscription that was sent again."""
         message = frame.message
         in_flight = message.id if isinstance(message, Request) else self.scope.settings.codec.identify(frame.payload)
         original = None if in_flight is None else self.reissues.original(in_flight)
@@ -156,28 +172,28 @@ class ReconnectState:
         return Frame(b"", original, error=frame.error or DecodeError("the answer cannot be read"))
 
     def sending(self, frame: Frame) -> Frame:
-        """A frame that is about to be sent, by the ids that the peer knows."""
+        """Record a frame that is about to be sent; return it with the ids that the peer knows."""
         message = frame.message
         if isinstance(message, Request | Notification) and message.method in self._watched:
             self.handshake.sending(frame)
         if not self.reissues or message is None:
             return frame
         if isinstance(message, Request):
-            self.reissues.settle(message.id)  # one of the same id before it is over
+            self.reissues.settle(message.id)  # the application reuses the id of an open subscription
         outgoing = self.reissues.outgoing(message)
         return frame if outgoing is message else encoded(outgoing, self.scope, frame.headers)
 
     def sent(self, message: Message | None) -> None:
-        """Note a message that was accepted, and is no request."""
-        self.asked.sent(message)
+        """Record an accepted message that is no request."""
+        self.peer_requests.sent(message)
         if self.reissues and message is not None and (cancelled := cancelled_id(message)) is not None:
             self.reissues.settle(cancelled)
 
     async def wait_to_send(self, message: Message | None, deadline: float) -> None:
-        """Wait until that may have become possible. Raises ``ConnectionLost`` after the deadline."""
-        if self.half_closed:
+        """Wait for a change of the state. Raises ``ConnectionLost`` after the deadline."""
+        if self.send_closed:
             raise trio.ClosedResourceError
-        if self.over:
+        if self.ended:
             raise trio.BrokenResourceError
         request_id = message.id if isinstance(message, Request) else None
         self._waiting.add(request_id)
@@ -196,16 +212,16 @@ class ReconnectState:
         ) from self.failure
 
     async def next_kept(self) -> Frame | None:
-        """The next of the inbox; None if it is time to look again at where to receive from."""
-        if self.deaf:
+        """Return the next frame of the inbox, or None after a change of the state."""
+        if self.receive_closed:
             raise trio.ClosedResourceError
-        if not self.inbox and not self.over:
+        if not self.inbox and not self.ended:
             await self.changed.wait()
             return None
         await trio.lowlevel.checkpoint()
         if self.inbox:
             return self._take()
-        if self.over:
+        if self.ended:
             raise trio.EndOfChannel
         return None
 
@@ -221,7 +237,7 @@ class ReconnectState:
 
 
 def _settled_by(entry: Frame | Unanswered) -> RequestId | None:
-    """The id of the request that an entry of the inbox settles, if it does."""
+    """Return the id of the request that an entry of the inbox settles, or None."""
     if isinstance(entry, Unanswered):
         return entry.request.id
     message = entry.message
@@ -231,7 +247,7 @@ def _settled_by(entry: Frame | Unanswered) -> RequestId | None:
 
 
 def _of_unknown_outcome(failure: TransportError) -> TransportError:
-    """Why what had been accepted is not answered: the peer may have acted on it, whatever befell the connection."""
+    """Return ``failure`` with the outcome ``"unknown"``: the peer may have acted on accepted messages."""
     if failure.outcome == "unknown":
         return failure
     error = ConnectionLost(failure.reason, target=failure.target, hint=failure.hint, retryable=failure.retryable)

@@ -1,4 +1,4 @@
-"""One of the connections that follow each other."""
+"""One connection in the sequence that the lasting channels use."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from trioxport.frames import Frame
 
 
 class LinkedConnection:
-    """One connection, and who uses its channels.
+    """One connection, and the number of tasks that use its channels.
 
     Attributes:
-        heard: Whether it brought a message.
-        failing: Whether one of its channels has ended, or broke.
-        senders: Tasks that are sending.
-        receivers: Tasks of the application that are receiving.
-        released: Told when there is one less of them and the link is failing.
+        heard: Whether a message has arrived.
+        failing: Whether one of its channels has ended or broken.
+        senders: The number of tasks that are sending.
+        receivers: The number of the application's tasks that are receiving.
+        released: Set when a task stops using a failing connection.
     """
 
     def __init__(self, supervisor: Supervisor, channels: FrameChannels) -> None:
@@ -36,45 +36,45 @@ class LinkedConnection:
 
     @property
     def age(self) -> float:
-        """Seconds since it was opened."""
+        """Seconds since the connection was opened."""
         return trio.current_time() - self._opened_at
 
     def fail(self) -> None:
         self.failing = True
         self.supervisor.changed.notify()
 
-    async def ending(self, *, at_peers_end: bool) -> None:
-        """Wait until it fails, is lost or over, or, if that counts, until the peer is done."""
+    async def wait_for_end(self, *, at_peers_end: bool) -> None:
+        """Wait until the connection fails, is lost or closed; with ``at_peers_end``, also until the peer is done."""
         supervisor = self.supervisor
         while not self.failing and supervisor.state == "open" and not (at_peers_end and supervisor.peer_is_done):
             await supervisor.changed.wait()
         self.failing = True
 
-    async def over(self) -> None:
-        """Wait until it is lost or over."""
+    async def finished(self) -> None:
+        """Wait until the connection is lost or closed."""
         while self.supervisor.state == "open":
             await self.supervisor.changed.wait()
 
-    async def unused(self) -> None:
-        """Wait until nobody is sending: then each message is either accepted, or is not."""
+    async def no_senders(self) -> None:
+        """Wait until no task is sending: then each message is either accepted or not."""
         while self.senders:
             await self.released.wait()
 
-    async def say(self, frame: Frame) -> None:
-        """Send, before the application may. Raises the ``TransportError`` if the link fails."""
+    async def send_first(self, frame: Frame) -> None:
+        """Send before the application may. Raises the ``TransportError`` of a failed connection."""
         try:
             await self.send(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            raise await self.why() from None
+            raise await self.failure() from None
 
-    async def hear(self) -> Frame:
-        """Receive, before the application may. Raises the ``TransportError`` if the link fails."""
+    async def receive_first(self) -> Frame:
+        """Receive before the application may. Raises the ``TransportError`` of a failed connection."""
         try:
             return await self.receive()
         except (trio.EndOfChannel, trio.ClosedResourceError):
-            raise await self.why() from None
+            raise await self.failure() from None
 
-    async def why(self) -> TransportError:
+    async def failure(self) -> TransportError:
         return await self.supervisor.verdict() or ConnectionLost("the peer ended the connection")
 
     async def close(self) -> None:
