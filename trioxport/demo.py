@@ -84,7 +84,7 @@ Function: TypeAlias = Callable[[Mapping[str, Any], IncomingRequest], Awaitable[s
 
 
 @attrs.frozen
-class _Tool:
+class _DemoTool:
     """A tool: its function and its description."""
 
     function: Function
@@ -130,16 +130,16 @@ def _check(name: str, value: object, schema: Mapping[str, Any]) -> None:
         raise _ToolError(f"the argument {name!r} has to be from {schema['minimum']} to {schema['maximum']}")
 
 
-TOOLS: Final[Mapping[str, _Tool]] = {
-    "echo": _Tool(_echo, "Returns the text that it is given.", {"text": {"type": "string"}}, ("text",)),
-    "add": _Tool(
+TOOLS: Final[Mapping[str, _DemoTool]] = {
+    "echo": _DemoTool(_echo, "Returns the text that it is given.", {"text": {"type": "string"}}, ("text",)),
+    "add": _DemoTool(
         _add,
         "Adds two numbers.",
         {"a": {"type": "number"}, "b": {"type": "number"}},
         ("a", "b"),
         {"sum": {"type": "number"}},
     ),
-    "sleep": _Tool(
+    "sleep": _DemoTool(
         _sleep,
         "Sleeps, and reports progress if the request asks for it.",
         {
@@ -148,8 +148,8 @@ TOOLS: Final[Mapping[str, _Tool]] = {
         },
         ("seconds",),
     ),
-    "fail": _Tool(_fail, "Fails with the message that it is given.", {"message": {"type": "string"}}),
-    "payload": _Tool(
+    "fail": _DemoTool(_fail, "Fails with the message that it is given.", {"message": {"type": "string"}}),
+    "payload": _DemoTool(
         _payload,
         "Returns a text of the size, in bytes.",
         {"size": {"type": "integer", "minimum": 0, "maximum": 256 * MIB}},
@@ -204,7 +204,7 @@ class _Server:
         return True
 
 
-async def _call(tool: _Tool, arguments: Mapping[str, Any], request: IncomingRequest) -> dict[str, Any]:
+async def _call(tool: _DemoTool, arguments: Mapping[str, Any], request: IncomingRequest) -> dict[str, Any]:
     try:
         tool.check(arguments)
         result = await tool.function(arguments, request)

@@ -167,10 +167,10 @@ class Client:
         cursors: set[str] = set()
         while len(cursors) < MAX_PAGES:
             page = members_of(await self.peer.request(method, params))
-            items = page.get(member)
-            if not isinstance(items, list):
+            items = items_of(page.get(member))
+            if not isinstance(page.get(member), list):
                 raise ProtocolViolation(f"the answer to {method} has no array {member!r}", target=self.peer.target)
-            found += [structure(kind, item, f"{method}: {member}[{at}]") for at, item in enumerate(items_of(items))]
+            found += [structure(kind, item, f"{method}: {member}[{at}]") for at, item in enumerate(items)]
             cursor = page.get("nextCursor")
             if not isinstance(cursor, str):
                 return found

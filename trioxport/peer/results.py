@@ -58,9 +58,10 @@ def structured_list(kind: type[Result]) -> Read:
     """The reader of an array of objects of class ``kind``."""
 
     def read(value: Any, where: str) -> Sequence[Result]:
+        items = items_of(value)
         if not isinstance(value, list):
             raise ProtocolViolation(f"{where} is no array", hint=_HINT)
-        return tuple(structure(kind, item, f"{where}[{place}]") for place, item in enumerate(items_of(value)))
+        return tuple(structure(kind, item, f"{where}[{place}]") for place, item in enumerate(items))
 
     return read
 
@@ -167,10 +168,7 @@ class Content:
     text: str | None = _optional_text("text")
     encoded: str | None = _field("data", _TEXT, None, shown=False)
     mime_type: str | None = _optional_text("mimeType")
-    resource: ResourceContents | None = attrs.field(
-        default=None,
-        metadata={_MEMBER: "resource", _READ: lambda value, where: structure(ResourceContents, value, where)},
-    )
+    resource: ResourceContents | None = attrs.field(default=None, metadata=_from("resource", _nested(ResourceContents)))
     uri: str | None = _optional_text("uri")
     name: str | None = _optional_text("name")
     extra: Mapping[str, Any] = _extra()
