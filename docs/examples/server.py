@@ -7,7 +7,7 @@ from trioxport.peer import IncomingRequest, JSONRPCError, open_peer
 
 GREET = {
     "name": "greet",
-    "description": "Greets somebody",
+    "description": "Greets a person",
     "inputSchema": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
 }
 

@@ -149,7 +149,7 @@ class TestConnectTransport:
 
     async def test_does_not_connect(self) -> None:
         async with trio.open_nursery() as nursery:
-            with pytest.raises(ServerUnreachable, match="nobody serves this name"):
+            with pytest.raises(ServerUnreachable, match="no server listens under this name"):
                 await connect_transport(nursery, "memory://nobody")
 
 

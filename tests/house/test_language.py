@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,9 @@ PROBED: Final = frozenset(
 )
 """Names of variables that hold a transport, a listener or a layer."""
 
+RIDDLING: Final = re.compile(r"\b(befell|nobody|somebody|whoever|whomever|one who|manners)\b", re.IGNORECASE)
+"""Words in place of client, server, peer, caller and application, and images."""
+
 each_module = pytest.mark.parametrize("module", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 
 
@@ -34,6 +38,11 @@ def test_docstrings_begin_with_a_noun_or_a_verb(module: Path) -> None:
         if (docstring := ast.get_docstring(node)) and docstring.split()[0].lower() in RIDDLES
     }
     assert not first_words
+
+
+@each_module
+def test_roles_are_called_by_their_names(module: Path) -> None:
+    assert not RIDDLING.findall(module.read_text(encoding="utf-8"))
 
 
 def test_a_class_name_stands_once() -> None:

@@ -97,7 +97,7 @@ async def test_the_two_sides_share_no_object() -> None:
 
 
 async def test_nobody_serves_the_name() -> None:
-    with pytest.raises(ServerUnreachable, match="memory://elsewhere: nobody serves this name here") as caught:
+    with pytest.raises(ServerUnreachable, match="memory://elsewhere: no server listens under this name") as caught:
         async with open_transport("memory://elsewhere"):
             pytest.fail("it opened")
     assert caught.value.outcome == "not_sent"

@@ -216,7 +216,7 @@ async def open_client(
     """Converse with a server over ``connection`` for the time of a block: negotiates, and yields a :class:`Client`.
 
     Args:
-        connection: What :func:`trioxport.open_transport` yields; nobody else may use its ``tx`` and ``rx`` meanwhile.
+        connection: What :func:`trioxport.open_transport` yields; its ``tx`` and ``rx`` belong to the client meanwhile.
         client_info: This program's ``name`` and ``version``.
         handlers: The answers to what servers ask of clients, in either era.
         capabilities: More than those that ``handlers`` stand for.

@@ -125,7 +125,7 @@ class MemorySwitch:
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
         if self._callers is None:
-            raise ServerUnreachable("nobody serves here", target=scope.settings.target)
+            raise ServerUnreachable("no server listens at this switch", target=scope.settings.target)
         wire = MemoryWire(scope.settings.limits.max_buffered_messages)
         try:
             await self._callers.send(wire.server)
@@ -172,7 +172,7 @@ class Memory:
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
         switch = _switches().get(self.name)
         if switch is None:
-            raise ServerUnreachable("nobody serves this name here", target=scope.settings.target)
+            raise ServerUnreachable("no server listens under this name", target=scope.settings.target)
         async with switch(scope) as channels:
             yield channels
 

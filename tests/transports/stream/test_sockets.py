@@ -562,7 +562,7 @@ async def test_a_stale_socket_file_is_replaced(tmp_path: Path) -> None:
 
 async def test_a_live_socket_is_left_alone(tmp_path: Path) -> None:
     async with serving(echo, Unix(str(tmp_path / "s"))) as address:
-        with pytest.raises(UsageError, match="somebody listens on this socket already"):
+        with pytest.raises(UsageError, match="a server listens on this socket already"):
             await serve_transport(nobody, address)
         await check_echo(address)
 

@@ -225,4 +225,4 @@ class Unix:
             raise UsageError(f"cannot listen: {error.strerror or error}", target=str(self)) from error
         else:
             await stream.aclose()
-            raise UsageError("somebody listens on this socket already", target=str(self), hint="Choose another path")
+            raise UsageError("a server listens on this socket already", target=str(self), hint="Choose another path")
