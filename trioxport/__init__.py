@@ -8,6 +8,9 @@
             ...
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
 from trioxport._core.backoff import Backoff
 from trioxport._version import __version__ as __version__
 from trioxport.connection import Connection, Statistics
@@ -38,6 +41,35 @@ from trioxport.messages import ErrorResponse, Incoming, Message, Notification, R
 from trioxport.opening import connect_transport, open_transport, serve_transport
 from trioxport.targets import Target, register_scheme
 from trioxport.transports.reconnecting import Failover, Reconnect, Reconnecting
+
+if TYPE_CHECKING:
+    from trioxport.auth import ApiKey as ApiKey
+    from trioxport.auth import Bearer as Bearer
+    from trioxport.layers import Batching as Batching
+    from trioxport.layers import CircuitBreaker as CircuitBreaker
+    from trioxport.layers import Compression as Compression
+    from trioxport.layers import Logging as Logging
+    from trioxport.layers import Metrics as Metrics
+    from trioxport.layers import RateLimit as RateLimit
+    from trioxport.layers import Retry as Retry
+    from trioxport.layers import Signing as Signing
+    from trioxport.layers import Tap as Tap
+    from trioxport.layers import Timeout as Timeout
+    from trioxport.layers import Tracing as Tracing
+    from trioxport.layers import Validation as Validation
+    from trioxport.peer import Handlers as Handlers
+    from trioxport.peer import open_client as open_client
+    from trioxport.peer import open_peer as open_peer
+    from trioxport.running import run_server as run_server
+    from trioxport.servers import open_servers as open_servers
+    from trioxport.transports.dial import Dial as Dial
+    from trioxport.transports.http import Http as Http
+    from trioxport.transports.http.server import HttpServer as HttpServer
+    from trioxport.transports.stdio import Stdio as Stdio
+    from trioxport.transports.stream import Tcp as Tcp
+    from trioxport.transports.stream import Tls as Tls
+    from trioxport.transports.stream import Unix as Unix
+    from trioxport.transports.websocket import WebSocket as WebSocket
 
 __all__ = [
     "AuthenticationError",
@@ -81,3 +113,46 @@ __all__ = [
     "register_scheme",
     "serve_transport",
 ]
+
+_LAZY: Final = {
+    "ApiKey": "trioxport.auth",
+    "Bearer": "trioxport.auth",
+    "Batching": "trioxport.layers",
+    "CircuitBreaker": "trioxport.layers",
+    "Compression": "trioxport.layers",
+    "Logging": "trioxport.layers",
+    "Metrics": "trioxport.layers",
+    "RateLimit": "trioxport.layers",
+    "Retry": "trioxport.layers",
+    "Signing": "trioxport.layers",
+    "Tap": "trioxport.layers",
+    "Timeout": "trioxport.layers",
+    "Tracing": "trioxport.layers",
+    "Validation": "trioxport.layers",
+    "Handlers": "trioxport.peer",
+    "open_client": "trioxport.peer",
+    "open_peer": "trioxport.peer",
+    "run_server": "trioxport.running",
+    "open_servers": "trioxport.servers",
+    "Dial": "trioxport.transports.dial",
+    "Http": "trioxport.transports.http",
+    "HttpServer": "trioxport.transports.http.server",
+    "Stdio": "trioxport.transports.stdio",
+    "Tcp": "trioxport.transports.stream",
+    "Tls": "trioxport.transports.stream",
+    "Unix": "trioxport.transports.stream",
+    "WebSocket": "trioxport.transports.websocket",
+}
+"""Names that are imported when they are used first, and the modules that they are documented in."""
+
+
+if not TYPE_CHECKING:  # a checker is to find names that do not exist
+
+    def __getattr__(name: str) -> Any:
+        if name not in _LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

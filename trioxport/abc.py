@@ -81,6 +81,7 @@ class ConnectionInfo:
         tls: The TLS version in use, or None.
         principal: The authenticated identity of the peer, or None.
         token: The verified bearer token of the peer; None if there is none, or only its principal is known.
+        pid: The process id of the peer, where it is a child of this process.
     """
 
     target: str
@@ -92,6 +93,7 @@ class ConnectionInfo:
     tls: str | None = None
     principal: str | None = None
     token: VerifiedToken | None = None
+    pid: int | None = None
 
 
 class Codec(Protocol):

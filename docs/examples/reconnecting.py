@@ -16,7 +16,8 @@ CLIENT = {"name": "example", "version": "1.0"}
 
 
 def kill(connection: Connection) -> None:
-    os.kill(int(str(connection.info.peer).removeprefix("pid ")), signal.SIGKILL)
+    assert connection.info.pid is not None
+    os.kill(connection.info.pid, signal.SIGKILL)
 
 
 async def ask(peer: Peer) -> None:

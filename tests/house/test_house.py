@@ -122,7 +122,27 @@ def documented_aliases() -> set[str]:
 def test_what_the_package_imports_is_public() -> None:
     tree = parsed(PACKAGE / "__init__.py")
     imported = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert set(trioxport.__all__) == imported - {"__version__"}
+    assert set(trioxport.__all__) == imported - {"__version__", "import_module", "TYPE_CHECKING", "Any", "Final"}
+
+
+@pytest.mark.parametrize("name", trioxport._LAZY)
+def test_names_that_are_imported_late_are_there(name: str) -> None:
+    module = import_module(trioxport._LAZY[name])
+    assert getattr(trioxport, name) is getattr(module, name)
+    assert name in dir(trioxport)
+    assert name in typed_late()
+
+
+@cache
+def typed_late() -> set[str]:
+    """The names that type checkers see as imported."""
+    block = next(node for node in parsed(PACKAGE / "__init__.py").body if isinstance(node, ast.If))
+    return {alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+
+
+def test_a_name_that_is_not_there() -> None:
+    with pytest.raises(AttributeError, match="module 'trioxport' has no attribute 'Htpp'"):
+        trioxport.Htpp  # type: ignore[attr-defined]  # noqa: B018 (which raises)
 
 
 def test_every_error_is_public() -> None:

@@ -39,7 +39,8 @@ async def test_the_everything_server_is_killed_in_the_middle_of_calls(everything
             assert isinstance(hello, Response)
             for number in (1, 2):
                 await connection.tx.send(Request(number, "tools/call", params))
-            os.kill(int((connection.info.peer or "").removeprefix("pid ")), signal.SIGKILL)
+            assert connection.info.pid is not None
+            os.kill(connection.info.pid, signal.SIGKILL)
             left: list[Any] = [await connection.rx.receive() for _ in range(2)]
             assert [(type(message), message.id) for message in left] == [(Undelivered, 1), (Undelivered, 2)]
             with pytest.raises(ConnectionLost, match="SIGKILL"):

@@ -108,7 +108,9 @@ async def test_of_five_servers_three_fail_and_the_others_answer_as_usual() -> No
 
 async def kill(servers: Servers, name: str) -> None:
     client = await servers[name].connected()
-    os.kill(int((client.peer.connection.info.peer or "").removeprefix("pid ")), signal.SIGKILL)
+    pid = client.peer.connection.info.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
     while servers[name].state == "open":
         await trio.testing.wait_all_tasks_blocked()
 

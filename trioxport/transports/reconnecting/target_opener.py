@@ -95,7 +95,7 @@ class TargetOpener:
         """Reset ``connection.info`` for the new peer."""
         info = self._scope.info
         info.target = target.name
-        info.peer = info.session_id = info.tls = info.principal = info.token = None
+        info.peer = info.pid = info.session_id = info.tls = info.principal = info.token = None
         info.headers = {}
 
 

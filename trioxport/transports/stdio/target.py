@@ -83,6 +83,7 @@ class Stdio:
         with Sink.to(self.stderr) as sink:
             async with open_guard() as guard:
                 child = Child(await self._spawn(scope.settings.target), sink, guard, scope)
+                scope.info.pid = child.process.pid
                 async with self._carry(child, scope) as channels:
                     yield channels
 
