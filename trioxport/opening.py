@@ -9,10 +9,9 @@ from typing import Final
 import trio
 
 from trioxport._core.error_mapping import as_listen_error
-from trioxport._core.exception_groups import failure_in
 from trioxport._core.inline import InlineSupervisor
 from trioxport._core.message_channels import message_channels
-from trioxport._core.nursery import open_bare_nursery, require_trio
+from trioxport._core.nursery import failure_in, open_bare_nursery, require_trio
 from trioxport._core.supervisor import Supervisor
 from trioxport._diagnostics import logger
 from trioxport._diagnostics.refusal_log import RefusalLog

@@ -23,8 +23,7 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
-from trioxport._core.exception_groups import sole_exception
-from trioxport._core.nursery import open_bare_nursery
+from trioxport._core.nursery import open_bare_nursery, sole_exception
 from trioxport.abc import FrameChannels, MessageChannels, Scope
 from trioxport.peer import IncomingRequest, open_peer
 from trioxport.testing import MemoryWire

@@ -20,7 +20,7 @@ from typing import Final, Protocol
 
 import trio
 
-from trioxport._core.events import Signal
+from trioxport._core.states import Signal
 
 BACKLOG_BYTES: Final = 256 * 1024
 """Bytes that wait for a slow reader; more are dropped."""

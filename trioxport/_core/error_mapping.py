@@ -10,7 +10,7 @@ from typing import Final, cast
 
 import trio
 
-from trioxport._core.exception_groups import leaves_of
+from trioxport._core.nursery import leaves_of
 from trioxport._diagnostics.redaction import redact_urls
 from trioxport.errors import (
     ConnectError,

@@ -17,10 +17,8 @@ from trio.abc import ReceiveChannel, SendChannel
 
 from trioxport._core.ending import EndingReceive, EndingSend, end_with_transport
 from trioxport._core.error_mapping import as_connect_error, as_loss, shortened
-from trioxport._core.events import LazyEvent, Signal
-from trioxport._core.exception_groups import failure_in
-from trioxport._core.nursery import open_bare_nursery
-from trioxport._core.states import FINAL_STATES, State
+from trioxport._core.nursery import failure_in, open_bare_nursery
+from trioxport._core.states import FINAL_STATES, LazyEvent, Signal, State
 from trioxport._diagnostics import logger
 from trioxport.abc import Carries, ConnectionInfo, ConnectionSettings, FrameChannels, Scope, Transport
 from trioxport.errors import (

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 import trio
 
 from trioxport import RequestTimeout, TransportError, UsageError, __version__
-from trioxport._core.exception_groups import sole_exception
+from trioxport._core.nursery import sole_exception
 from trioxport.cli._errors import ArgumentParser, complain_of
 from trioxport.peer import JSONRPCError
 
@@ -57,7 +57,7 @@ def _run(options: argparse.Namespace) -> int:
 
             return trio.run(demo)
         case _:
-            from trioxport.cli.serve_demo import serve_until_signal
+            from trioxport.cli.demo import serve_until_signal
 
             return trio.run(serve_until_signal, options)
 

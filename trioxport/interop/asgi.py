@@ -14,8 +14,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, Final
 
-from trioxport._core.exception_groups import sole_exception
-from trioxport._core.nursery import open_bare_nursery, require_trio
+from trioxport._core.nursery import open_bare_nursery, require_trio, sole_exception
 from trioxport._diagnostics.refusal_log import RefusalLog
 from trioxport._diagnostics.validators import instance_of, kind_of
 from trioxport.abc import CLOSE_TIMEOUT, CONNECT_TIMEOUT, ConnectionSettings, Layer

@@ -9,7 +9,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import trio
 
-from trioxport._core.exception_groups import failure_in
+from trioxport._core.nursery import failure_in
 from trioxport._diagnostics import logger
 from trioxport.connection import Connection
 from trioxport.errors import MessageTooLarge, TransportError, UsageError

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import trio
 
-from trioxport._core.exception_groups import failure_in
+from trioxport._core.nursery import failure_in
 from trioxport._diagnostics import logger
 from trioxport.connection import Connection
 from trioxport.errors import ConnectionLost, RequestTimeout, TransportError

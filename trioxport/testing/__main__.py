@@ -13,8 +13,7 @@ from typing import Final, NoReturn
 
 import trio
 
-from trioxport._core.exception_groups import sole_exception
-from trioxport._core.nursery import open_bare_nursery
+from trioxport._core.nursery import open_bare_nursery, sole_exception
 from trioxport._diagnostics.redaction import redact_url
 from trioxport.abc import Codec
 from trioxport.codecs import JSON, MessagePack

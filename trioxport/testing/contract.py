@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import attrs
 import trio
 
-from trioxport._core.exception_groups import sole_exception
+from trioxport._core.nursery import sole_exception
 from trioxport.abc import Codec, Layer, Transport
 from trioxport.codecs.json import JSON
 from trioxport.errors import UsageError

@@ -14,7 +14,7 @@ import attrs
 import trio
 
 import trioxport
-from trioxport._core.exception_groups import sole_exception
+from trioxport._core.nursery import sole_exception
 from trioxport._core.supervisor import Supervisor
 from trioxport.abc import Role
 from trioxport.errors import TransportError

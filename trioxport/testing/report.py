@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import attrs
 
-from trioxport._core.exception_groups import sole_exception
+from trioxport._core.nursery import sole_exception
 from trioxport.testing.check import Check
 from trioxport.testing.progress import Finding, Place, raised
 from trioxport.testing.rules import RULES

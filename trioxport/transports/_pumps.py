@@ -15,7 +15,7 @@ from trio.abc import SendChannel
 
 from trioxport._core.ending import SelfEnding
 from trioxport._core.error_mapping import as_loss, not_sent
-from trioxport._core.events import LazyEvent
+from trioxport._core.states import LazyEvent
 from trioxport.abc import Carries, FrameChannels, Scope
 from trioxport.errors import ConnectionLost, MessageTooLarge, TransportError
 from trioxport.frames import Frame

@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from trioxport._core.error_mapping import as_connect_error
-from trioxport._core.exception_groups import failure_in
+from trioxport._core.nursery import failure_in
 from trioxport._diagnostics import logger
 from trioxport._diagnostics.validators import instance_of
 from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope, Transport

@@ -25,7 +25,7 @@ from trioxport import (
 from trioxport.layers import Signing
 from trioxport.peer import IncomingRequest, open_peer
 from trioxport.transports.reconnecting import Reconnecting
-from trioxport.transports.reconnecting.peer_requests import MAX_STALE_REQUESTS, PeerRequests
+from trioxport.transports.reconnecting.state import MAX_STALE_REQUESTS, PeerRequests
 
 HELLO = Request(0, "initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x"}})
 AGREED = {"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": {"name": "y"}}

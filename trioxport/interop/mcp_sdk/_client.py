@@ -10,7 +10,7 @@ import mcp_types as types
 from mcp.shared.exceptions import MCPError
 from mcp.shared.message import ClientMessageMetadata, MessageMetadata
 
-from trioxport._core.exception_groups import sole_exception
+from trioxport._core.nursery import sole_exception
 from trioxport.interop.mcp_sdk._convert import mcp_error
 from trioxport.interop.mcp_sdk._streams import SDKReadStream, SDKWriteStream
 from trioxport.messages import NOTHING, Incoming

@@ -8,8 +8,7 @@ from typing import Final
 
 import trio
 
-from trioxport._core.exception_groups import sole_exception
-from trioxport._core.nursery import open_bare_nursery
+from trioxport._core.nursery import open_bare_nursery, sole_exception
 from trioxport.connection import Connection
 from trioxport.errors import ConnectError, UsageError
 from trioxport.frames import Limits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from trioxport._core.events import Signal
+from trioxport._core.states import Signal
 from trioxport._core.supervisor import Supervisor
 from trioxport.abc import FrameChannels
 from trioxport.errors import ConnectionLost, TransportError

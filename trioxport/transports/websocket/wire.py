@@ -15,7 +15,7 @@ from typing import ClassVar, Final
 
 import trio
 
-from trioxport._core.events import LazyEvent
+from trioxport._core.states import LazyEvent
 from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import ConnectionLost, TransportError
 from trioxport.frames import Frame
