@@ -102,7 +102,7 @@ def _stdio(entry: Mapping[str, Any], folder: Path, structurer: Structurer) -> An
 def _words(args: Any) -> Any:
     """The arguments; numbers are written as texts, as clients do."""
     if isinstance(args, list):
-        words = cast("list[Any]", args)
+        words: list[Any] = args
         return [str(each) if isinstance(each, int | float) and not isinstance(each, bool) else each for each in words]
     return [] if args is None else args
 
@@ -234,7 +234,7 @@ def build_layers(value: Any, structurer: Structurer) -> list[Layer]:
     if isinstance(value, dict):
         items: list[Any] = [{name: options} for name, options in cast("dict[str, Any]", value).items()]
     elif isinstance(value, list):
-        items = cast("list[Any]", value)
+        items = list(value)
     else:
         structurer.add("layers", "this is no list", 'Write ["Metrics", {"Retry": {"attempts": 3}}]')
         return []

@@ -63,6 +63,7 @@ def normalize(name: str, entry: Mapping[str, Any], strict: bool, findings: Findi
         if target in FIELDS:
             if target in found:
                 findings.add(name, given, f"this sets {target!r} once more", "Keep one of the two")
+            findings.rename(name, target, given)
             found[target] = _milliseconds(value) if field in _MILLISECONDS else value
         elif field in FOREIGN:
             if field not in {"is_active", "enabled", "bearer_token_env_var", "env_http_headers", "request_options"}:
@@ -97,7 +98,7 @@ def _translate(entry: Mapping[str, Any], found: dict[str, Any]) -> None:
             {"command" if key == "path" else key: each for key, each in cast("dict[str, Any]", command).items()}
         )
     elif isinstance(command, list) and command:  # opencode
-        words = cast("list[Any]", command)
+        words: list[Any] = command
         found["command"], found["args"] = words[0], [*words[1:], *found.get("args", [])]
     if isinstance(variable := entry.get("bearer_token_env_var"), str):  # Codex
         found.setdefault("auth", {"type": "bearer", "token": f"${{{variable}}}"})
@@ -111,10 +112,7 @@ def _translate(entry: Mapping[str, Any], found: dict[str, Any]) -> None:
 def seconds(value: Any, server: str, field: str, findings: Findings) -> float | None:
     """A duration in seconds: ``"30s"``, ``"500ms"``, or a number. None, and a problem, if it is none."""
     found = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found is not None:
-        number = float(found[1]) * _UNIT_SECONDS[found[2]]
-    else:
-        number = _plain(value, server, field, findings)
+    number = _plain(value, server, field, findings) if found is None else float(found[1]) * _UNIT_SECONDS[found[2]]
     if number is None or not 0 < number < math.inf:
         hint = 'Write "30s" or "500ms"; a number up to 3600 is seconds, a greater one milliseconds'
         findings.add(server, field, "this is no duration above 0", hint)

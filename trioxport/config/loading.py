@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from trioxport._layering import split_layers
 from trioxport.abc import Layer
@@ -20,7 +20,7 @@ from trioxport.frames import Limits
 from trioxport.targets import describe
 from trioxport.transports.reconnecting import Reconnect
 
-LONGEST_SECONDS = 600.0
+LONGEST_SECONDS: Final = 600.0
 """Seconds that a request may take in all if its ``timeout``, which progress prolongs, is not longer."""
 
 
@@ -62,17 +62,12 @@ def _load(name: str, raw: Any, document: Document, references: References, findi
         return None
     entry = normalize(name, cast("dict[str, Any]", raw), document.strict, findings)
     structurer = Structurer(name, findings)
-    for field in ("env", "headers", "auth"):
-        findings.hide(entry.get(field))
+    findings.hide_named(entry)
     disabled = structurer.value(entry.pop("disabled", False), bool, "disabled")
     if disabled:
         return ServerConfig(name, ConfiguredTarget(name, None), disabled=True, notes=_notes(name, findings))
-    before = len(findings.problems)
     resolved = {field: references.resolve(value, name, field) for field, value in entry.items()}
-    if len(findings.problems) > before:
-        return None  # what follows from a missing value is no problem of its own
-    for field in ("env", "headers", "auth"):
-        findings.hide(resolved.get(field))
+    findings.hide_named(resolved)
     return _assembled(name, resolved, document.folder, structurer, findings)
 
 
@@ -96,7 +91,8 @@ def _assembled(
         layers,
         reconnect,
         limits,
-        **times,
+        connect_timeout=times["connect_timeout"],
+        close_timeout=times["close_timeout"],
         allow_plaintext=bool(plaintext),
         notes=_notes(name, findings),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
-from inspect import signature
+from inspect import get_annotations, signature
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -47,7 +47,6 @@ def layer_class(name: str) -> Any:
     return getattr(layers, name)
 
 
-@cache
 def options_of_class(kind: type[Any]) -> Mapping[str, Any]:
     """The options of a class that a file can hold, with their types."""
     from trioxport.layers import Rate
@@ -65,8 +64,8 @@ def options_of_class(kind: type[Any]) -> Mapping[str, Any]:
 def _type_of(kind: type[Any], name: str) -> Any:
     """The type of one field; the modules that only type checkers import are not needed for the others."""
     for owner in kind.__mro__:
-        if name in owner.__dict__.get("__annotations__", {}):
-            holder = type("Holder", (), {"__annotations__": {name: owner.__annotations__[name]}})
+        if name in get_annotations(owner):
+            holder = type("Holder", (), {"__annotations__": {name: get_annotations(owner)[name]}})
             holder.__module__ = owner.__module__
             return get_type_hints(holder)[name]
     raise AssertionError(name)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
 
 import attrs
 
+from trioxport._diagnostics.secret_names import is_secret_name
 from trioxport.errors import UsageError
 from trioxport.messages import HIDDEN
 
+_PATH: Final = re.compile(r"[.\[]")
+_SECRET_TABLES: Final = frozenset({"env", "headers", "auth", "keys"})
+_PLAIN: Final = frozenset({"true", "false", "null", "Bearer", "Basic"})
 MIN_SECRET_CHARACTERS: Final = 4
 """Characters of a text from which on it is hidden wherever it occurs: a shorter one is part of too many words."""
 
@@ -63,25 +68,61 @@ class Findings:
         self._problems: list[Problem] = []
         self._notes: list[Problem] = []
         self._secrets: set[str] = set()
+        self._given: dict[tuple[str, str], str] = {}
+        self._unresolved: set[tuple[str, str]] = set()
 
     def hide(self, value: object) -> None:
         """Hide a text, or the texts in a list or mapping, wherever it occurs."""
         if isinstance(value, str):
-            self._secrets.update(part for part in (value, *value.split()) if len(part) >= MIN_SECRET_CHARACTERS)
-        elif isinstance(value, dict):
-            for each in value.values():
-                self.hide(each)
-        elif isinstance(value, list):
-            for each in value:
+            self._secrets.update(
+                part for part in (value, *value.split()) if part not in _PLAIN and len(part) >= MIN_SECRET_CHARACTERS
+            )
+        elif isinstance(value, dict | list):
+            members: Any = cast("Any", value)
+            for each in members.values() if isinstance(value, dict) else members:
                 self.hide(each)
         elif isinstance(value, int | float) and not isinstance(value, bool):
             self.hide(str(value))
 
+    def hide_named(self, table: Mapping[str, Any]) -> None:
+        """Hide the values of a table, at any depth, that are named like secrets."""
+        for name, value in table.items():
+            if name in _SECRET_TABLES or is_secret_name(name):
+                self.hide_members(value)
+            elif isinstance(value, dict):
+                self.hide_named(cast("dict[str, Any]", value))
+            elif isinstance(value, list):
+                members = [each for each in cast("list[Any]", value) if isinstance(each, dict)]
+                for each in cast("list[dict[str, Any]]", members):
+                    self.hide_named(each)
+
+    def hide_members(self, value: Any) -> None:
+        """Hide a value, and all but the kind and the header of credentials."""
+        if isinstance(value, dict):
+            members = cast("dict[str, Any]", value)
+            value = {name: each for name, each in members.items() if name not in {"type", "header"}}
+        self.hide(value)
+
+    def rename(self, server: str, field: str, given: str) -> None:
+        """Show ``field`` under the name that the file gives it."""
+        self._given[server, field] = given
+
     def add(self, server: str, field: str, reason: str, hint: str | None = None) -> None:
-        self._problems.append(Problem(server, field, reason, hint))
+        """Add a problem, unless it follows from a reference without a value."""
+        if (server, _PATH.split(field)[0]) not in self._unresolved:
+            self._problems.append(Problem(server, self._as_given(server, field), reason, hint))
+
+    def add_unresolved(self, server: str, field: str, reason: str, hint: str) -> None:
+        """Add the problem of a reference without a value."""
+        self._unresolved.add((server, _PATH.split(field)[0]))
+        self._problems.append(Problem(server, self._as_given(server, field), reason, hint))
 
     def note(self, server: str, field: str, reason: str, hint: str | None = None) -> None:
-        self._notes.append(Problem(server, field, reason, hint))
+        self._notes.append(Problem(server, self._as_given(server, field), reason, hint))
+
+    def _as_given(self, server: str, field: str) -> str:
+        top = _PATH.split(field)[0]
+        return self._given.get((server, top), top) + field[len(top) :]
 
     @property
     def problems(self) -> Sequence[Problem]:

@@ -116,7 +116,7 @@ def _table(content: dict[str, Any], holder: dict[str, Any]) -> Any:
 
 def _by_name(table: Any, findings: Findings) -> Mapping[str, Any] | None:
     if isinstance(table, list):
-        entries = [cast("dict[str, Any]", each) for each in cast("list[Any]", table) if isinstance(each, dict)]
+        entries = [cast("dict[str, Any]", each) for each in table if isinstance(each, dict)]
         return {str(each.get("name", f"server {number}")): each for number, each in enumerate(entries, 1)}
     if isinstance(table, dict):
         return cast("dict[str, Any]", table)

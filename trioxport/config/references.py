@@ -57,7 +57,7 @@ class References:
         if isinstance(value, str):
             return _REFERENCE.sub(lambda found: self._replaced(found, server, field), value)
         if isinstance(value, list):
-            items = cast("list[Any]", value)
+            items: list[Any] = value
             return [self.resolve(each, server, f"{field}[{number}]") for number, each in enumerate(items)]
         if isinstance(value, dict):
             members = cast("dict[str, Any]", value)
@@ -70,7 +70,7 @@ class References:
         try:
             return self._value(found[1])
         except _Unresolved as error:
-            self._findings.add(server, field, error.reason, error.hint)
+            self._findings.add_unresolved(server, field, error.reason, error.hint)
             return ""
 
     def _value(self, reference: str) -> str:

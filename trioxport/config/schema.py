@@ -13,6 +13,7 @@ from trioxport.config.options import LAYERS, layer_class, options_of_class
 from trioxport.frames import Limits
 from trioxport.transports.reconnecting import Reconnect
 
+_FLAG: Final = {"type": "boolean"}
 _TEXT: Final = {"type": "string"}
 _DURATION: Final = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, _TEXT]}
 _TEXTS: Final = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null"]}}
@@ -56,7 +57,7 @@ def _server_fields() -> dict[str, Any]:
         **dict.fromkeys(("url", "serverUrl", "httpUrl", "envFile"), _TEXT),
         **dict.fromkeys(("env", "headers"), _TEXTS),
         **dict.fromkeys(("timeout", "connectTimeout", "connect_timeout", "closeTimeout", "close_timeout"), _DURATION),
-        **dict.fromkeys(("allowPlaintext", "allow_plaintext"), {"type": "boolean"}),
+        **dict.fromkeys(("allowPlaintext", "allow_plaintext"), _FLAG),
     }
     return fields | plain
 
