@@ -10,6 +10,7 @@
 
 from trioxport._core.backoff import Backoff
 from trioxport._version import __version__ as __version__
+from trioxport.config import ConfigError, ServerConfig, config_schema, load_servers
 from trioxport.connection import Connection, Statistics
 from trioxport.errors import (
     AuthenticationError,
@@ -43,6 +44,7 @@ __all__ = [
     "AuthenticationError",
     "Backoff",
     "CircuitOpen",
+    "ConfigError",
     "ConnectError",
     "ConnectTimeout",
     "Connection",
@@ -66,6 +68,7 @@ __all__ = [
     "Request",
     "RequestTimeout",
     "Response",
+    "ServerConfig",
     "ServerUnreachable",
     "SessionExpired",
     "SpawnError",
@@ -76,7 +79,9 @@ __all__ = [
     "Undelivered",
     "UsageError",
     "VersionMismatch",
+    "config_schema",
     "connect_transport",
+    "load_servers",
     "open_transport",
     "register_scheme",
     "serve_transport",
