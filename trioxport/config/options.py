@@ -42,7 +42,7 @@ def snake(name: str) -> str:
 @cache
 def layer_class(name: str) -> Any:
     """The class of a layer."""
-    from trioxport import layers
+    import trioxport.layers as layers
 
     return getattr(layers, name)
 

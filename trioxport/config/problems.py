@@ -74,9 +74,8 @@ class Findings:
     def hide(self, value: object) -> None:
         """Hide a text, or the texts in a list or mapping, wherever it occurs."""
         if isinstance(value, str):
-            self._secrets.update(
-                part for part in (value, *value.split()) if part not in _PLAIN and len(part) >= MIN_SECRET_CHARACTERS
-            )
+            parts = {value, *value.split()} - _PLAIN
+            self._secrets.update(part for part in parts if len(part) >= MIN_SECRET_CHARACTERS)
         elif isinstance(value, dict | list):
             members: Any = cast("Any", value)
             for each in members.values() if isinstance(value, dict) else members:
@@ -92,9 +91,10 @@ class Findings:
             elif isinstance(value, dict):
                 self.hide_named(cast("dict[str, Any]", value))
             elif isinstance(value, list):
-                members = [each for each in cast("list[Any]", value) if isinstance(each, dict)]
-                for each in cast("list[dict[str, Any]]", members):
-                    self.hide_named(each)
+                members: list[Any] = value
+                for each in members:
+                    if isinstance(each, dict):
+                        self.hide_named(cast("dict[str, Any]", each))
 
     def hide_members(self, value: Any) -> None:
         """Hide a value, and all but the kind and the header of credentials."""

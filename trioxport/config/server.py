@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from trioxport._diagnostics.hints import close_to
+from trioxport._layering import split_layers
 from trioxport.abc import CLOSE_TIMEOUT, CONNECT_TIMEOUT, FrameChannels, Layer, Scope, Transport
 from trioxport.config.problems import Problem
 from trioxport.errors import UsageError
@@ -98,8 +99,8 @@ def _joined(given: Sequence[Layer], configured: Sequence[Layer]) -> Sequence[Lay
     """The given layers, then the configured, message layers before frame layers."""
     if not configured:
         return given
-    layers = [*given, *configured]
-    return sorted(layers, key=lambda layer: getattr(layer, "level", "message") == "frame")
+    own, added = split_layers(given), split_layers(configured)
+    return [*own.messages, *added.messages, *own.frames, *added.frames]
 
 
 class ServerConfigs(dict[str, ServerConfig]):
