@@ -92,6 +92,9 @@ FILES: Final[dict[str, str]] = {
     "fastmcp.json": """{"mcpServers": {"w": {"transport": "http", "url": "https://w.example/mcp",
         "auth": "a-token-of-ours"}, "l": {"transport": "stdio", "command": "python", "args": ["s.py"],
         "description": "d", "icon": "i"}}}""",
+    # cursor.com/docs/context/mcp and gofastmcp.com/clients/client: OAuth
+    "oauth.json": """{"mcpServers": {"a": {"url": "https://a.example/mcp", "auth": {"CLIENT_ID": "${env:API_KEY}"}},
+        "b": {"url": "https://b.example/mcp", "auth": "oauth"}}}""",
     # docs.cherry-ai.com, MCP settings
     "cherry.json": '{"mcpServers": {"c": {"isActive": false, "command": "uvx", "args": ["c"], "registryUrl": "x"}}}',
     # docs.lunar.dev/mcpx/mcp.json

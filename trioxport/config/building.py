@@ -102,7 +102,7 @@ def _stdio(entry: Mapping[str, Any], folder: Path, structurer: Structurer) -> An
 def _words(args: Any) -> Any:
     """The arguments; numbers are written as texts, as clients do."""
     if isinstance(args, list):
-        words: list[Any] = args
+        words: Any = args
         return [str(each) if isinstance(each, int | float) and not isinstance(each, bool) else each for each in words]
     return [] if args is None else args
 
@@ -209,7 +209,7 @@ def _plain_url(entry: Mapping[str, Any], structurer: Structurer) -> Any:
 def build_auth(value: Any, structurer: Structurer) -> Any:
     """Credentials: ``{"type": "bearer", "token": ...}`` or ``{"type": "api-key", "header": ..., "key": ...}``."""
     if isinstance(value, str):  # FastMCP
-        value = {"type": "oauth"} if value.lower() == "oauth" else {"type": "bearer", "token": value}
+        value = {"type": "bearer", "token": value}
     if not isinstance(value, dict):
         structurer.add("auth", "this is no table", _AUTH_HINT)
         return None

@@ -60,7 +60,9 @@ def normalize(name: str, entry: Mapping[str, Any], strict: bool, findings: Findi
     for given, value in entry.items():
         field = snake(given)
         target = ALIASES.get(field, field)
-        if target in FIELDS:
+        if field == "auth" and _is_oauth(value):
+            findings.note(name, given, "OAuth is left out", "Pass credentials in the target, or a token as auth")
+        elif target in FIELDS:
             if target in found:
                 findings.add(name, given, f"this sets {target!r} once more", "Keep one of the two")
             findings.rename(name, target, given)
@@ -72,6 +74,11 @@ def normalize(name: str, entry: Mapping[str, Any], strict: bool, findings: Findi
             _unknown(name, given, strict, findings)
     _translate({snake(given): value for given, value in entry.items()}, found)
     return found
+
+
+def _is_oauth(value: Any) -> bool:
+    """Whether ``auth`` asks for OAuth: as a word (FastMCP), or by the client's registration (Cursor)."""
+    return value == "oauth" or (isinstance(value, dict) and "CLIENT_ID" in value)
 
 
 def _unknown(name: str, given: str, strict: bool, findings: Findings) -> None:
@@ -98,7 +105,7 @@ def _translate(entry: Mapping[str, Any], found: dict[str, Any]) -> None:
             {"command" if key == "path" else key: each for key, each in cast("dict[str, Any]", command).items()}
         )
     elif isinstance(command, list) and command:  # opencode
-        words: list[Any] = command
+        words: Any = command
         found["command"], found["args"] = words[0], [*words[1:], *found.get("args", [])]
     if isinstance(variable := entry.get("bearer_token_env_var"), str):  # Codex
         found.setdefault("auth", {"type": "bearer", "token": f"${{{variable}}}"})

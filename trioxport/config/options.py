@@ -42,9 +42,9 @@ def snake(name: str) -> str:
 @cache
 def layer_class(name: str) -> Any:
     """The class of a layer."""
-    import trioxport.layers as layers
+    from importlib import import_module
 
-    return getattr(layers, name)
+    return getattr(import_module("trioxport.layers"), name)
 
 
 def options_of_class(kind: type[Any]) -> Mapping[str, Any]:

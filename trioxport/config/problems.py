@@ -91,7 +91,7 @@ class Findings:
             elif isinstance(value, dict):
                 self.hide_named(cast("dict[str, Any]", value))
             elif isinstance(value, list):
-                members: list[Any] = value
+                members: Any = value
                 for each in members:
                     if isinstance(each, dict):
                         self.hide_named(cast("dict[str, Any]", each))

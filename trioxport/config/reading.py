@@ -110,13 +110,14 @@ def _table(content: dict[str, Any], holder: dict[str, Any]) -> Any:
         for name in _TABLES:
             if name in place:
                 return place[name]
-    whole = {name: entry for name, entry in holder.items() if isinstance(entry, dict)}
+    whole: dict[str, Any] = {name: entry for name, entry in holder.items() if isinstance(entry, dict)}
     return whole if any({"command", "url", "serverUrl", "httpUrl"} & set(entry) for entry in whole.values()) else None
 
 
 def _by_name(table: Any, findings: Findings) -> Mapping[str, Any] | None:
+    items: Any = table
     if isinstance(table, list):
-        entries = [cast("dict[str, Any]", each) for each in table if isinstance(each, dict)]
+        entries = [cast("dict[str, Any]", each) for each in items if isinstance(each, dict)]
         return {str(each.get("name", f"server {number}")): each for number, each in enumerate(entries, 1)}
     if isinstance(table, dict):
         return cast("dict[str, Any]", table)

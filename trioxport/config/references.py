@@ -57,7 +57,7 @@ class References:
         if isinstance(value, str):
             return _REFERENCE.sub(lambda found: self._replaced(found, server, field), value)
         if isinstance(value, list):
-            items: list[Any] = value
+            items: Any = value
             return [self.resolve(each, server, f"{field}[{number}]") for number, each in enumerate(items)]
         if isinstance(value, dict):
             members = cast("dict[str, Any]", value)
