@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trioxport._core.backoff import Backoff
 from trioxport._version import __version__ as __version__
+from trioxport.config import ConfigError, ServerConfig, config_schema, load_servers
 from trioxport.connection import Connection, Statistics
 from trioxport.errors import (
     AuthenticationError,
@@ -75,6 +76,7 @@ __all__ = [
     "AuthenticationError",
     "Backoff",
     "CircuitOpen",
+    "ConfigError",
     "ConnectError",
     "ConnectTimeout",
     "Connection",
@@ -98,6 +100,7 @@ __all__ = [
     "Request",
     "RequestTimeout",
     "Response",
+    "ServerConfig",
     "ServerUnreachable",
     "SessionExpired",
     "SpawnError",
@@ -108,7 +111,9 @@ __all__ = [
     "Undelivered",
     "UsageError",
     "VersionMismatch",
+    "config_schema",
     "connect_transport",
+    "load_servers",
     "open_transport",
     "register_scheme",
     "serve_transport",

@@ -30,6 +30,7 @@ from trioxport.abc import (
     Transport,
 )
 from trioxport.codecs.json import JSON
+from trioxport.config.server import ServerConfig
 from trioxport.connection import Connection
 from trioxport.errors import ConnectError, ConnectionLost, TransportError, UsageError
 from trioxport.frames import Limits
@@ -77,6 +78,16 @@ def open_transport(
     within ``close_timeout``. A cancelled block does not wait for the peer, and still leaves no task, socket or process
     behind.
     """
+    if isinstance(target, ServerConfig):
+        options = target.options(
+            layers=layers,
+            limits=limits,
+            connect_timeout=connect_timeout,
+            close_timeout=close_timeout,
+            allow_plaintext=allow_plaintext,
+            reconnect=reconnect,
+        )
+        return open_transport(target.target, codec=codec, **options)
     settings = ConnectionSettings(
         "client", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext
     )
@@ -103,6 +114,16 @@ async def connect_transport(
     a nursery that is not cancelled waits for it.
     """
     require_trio("connect_transport")
+    if isinstance(target, ServerConfig):
+        options = target.options(
+            layers=layers,
+            limits=limits,
+            connect_timeout=connect_timeout,
+            close_timeout=close_timeout,
+            allow_plaintext=allow_plaintext,
+            reconnect=reconnect,
+        )
+        return await connect_transport(nursery, target.target, codec=codec, **options)
     settings = ConnectionSettings(
         "client", describe(target), codec, limits, connect_timeout, close_timeout, allow_plaintext
     )

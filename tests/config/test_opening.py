@@ -1,0 +1,70 @@
+"""Servers of one file are opened: over stdio and over HTTP, with what the file says about them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from trioxport import Connection, Limits, Request, Response, UsageError, open_transport, serve_transport
+from trioxport.config import load_servers
+from trioxport.layers import Metrics
+
+INFO = {"name": "test", "version": "1"}
+HELLO = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": INFO}
+SERVER = Path(__file__).parents[2] / "docs" / "examples" / "server.py"
+
+
+async def answer(connection: Connection) -> None:
+    tx, rx = connection
+    async for message in rx:
+        if isinstance(message, Request):
+            await tx.send(
+                Response(message.id, {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": INFO})
+            )
+
+
+async def test_a_stdio_and_an_http_server_of_one_file(nursery: trio.Nursery, tmp_path: Path) -> None:
+    (url,) = await nursery.start(serve_transport, answer, "http://127.0.0.1:0/mcp")
+    path = tmp_path / "mcp.json"
+    entries = {
+        "local": {"command": sys.executable, "args": [str(SERVER)], "timeout": 30, "layers": ["Metrics"]},
+        "web": {"type": "http", "url": "${URL}", "reconnect": True, "layers": [{"Retry": {"attempts": 2}}]},
+    }
+    path.write_text(json.dumps({"mcpServers": entries}), encoding="utf-8")
+    servers = load_servers(path, environment={"URL": url})
+    for name in entries:
+        async with open_transport(servers[name]) as (tx, rx):
+            await tx.send(Request(1, "initialize", HELLO))
+            with trio.fail_after(20):
+                answered = await rx.receive()
+            assert isinstance(answered, Response)
+    (metrics, _) = servers["local"].layers
+    assert isinstance(metrics, Metrics)
+    assert metrics.snapshot().sent["initialize"].count == 1
+
+
+async def test_a_disabled_server_says_so() -> None:
+    servers = load_servers({"mcpServers": {"off": {"command": "x", "env": {"A": "${NOT_SET}"}, "disabled": True}}})
+    with pytest.raises(UsageError, match="disabled in its configuration"):
+        open_transport(servers["off"])
+
+
+def test_the_caller_wins() -> None:
+    entry = {"url": "tcp://127.0.0.1:9", "limits": {"max_message_size": 5}, "connectTimeout": 7, "layers": ["Metrics"]}
+    config = load_servers({"mcpServers": {"a": entry}})["a"]
+    mine = Metrics()
+    given = {"reconnect": None, "close_timeout": 5.0, "allow_plaintext": False}
+    options = config.options(layers=[mine], limits=Limits(9), connect_timeout=3.0, **given)
+    assert options["limits"] == Limits(9)
+    assert options["connect_timeout"] == 3.0
+    assert options["layers"][0] is mine
+    assert len(options["layers"]) == 2
+
+
+def test_an_unknown_server_is_named_with_the_known() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'files'"):
+        load_servers({"mcpServers": {"files": {"command": "x"}}})["flies"]

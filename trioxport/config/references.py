@@ -1,0 +1,145 @@
+"""References in values: ``${VAR}``, ``${file:PATH}``, ``${keyring:SERVICE/USER}``, ``${input:ID}`` and the like."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeAlias, cast
+
+from trioxport.config.problems import Findings
+
+Ask: TypeAlias = Callable[[Mapping[str, Any]], str | None]
+"""A function that returns the value of an input of VS Code, given its definition; None if there is no answer."""
+
+_REFERENCE: Final = re.compile(r"\$?\$\{([^{}]*)\}")
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_KINDS: Final = "${VAR}, ${VAR:-default}, ${env:VAR}, ${file:PATH}, ${keyring:SERVICE/USER} and ${input:ID}"
+
+
+class _Unresolved(Exception):
+    """A reference without a value: the reason, and the remedy."""
+
+    def __init__(self, reason: str, hint: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+
+
+class References:
+    """The values of references. Each is looked up once, and hidden from then on.
+
+    Args:
+        environment: The variables.
+        folder: The folder that paths are relative to.
+        inputs: The definitions of inputs, by id.
+        ask: The function that answers inputs, if there is one.
+    """
+
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        folder: Path,
+        inputs: Mapping[str, Mapping[str, Any]],
+        ask: Ask | None,
+        findings: Findings,
+    ) -> None:
+        self._environment = environment
+        self._folder = folder
+        self._inputs = inputs
+        self._ask = ask
+        self._findings = findings
+        self._answers: dict[str, str] = {}
+
+    def resolve(self, value: Any, server: str, field: str) -> Any:
+        """``value`` with its references replaced, also inside lists and mappings."""
+        if isinstance(value, str):
+            return _REFERENCE.sub(lambda found: self._replaced(found, server, field), value)
+        if isinstance(value, list):
+            items: Any = value
+            return [self.resolve(each, server, f"{field}[{number}]") for number, each in enumerate(items)]
+        if isinstance(value, dict):
+            members = cast("dict[str, Any]", value)
+            return {name: self.resolve(each, server, f"{field}.{name}") for name, each in members.items()}
+        return value
+
+    def _replaced(self, found: re.Match[str], server: str, field: str) -> str:
+        if found[0].startswith("$$"):
+            return found[0][1:]
+        try:
+            return self._value(found[1])
+        except _Unresolved as error:
+            self._findings.add_unresolved(server, field, error.reason, error.hint)
+            return ""
+
+    def _value(self, reference: str) -> str:
+        places = {"workspaceFolder": self._folder, "workspaceRoot": self._folder, "userHome": Path.home()}
+        if reference in places:
+            return str(places[reference])
+        if reference in {"pathSeparator", "/"}:
+            return os.sep
+        kind, colon, rest = reference.partition(":")
+        looked_up = {"env": self._variable, "file": self._file, "keyring": self._keyring, "input": self._input}
+        look_up = looked_up.get(kind) if colon and not rest.startswith("-") else None
+        if look_up is None:
+            look_up, rest = self._variable, reference
+        if rest not in self._answers or look_up != self._input:
+            value = look_up(rest)
+            self._findings.hide(value)
+            return value
+        return self._answers[rest]
+
+    def _variable(self, text: str) -> str:
+        name, has_default, default = text.partition(":-")
+        if not _VARIABLE.fullmatch(name):
+            raise _Unresolved("a reference is of no known kind", f"The kinds are {_KINDS}; $${{...}} is a plain text")
+        value = self._environment.get(name)
+        if value or (value is not None and not has_default):
+            return value
+        if has_default:
+            return default
+        raise _Unresolved(f"the variable {name} is not set", f"Set it, or write ${{{name}:-default}}")
+
+    def _file(self, name: str) -> str:
+        path = self._folder / Path(name).expanduser()
+        try:
+            return path.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise _Unresolved(f"the file {path} cannot be read: {why}", "Check its path and permissions")
+
+    def _keyring(self, text: str) -> str:
+        service, slash, user = text.rpartition("/")
+        if not (slash and service and user):
+            raise _Unresolved("a keyring reference names no service and user", "Write ${keyring:SERVICE/USER}")
+        try:
+            import keyring  # type: ignore[import-not-found, unused-ignore]  # optional
+        except ImportError:
+            keyring = None
+        if keyring is None:
+            raise _Unresolved("a keyring reference needs the package keyring", "Install it: pip install keyring")
+        return _password(keyring, service, user)
+
+    def _input(self, name: str) -> str:
+        definition = self._inputs.get(name)
+        if definition is None:
+            raise _Unresolved(f"the input {name!r} is not defined", 'Add it to "inputs"')
+        value = self._ask(definition) if self._ask is not None else None
+        value = definition.get("default") if value is None else value
+        if not isinstance(value, str):
+            raise _Unresolved(f"the input {name!r} has no value", "Pass ask=, a function that returns it")
+        self._answers[name] = value
+        return value
+
+
+def _password(keyring: Any, service: str, user: str) -> str:
+    try:
+        value = keyring.get_password(service, user)
+    except Exception as error:  # a backend raises its own classes
+        why = type(error).__name__
+    else:
+        if isinstance(value, str):
+            return value
+        raise _Unresolved(f"the keyring has no entry {service}/{user}", f"Add it: keyring set {service} {user}")
+    raise _Unresolved(f"the keyring cannot be read: {why}", "Check that it is unlocked")
