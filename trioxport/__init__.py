@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trioxport._core.backoff import Backoff
 from trioxport._version import __version__ as __version__
-from trioxport.config import ConfigError, ServerConfig, config_schema, load_servers
 from trioxport.connection import Connection, Statistics
 from trioxport.errors import (
     AuthenticationError,
@@ -46,6 +45,9 @@ from trioxport.transports.reconnecting import Failover, Reconnect, Reconnecting
 if TYPE_CHECKING:
     from trioxport.auth import ApiKey as ApiKey
     from trioxport.auth import Bearer as Bearer
+    from trioxport.config import ConfigError as ConfigError
+    from trioxport.config import config_schema as config_schema
+    from trioxport.config import load_servers as load_servers
     from trioxport.layers import Batching as Batching
     from trioxport.layers import CircuitBreaker as CircuitBreaker
     from trioxport.layers import Compression as Compression
@@ -76,7 +78,6 @@ __all__ = [
     "AuthenticationError",
     "Backoff",
     "CircuitOpen",
-    "ConfigError",
     "ConnectError",
     "ConnectTimeout",
     "Connection",
@@ -100,7 +101,6 @@ __all__ = [
     "Request",
     "RequestTimeout",
     "Response",
-    "ServerConfig",
     "ServerUnreachable",
     "SessionExpired",
     "SpawnError",
@@ -111,15 +111,16 @@ __all__ = [
     "Undelivered",
     "UsageError",
     "VersionMismatch",
-    "config_schema",
     "connect_transport",
-    "load_servers",
     "open_transport",
     "register_scheme",
     "serve_transport",
 ]
 
 _LAZY: Final = {
+    "ConfigError": "trioxport.config",
+    "config_schema": "trioxport.config",
+    "load_servers": "trioxport.config",
     "ApiKey": "trioxport.auth",
     "Bearer": "trioxport.auth",
     "Batching": "trioxport.layers",

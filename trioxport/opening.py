@@ -30,11 +30,10 @@ from trioxport.abc import (
     Transport,
 )
 from trioxport.codecs.json import JSON
-from trioxport.config.server import ServerConfig
 from trioxport.connection import Connection
 from trioxport.errors import ConnectError, ConnectionLost, TransportError, UsageError
 from trioxport.frames import Limits
-from trioxport.targets import Target, describe, to_listener, to_transport
+from trioxport.targets import Target, TargetWithOptions, describe, to_listener, to_transport
 from trioxport.transports.reconnecting import Reconnect, Reconnecting
 
 DEFAULT_LIMITS: Final = Limits()
@@ -78,7 +77,7 @@ def open_transport(
     within ``close_timeout``. A cancelled block does not wait for the peer, and still leaves no task, socket or process
     behind.
     """
-    if isinstance(target, ServerConfig):
+    if isinstance(target, TargetWithOptions):
         options = target.options(
             layers=layers,
             limits=limits,
@@ -114,7 +113,7 @@ async def connect_transport(
     a nursery that is not cancelled waits for it.
     """
     require_trio("connect_transport")
-    if isinstance(target, ServerConfig):
+    if isinstance(target, TargetWithOptions):
         options = target.options(
             layers=layers,
             limits=limits,

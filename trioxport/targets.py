@@ -9,7 +9,20 @@ from dataclasses import is_dataclass
 from functools import partial
 from importlib import import_module
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, TypeVar, cast, get_args, get_origin
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Literal,
+    Protocol,
+    Self,
+    TypeAlias,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+    runtime_checkable,
+)
 from urllib.parse import parse_qsl, urlsplit
 
 import attrs
@@ -44,6 +57,19 @@ __all__ = [
 
 Target: TypeAlias = "str | Transport | Listener | trio.abc.Stream | WebSocketConnection"
 """A URL, a config object, a transport, or an open connection: a stream of Trio, or one of trio-websocket."""
+
+
+@runtime_checkable
+class TargetWithOptions(Protocol):
+    """A transport that brings options of its own for :func:`trioxport.open_transport`, as a configured server does."""
+
+    @property
+    def target(self) -> Transport: ...
+
+    def options(self, **given: Any) -> dict[str, Any]:
+        """The options to open :attr:`target` with: its own, and those that the caller has given."""
+        ...
+
 
 Factory: TypeAlias = Callable[[str], Transport | Listener]
 """A function that makes the config object of a URL."""

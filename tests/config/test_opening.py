@@ -12,6 +12,7 @@ import trio
 from trioxport import Connection, Limits, Request, Response, UsageError, open_transport, serve_transport
 from trioxport.config import load_servers
 from trioxport.layers import Metrics
+from trioxport.servers import open_servers
 
 INFO = {"name": "test", "version": "1"}
 HELLO = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": INFO}
@@ -68,3 +69,16 @@ def test_the_caller_wins() -> None:
 def test_an_unknown_server_is_named_with_the_known() -> None:
     with pytest.raises(UsageError, match="Did you mean 'files'"):
         load_servers({"mcpServers": {"files": {"command": "x"}}})["flies"]
+
+
+async def test_a_group_of_the_servers_of_a_file() -> None:
+    table = {
+        "greeter": {"command": sys.executable, "args": [str(SERVER)]},
+        "off": {"command": "no-such-program", "disabled": True},
+    }
+    info = {"name": "test", "version": "1"}
+    async with open_servers(load_servers({"mcpServers": table}), client_info=info) as servers:
+        assert [tool.name for tool in await servers.tools()] == ["greeter/greet"]
+        with pytest.raises(UsageError, match="this server is disabled in its configuration"):
+            await servers.call("off/any")
+        assert (await servers.call("greeter/greet", {"name": "Ada"})).text == "Hello, Ada!"

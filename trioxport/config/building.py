@@ -11,6 +11,7 @@ from trioxport._diagnostics.hints import close_to
 from trioxport.abc import Layer
 from trioxport.auth import ApiKey, Bearer, TLSOptions
 from trioxport.config.options import LAYERS, Structurer, layer_class, snake
+from trioxport.protocol import items_of
 from trioxport.targets import known_schemes, to_transport
 
 TYPES: Final = {
@@ -36,7 +37,7 @@ def build_target(entry: Mapping[str, Any], folder: Path, structurer: Structurer)
     kind = _kind(entry, structurer)
     if kind is None:
         return None
-    for field in set().union(*_OF_KIND.values()) & set(entry) - _OF_KIND[kind]:
+    for field in set[str]().union(*_OF_KIND.values()) & set(entry) - _OF_KIND[kind]:
         if entry[field]:
             structurer.add(field, f"a server of this type ({kind}) has no such field", "Remove it")
     if kind == "stdio":
@@ -102,7 +103,7 @@ def _stdio(entry: Mapping[str, Any], folder: Path, structurer: Structurer) -> An
 def _words(args: Any) -> Any:
     """The arguments; numbers are written as texts, as clients do."""
     if isinstance(args, list):
-        words: Any = args
+        words = items_of(cast("object", args))
         return [str(each) if isinstance(each, int | float) and not isinstance(each, bool) else each for each in words]
     return [] if args is None else args
 
@@ -202,7 +203,7 @@ def _plain_url(entry: Mapping[str, Any], structurer: Structurer) -> Any:
         return None
     from trioxport.transports.stream import Tls
 
-    files = structurer.options(tls, TLSOptions, "tls") if isinstance(tls, Mapping) else None
+    files = structurer.options(cast("Mapping[str, Any]", tls), TLSOptions, "tls") if isinstance(tls, Mapping) else None
     return None if files is None else structurer.made(Tls, files, "tls", target.host, target.port)
 
 
@@ -234,7 +235,7 @@ def build_layers(value: Any, structurer: Structurer) -> list[Layer]:
     if isinstance(value, dict):
         items: list[Any] = [{name: options} for name, options in cast("dict[str, Any]", value).items()]
     elif isinstance(value, list):
-        items = list(value)
+        items = list(items_of(cast("object", value)))
     else:
         structurer.add("layers", "this is no list", 'Write ["Metrics", {"Retry": {"attempts": 3}}]')
         return []

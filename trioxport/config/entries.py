@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 from trioxport._diagnostics.hints import close_to
 from trioxport.config.options import snake
 from trioxport.config.problems import Findings
+from trioxport.protocol import items_of
 
 OWN: Final = (
     *("layers", "reconnect", "limits", "auth", "tls", "options", "connect_timeout", "close_timeout"),
@@ -105,7 +106,7 @@ def _translate(entry: Mapping[str, Any], found: dict[str, Any]) -> None:
             {"command" if key == "path" else key: each for key, each in cast("dict[str, Any]", command).items()}
         )
     elif isinstance(command, list) and command:  # opencode
-        words: Any = command
+        words = items_of(cast("object", command))
         found["command"], found["args"] = words[0], [*words[1:], *found.get("args", [])]
     if isinstance(variable := entry.get("bearer_token_env_var"), str):  # Codex
         found.setdefault("auth", {"type": "bearer", "token": f"${{{variable}}}"})

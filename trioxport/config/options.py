@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from inspect import get_annotations, signature
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 import attrs
 
@@ -153,7 +153,7 @@ class Structurer:
         if not isinstance(value, Mapping):
             self.add(field, f"this is {_is(value)}, and has to be a table", f"The fields: {_listed(kind)}")
             return None
-        options = self.options(value, kind, field)
+        options = self.options(cast("Mapping[str, Any]", value), kind, field)
         return None if options is None else self.made(kind, options, field)
 
     def options(self, value: Mapping[str, Any], kind: type[Any], field: str) -> dict[str, Any] | None:
@@ -191,8 +191,14 @@ class Structurer:
         return None
 
 
-def _is(value: Any) -> str:
-    names = {dict: "a table", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
+def _is(value: object) -> str:
+    names: dict[type[object], str] = {
+        dict: "a table",
+        list: "a list",
+        str: "a text",
+        bool: "a truth value",
+        type(None): "null",
+    }
     return names.get(type(value), "a number" if isinstance(value, int | float) else "of another kind")
 
 

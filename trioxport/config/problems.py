@@ -11,6 +11,7 @@ import attrs
 from trioxport._diagnostics.secret_names import is_secret_name
 from trioxport.errors import UsageError
 from trioxport.messages import HIDDEN
+from trioxport.protocol import items_of
 
 _PATH: Final = re.compile(r"[.\[]")
 _SECRET_TABLES: Final = frozenset({"env", "headers", "auth", "keys"})
@@ -91,8 +92,7 @@ class Findings:
             elif isinstance(value, dict):
                 self.hide_named(cast("dict[str, Any]", value))
             elif isinstance(value, list):
-                members: Any = value
-                for each in members:
+                for each in items_of(cast("object", value)):
                     if isinstance(each, dict):
                         self.hide_named(cast("dict[str, Any]", each))
 

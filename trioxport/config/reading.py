@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 import attrs
 
 from trioxport.config.problems import Findings
+from trioxport.protocol import items_of, members_of
 
 _JSON_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*.*?\*/|,(?=(?:\s|//[^\n]*|/\*.*?\*/)*[}\]])', re.DOTALL)
 _TABLES: Final = ("mcpServers", "servers", "context_servers", "mcp_servers")
@@ -98,9 +99,8 @@ def _document(content: Any, folder: Path, findings: Findings) -> Document | None
     servers = _by_name(table, findings)
     if servers is None:
         return None
-    inputs = cast("dict[str, Any]", holder).get("inputs", [])
-    named = [each for each in inputs if isinstance(each, dict)] if isinstance(inputs, list) else []
-    by_id = {str(each.get("id")): each for each in cast("list[dict[str, Any]]", named)}
+    inputs = [members_of(each) for each in items_of(cast("dict[str, Any]", holder).get("inputs"))]
+    by_id = {str(each["id"]): each for each in inputs if "id" in each}
     return Document(servers, by_id, folder, STRICT_MARK in found or STRICT_MARK in str(found.get("$schema", "")))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
 from trioxport.config.problems import Findings
+from trioxport.protocol import items_of
 
 Ask: TypeAlias = Callable[[Mapping[str, Any]], str | None]
 """A function that returns the value of an input of VS Code, given its definition; None if there is no answer."""
@@ -57,7 +58,7 @@ class References:
         if isinstance(value, str):
             return _REFERENCE.sub(lambda found: self._replaced(found, server, field), value)
         if isinstance(value, list):
-            items: Any = value
+            items = items_of(cast("object", value))
             return [self.resolve(each, server, f"{field}[{number}]") for number, each in enumerate(items)]
         if isinstance(value, dict):
             members = cast("dict[str, Any]", value)
