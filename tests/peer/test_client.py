@@ -114,6 +114,24 @@ class TestQuestions:
             assert (await client.call_tool("ask")).text == "accept blue"
             assert (await client.call_tool("sample")).text == "It"
 
+    async def test_roots_and_log_messages(self) -> None:
+        logged: list[Any] = []
+
+        async def log(params: Mapping[str, Any]) -> None:
+            logged.append(params["data"])
+
+        async def roots() -> list[str]:
+            return ["file:///home/ada"]
+
+        async def call(request: IncomingRequest) -> Any:
+            await request.peer.notify("notifications/message", {"level": "info", "data": "asking"})
+            listed = await request.peer.request("roots/list")
+            return {"content": [{"type": "text", "text": listed["roots"][0]["uri"]}]}
+
+        async with scripted(call, handlers=Handlers(roots=roots, log=log)) as client:
+            assert (await client.call_tool("any")).text == "file:///home/ada"
+        assert logged == ["asking"]
+
     async def test_a_question_that_was_not_offered(self) -> None:
         async with scripted(needing({"method": "sampling/createMessage"})) as client:
             with pytest.raises(ProtocolViolation, match="asks for 'sampling/createMessage', which this client did not"):
@@ -149,7 +167,12 @@ def needing(*requests: Any) -> Any:
 
 
 @asynccontextmanager
-async def scripted(call: Any, method: str = "tools/call") -> AsyncGenerator[Client]:
+async def scripted(
+    call: Any,
+    method: str = "tools/call",
+    *,
+    handlers: Handlers = Handlers(),  # noqa: B008 (it is frozen)
+) -> AsyncGenerator[Client]:
     """A client of a modern server that answers one method."""
 
     async def discover(request: IncomingRequest) -> Any:
@@ -162,7 +185,10 @@ async def scripted(call: Any, method: str = "tools/call") -> AsyncGenerator[Clie
     switch = MemorySwitch()
     async with trio.open_nursery() as nursery:
         await nursery.start(serve_transport, handler, switch)
-        async with open_transport(switch) as connection, open_client(connection, client_info=INFO) as client:
+        async with (
+            open_transport(switch) as connection,
+            open_client(connection, client_info=INFO, handlers=handlers) as client,
+        ):
             yield client
         nursery.cancel_scope.cancel()
 
