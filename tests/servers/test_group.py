@@ -93,6 +93,7 @@ async def test_of_five_servers_three_fail_and_the_others_answer_as_usual() -> No
     }
     with trio.fail_after(25):
         async with group(config, close_timeout=0.5) as servers:
+            assert servers["wrong"].state == "idle"
             for name in ("good", "also-good", "killed"):
                 assert (await servers.call(f"{name}/add", {"a": 1, "b": 2})).text == "3"
             await kill(servers, "killed")

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -121,6 +121,15 @@ async def _list_tools(upstream: Upstream, found: dict[str, Sequence[ServerTool]]
         found[upstream.name] = [ServerTool(upstream.name, tool) for tool in tools]
 
 
+def _is_usable(target: Target, options: Mapping[str, Any]) -> bool:
+    """Whether a target can be opened at all; one that is wrong or disabled raises its error where it is used."""
+    try:
+        open_transport(target, **options)
+    except TransportError:
+        return False
+    return True
+
+
 @asynccontextmanager
 async def open_servers(
     config: Mapping[str, Target],
@@ -146,9 +155,7 @@ async def open_servers(
     A server that fails is a ``warning`` on the log ``trioxport``, its ``state`` and ``error``, and the error of those
     who use it; each use tries to connect it anew. Leaving closes all of them, at the same time.
     """
-    for target in config.values():
-        with suppress(TransportError):  # which is raised where the server is used
-            open_transport(target, **options)
+    usable = {name for name, target in config.items() if _is_usable(target, options)}
     converse = partial(open_client, client_info=client_info, handlers=handlers, capabilities=capabilities)
     upstreams = {
         name: Upstream(name, partial(open_transport, target, **options), converse, connect_timeout)
@@ -157,7 +164,7 @@ async def open_servers(
     async with open_bare_nursery() as tasks:
         for upstream in upstreams.values():
             tasks.start_soon(upstream.run)
-            if not lazy:
+            if not lazy and upstream.name in usable:
                 upstream.begin()
         yield Servers(upstreams)
         for upstream in upstreams.values():
