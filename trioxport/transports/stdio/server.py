@@ -8,7 +8,6 @@ import stat
 import sys
 from collections.abc import Generator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
-from typing import ClassVar
 
 import attrs
 import trio
@@ -36,8 +35,6 @@ class StdioServer:
     Args:
         framing: As for :class:`Stdio`.
     """
-
-    single_connection: ClassVar[bool] = True
 
     framing: FramingName = attrs.field(default="newline", validator=FRAMING)
 

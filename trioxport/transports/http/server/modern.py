@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from typing import ClassVar, Final, cast
+from typing import Final, cast
 
 import attrs
 import trio
@@ -76,8 +76,6 @@ class ModernRequest:
         version: Its protocol version.
         settings: The settings of its response.
     """
-
-    immediate: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -48,7 +48,6 @@ class ServerSession:
         pending: The requests that the handler works on, as far as their client did not cancel them.
     """
 
-    immediate: ClassVar[bool] = True
     carries: ClassVar[Carries] = "http"
 
     def __init__(
