@@ -26,21 +26,20 @@ MAX_PAYLOAD_CHARS: Final = 4096
 class Logging:
     """Logs every message that passes, in both directions.
 
-    An event's text says the target, the direction, the kind, the method and the id; the same stand in the record's
-    attributes ``mcp_target``, ``mcp_direction``, ``mcp_kind``, ``mcp_method`` and ``mcp_id``, for structured handlers.
-    An ``Undelivered`` is logged at WARNING at least, with its cause. A message is logged as ``sent`` before it is
-    handed on, and so before its answer; one that is then not accepted is logged as ``not sent`` as well.
+    An event's text has the target, the direction, the kind, the method and the id; for structured handlers the record
+    has them as the attributes ``mcp_target``, ``mcp_direction``, ``mcp_kind``, ``mcp_method`` and ``mcp_id``. An
+    ``Undelivered`` is logged at WARNING at least, with its cause. A message is logged as ``sent`` before it is passed
+    on; one that is then not accepted is logged as ``not sent`` too.
 
-    With ``payloads`` the text and the attribute ``mcp_payload`` have the message too, as JSON, up to 4096 characters of
-    it, and without what looks like a credential: members that are named like one (``password``, ``apiKey`` ...), bearer
-    tokens, passwords in URLs.
+    With ``payloads`` the text and the attribute ``mcp_payload`` have the first 4096 characters of the message as JSON,
+    without credentials: members with the name of one (``password``, ``apiKey`` ...), bearer tokens, passwords in URLs.
 
     Args:
         logger: The name of the logger.
         log_level: The level of ordinary events.
         payloads: Whether to log parameters, results and errors.
-        redact: What else of a payload to hide: names of members joined by dots, as ``"params.arguments.customer"``,
-            where ``*`` is any member or element.
+        redact: Further values to hide, by their place in the message: names of members joined by dots, as
+            ``"params.arguments.customer"``, where ``*`` is any member or element.
     """
 
     level: ClassVar[Literal["message"]] = "message"
@@ -99,7 +98,7 @@ class _Events:
 
 
 def _plain(part: str | int) -> str:
-    """Text of a peer's choice, made safe for one line of a log."""
+    """Text from the peer, escaped for one line of a log."""
     text = str(part)
     return text if text.isprintable() else ascii(text)
 

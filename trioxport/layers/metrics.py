@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
 OTHER: Final = "_OTHER"
-"""The method or error under which the ones beyond the limits are counted together."""
+"""The name under which methods and errors beyond the limits are counted together."""
 MAX_METHODS: Final = 128
 MAX_ERRORS: Final = 64
-"""Methods and errors that are counted separately: a peer may send any number of them."""
+"""The numbers of methods and of errors that are counted separately; a peer may send more."""
 REFUSALS: Final = "trioxport.server.refusals"
-"""A metric of trioxport: the conventions have no name for it."""
+"""The counter of refusals; the conventions define none."""
 BOUNDARIES_SECONDS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
-"""The buckets that the conventions ask for."""
+"""The bucket boundaries of the conventions."""
 
 
 @attrs.frozen
@@ -42,12 +42,11 @@ class OperationSummary:
     """The figures of the requests and notifications of one method, in one direction.
 
     Args:
-        count: How many there were; those in flight included.
-        in_flight: How many requests are not settled yet.
-        errors: How many ended by an error, by its ``error.type``, as ``Tracing`` has it: the code of an error response,
+        count: The number of messages, those in flight included.
+        in_flight: The number of requests that are not settled.
+        errors: The number of failures by ``error.type``, as ``Tracing`` has it: the code of an error response,
             ``"tool_error"``, the name of an error such as ``"ConnectionLost"``, ``"cancelled"`` or ``"unanswered"``.
-        latency: How long requests took until they were settled, and sent notifications until they were accepted; None
-            if nothing was measured.
+        latency: The time until requests were settled, and sent notifications accepted; None before the first one.
     """
 
     count: int
@@ -58,17 +57,17 @@ class OperationSummary:
 
 @attrs.frozen
 class MetricsSnapshot:
-    """Everything up to now, of all connections with the same :class:`Metrics`.
+    """The figures up to now, of all connections with the same :class:`Metrics`.
 
     Args:
-        connections: How many are open.
-        sent: What this side sent, by method.
-        received: What the other side sent, by method; ``"_OTHER"`` from the 129th method on.
+        connections: The number of open connections.
+        sent: The messages of this side, by method.
+        received: The messages of the peer, by method; ``"_OTHER"`` from the 129th method on.
         all_sent: The sum of ``sent``.
         all_received: The sum of ``received``.
-        refusals: How often a server refused a request or a connection before it reached a handler, by reason: an HTTP
-            status, as ``"401 Unauthorized"``, with what it is about where that is not plain, as
-            ``"403 Forbidden (Origin)"``, or the name of an error, as ``"TLSError"``.
+        refusals: The number of requests and connections that a server refused before they reached a handler, by
+            reason: an HTTP status, as ``"401 Unauthorized"`` or, with the header at fault, ``"403 Forbidden (Origin)"``;
+            or the name of an error, as ``"TLSError"``.
     """
 
     connections: int
@@ -81,13 +80,13 @@ class MetricsSnapshot:
 
 @attrs.frozen(eq=False)
 class Metrics:
-    """Counts and times requests and notifications; :meth:`snapshot` tells, and needs nothing else installed.
+    """Counts and times requests and notifications, for :meth:`snapshot` and, if installed, for OpenTelemetry.
 
-    Every connection with the same instance adds to the same figures. Memory is bounded: latencies are kept in buckets,
-    and methods and errors beyond a number are counted together.
+    All connections with the same instance add to the same figures. Memory is bounded: latencies are kept in buckets,
+    and methods and errors beyond a limit are counted together.
 
     Args:
-        meter_provider: Where OpenTelemetry's instruments are recorded too, such as
+        meter_provider: The OpenTelemetry provider to record to, such as
             ``opentelemetry.metrics.get_meter_provider()``; None for the snapshot alone.
     """
 
@@ -117,7 +116,7 @@ class Metrics:
         )
 
     def note_refusal(self, reason: str) -> None:
-        """Count something that a server refused."""
+        """Count a refusal of a server."""
         refusals = self._totals.refusals
         if reason not in refusals and len(refusals) >= MAX_ERRORS:
             reason = OTHER

@@ -75,21 +75,23 @@ def _checked(_layer: object, _field: object, keys: Mapping[str, bytes]) -> None:
 class Signing:
     """HMAC-SHA-256 (RFC 2104) of every message, in both directions, with keys that both sides share.
 
-    It separates messages of key holders from all others, where a broker or a relay stands between the two sides.
-    A message that was changed, made up, turned back to its sender or sent again is a ``ProtocolViolation``: discarded
-    and counted, and settled by that if it looks like the answer to a request. It hides nothing, and does not notice
-    that a message was held back or dropped. Sent again is what has a number that this layer has seen, whichever of its
-    connections it came by; after ``max_age`` seconds, or a restart, a recording is refused by its age alone, so within
-    those seconds a restarted program can be sent what the one before it got.
+    It protects messages that pass through a broker or a relay. A message that was altered, forged, reflected to its
+    sender or replayed is a ``ProtocolViolation``: it is discarded and counted, and if it looks like the answer to a
+    request, it settles that request. The layer does not encrypt, and does not detect that messages were withheld.
 
-    The signature travels in front of the message, in about 110 bytes of text. HTTP has no place for it in an answer:
-    there the layer is refused. Put ``Compression`` before it: then nothing is expanded that is not signed.
+    Each connection numbers its messages, and a number that this instance has verified before is a replay, over any of
+    its connections. After a restart the numbers are unknown: a recording is then refused by its age alone, so a replay
+    within ``max_age`` seconds can pass.
+
+    The signature precedes the message, in about 110 bytes of text. An answer over HTTP has no place for it: there the
+    layer is refused. Put ``Compression`` before it: then only signed payloads are expanded.
 
     Args:
-        keys: Secrets of at least 32 bytes by their ids. The first one signs and all are accepted: so a key is
-            replaced by adding the new one last everywhere, then moving it to the front, then dropping the old one. The
-            mapping is looked at for each message, so it may change while connections are open.
-        max_age: Seconds that the clocks of both sides, and the way between them, may make out.
+        keys: Secrets of at least 32 bytes by their ids. The first one signs and all are accepted. To replace a key,
+            add the new one last on both sides, then move it to the front, then remove the old one. The mapping is read
+            for each message, so it may change while connections are open.
+        max_age: Seconds between signing and verifying the first message of a connection, which cover the time on the
+            way and the difference between the clocks.
 
     Raises:
         UsageError: For a key that is too short, or on opening a connection over HTTP.
@@ -116,7 +118,10 @@ class Signing:
 
 
 def _signature(key: bytes, sender: Role, fields: list[str], payload: bytes) -> str:
-    """Of all that the envelope says, and of who says it: a message is none of its receiver's."""
+    """The signature over the sender's role, the fields of the envelope and the payload.
+
+    With the role, a message that is reflected to its sender does not verify.
+    """
     signed = f"{sender};{';'.join(fields)}~".encode() + payload
     return base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
 
@@ -167,10 +172,10 @@ class _Verifier:
         return attrs.evolve(frame, payload=envelope.body)
 
     def _refused(self, payload: bytes, error: TransportError) -> Frame:
-        """The frame of something that is not verified.
+        """The frame that reports a payload without a valid signature.
 
-        It may settle a request of this side, as unknown. It is not answered: a signed error to a forged request would
-        let the peer believe that its own request with that id was not carried out.
+        It may settle a request of this side, as unknown. It is not answered: a signed error in answer to a forged
+        request would tell the peer that its own request with that id was not carried out.
         """
         return Frame(payload if self.codec.identify(payload) is not None else b"", error=error)
 

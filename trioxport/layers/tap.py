@@ -35,25 +35,25 @@ class Tap:
     """Records every frame, in both directions, as lines of JSON.
 
     A line has ``time`` (seconds since the epoch), ``direction`` (``"sent"`` or ``"received"``), ``target``,
-    ``connection``, which no other connection has, and ``payload``, the text of the frame; a payload that is not text
-    has ``base64`` in its place. ``error`` says why something received was no message, or why something sent was not
-    accepted: then it is the second line about it, because a frame is recorded before it is handed on, and so before its
-    answer. :class:`trioxport.testing.Replay` plays the other side of what was recorded.
+    ``connection``, an id of the connection, and ``payload``, the text of the frame; a payload that is not text has
+    ``base64`` instead. ``error`` is the fault of a received payload, or the reason why a frame was not accepted for
+    sending. Frames are recorded before they are passed on, so a frame that is not accepted has a second line.
+    :class:`trioxport.testing.Replay` plays the peer of a recording.
 
-    What is recorded is what travels: place the tap above a compressing layer to read it, below to see what the wire
-    sees. Without ``redact`` it holds whatever the messages hold, secrets included.
+    The tap records frames at its own place among the layers: above ``Compression`` they are readable, below they are
+    those of the wire. Without ``redact`` the recording has the messages as they are, secrets included.
 
     Args:
         to: A file to append to, made for this user only, or a function that takes each line with its newline.
-            A function that raises makes the ``send`` or ``receive`` that it was called from raise, and it must not
-            block. The reader of a FIFO, or of a terminal, is not waited for: beyond 256 KiB lines are dropped, and one
-            with ``dropped_bytes`` stands in their place.
+            The function must not block; its exception is raised by the ``send`` or ``receive`` that calls it. A slow
+            reader of a FIFO or a terminal does not stop the connection: beyond 256 KiB lines are dropped, and a line
+            with ``dropped_bytes`` replaces them.
         redact: Hide values that look like credentials, and the values at these places: names of members joined by dots,
-            as ``"params.arguments.password"``, where ``*`` is any member or element; they may be none. A payload that
-            cannot be decoded then has only its ``size`` recorded.
-        max_size: Bytes from which on the file is renamed to ``NAME.1``, an older one to ``NAME.2`` and so on, and a new
-            one begun.
-        keep: How many renamed files are kept.
+            as ``"params.arguments.password"``, where ``*`` is any member or element. An empty tuple hides credentials
+            only. Of a payload that cannot be decoded only the ``size`` is recorded.
+        max_size: The size in bytes at which the file is renamed to ``NAME.1``, an older one to ``NAME.2`` and so on,
+            and a new file begins.
+        keep: The number of renamed files to keep.
 
     Raises:
         UsageError: On opening a connection, if the file cannot be written.
@@ -84,13 +84,13 @@ class Tap:
 
 @attrs.frozen
 class _Shown:
-    """The parts of a message that are recorded when not everything may be."""
+    """The redaction of the payloads to record."""
 
     redaction: Redaction
     codec: Codec
 
     def payload(self, frame: Frame) -> bytes | None:
-        """The payload without secrets; None if it cannot be looked into."""
+        """The payload without secrets; None if it cannot be decoded."""
         try:
             return self.codec.encode(self.redaction.message(self.codec.decode(frame.payload)))
         except TransportError:

@@ -1,4 +1,4 @@
-"""OpenTelemetry spans by the semantic conventions for MCP; the trace goes on at the other side of any transport.
+"""OpenTelemetry spans by the semantic conventions for MCP, in one trace across any transport.
 
 The context travels in ``params._meta`` as ``traceparent``, ``tracestate`` and ``baggage`` (specification 2026-07-28,
 basic/index, section OpenTelemetry trace context).
@@ -46,23 +46,21 @@ _W3C: Final = frozenset({"traceparent", "tracestate", "baggage"})
 class Tracing:
     """A span for each request and notification: of kind CLIENT where it is sent, SERVER where it is received.
 
-    A request's span lasts from sending it to its answer, or from receiving it to having answered it. It ends once,
-    whatever happens: an ``Undelivered``, a cancellation and a connection that is left without an answer give it an
-    ``error.type``, and ``trioxport.outcome`` where that is known. A notification has no answer: its span is as long as
-    sending it takes, or shows only when it was received.
+    The span of a sent request ends with its answer, that of a received one when it is answered. An ``Undelivered``, a
+    cancellation and a connection that ends without an answer end it too, with an ``error.type``, and
+    ``trioxport.outcome`` where that is known. The span of a notification covers its sending, or has no length on the
+    side that receives it.
 
-    What is sent carries the context of its span in ``params._meta``, also if the span is not sampled. A server takes
-    the context of what it receives from there, or, if there is none, from the message's HTTP headers. What is received
-    has a :class:`~trioxport.layers.tracing.Within` in ``metadata["within"]``; :mod:`trioxport.peer` runs its handlers
-    in that context.
+    A sent message carries the context of its span in ``params._meta``, also if the span is not sampled; one whose
+    ``_meta`` has a ``traceparent`` continues that trace. A server takes the context of a received message from
+    ``_meta``, or else from its HTTP headers. A received message has a :class:`~trioxport.layers.tracing.Within` in
+    ``metadata["within"]``; :mod:`trioxport.peer` runs its handlers in that context.
 
-    Below ``Retry`` each attempt has a span of its own, with ``trioxport.attempt`` and with the parent of the first one:
-    a layer that sends again does so in the context that the first attempt was sent in.
-    A message whose ``_meta`` has a ``traceparent`` already continues that trace.
+    Below ``Retry`` each attempt has its own span, with ``trioxport.attempt``; all of them have the parent of the first.
 
     Args:
-        tracer_provider: Where the spans go; OpenTelemetry's global one by default.
-        propagator: What writes and reads the context; OpenTelemetry's global one by default.
+        tracer_provider: The receiver of the spans; OpenTelemetry's global provider by default.
+        propagator: The format of the context on the wire; OpenTelemetry's global propagator by default.
         notifications: Whether notifications have spans and carry a context too.
 
     Raises:
@@ -182,7 +180,7 @@ class _Spans:
         """The propagation fields that carry the context of ``span``."""
         own = span.get_span_context()
         if self._writes_w3c and not own.trace_state and not (parent and self._baggage(parent)):
-            # All that there is to say, in the form that the propagator has to keep to, at a quarter of its price.
+            # The whole context in the format of W3C, in a quarter of the propagator's time.
             parts = own.trace_id, own.span_id, own.trace_flags
             return {"traceparent": "00-%032x-%016x-%02x" % parts} if own.is_valid else {}  # noqa: UP031 (twice as fast)
         carried: dict[str, str] = {}
@@ -191,13 +189,13 @@ class _Spans:
         return carried
 
     def _headers(self, message: Request | Notification) -> Mapping[str, Any]:
-        """The HTTP headers that a client sent a message with: what is between the two may know those only."""
+        """The HTTP headers of a received message, where proxies put their trace context."""
         if not self._serving or message.metadata is NOTHING:
             return NOTHING
         return metadata_of(message).get("headers") or NOTHING
 
     def _extracted(self, carrier: Mapping[str, Any]) -> Context | None:
-        """The context that came with a message. What is no text is no context: the peer may write anything."""
+        """The trace context in a message's ``_meta`` or headers; values that are no text are ignored."""
         if carrier is NOTHING:
             return None
         carried = {field: value for field in self._fields if isinstance(value := carrier.get(field), str)}
@@ -257,7 +255,7 @@ class _Span:
 
 
 class _SentSpan(_Span):
-    """The operation of something sent."""
+    """The operation of a sent message."""
 
     __slots__ = ("_spans",)
 
@@ -278,7 +276,7 @@ class _SentSpan(_Span):
 def _carrying(
     message: Request | Notification, meta: Mapping[str, Any], carried: Mapping[str, str]
 ) -> Request | Notification:
-    """The message with a context in its ``_meta``, where its parameters have a place for one."""
+    """The message with a context in its ``_meta``; unchanged if its parameters are an array."""
     params = message.params
     if not carried or isinstance(params, list):
         return message

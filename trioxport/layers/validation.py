@@ -50,34 +50,33 @@ def _compiled(schemas: Mapping[str, Schema]) -> dict[str, RevisionSchema]:
 class Validation:
     """Refuses invalid messages, and names the path and the rule that they break.
 
-    Of every message the shape is checked, by JSON-RPC 2.0 and MCP: a method is a text, parameters and results are
-    objects, an error has an integer code and a message. With the schema of a revision, so are the parameters and the
-    result of every method that it defines; methods of extensions pass.
+    Every message is checked by the shape that JSON-RPC 2.0 and MCP demand: a method is a text, parameters and results
+    are objects, an error has an integer code and a message. With the schema of a revision, the parameters and results
+    of its methods are checked too; methods of extensions pass.
 
-    What tools are called with is checked by the ``inputSchema`` of each, and their structured results by its
-    ``outputSchema``, once a ``tools/list`` was answered, until a ``notifications/tools/list_changed``: on the same
-    connection, or, by a server in the modern era, on any connection of the same principal. A schema is JSON Schema
-    2020-12 unless its ``$schema`` says draft 4, 6, 7 or 2019-09. It may refer to its own parts only, as
-    ``#/$defs/...``; its size, its patterns and the work that it asks for are bounded. Calls of a tool whose schema
-    cannot be used are refused.
+    The arguments of a tool are checked by its ``inputSchema``, and its structured results by its ``outputSchema``, from
+    the answer to ``tools/list`` until ``notifications/tools/list_changed``: on the same connection, or, on a server in
+    the modern era, on any connection of the same principal. A schema is JSON Schema 2020-12 unless its ``$schema``
+    names draft 4, 6, 7 or 2019-09. Its references may point into itself only, as ``#/$defs/...``; its size, its
+    patterns and the cost of checking by it are bounded. Calls of a tool whose schema cannot be used are refused.
 
     ===================== =====================================================================
-    invalid               what becomes of it
+    invalid               treatment
     ===================== =====================================================================
     sent                  ``send`` raises ``UsageError``
     response received     an ``Undelivered`` by a ``ProtocolViolation``, of an unknown outcome
     request received      is answered here by the error -32602; the application does not see it
-    arguments received    are answered here by a result that is an error, for the model that chose them
+    arguments received    are answered here by a result with ``isError``, for the model that chose them
     notification received is discarded and counted
     ===================== =====================================================================
 
-    No value of a message goes into any of these, for it may be secret.
+    None of these contains a value of the message, which may be secret.
 
     Args:
-        schemas: The ``schema.json`` of the specification by revision, as a file or as what is in it; needs the extra
-            ``validation``. The revision of a message is the one in its ``_meta``, else the connection's, as
-            ``connection.info`` has it, else, while that is not known, the only one in ``schemas``. With a revision that
-            is not in ``schemas`` the shape alone is checked. Schemas are compiled here, once.
+        schemas: The ``schema.json`` of the specification by revision, as a file or as its contents; needs the extra
+            ``validation``. The revision of a message is the one in its ``_meta``, else that of ``connection.info``,
+            else, while that is not known, the only one in ``schemas``. Messages of a revision that is not in
+            ``schemas`` are checked by shape alone. Schemas are compiled once, when the layer is made.
         tools: Whether calls are checked by the schemas of the tools. By default, if the extra is installed.
 
     Raises:
@@ -157,7 +156,7 @@ def _fault_of_shape(message: Message) -> Fault | None:
 
 
 def _refusal(request: Request, fault: Fault) -> Response:
-    """The answer to arguments that break the tool's schema, as the tool would give it: a model may do better then.
+    """The answer to arguments that break the tool's schema: a tool's error, which the model can correct.
 
     Specification 2026-07-28, server/tools, section Error Handling.
     """
@@ -266,7 +265,7 @@ class _ValidatingReceive(ReceiveChannel[Incoming]):
         return None if asked is None else Undelivered.of(asked, error)
 
     async def _refuse(self, answer: Response | ErrorResponse) -> None:
-        """Answer an invalid request, before the next message is taken: so there are never many to be answered."""
+        """Answer an invalid request before the next message is taken, which bounds the refusals that wait."""
         try:
             with suppress(TransportError, trio.BrokenResourceError, trio.ClosedResourceError):
                 await self._answers.send(answer)
