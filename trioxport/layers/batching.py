@@ -53,12 +53,12 @@ class Batching:
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
         if channels.carried() in ("http", "events"):
             return channels
-        revision, returned = _Revision(scope), _Returned()
-        sender = _BatchingSend(channels.send, self, scope, revision, returned)
+        revision, unsent = _Revision(scope), _UnsentFrames()
+        sender = _BatchingSend(channels.send, self, scope, revision, unsent)
         return attrs.evolve(
             channels,
             send=sender,
-            receive=_SplittingReceive(channels.receive, revision, returned, sender),
+            receive=_SplittingReceive(channels.receive, revision, unsent, sender),
         )
 
 
@@ -92,8 +92,8 @@ class _Revision:
                 self.sent(message)
 
 
-class _Returned:
-    """Frames that were accepted and could not be sent; the receive side returns them with their error."""
+class _UnsentFrames:
+    """Frames that were accepted and could not be sent; the receive side hands them back with their error."""
 
     def __init__(self) -> None:
         self.frames: deque[Frame] = deque()
@@ -106,7 +106,7 @@ class _Returned:
 
     @contextmanager
     def interrupting(self) -> Generator[None]:
-        """Cancel the block when a frame is returned. A ``receive`` inside loses nothing by that."""
+        """Cancel the block when a frame comes back. A ``receive`` inside loses nothing by that."""
         with trio.CancelScope() as scope:
             self._waiting.add(scope)
             try:
@@ -117,13 +117,13 @@ class _Returned:
 
 class _BatchingSend(SendChannel[Frame]):
     def __init__(
-        self, inner: SendChannel[Frame], layer: Batching, scope: Scope, revision: _Revision, returned: _Returned
+        self, inner: SendChannel[Frame], layer: Batching, scope: Scope, revision: _Revision, unsent: _UnsentFrames
     ) -> None:
         self._inner = inner
         self._layer = layer
         self._scope = scope
         self._revision = revision
-        self._returned = returned
+        self._unsent = unsent
         self._max_size = min(layer.max_size, scope.settings.limits.max_message_size // 2)  # a layer below may need room
         self._queue, self._gathered = trio.open_memory_channel[Frame](layer.max_messages)
         self._started = False
@@ -193,7 +193,7 @@ class _BatchingSend(SendChannel[Frame]):
             if isinstance(error, trio.BrokenResourceError):
                 raise
             error.outcome = error.outcome or "not_sent"
-            self._returned.add(frames, error)
+            self._unsent.add(frames, error)
         for _ in frames:
             self._waiting.popleft()
 
@@ -205,7 +205,7 @@ class _BatchingSend(SendChannel[Frame]):
         self._waiting = deque(frame for frame in self._waiting if not isinstance(frame.message, Request))
         reason = "not sent: the peer ended the connection while the request waited to go with others"
         if requests:
-            self._returned.add(requests, ConnectionLost(reason, outcome="not_sent"))
+            self._unsent.add(requests, ConnectionLost(reason, outcome="not_sent"))
 
     async def _gather(self) -> list[Frame]:
         """The next frame, and those behind it that may share its batch; they stay in the queue until they are sent."""
@@ -254,20 +254,20 @@ def _kind_of(frame: Frame) -> Kind | None:
 
 class _SplittingReceive(ReceiveChannel[Frame]):
     def __init__(
-        self, inner: ReceiveChannel[Frame], revision: _Revision, returned: _Returned, sender: _BatchingSend
+        self, inner: ReceiveChannel[Frame], revision: _Revision, unsent: _UnsentFrames, sender: _BatchingSend
     ) -> None:
         self._inner = inner
         self._sender = sender
         self._revision = revision
-        self._returned = returned
-        self._ready = returned.frames
+        self._unsent = unsent
+        self._ready = unsent.frames
 
     async def receive(self) -> Frame:
         if self._ready:
             await trio.lowlevel.checkpoint()
         while not self._ready:
             try:
-                with self._returned.interrupting():
+                with self._unsent.interrupting():
                     self._take(await self._inner.receive())
             except trio.EndOfChannel:
                 await self._sender.take_back()

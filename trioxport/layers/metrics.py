@@ -66,8 +66,8 @@ class MetricsSnapshot:
         all_sent: The sum of ``sent``.
         all_received: The sum of ``received``.
         refusals: The number of requests and connections that a server refused before they reached a handler, by
-            reason: an HTTP status, as ``"401 Unauthorized"`` or, with the header at fault, ``"403 Forbidden (Origin)"``;
-            or the name of an error, as ``"TLSError"``.
+            reason: an HTTP status, as ``"401 Unauthorized"``, or, with the header at fault,
+            ``"403 Forbidden (Origin)"``; or the name of an error, as ``"TLSError"``.
     """
 
     connections: int

@@ -51,12 +51,12 @@ class Faults:
         cutter = _Cutter(scope)
         return attrs.evolve(
             channels,
-            send=_FaultySend(channels.send, _Dice(self, "send"), cutter),
-            receive=_FaultyReceive(channels.receive, _Dice(self, "receive"), cutter),
+            send=_FaultySend(channels.send, _RandomFaults(self, "send"), cutter),
+            receive=_FaultyReceive(channels.receive, _RandomFaults(self, "receive"), cutter),
         )
 
 
-class _Dice:
+class _RandomFaults:
     """The random faults of one direction's frames."""
 
     def __init__(self, faults: Faults, direction: str) -> None:
@@ -116,20 +116,20 @@ class _Cutter:
 
 
 class _FaultySend(SendChannel[Frame]):
-    def __init__(self, inner: SendChannel[Frame], dice: _Dice, cutter: _Cutter) -> None:
+    def __init__(self, inner: SendChannel[Frame], faults: _RandomFaults, cutter: _Cutter) -> None:
         self._inner = inner
-        self._dice = dice
+        self._faults = faults
         self._cutter = cutter
         self._turn = trio.Lock()
 
     async def send(self, value: Frame) -> None:
         async with self._turn:
-            await trio.sleep(self._dice.delay())
-            if self._dice.cut():
+            await trio.sleep(self._faults.delay())
+            if self._faults.cut():
                 self._cutter.cut()
             if self._cutter.done:
                 raise trio.BrokenResourceError("cut by Faults")
-            for frame in self._dice.outcome(value):
+            for frame in self._faults.outcome(value):
                 await self._inner.send(frame)
 
     async def aclose(self) -> None:
@@ -137,9 +137,9 @@ class _FaultySend(SendChannel[Frame]):
 
 
 class _FaultyReceive(ReceiveChannel[Frame]):
-    def __init__(self, inner: ReceiveChannel[Frame], dice: _Dice, cutter: _Cutter) -> None:
+    def __init__(self, inner: ReceiveChannel[Frame], faults: _RandomFaults, cutter: _Cutter) -> None:
         self._inner = inner
-        self._dice = dice
+        self._faults = faults
         self._cutter = cutter
         self._ready: deque[Frame] = deque()
         self._ready_at = 0.0
@@ -156,14 +156,14 @@ class _FaultyReceive(ReceiveChannel[Frame]):
 
     def _take(self, frame: Frame) -> None:
         """Keep what a received frame becomes, before anything can be cancelled."""
-        if self._dice.cut():
+        if self._faults.cut():
             self._cutter.cut()
         else:
-            for outcome in self._dice.outcome(frame):
+            for outcome in self._faults.outcome(frame):
                 if outcome is not frame:
                     outcome.message = None  # the changed payload may be another message
                 self._ready.append(outcome)
-            self._ready_at = trio.current_time() + self._dice.delay()
+            self._ready_at = trio.current_time() + self._faults.delay()
 
     async def aclose(self) -> None:
         await self._inner.aclose()

@@ -64,7 +64,7 @@ class Dial:
         while True:
             dialled = _Dialled(transport, note_open)
             failure = await _serve_once(acceptor, dialled, describe(self.target))
-            budget.lost(heard=dialled.opened_at is not None, held=dialled.held)
+            budget.lost(received=dialled.opened_at is not None, open_seconds=dialled.open_seconds)
             delay = budget.delay(failure) if has_listened or self.policy.retry_first else None
             if delay is None:
                 raise failure
@@ -95,7 +95,7 @@ class _Dialled:
     opened_at: float | None = None
 
     @property
-    def held(self) -> float:
+    def open_seconds(self) -> float:
         """Seconds since it was opened."""
         return 0.0 if self.opened_at is None else trio.current_time() - self.opened_at
 

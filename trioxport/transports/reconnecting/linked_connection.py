@@ -15,7 +15,7 @@ class LinkedConnection:
     """One connection, and the number of tasks that use its channels.
 
     Attributes:
-        heard: Whether a message has arrived.
+        received: Whether a message has arrived.
         failing: Whether one of its channels has ended or broken.
         senders: The number of tasks that are sending.
         receivers: The number of the application's tasks that are receiving.
@@ -27,7 +27,7 @@ class LinkedConnection:
         self.channels = channels
         self.send = channels.send.send
         self.receive = channels.receive.receive
-        self.heard = False
+        self.received = False
         self.failing = False
         self.senders = 0
         self.receivers = 0

@@ -50,17 +50,17 @@ class Budget:
         self._spent = 0
         self._step = 0
 
-    def lost(self, *, heard: bool, held: float) -> None:
-        """Count the loss of a connection that was open for ``held`` seconds.
+    def lost(self, *, received: bool, open_seconds: float) -> None:
+        """Count the loss of a connection.
 
         Args:
-            heard: Whether a message arrived on it.
-            held: Seconds that it was open.
+            received: Whether a message arrived on it.
+            open_seconds: The time that it was open.
         """
-        if not heard:
+        if not received:
             return
         self._spent = 0
-        if held >= self._policy.backoff.bound(self._step):
+        if open_seconds >= self._policy.backoff.bound(self._step):
             self._step = 0
 
     def allows(self, failure: TransportError) -> bool:

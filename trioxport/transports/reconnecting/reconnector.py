@@ -143,7 +143,7 @@ class Reconnector:
 
     async def _replace(self, connection: LinkedConnection, failure: TransportError) -> None:
         state = self._state
-        self._budget.lost(heard=connection.heard, held=connection.age)
+        self._budget.lost(received=connection.received, open_seconds=connection.age)
         if state.send_closed:
             state.end(self.failure)
             self._connection = None

@@ -185,7 +185,7 @@ class ReconnectState:
     def received(self, frame: Frame, connection: LinkedConnection) -> Frame | None:
         """Record an arrived frame; return it with the application's ids, or None to skip it."""
         if frame.error is None:
-            connection.heard = True
+            connection.received = True
             message = message_of(frame, self.scope)
             if isinstance(message, Request | Notification):
                 self.peer_requests.received(message)

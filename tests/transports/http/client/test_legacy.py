@@ -132,8 +132,8 @@ async def test_the_server_speaks_first_on_its_own_stream(monkeypatch: pytest.Mon
 
 def test_the_delays_before_a_stream_is_opened_again() -> None:
     waits = reopening.ReopenDelays()
-    good, empty = partial(waits.after, heard=True, useful=True), partial(waits.after, heard=False, useful=False)
-    useless = partial(waits.after, heard=True, useful=False)
+    good, empty = partial(waits.after, new_event=True, useful=True), partial(waits.after, new_event=False, useful=False)
+    useless = partial(waits.after, new_event=True, useful=False)
     assert [good(None), good(None)] == [1, 1]
     assert [empty(None) for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
     assert [good(0), good(None), good(5000)] == [0.1, 0.1, 5]

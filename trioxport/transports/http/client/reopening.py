@@ -32,18 +32,18 @@ class ReopenDelays:
         self._useless = 0
         self._retry_seconds: float | None = None
 
-    def after(self, retry: int | None, *, heard: bool, useful: bool, retry_after: float | None = None) -> float:
+    def after(self, retry: int | None, *, new_event: bool, useful: bool, retry_after: float | None = None) -> float:
         """Seconds to wait, up to a day.
 
         Args:
             retry: The milliseconds that the server last asked for on the stream.
-            heard: Whether a new event came.
+            new_event: Whether a new event came.
             useful: Whether a message came, or the stream was not short.
             retry_after: The seconds that the server asked for when it refused the stream.
         """
         if retry is not None:
             self._retry_seconds = retry / 1000
-        if heard:
+        if new_event:
             self.in_vain = 0
             self._useless = 0 if useful else self._useless + 1
             least = NO_MESSAGE_BACKOFF.bound(self._useless)

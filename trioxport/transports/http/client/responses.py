@@ -228,20 +228,20 @@ class ResponseReader:
         answer = f"{self.scope.settings.target}: the answer to {pending.request.method}"
         if head is not None:
             logger.info("%s is resumed: %s", answer, broken.reason)
-            delay = delays.after(decoder.retry, heard=True, useful=True)
+            delay = delays.after(decoder.retry, new_event=True, useful=True)
         while True:
             await trio.sleep(delay)
             began, before, messages = trio.current_time(), decoder.last_event_id, pending.messages
             decoder = EventDecoder(self.scope.settings.limits.max_message_size, before)
             failure = await self._resume_once(pending, head, decoder)
-            heard = decoder.last_event_id != before
+            new_event = decoder.last_event_id != before
             if failure is None:
                 return
             logger.warning("%s has not come after resuming: %s", answer, failure.reason)
-            if not heard and (delays.in_vain >= MAX_RESUMPTIONS_IN_VAIN or not _may_resume_later(failure)):
+            if not new_event and (delays.in_vain >= MAX_RESUMPTIONS_IN_VAIN or not _may_resume_later(failure)):
                 raise _not_resumed(broken, failure)
             useful = pending.messages > messages or trio.current_time() - began >= SHORT_SECONDS
-            delay = delays.after(decoder.retry, heard=heard, useful=useful, retry_after=failure.retry_after)
+            delay = delays.after(decoder.retry, new_event=new_event, useful=useful, retry_after=failure.retry_after)
 
     async def _resume_once(
         self, pending: PendingRequest, head: ResponseHead | None, decoder: EventDecoder

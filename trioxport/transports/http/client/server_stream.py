@@ -50,7 +50,10 @@ async def listen(
                 return
             await trio.sleep(
                 delays.after(
-                    stream.decoder.retry, heard=stream.heard, useful=stream.useful, retry_after=stream.retry_after
+                    stream.decoder.retry,
+                    new_event=stream.new_event,
+                    useful=stream.useful,
+                    retry_after=stream.retry_after,
                 )
             )
 
@@ -70,7 +73,7 @@ class _ServerStream:
         session: The connection's state.
         reader: Delivers the stream's messages.
         status: The status of the last attempt: 200 for a stream, and 500 if there was no response.
-        heard: Whether an event came in the last attempt.
+        new_event: Whether an event came in the last attempt.
         useful: Whether a message was among the events, or the stream was not short.
         retry_after: Seconds that the server asked for when it refused the last attempt.
         was_there: Whether there ever was a stream.
@@ -80,7 +83,7 @@ class _ServerStream:
     reader: ResponseReader
     decoder: EventDecoder = attrs.field(init=False)
     status: int = 500
-    heard: bool = False
+    new_event: bool = False
     useful: bool = False
     retry_after: float | None = None
     was_there: bool = False
@@ -92,7 +95,7 @@ class _ServerStream:
         """Deliver the stream's messages until it ends. Raises the failure that breaks it."""
         place = self.decoder.last_event_id
         self.decoder = EventDecoder(self.reader.scope.settings.limits.max_message_size, place)
-        self.status, self.heard, self.useful, self.retry_after = 500, False, False, None
+        self.status, self.new_event, self.useful, self.retry_after = 500, False, False, None
         fields = {**self.session.fields(), **STREAM_FIELDS, **({LAST_EVENT_HEADER: place} if place else {})}
         async with self.reader.endpoint.exchange("GET", fields, patient=True) as (head, body):
             is_stream = head.status_code == 200 and media_type(head) == "text/event-stream"
@@ -106,7 +109,7 @@ class _ServerStream:
             while chunk := await body.read():
                 events = self.decoder.feed(chunk)
                 frames = self.reader.messages.of_server(events)
-                self.heard = self.heard or bool(events)
+                self.new_event = self.new_event or bool(events)
                 self.useful = self.useful or bool(frames) or trio.current_time() - began >= SHORT_SECONDS
                 await self.reader.deliver(frames)
             self.useful = self.useful or trio.current_time() - began >= SHORT_SECONDS

@@ -30,8 +30,8 @@ class HttpAccess:
         self._path = urlsplit(config.url).path or "/"
         self.policy = AccessPolicy(config, config.url, publishes_metadata=True)
 
-    async def answers(self, request: ServerRequest) -> bool:
-        """Whether the request was answered here: a preflight, or one for the metadata. Raises ``AccessRefused``."""
+    async def respond(self, request: ServerRequest) -> bool:
+        """Answer a preflight or a request for the metadata, and return whether it was one. Raises ``AccessRefused``."""
         self.policy.check_host(request)
         self.policy.check_origin(request)
         if self._cors and (origin := request.headers.get("origin")) is not None:

@@ -161,18 +161,18 @@ class Endpoint:
             log_access(request, started)
 
     async def _serve(self, request: ServerRequest, scope: Scope) -> None:
-        if await self.health.answers(request):
+        if await self.health.respond(request):
             return
         fallback = self.config.fallback
         if fallback is not None and not self._has(request):
             self.gate.policy.check_host(request)
             await request.delegate(fallback, scope, self.settings.limits.max_message_size)
             return
-        if await self.gate.answers(request):
+        if await self.gate.respond(request):
             return
         if self._acceptor is None:
             raise stopping()
-        if self._sse is not None and await self._sse.answers(request):
+        if self._sse is not None and await self._sse.respond(request):
             return
         if not self.gate.is_endpoint(request):
             if self._sse is not None and self._sse.has(request):

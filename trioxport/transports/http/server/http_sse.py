@@ -77,7 +77,7 @@ class HttpSseServer:
         self._limit = limit
         self._bodies = bodies
 
-    async def answers(self, request: ServerRequest) -> bool:
+    async def respond(self, request: ServerRequest) -> bool:
         """Answer a request for one of the endpoints, and return whether it was for one. Raises ``Refusal``."""
         path = request.path.rstrip("/")
         if path == self._path and request.method == "GET" and SESSION_FIELD not in request.headers:

@@ -36,7 +36,7 @@ class Health:
         """Whether a request is for one of the pages."""
         return request.path in (self._health, self._ready)
 
-    async def answers(self, request: ServerRequest) -> bool:
+    async def respond(self, request: ServerRequest) -> bool:
         """Answer a request for a page, and return whether it was for one. Probes need no token and no known Host."""
         if request.path == self._health:
             await request.respond(200, b'{"status":"ok"}', _NOT_STORED)
