@@ -41,7 +41,9 @@ def whole_target(target: str) -> str | None:
 REQUIREMENTS: Final = {
     "brotli": "brotli>=1.2",
     "http2": "h2>=4.2",
+    "keychain": "keyring>=25",
     "mcp": "mcp>=2.3",
+    "oauth": "joserfc>=1.6",
     "otel": "opentelemetry-api>=1.31",
     "validation": "jsonschema-rs>=0.60",
     "zstd": "backports.zstd>=1.0",
