@@ -20,6 +20,7 @@ class Metadata(TypedDict, total=False):
             received message: the headers that came with it. Never shown, since they may hold credentials.
         timeout: Seconds for the answer to a request, in place of those of a ``Timeout`` layer; None for no limit.
         related_request: On a server, the id of the request in flight that a message belongs to.
+        principal: On a request to an ``AsModernServer``, the identity of the client that it comes from.
         on_event_id: Called with the id of each event of the answer, over a legacy HTTP session, to resume after it.
         resume_after: The id of the last event that was read: the rest of an answer is fetched, and nothing is called.
 
@@ -40,6 +41,7 @@ class Metadata(TypedDict, total=False):
     headers: Mapping[str, str]
     timeout: float | None
     related_request: RequestId
+    principal: str
     on_event_id: Callable[[str], Awaitable[object]]
     resume_after: str
     attempt: int
