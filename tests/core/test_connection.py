@@ -15,7 +15,7 @@ import trio
 from trio.abc import ReceiveChannel, SendChannel
 from trio.testing import MockClock
 
-from tests.support.scripted_connection import far_end
+from tests.support.scripted_connection import accepted_peer
 from trioxport import (
     CircuitOpen,
     ConnectError,
@@ -391,12 +391,12 @@ class TestSettling:
         assert caplog.records == []
 
     async def test_a_request_that_is_answered_before_its_send_is_over_is_not_refused_as_well(self) -> None:
-        async with far_end(room=0) as ((tx, rx), far), trio.open_nursery() as nursery:
+        async with accepted_peer(room=0) as ((tx, rx), scripted), trio.open_nursery() as nursery:
             nursery.start_soon(tx.send, Request(1, "anything"))
             await trio.testing.wait_all_tasks_blocked()
-            far.say(Response(1, "foretold"))
+            scripted.say(Response(1, "foretold"))
             assert await rx.receive() == Response(1, "foretold")
-            far.lose()
+            scripted.lose()
             with pytest.raises(ConnectionLost):
                 await rx.receive()
 

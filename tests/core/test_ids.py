@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.scripted_connection import far_end
+from tests.support.scripted_connection import accepted_peer
 from trioxport import (
     Connection,
     Notification,
@@ -39,19 +39,19 @@ def test_values_that_are_ids(value: object) -> None:
 
 @pytest.mark.parametrize("value", NO_IDS)
 async def test_a_cancellation_of_this_side_settles_no_request_of_another_id(value: Any) -> None:
-    async with far_end() as ((tx, rx), far):
+    async with accepted_peer() as ((tx, rx), scripted):
         await tx.send(request := Request(1, "call"))
         await tx.send(Notification(CANCELLED, {"requestId": value}))
-        far.answer(request, "done")
+        scripted.answer(request, "done")
         assert await rx.receive() == Response(1, "done")
 
 
 @pytest.mark.parametrize("value", NO_IDS)
 async def test_nor_does_a_cancellation_of_the_server_end_another_subscription(value: Any) -> None:
-    async with far_end(Timeout(60)) as ((tx, rx), far):
+    async with accepted_peer(Timeout(60)) as ((tx, rx), scripted):
         await tx.send(request := Request(1, "subscriptions/listen"))
-        far.say(note := Notification(CANCELLED, {"requestId": value}))
-        far.answer(request, "done")
+        scripted.say(note := Notification(CANCELLED, {"requestId": value}))
+        scripted.answer(request, "done")
         assert await rx.receive() == note
         assert await rx.receive() == Response(1, "done")
 

@@ -14,8 +14,8 @@ from trio.abc import ReceiveChannel
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.raw_http import modern
-from tests.support.scripted_connection import FarEnd, far_end
-from tests.support.scripted_transport import Shore, reconnecting
+from tests.support.scripted_connection import ScriptedPeer, accepted_peer
+from tests.support.scripted_transport import ScriptedTarget, reconnecting
 from trioxport import (
     Connection,
     ConnectionLost,
@@ -133,104 +133,107 @@ class TestWhatTheApplicationSees:
     """The application's own ids, also in messages about a later attempt."""
 
     async def test_answers_and_errors(self, autojump_clock: MockClock) -> None:
-        async with refusing_once() as (_, rx, far, again):
-            far.say(ErrorResponse(again.id, -32602, "no"))
+        async with refusing_once() as (_, rx, scripted, again):
+            scripted.say(ErrorResponse(again.id, -32602, "no"))
             assert await rx.receive() == ErrorResponse(7, -32602, "no")
 
     async def test_the_result_has_the_applications_id(self, autojump_clock: MockClock) -> None:
-        async with refusing_once(attempts=2) as (_, rx, far, again):
-            far.refuse(again, RequestTimeout("late"))
+        async with refusing_once(attempts=2) as (_, rx, scripted, again):
+            scripted.refuse(again, RequestTimeout("late"))
             told = await rx.receive()
         assert isinstance(told, Undelivered)
         assert told.id == 7 and told.original == Request(7, "tools/list", meta(progressToken="mine"))
 
     async def test_progress_of_the_attempt_in_flight_only(self, autojump_clock: MockClock) -> None:
-        async with refusing_once() as (_, rx, far, again):
+        async with refusing_once() as (_, rx, scripted, again):
             for token in ("mine", again.id, "another's"):
-                far.say(progress(token, 1))
+                scripted.say(progress(token, 1))
             assert [await rx.receive(), await rx.receive()] == [progress("mine", 1), progress("another's", 1)]
-            far.refuse(again, ConnectionLost("gone"))
+            scripted.refuse(again, ConnectionLost("gone"))
             with trio.move_on_after(1):
                 await rx.receive()
-            third = await far.request()
+            third = await scripted.request()
             for token in ("mine", again.id, third.id):
-                far.say(progress(token, 2))
+                scripted.say(progress(token, 2))
             assert await rx.receive() == progress("mine", 2)
-            far.answer(third)
+            scripted.answer(third)
             assert await rx.receive() == Response(7, None)
-            far.say(progress("mine", 3))  # the token is free again
+            scripted.say(progress("mine", 3))  # the token is free again
             assert await rx.receive() == progress("mine", 3)
 
     async def test_progress_that_mentions_no_token(self, autojump_clock: MockClock) -> None:
-        async with refusing_once() as (_, rx, far, _again):
+        async with refusing_once() as (_, rx, scripted, _again):
             odd = note("notifications/progress", progressToken=[1])
-            far.say(odd)
+            scripted.say(odd)
             assert await rx.receive() == odd
 
     async def test_the_notifications_of_a_subscription(self, autojump_clock: MockClock) -> None:
-        async with refusing_once(LISTEN) as (_, rx, far, again):
+        async with refusing_once(LISTEN) as (_, rx, scripted, again):
             for subscription in (again.id, 7, "another's", [1]):
-                far.say(note("notifications/tools/list_changed", _meta={SUBSCRIPTION: subscription, "kept": 1}))
+                scripted.say(note("notifications/tools/list_changed", _meta={SUBSCRIPTION: subscription, "kept": 1}))
             seen = [await rx.receive() for _ in range(4)]
             subscriptions = [params(message)["_meta"] for message in seen if isinstance(message, Notification)]
             assert subscriptions == [{SUBSCRIPTION: each, "kept": 1} for each in (7, 7, "another's", [1])]
-            far.answer(again, {"resultType": "complete", "_meta": {SUBSCRIPTION: again.id}})
+            scripted.answer(again, {"resultType": "complete", "_meta": {SUBSCRIPTION: again.id}})
             over = Response(7, {"resultType": "complete", "_meta": {SUBSCRIPTION: 7}})
             assert await rx.receive() == over
 
     async def test_the_end_of_a_subscription_by_the_server(self, autojump_clock: MockClock) -> None:
-        async with refusing_once(LISTEN) as (tx, rx, far, again):
+        async with refusing_once(LISTEN) as (tx, rx, scripted, again):
             for request_id in (7, again.id):
-                far.say(cancelled(request_id))
+                scripted.say(cancelled(request_id))
             assert await rx.receive() == cancelled(7)
             await tx.send(Request(7, LISTEN))  # its id is free again
-            assert (await far.request()).id == 7
+            assert (await scripted.request()).id == 7
 
     async def test_a_server_s_cancellation_of_a_request_of_its_own_is_left_alone(
         self, autojump_clock: MockClock
     ) -> None:
-        async with refusing_once() as (_, rx, far, again):
-            far.say(cancelled(again.id))
+        async with refusing_once() as (_, rx, scripted, again):
+            scripted.say(cancelled(again.id))
             assert await rx.receive() == cancelled(again.id)
-            far.answer(again)
+            scripted.answer(again)
             assert await rx.receive() == Response(7, None)
 
     async def test_its_cancellation_goes_to_the_attempt_in_flight(self, autojump_clock: MockClock) -> None:
-        async with refusing_once() as (tx, _, far, again):
+        async with refusing_once() as (tx, _, scripted, again):
             await tx.send(cancelled(7))
-            assert await far.sent() == cancelled(again.id)
+            assert await scripted.sent() == cancelled(again.id)
             await tx.send(cancelled(8))
-            assert await far.sent() == cancelled(8)
+            assert await scripted.sent() == cancelled(8)
             await tx.send(Request(7, "tools/list"))
-            assert (await far.request()).id == 7
+            assert (await scripted.request()).id == 7
 
     async def test_a_cancellation_while_send_waits_for_its_turn_ends_it(self, autojump_clock: MockClock) -> None:
         breaker = CircuitBreaker(1, 10.0)
-        async with far_end(Retry(backoff=AT_ONCE), breaker) as ((tx, rx), far), trio.open_nursery() as nursery:
+        async with (
+            accepted_peer(Retry(backoff=AT_ONCE), breaker) as ((tx, rx), scripted),
+            trio.open_nursery() as nursery,
+        ):
             await tx.send(Request(1, "tools/call"))
-            far.refuse(await far.request(), RequestTimeout("late"))
+            scripted.refuse(await scripted.request(), RequestTimeout("late"))
             assert isinstance(await rx.receive(), Undelivered)
             nursery.start_soon(tx.send, Request(2, "tools/call"))
             await wait_all_tasks_blocked()
             await tx.send(cancelled(2))
-            assert await far.sent() == cancelled(2)
+            assert await scripted.sent() == cancelled(2)
             await trio.sleep(100)
-            assert far.nothing_sent()
+            assert scripted.nothing_sent()
 
 
 @asynccontextmanager
 async def refusing_once(
     method: str = "tools/list", attempts: int = 4
-) -> AsyncGenerator[tuple[Any, ReceiveChannel[Incoming], FarEnd, Request]]:
+) -> AsyncGenerator[tuple[Any, ReceiveChannel[Incoming], ScriptedPeer, Request]]:
     """A connection whose request 7 was refused once, and what was sent instead."""
-    async with far_end(repeated(attempts)) as ((tx, rx), far):
+    async with accepted_peer(repeated(attempts)) as ((tx, rx), scripted):
         await tx.send(Request(7, method, meta(progressToken="mine")))
-        far.refuse(await far.request(), ConnectionLost("gone"))
+        scripted.refuse(await scripted.request(), ConnectionLost("gone"))
         with trio.move_on_after(1):
             await rx.receive()
-        again = await far.request()
+        again = await scripted.request()
         assert again.id != 7
-        yield tx, rx, far, again
+        yield tx, rx, scripted, again
 
 
 class TestWithOtherLayers:
@@ -242,26 +245,26 @@ class TestWithOtherLayers:
         self, other: Callable[[], Layer], order: int, autojump_clock: MockClock
     ) -> None:
         layers = [repeated(), other()][:: -1 if order else 1]
-        async with far_end(*layers) as ((tx, rx), far):
+        async with accepted_peer(*layers) as ((tx, rx), scripted):
             await tx.send(Request(7, "tools/list", meta(progressToken="mine")))
-            far.refuse(await far.request(), ConnectionLost("gone"))
+            scripted.refuse(await scripted.request(), ConnectionLost("gone"))
             with trio.move_on_after(1):
                 await rx.receive()
-            again = await far.request()
-            far.say(progress(params(again)["_meta"]["progressToken"], 1))
-            far.answer(again, {"tools": []})
+            again = await scripted.request()
+            scripted.say(progress(params(again)["_meta"]["progressToken"], 1))
+            scripted.answer(again, {"tools": []})
             assert await rx.receive() == progress("mine", 1)
             assert await rx.receive() == Response(7, {"tools": []})
 
     async def test_two_that_repeat_never_use_an_id_twice(self, autojump_clock: MockClock) -> None:
         ids: list[object] = []
-        async with far_end(repeated(3), repeated(3)) as ((tx, rx), far), trio.open_nursery() as nursery:
+        async with accepted_peer(repeated(3), repeated(3)) as ((tx, rx), scripted), trio.open_nursery() as nursery:
 
             async def refuse() -> None:
                 while True:
-                    request = await far.request()
+                    request = await scripted.request()
                     ids.append(request.id)
-                    far.refuse(request, ConnectionLost("gone"))
+                    scripted.refuse(request, ConnectionLost("gone"))
 
             nursery.start_soon(refuse)
             for request_id in (7, "7", 7):
@@ -278,73 +281,73 @@ class TestSubscriptionsOfTheNextConnection:
     """The requests that ``Reconnect(resend_subscriptions=True)`` sends again."""
 
     async def test_they_have_a_new_id_there_and_the_old_one_here(self, autojump_clock: MockClock) -> None:
-        shore, ids = Shore(), list[object]([7])
+        target, ids = ScriptedTarget(), list[object]([7])
         changed = note("notifications/tools/list_changed", _meta={SUBSCRIPTION: 7})
-        async with reconnecting(shore, resend_subscriptions=True) as (tx, rx):
-            far = await shore.far_end()
+        async with reconnecting(target, resend_subscriptions=True) as (tx, rx):
+            scripted = await target.accepted_peer()
             await tx.send(Request(7, LISTEN, meta()))
-            await far.request()
+            await scripted.request()
             for _ in range(2):
-                far.lose()
-                far = await shore.far_end()
-                again = await far.request()
+                scripted.lose()
+                scripted = await target.accepted_peer()
+                again = await scripted.request()
                 ids.append(again.id)
-                far.say(note(changed.method, _meta={SUBSCRIPTION: again.id}))
+                scripted.say(note(changed.method, _meta={SUBSCRIPTION: again.id}))
                 assert await rx.receive() == changed
-            far.answer(again, {"_meta": {SUBSCRIPTION: again.id}})
+            scripted.answer(again, {"_meta": {SUBSCRIPTION: again.id}})
             assert await rx.receive() == Response(7, {"_meta": {SUBSCRIPTION: 7}})
             await tx.send(Request(7, "tools/list"))  # its id is free again
-            assert (await far.request()).id == 7
+            assert (await scripted.request()).id == 7
             await tx.send(cancelled(7))
-            assert await far.sent() == cancelled(7)
+            assert await scripted.sent() == cancelled(7)
         assert len(set(ids)) == 3
 
     async def test_their_cancellation_goes_to_the_one_in_flight(self, autojump_clock: MockClock) -> None:
-        async with resubscribed() as (tx, _, far, again):
+        async with resubscribed() as (tx, _, scripted, again):
             await tx.send(cancelled(7))
-            assert await far.sent() == cancelled(again.id)
+            assert await scripted.sent() == cancelled(again.id)
 
     async def test_the_server_may_end_them(self, autojump_clock: MockClock) -> None:
-        async with resubscribed() as (_, rx, far, again):
-            far.say(cancelled(again.id))
+        async with resubscribed() as (_, rx, scripted, again):
+            scripted.say(cancelled(again.id))
             assert await rx.receive() == cancelled(7)
 
     async def test_they_may_come_back_undelivered(self, autojump_clock: MockClock) -> None:
-        async with resubscribed() as (_, rx, far, again):
-            far.refuse(again, RequestTimeout("late"))
+        async with resubscribed() as (_, rx, scripted, again):
+            scripted.refuse(again, RequestTimeout("late"))
             told = await rx.receive()
         assert isinstance(told, Undelivered) and told.id == 7 and told.original == Request(7, LISTEN, meta())
 
     async def test_an_answer_that_cannot_be_read_settles_them(self, autojump_clock: MockClock) -> None:
-        async with resubscribed() as (_, rx, far, again):
-            far.say_raw(b"no JSON")
-            far.say_raw(b'{"jsonrpc":"2.0","id":"%s","result":}' % str(again.id).encode())
+        async with resubscribed() as (_, rx, scripted, again):
+            scripted.say_raw(b"no JSON")
+            scripted.say_raw(b'{"jsonrpc":"2.0","id":"%s","result":}' % str(again.id).encode())
             told = await rx.receive()
         assert isinstance(told, Undelivered) and told.original == Request(7, LISTEN, meta())
 
     async def test_an_answer_to_the_first_is_dropped_and_counted(self, autojump_clock: MockClock) -> None:
-        async with resubscribed() as (_, rx, far, _again):
-            far.say(Response(7, {}))
-            far.say(note("next"))
+        async with resubscribed() as (_, rx, scripted, _again):
+            scripted.say(Response(7, {}))
+            scripted.say(note("next"))
             assert await rx.receive() == note("next")
 
     async def test_messages_from_before_a_loss_are_read_by_the_old_id(self, autojump_clock: MockClock) -> None:
-        async with resubscribed() as (_, rx, far, again):
-            far.answer(again, {"_meta": {SUBSCRIPTION: again.id}})
-            far.lose()
+        async with resubscribed() as (_, rx, scripted, again):
+            scripted.answer(again, {"_meta": {SUBSCRIPTION: again.id}})
+            scripted.lose()
             await wait_all_tasks_blocked()
             assert await rx.receive() == Response(7, {"_meta": {SUBSCRIPTION: 7}})
 
 
 @asynccontextmanager
-async def resubscribed() -> AsyncGenerator[tuple[Any, ReceiveChannel[Incoming], FarEnd, Request]]:
+async def resubscribed() -> AsyncGenerator[tuple[Any, ReceiveChannel[Incoming], ScriptedPeer, Request]]:
     """A second connection, and the subscription 7 as it was sent again there."""
-    shore = Shore()
-    async with reconnecting(shore, resend_subscriptions=True) as (tx, rx):
-        far = await shore.far_end()
+    target = ScriptedTarget()
+    async with reconnecting(target, resend_subscriptions=True) as (tx, rx):
+        scripted = await target.accepted_peer()
         await tx.send(Request(7, LISTEN, meta()))
-        far.lose()
-        far = await shore.far_end()
-        again = await far.request()
+        scripted.lose()
+        scripted = await target.accepted_peer()
+        again = await scripted.request()
         assert again.id != 7
-        yield tx, rx, far, again
+        yield tx, rx, scripted, again

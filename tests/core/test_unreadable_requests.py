@@ -16,7 +16,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.support.links import CHECK_PEER
-from tests.support.scripted_connection import FarEnd
+from tests.support.scripted_connection import ScriptedPeer
 from trioxport import (
     Connection,
     ErrorResponse,
@@ -115,16 +115,16 @@ async def test_so_does_a_servers_request_to_its_client() -> None:
 
 
 @asynccontextmanager
-async def receiving(codec: Any = JSON, **options: Any) -> AsyncGenerator[tuple[Connection, FarEnd]]:
-    far = FarEnd(options.pop("room", float("inf")))
-    async with open_transport(far, codec=codec, **options) as connection, trio.open_nursery() as nursery:
+async def receiving(codec: Any = JSON, **options: Any) -> AsyncGenerator[tuple[Connection, ScriptedPeer]]:
+    scripted = ScriptedPeer(options.pop("room", float("inf")))
+    async with open_transport(scripted, codec=codec, **options) as connection, trio.open_nursery() as nursery:
 
         async def read() -> None:
             async for message in connection.rx:
                 assert isinstance(message, Request)
 
         nursery.start_soon(read)
-        yield connection, far
+        yield connection, scripted
         nursery.cancel_scope.cancel()
 
 
@@ -152,9 +152,9 @@ INVALID = [
     ],
 )
 async def test_a_request_that_cannot_be_read_is_answered_with_the_reason(payload: bytes, code: int, text: str) -> None:
-    async with receiving() as (connection, far):
-        far.say_raw(payload)
-        answer = await far.sent()
+    async with receiving() as (connection, scripted):
+        scripted.say_raw(payload)
+        answer = await scripted.sent()
         assert isinstance(answer, ErrorResponse)
         assert (answer.id, answer.code) == (7, code)
         assert answer.message.startswith(text)
@@ -175,9 +175,9 @@ def packed(**members: Any) -> bytes:
     ],
 )
 async def test_so_is_one_in_messagepack(payload: bytes, code: int) -> None:
-    async with receiving(MessagePack, limits=SMALL) as (_, far):
-        far.say_raw(payload)
-        answer = await far.sent()
+    async with receiving(MessagePack, limits=SMALL) as (_, scripted):
+        scripted.say_raw(payload)
+        answer = await scripted.sent()
         assert isinstance(answer, ErrorResponse)
         assert (answer.id, answer.code) == (7, code)
 
@@ -206,59 +206,59 @@ NOT_ANSWERED = [
 @pytest.mark.parametrize("payload", NOT_ANSWERED)
 async def test_nothing_else_is_answered(payload: bytes) -> None:
     """An answer to an answer could go on for ever, and a notification needs none."""
-    async with receiving() as (connection, far):
-        far.say_raw(payload)
-        far.say_raw(b'{"jsonrpc":"2.0","id":8,"method":5}')
-        answer = await far.sent()
+    async with receiving() as (connection, scripted):
+        scripted.say_raw(payload)
+        scripted.say_raw(b'{"jsonrpc":"2.0","id":8,"method":5}')
+        answer = await scripted.sent()
         assert isinstance(answer, ErrorResponse)
         assert answer.id == 8
         await trio.testing.wait_all_tasks_blocked()
-        assert far.nothing_sent()
+        assert scripted.nothing_sent()
         assert sum(connection.statistics().discarded.values()) == 2
 
 
 async def test_an_answer_over_the_limit_settles_its_request_and_is_not_answered() -> None:
-    far = FarEnd()
-    async with open_transport(far, limits=SMALL) as (tx, rx):
+    scripted = ScriptedPeer()
+    async with open_transport(scripted, limits=SMALL) as (tx, rx):
         await tx.send(Request(7, "x"))
-        await far.sent()
-        far.say(Response(7, LARGE))
+        await scripted.sent()
+        scripted.say(Response(7, LARGE))
         assert isinstance(await rx.receive(), Undelivered)
         await trio.testing.wait_all_tasks_blocked()
-        assert far.nothing_sent()
+        assert scripted.nothing_sent()
 
 
 async def test_reading_goes_on_while_a_flooding_peer_does_not_read_and_the_answers_are_bounded() -> None:
-    async with receiving(room=1) as (connection, far):
+    async with receiving(room=1) as (connection, scripted):
         for number in range(1000):
-            far.say_raw(b'{"jsonrpc":"2.0","id":%d,"method":5}' % number)
+            scripted.say_raw(b'{"jsonrpc":"2.0","id":%d,"method":5}' % number)
         await trio.testing.wait_all_tasks_blocked()
         assert connection.statistics().discarded == {"ProtocolViolation": 1000}
         answered = []
-        while not far.nothing_sent():
-            answered.append(await far.sent())
+        while not scripted.nothing_sent():
+            answered.append(await scripted.sent())
             await trio.testing.wait_all_tasks_blocked()
         assert [getattr(answer, "id", None) for answer in answered] == list(range(len(answered)))
         assert MAX_PENDING_ANSWERS <= len(answered) <= MAX_PENDING_ANSWERS + 2
-        far.say_raw(b'{"jsonrpc":"2.0","id":"later","method":5}')
-        assert getattr(await far.sent(), "id", None) == "later"
+        scripted.say_raw(b'{"jsonrpc":"2.0","id":"later","method":5}')
+        assert getattr(await scripted.sent(), "id", None) == "later"
 
 
 async def test_leaving_waits_for_no_answer(autojump_clock: MockClock) -> None:
     started = trio.current_time()
-    async with receiving(room=0) as (_, far):
-        far.say_raw(b'{"jsonrpc":"2.0","id":7,"method":5}')
+    async with receiving(room=0) as (_, scripted):
+        scripted.say_raw(b'{"jsonrpc":"2.0","id":7,"method":5}')
         await trio.testing.wait_all_tasks_blocked()
     assert trio.current_time() == started
 
 
 async def test_after_a_half_close_nothing_is_answered() -> None:
-    async with receiving() as (connection, far):
+    async with receiving() as (connection, scripted):
         await connection.tx.aclose()
-        far.say_raw(b'{"jsonrpc":"2.0","id":7,"method":5}')
-        far.say(Request(8, "x"))
+        scripted.say_raw(b'{"jsonrpc":"2.0","id":7,"method":5}')
+        scripted.say(Request(8, "x"))
         await trio.testing.wait_all_tasks_blocked()
-        assert far.nothing_sent()
+        assert scripted.nothing_sent()
         assert connection.state == "open"
 
 
@@ -275,8 +275,8 @@ async def test_an_answer_that_a_layer_refuses_ends_nothing() -> None:
         async def aclose(self) -> None:
             await trio.lowlevel.checkpoint()
 
-    async with receiving(layers=[Refusing()]) as (connection, far):
-        far.say_raw(b'{"jsonrpc":"2.0","id":7,"method":5}')
+    async with receiving(layers=[Refusing()]) as (connection, scripted):
+        scripted.say_raw(b'{"jsonrpc":"2.0","id":7,"method":5}')
         await trio.testing.wait_all_tasks_blocked()
         assert connection.state == "open"
 
@@ -301,8 +301,8 @@ async def test_a_request_that_expands_beyond_the_limit_is_answered() -> None:
 )
 async def test_an_unsigned_request_is_not_answered_with_a_signature(payload: bytes) -> None:
     """Else anyone on the way could have a request of the peer's answered with an error that it believes."""
-    async with receiving(layers=[Signing({"key": b"0" * 32})], limits=SMALL) as (connection, far):
-        far.say_raw(payload)
+    async with receiving(layers=[Signing({"key": b"0" * 32})], limits=SMALL) as (connection, scripted):
+        scripted.say_raw(payload)
         await trio.testing.wait_all_tasks_blocked()
         assert sum(connection.statistics().discarded.values()) == 1
-        assert far.nothing_sent()
+        assert scripted.nothing_sent()

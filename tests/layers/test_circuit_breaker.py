@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 from trio.testing import MockClock
 
-from tests.support.scripted_connection import FarEnd, far_end
+from tests.support.scripted_connection import ScriptedPeer, accepted_peer
 from trioxport import (
     AuthenticationError,
     CircuitOpen,
@@ -156,23 +156,23 @@ async def test_the_contract_holds(layer: CircuitBreaker) -> None:
 async def test_it_opens_is_tried_by_one_request_and_closes(autojump_clock: MockClock) -> None:
     changes: list[tuple[CircuitState, CircuitState]] = []
     breaker = CircuitBreaker(2, 30.0, on_transition=lambda old, new: changes.append((old, new)))
-    async with far_end(breaker) as ((tx, rx), far):
+    async with accepted_peer(breaker) as ((tx, rx), scripted):
         for request_id in (1, 2):
             await tx.send(Request(request_id, "tools/call"))
-            far.refuse(await far.request(), ConnectError("no route"))
+            scripted.refuse(await scripted.request(), ConnectError("no route"))
             assert isinstance(await rx.receive(), Undelivered)
         assert breaker.state == "open"
         await trio.sleep(10)
         with pytest.raises(CircuitOpen, match="tried again in 20 s") as caught:
             await tx.send(Request(3, "tools/call"))
         assert caught.value.retry_after == pytest.approx(20) and caught.value.outcome == "not_sent"
-        assert far.nothing_sent()
+        assert scripted.nothing_sent()
         await trio.sleep(20)
         await tx.send(Request(4, "tools/call"))
         with pytest.raises(CircuitOpen, match="another request is trying it") as caught:
             await tx.send(Request(5, "tools/call"))
         assert caught.value.retry_after is None
-        far.answer(await far.request())
+        scripted.answer(await scripted.request())
         assert isinstance(await rx.receive(), Response)
         await tx.send(Request(6, "tools/call"))
     assert changes == [("closed", "open"), ("open", "half-open"), ("half-open", "closed")]
@@ -180,10 +180,10 @@ async def test_it_opens_is_tried_by_one_request_and_closes(autojump_clock: MockC
 
 async def test_a_probe_that_fails_opens_it_again(autojump_clock: MockClock) -> None:
     breaker = CircuitBreaker(1, 30.0)
-    async with far_end(breaker) as ((tx, rx), far):
+    async with accepted_peer(breaker) as ((tx, rx), scripted):
         for request_id in (1, 2):
             await tx.send(Request(request_id, "ping"))
-            far.refuse(await far.request(), RequestTimeout("late"))
+            scripted.refuse(await scripted.request(), RequestTimeout("late"))
             await rx.receive()
             assert breaker.state == "open"
             with pytest.raises(CircuitOpen):
@@ -194,12 +194,12 @@ async def test_a_probe_that_fails_opens_it_again(autojump_clock: MockClock) -> N
 @pytest.mark.parametrize("how", ["cancel the request", "leave", "cancel the send", "nothing, for a while"])
 async def test_a_probe_that_ends_without_a_result_makes_room(how: str, autojump_clock: MockClock) -> None:
     breaker = CircuitBreaker(1, 30.0)
-    async with far_end(breaker) as ((tx, rx), far):
+    async with accepted_peer(breaker) as ((tx, rx), scripted):
         await tx.send(Request(1, "ping"))
-        far.refuse(await far.request(), ConnectError("no route"))
+        scripted.refuse(await scripted.request(), ConnectError("no route"))
         await rx.receive()
     await trio.sleep(30)
-    async with far_end(breaker, room=1) as ((tx, _), _):
+    async with accepted_peer(breaker, room=1) as ((tx, _), _):
         if how == "cancel the send":
             await tx.send(Notification("fills/the/room"))
             with trio.move_on_after(1):
@@ -214,9 +214,9 @@ async def test_a_probe_that_ends_without_a_result_makes_room(how: str, autojump_
             with pytest.raises(CircuitOpen):
                 await tx.send(Request(3, "ping"))
             await trio.sleep(30)
-    async with far_end(breaker) as ((tx, rx), far):
+    async with accepted_peer(breaker) as ((tx, rx), scripted):
         await tx.send(Request(4, "ping"))
-        far.answer(await far.request())
+        scripted.answer(await scripted.request())
         await rx.receive()
     assert breaker.state == "closed"
 
@@ -224,24 +224,24 @@ async def test_a_probe_that_ends_without_a_result_makes_room(how: str, autojump_
 async def test_a_server_that_cancels_a_request_of_its_own_says_nothing_about_ours() -> None:
     """Its ids may be the same."""
     breaker = CircuitBreaker(1)
-    async with far_end(breaker) as ((tx, rx), far):
+    async with accepted_peer(breaker) as ((tx, rx), scripted):
         await tx.send(Request(1, "ping"))
-        far.say(Notification("notifications/cancelled", {"requestId": 1}))
+        scripted.say(Notification("notifications/cancelled", {"requestId": 1}))
         await rx.receive()
-        far.refuse(await far.request(), RequestTimeout("late"))
+        scripted.refuse(await scripted.request(), RequestTimeout("late"))
         await rx.receive()
     assert breaker.state == "open"
 
 
 async def test_a_subscription_that_its_server_ends_is_no_probe_any_more(autojump_clock: MockClock) -> None:
     breaker = CircuitBreaker(1, 30.0)
-    async with far_end(breaker) as ((tx, rx), far):
+    async with accepted_peer(breaker) as ((tx, rx), scripted):
         await tx.send(Request(1, "ping"))
-        far.refuse(await far.request(), RequestTimeout("late"))
+        scripted.refuse(await scripted.request(), RequestTimeout("late"))
         await rx.receive()
         await trio.sleep(30)
         await tx.send(Request(2, "subscriptions/listen"))
-        far.say(Notification("notifications/cancelled", {"requestId": 2}))
+        scripted.say(Notification("notifications/cancelled", {"requestId": 2}))
         await rx.receive()
         await tx.send(Request(3, "ping"))
     assert breaker.state == "half-open"
@@ -257,10 +257,10 @@ async def test_a_subscription_that_its_server_ends_is_no_probe_any_more(autojump
 )
 async def test_errors_of_the_application_are_answers(answer: ErrorResponse | Response) -> None:
     breaker = CircuitBreaker(1, failure_rate=FailureRate(0.1, minimum=1))
-    async with far_end(breaker) as ((tx, rx), far):
+    async with accepted_peer(breaker) as ((tx, rx), scripted):
         await tx.send(Request(1, "tools/call"))
-        await far.request()
-        far.say(answer)
+        await scripted.request()
+        scripted.say(answer)
         await rx.receive()
         assert breaker.state == "closed"
 
@@ -268,9 +268,9 @@ async def test_errors_of_the_application_are_answers(answer: ErrorResponse | Res
 @pytest.mark.parametrize("error", [RateLimited("busy", retry_after=5), HTTPStatusError("no", status=404)])
 async def test_refusals_of_a_server_that_works_do_not_count(error: TransportError) -> None:
     breaker = CircuitBreaker(1)
-    async with far_end(breaker) as ((tx, rx), far):
+    async with accepted_peer(breaker) as ((tx, rx), scripted):
         await tx.send(Request(1, "tools/call"))
-        far.refuse(await far.request(), error)
+        scripted.refuse(await scripted.request(), error)
         await rx.receive()
         assert breaker.state == "closed"
 
@@ -279,10 +279,10 @@ async def test_a_lost_connection_is_one_failure_however_many_requests_it_takes_a
     breaker = CircuitBreaker(2)
     for _ in range(2):
         assert breaker.state == "closed"
-        async with far_end(breaker) as ((tx, rx), far):
+        async with accepted_peer(breaker) as ((tx, rx), scripted):
             for request_id in range(5):
                 await tx.send(Request(request_id, "tools/call"))
-            far.lose()
+            scripted.lose()
             for _ in range(5):
                 await rx.receive()
             with pytest.raises(ConnectionLost):
@@ -292,8 +292,8 @@ async def test_a_lost_connection_is_one_failure_however_many_requests_it_takes_a
 
 async def test_a_send_that_raises_for_a_dead_connection_is_a_failure() -> None:
     breaker = CircuitBreaker(1)
-    async with far_end(breaker) as ((tx, _), far):
-        far.lose()
+    async with accepted_peer(breaker) as ((tx, _), scripted):
+        scripted.lose()
         with pytest.raises(ConnectionLost):
             await tx.send(Request(1, "ping"))
     assert breaker.state == "open"
@@ -301,36 +301,36 @@ async def test_a_send_that_raises_for_a_dead_connection_is_a_failure() -> None:
 
 async def test_what_is_no_request_passes_while_it_is_open() -> None:
     breaker = CircuitBreaker(1)
-    async with far_end(breaker) as ((tx, rx), far):
+    async with accepted_peer(breaker) as ((tx, rx), scripted):
         await tx.send(Request(1, "ping"))
-        far.refuse(await far.request(), ConnectError("no route"))
+        scripted.refuse(await scripted.request(), ConnectError("no route"))
         await rx.receive()
         for message in (Notification("notifications/initialized"), Response(7, {}), ErrorResponse(8, -1, "no")):
             await tx.send(message)
-            assert await far.sent() == message
+            assert await scripted.sent() == message
 
 
 async def test_a_request_with_the_id_of_another_is_refused_and_leaves_that_one_its_place() -> None:
     breaker = CircuitBreaker(1)
-    async with far_end(breaker) as ((tx, rx), far):
+    async with accepted_peer(breaker) as ((tx, rx), scripted):
         await tx.send(Request(1, "ping"))
         with pytest.raises(UsageError, match="in flight already"):
             await tx.send(Request(1, "ping"))
-        far.refuse(await far.request(), ConnectError("no route"))
+        scripted.refuse(await scripted.request(), ConnectError("no route"))
         await rx.receive()
     assert breaker.state == "open"
 
 
 async def test_a_share_of_failures_opens_it_though_others_succeed() -> None:
     breaker = CircuitBreaker(100, failure_rate=FailureRate(0.5, minimum=6))
-    async with far_end(breaker) as ((tx, rx), far):
+    async with accepted_peer(breaker) as ((tx, rx), scripted):
         for request_id in range(6):
             assert breaker.state == "closed"
             await tx.send(Request(request_id, "ping"))
             if request_id % 2:
-                far.refuse(await far.request(), RequestTimeout("late"))
+                scripted.refuse(await scripted.request(), RequestTimeout("late"))
             else:
-                far.answer(await far.request())
+                scripted.answer(await scripted.request())
             await rx.receive()
     assert breaker.state == "open"
 
@@ -339,9 +339,9 @@ async def test_a_callback_that_raises_is_logged_and_loses_no_message(caplog: pyt
     def explode(old: CircuitState, new: CircuitState) -> None:
         raise RuntimeError("of the callback")
 
-    async with far_end(CircuitBreaker(1, on_transition=explode)) as ((tx, rx), far):
+    async with accepted_peer(CircuitBreaker(1, on_transition=explode)) as ((tx, rx), scripted):
         await tx.send(Request(1, "ping"))
-        far.refuse(await far.request(), ConnectError("no route"))
+        scripted.refuse(await scripted.request(), ConnectError("no route"))
         assert isinstance(await rx.receive(), Undelivered)
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
@@ -376,7 +376,7 @@ class Opening:
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
         await self._fail()
-        async with FarEnd()(scope) as channels:
+        async with ScriptedPeer()(scope) as channels:
             yield channels
 
     async def _fail(self) -> None:
@@ -438,12 +438,12 @@ class TestGuard:
             async with open_transport(breaker.guard(Opening(OSError("no route")))):
                 pass
         await trio.sleep(30)
-        far = FarEnd()
+        scripted = ScriptedPeer()
         async with trio.open_nursery() as nursery:
-            connection = await connect_transport(nursery, breaker.guard(far), layers=[breaker])
+            connection = await connect_transport(nursery, breaker.guard(scripted), layers=[breaker])
             assert state_of(breaker) == "half-open"
             await connection.tx.send(Request(1, "ping"))
-            far.answer(await far.request())
+            scripted.answer(await scripted.request())
             await connection.rx.receive()
             assert state_of(breaker) == "closed"
             await connection.aclose()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support.scripted_connection import far_end
+from tests.support.scripted_connection import accepted_peer
 from trioxport import Connection, ErrorResponse, Message, Notification, RateLimited, Request, Response, UsageError
 from trioxport.layers import Rate, RateLimit, TokenBucket
 from trioxport.testing import check_layer
@@ -58,7 +58,7 @@ def test_senders_pass_in_turn_as_soon_as_the_rate_allows(rate: Rate, plan: list[
             passed[number] = trio.current_time() - started
 
     async def run() -> None:
-        async with far_end(RateLimit(rate)) as (connection, _), trio.open_nursery() as nursery:
+        async with accepted_peer(RateLimit(rate)) as (connection, _), trio.open_nursery() as nursery:
             started = trio.current_time()
             for number, arrival in enumerate(arrivals):
                 await trio.sleep_until(started + arrival)
@@ -87,14 +87,14 @@ async def test_the_contract_holds(layer: RateLimit) -> None:
 
 
 async def test_a_send_over_the_limit_raises_and_tells_when_to_come_back(autojump_clock: MockClock) -> None:
-    async with far_end(RateLimit(Rate(2, per=10), on_limit="raise")) as ((tx, _), far):
+    async with accepted_peer(RateLimit(Rate(2, per=10), on_limit="raise")) as ((tx, _), scripted):
         for request_id in (1, 2):
             await tx.send(Request(request_id, "ping"))
-            await far.request()
+            await scripted.request()
         with pytest.raises(RateLimited, match="Send less often") as caught:
             await tx.send(Request(3, "ping"))
         assert caught.value.retry_after == pytest.approx(5) and caught.value.outcome == "not_sent"
-        assert far.nothing_sent()
+        assert scripted.nothing_sent()
         await trio.sleep(caught.value.retry_after or 0)
         await tx.send(Request(3, "ping"))
 
@@ -107,22 +107,22 @@ async def test_answers_and_cancellations_are_never_held_back(on_limit: str) -> N
         Notification("notifications/cancelled", {"requestId": 1}),
     ]
     layer = RateLimit(Rate(1, per=3600), Rate(1, per=3600), on_limit=on_limit)  # type: ignore[arg-type]  # one of both
-    async with far_end(layer) as ((tx, rx), far):
+    async with accepted_peer(layer) as ((tx, rx), scripted):
         await tx.send(Request(1, "ping"))
-        await far.request()
+        await scripted.request()
         for message in free:
             await tx.send(message)
-            assert await far.sent() == message
-        far.say(Request(1, "roots/list"))
+            assert await scripted.sent() == message
+        scripted.say(Request(1, "roots/list"))
         assert isinstance(await rx.receive(), Request)
-        far.say(free[-1])
+        scripted.say(free[-1])
         assert await rx.receive() == free[-1]
 
 
 async def test_a_limit_is_each_connection_s_own_and_a_bucket_is_shared(autojump_clock: MockClock) -> None:
     async def seconds_for_two(layer: RateLimit) -> float:
         started = trio.current_time()
-        async with far_end(layer) as (first, _), far_end(layer) as (second, _):
+        async with accepted_peer(layer) as (first, _), accepted_peer(layer) as (second, _):
             await first.tx.send(Request(1, "ping"))
             await second.tx.send(Request(1, "ping"))
         return trio.current_time() - started
@@ -135,10 +135,10 @@ async def test_a_limit_is_each_connection_s_own_and_a_bucket_is_shared(autojump_
 async def test_what_is_received_too_fast_is_held_up_in_order_and_lost_by_no_cancellation(
     autojump_clock: MockClock,
 ) -> None:
-    async with far_end(RateLimit(receive=Rate(1, per=4))) as ((_, rx), far):
+    async with accepted_peer(RateLimit(receive=Rate(1, per=4))) as ((_, rx), scripted):
         messages: list[Message] = [Notification("note", {"number": number}) for number in range(3)]
         for message in messages:
-            far.say(message)
+            scripted.say(message)
         started = trio.current_time()
         received: list[tuple[object, float]] = []
         while len(received) < 3:
@@ -151,7 +151,7 @@ async def test_what_is_received_too_fast_is_held_up_in_order_and_lost_by_no_canc
 async def test_who_comes_while_others_wait_waits_behind_them(autojump_clock: MockClock) -> None:
     order: list[str] = []
 
-    async with far_end(RateLimit(Rate(1))) as ((tx, _), _), trio.open_nursery() as nursery:
+    async with accepted_peer(RateLimit(Rate(1))) as ((tx, _), _), trio.open_nursery() as nursery:
 
         async def send(name: str) -> None:
             await tx.send(Notification(name))
@@ -159,7 +159,7 @@ async def test_who_comes_while_others_wait_waits_behind_them(autojump_clock: Moc
 
         await send("first")
         nursery.start_soon(send, "waiting")
-        await trio.sleep(1 - 5e-7)  # the token is there already, as far as rounding errors are forgiven
+        await trio.sleep(1 - 5e-7)  # the token is there already, as@scripted@as rounding errors are forgiven
         nursery.start_soon(send, "new")
     assert order == ["first", "waiting", "new"]
 
@@ -167,7 +167,7 @@ async def test_who_comes_while_others_wait_waits_behind_them(autojump_clock: Moc
 async def test_several_receivers_get_one_message_each(autojump_clock: MockClock) -> None:
     received: list[object] = []
 
-    async with far_end(RateLimit(receive=Rate(1, per=4))) as ((_, rx), far):
+    async with accepted_peer(RateLimit(receive=Rate(1, per=4))) as ((_, rx), scripted):
 
         async def receive() -> None:
             message = await rx.receive()
@@ -176,21 +176,21 @@ async def test_several_receivers_get_one_message_each(autojump_clock: MockClock)
 
         async with trio.open_nursery() as nursery:
             for number in range(2):
-                far.say(Notification("note", {"number": number}))
+                scripted.say(Notification("note", {"number": number}))
                 nursery.start_soon(receive)
                 await wait_all_tasks_blocked()
             nursery.start_soon(receive)  # behind what the second holds up
             await trio.sleep(20)
             assert received == [0, 1]
-            far.say(Notification("note", {"number": 2}))
+            scripted.say(Notification("note", {"number": 2}))
     assert received == [0, 1, 2]
 
 
 async def test_closing_ends_the_wait_of_both_directions(autojump_clock: MockClock) -> None:
     rate = Rate(1, per=3600)
-    async with far_end(RateLimit(rate, rate)) as ((tx, rx), far):
+    async with accepted_peer(RateLimit(rate, rate)) as ((tx, rx), scripted):
         for number in range(2):
-            far.say(Notification("note", {"number": number}))
+            scripted.say(Notification("note", {"number": number}))
         await tx.send(Notification("note"))
         await rx.receive()
 

@@ -18,7 +18,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support import scripted_http
 from tests.support.raw_http import modern
-from tests.support.scripted_connection import FarEnd, far_end
+from tests.support.scripted_connection import ScriptedPeer, accepted_peer
 from tests.support.scripted_http import Reply
 from trioxport import (
     CircuitOpen,
@@ -186,15 +186,15 @@ def test_attempts_are_made_when_they_should_and_end_as_they_should(
     times: dict[object, list[float]] = {request_id: [] for request_id in range(len(plan))}
     ends: dict[object, tuple[str, list[TransportError]]] = {}
 
-    async def play(far: FarEnd, started: float) -> None:
+    async def play(scripted: ScriptedPeer, started: float) -> None:
         while True:
-            request = await far.request()
+            request = await scripted.request()
             times[first_id(request)].append(trio.current_time() - started)
             step = plan[int(first_id(request))][1][request.metadata.get("attempt", 1) - 1]
             if step.how == "answered":
-                far.answer(request)
+                scripted.answer(request)
             else:
-                far.refuse(request, step.error)
+                scripted.refuse(request, step.error)
 
     async def call(tx: SendChannel[Message], request_id: int) -> None:
         try:
@@ -205,8 +205,8 @@ def test_attempts_are_made_when_they_should_and_end_as_they_should(
 
     async def run() -> None:
         started = trio.current_time()
-        async with far_end(policy, Refusing(refused)) as ((tx, rx), far), trio.open_nursery() as nursery:
-            nursery.start_soon(play, far, started)
+        async with accepted_peer(policy, Refusing(refused)) as ((tx, rx), scripted), trio.open_nursery() as nursery:
+            nursery.start_soon(play, scripted, started)
             for request_id in range(len(plan)):
                 nursery.start_soon(call, tx, request_id)
             with trio.move_on_after(1000):
@@ -266,29 +266,29 @@ def test_which_methods_only_read(method: str, reads: bool) -> None:
 
 
 async def test_a_request_sent_again_has_a_new_id_and_says_which_attempt_it_is(autojump_clock: MockClock) -> None:
-    async with far_end(retry()) as ((tx, rx), far), trio.open_nursery() as nursery:
+    async with accepted_peer(retry()) as ((tx, rx), scripted), trio.open_nursery() as nursery:
         await tx.send(Request("a", "tools/call", {"x": 1}, metadata={"headers": {"k": "v"}}))
-        first = await far.request()
+        first = await scripted.request()
         assert "attempt" not in first.metadata
-        far.refuse(first, unreachable())
+        scripted.refuse(first, unreachable())
         nursery.start_soon(rx.receive)
-        second = await far.request()
+        second = await scripted.request()
         assert second == attrs.evolve(first, id=second.id) and second.id != "a"
         assert second.metadata["attempt"] == 2 and second.metadata["headers"] == {"k": "v"}
         assert second.metadata["first_id"] == "a"
-        far.answer(second)
+        scripted.answer(second)
 
 
 async def test_the_last_undelivered_tells_of_all_attempts(autojump_clock: MockClock) -> None:
     causes = [RequestTimeout("late"), ServerUnreachable("nobody"), ConnectError("no route")]
-    async with far_end(retry(3)) as ((tx, rx), far), trio.open_nursery() as nursery:
+    async with accepted_peer(retry(3)) as ((tx, rx), scripted), trio.open_nursery() as nursery:
         sent = Request(1, "ping", metadata={"mine": 1})
         await tx.send(sent)
         causes[-1].add_note("its own")
 
         async def refuse() -> None:
             for cause in causes:
-                far.refuse(await far.request(), cause)
+                scripted.refuse(await scripted.request(), cause)
 
         nursery.start_soon(refuse)
         told = await rx.receive()
@@ -306,31 +306,31 @@ async def test_the_last_undelivered_tells_of_all_attempts(autojump_clock: MockCl
 
 
 async def test_other_messages_pass_while_one_waits(autojump_clock: MockClock) -> None:
-    async with far_end(retry()) as ((tx, rx), far), trio.open_nursery() as nursery:
+    async with accepted_peer(retry()) as ((tx, rx), scripted), trio.open_nursery() as nursery:
         await tx.send(Request(1, "tools/call"))
-        far.refuse(await far.request(), unreachable(60.0))
-        far.say(Notification("notifications/message"))
+        scripted.refuse(await scripted.request(), unreachable(60.0))
+        scripted.say(Notification("notifications/message"))
         assert isinstance(await rx.receive(), Notification)
         await tx.send(Request(2, "tools/call"))
-        far.answer(await far.request())
+        scripted.answer(await scripted.request())
         answer = await rx.receive()
         assert isinstance(answer, Response) and answer.id == 2
         with pytest.raises(UsageError, match="in flight already"):
             await tx.send(Request(1, "tools/call"))
         nursery.start_soon(rx.receive)
-        far.answer(await far.request())
+        scripted.answer(await scripted.request())
 
 
 async def refused_until_told(message: Message, *layers: Layer) -> tuple[list[Message], Incoming]:
     """The attempts to send ``message``, each of which is refused, and what comes of them."""
     sent: list[Message] = []
-    async with far_end(*layers) as ((tx, rx), far), trio.open_nursery() as nursery:
+    async with accepted_peer(*layers) as ((tx, rx), scripted), trio.open_nursery() as nursery:
         await tx.send(message)
 
         async def refuse() -> None:
             while True:
-                sent.append(await far.sent())
-                far.refuse(sent[-1], unreachable())
+                sent.append(await scripted.sent())
+                scripted.refuse(sent[-1], unreachable())
 
         nursery.start_soon(refuse)
         told = await rx.receive()
@@ -356,47 +356,47 @@ async def test_each_of_two_counts_its_own_attempts_to_send_a_notification(autoju
 
 class TestCancelling:
     async def test_a_request_that_waits_settles_by_it_and_nobody_is_told(self, autojump_clock: MockClock) -> None:
-        async with far_end(retry()) as ((tx, rx), far):
+        async with accepted_peer(retry()) as ((tx, rx), scripted):
             await tx.send(Request(1, "tools/call"))
-            far.refuse(await far.request(), unreachable())
+            scripted.refuse(await scripted.request(), unreachable())
             with trio.move_on_after(0.5):
                 await rx.receive()
             await tx.send(Notification("notifications/cancelled", {"requestId": 1}))
             with trio.move_on_after(100) as patience:
                 await rx.receive()
-            assert patience.cancelled_caught and far.nothing_sent()
+            assert patience.cancelled_caught and scripted.nothing_sent()
             await tx.send(Request(1, "tools/call"))  # its id is free again
 
     async def test_a_request_that_is_on_its_way_again_is_cancelled_on_the_wire(self, autojump_clock: MockClock) -> None:
-        async with far_end(retry()) as ((tx, rx), far), trio.open_nursery() as nursery:
+        async with accepted_peer(retry()) as ((tx, rx), scripted), trio.open_nursery() as nursery:
             await tx.send(Request(1, "tools/call"))
-            far.refuse(await far.request(), unreachable())
+            scripted.refuse(await scripted.request(), unreachable())
             nursery.start_soon(rx.receive)
-            await far.request()
+            await scripted.request()
             await tx.send(Notification("notifications/cancelled", {"requestId": 1}))
-            assert isinstance(await far.sent(), Notification)
+            assert isinstance(await scripted.sent(), Notification)
             nursery.cancel_scope.cancel()
 
     async def test_one_that_backpressure_holds_up_is_not_sent(self, autojump_clock: MockClock) -> None:
-        async with far_end(retry(), room=0) as ((tx, rx), far), trio.open_nursery() as nursery:
+        async with accepted_peer(retry(), room=0) as ((tx, rx), scripted), trio.open_nursery() as nursery:
             nursery.start_soon(tx.send, Request(1, "tools/call"))
-            far.refuse(await far.request(), unreachable())
+            scripted.refuse(await scripted.request(), unreachable())
             nursery.start_soon(rx.receive)
             await trio.sleep(1.5)  # it waits for room now
             nursery.start_soon(tx.send, Notification("notifications/cancelled", {"requestId": 1}))
             await wait_all_tasks_blocked()
-            assert isinstance(await far.sent(), Notification)
+            assert isinstance(await scripted.sent(), Notification)
             nursery.cancel_scope.cancel()
 
     async def test_what_was_settled_but_not_received_is_withdrawn(self, autojump_clock: MockClock) -> None:
-        async with far_end(retry(2), Refusing({(1, 2): unreachable()})) as ((tx, rx), far):
+        async with accepted_peer(retry(2), Refusing({(1, 2): unreachable()})) as ((tx, rx), scripted):
             await tx.send(Request(1, "tools/call"))
-            far.refuse(await far.request(), unreachable())
+            scripted.refuse(await scripted.request(), unreachable())
             with trio.move_on_after(0.5):
                 await rx.receive()
             await trio.sleep(10)
             await tx.send(Notification("notifications/cancelled", {"requestId": 1}))
-            far.end()
+            scripted.end()
             with pytest.raises(trio.EndOfChannel):
                 await rx.receive()
 
@@ -405,55 +405,55 @@ class TestCancelling:
 async def test_the_answer_to_an_earlier_attempt_is_not_that_of_the_later_one(
     pause: float, autojump_clock: MockClock
 ) -> None:
-    async with far_end(retry(), room=0) as (connection, far), trio.open_nursery() as nursery:
+    async with accepted_peer(retry(), room=0) as (connection, scripted), trio.open_nursery() as nursery:
         nursery.start_soon(connection.tx.send, Request(1, "ping"))
-        far.refuse(await far.request(), RequestTimeout("late"))
+        scripted.refuse(await scripted.request(), RequestTimeout("late"))
         with trio.move_on_after(pause):
             await connection.rx.receive()
-        far.say(Response(1, "after all"))
-        nursery.start_soon(far_answers, far)
+        scripted.say(Response(1, "after all"))
+        nursery.start_soon(peer_answers, scripted)
         assert await connection.rx.receive() == Response(1, "the second")
         assert connection.statistics().discarded == {"ProtocolViolation": 1}
 
 
-async def far_answers(far: FarEnd) -> None:
-    far.answer(await far.request(), "the second")
+async def peer_answers(scripted: ScriptedPeer) -> None:
+    scripted.answer(await scripted.request(), "the second")
 
 
 class TestEnds:
     async def test_a_half_close_waits_for_what_is_to_be_sent_again(self, autojump_clock: MockClock) -> None:
-        async with far_end(retry()) as ((tx, rx), far), trio.open_nursery() as nursery:
+        async with accepted_peer(retry()) as ((tx, rx), scripted), trio.open_nursery() as nursery:
             await tx.send(Request(1, "tools/call"))
-            far.refuse(await far.request(), unreachable())
+            scripted.refuse(await scripted.request(), unreachable())
             with trio.move_on_after(0.5):
                 await rx.receive()
             await tx.aclose()
             with pytest.raises(trio.ClosedResourceError):
                 await tx.send(Notification("late"))
-            assert not far.told_the_end()
-            again = await far.request()
+            assert not scripted.told_the_end()
+            again = await scripted.request()
             await wait_all_tasks_blocked()
-            assert far.told_the_end()
-            far.answer(again)
-            far.end()
+            assert scripted.told_the_end()
+            scripted.answer(again)
+            scripted.end()
             assert [message.id async for message in rx if isinstance(message, Response)] == [1]
             nursery.cancel_scope.cancel()
 
     async def test_after_a_half_close_nothing_is_sent_again(self, autojump_clock: MockClock) -> None:
-        async with far_end(retry()) as ((tx, rx), far):
+        async with accepted_peer(retry()) as ((tx, rx), scripted):
             await tx.send(Request(1, "tools/call"))
             await tx.aclose()
-            assert far.told_the_end()
-            far.refuse(await far.request(), unreachable())
+            assert scripted.told_the_end()
+            scripted.refuse(await scripted.request(), unreachable())
             assert isinstance(await rx.receive(), Undelivered)
 
     @pytest.mark.parametrize("how", ["end", "lose"])
     async def test_the_end_settles_what_waits_and_comes_after_it(self, how: str, autojump_clock: MockClock) -> None:
-        async with far_end(retry()) as ((tx, rx), far):
+        async with accepted_peer(retry()) as ((tx, rx), scripted):
             for request_id in (1, 2):
                 await tx.send(Request(request_id, "tools/call"))
-                far.refuse(await far.request(), unreachable(1000.0))
-            far.end() if how == "end" else far.lose()
+                scripted.refuse(await scripted.request(), unreachable(1000.0))
+            scripted.end() if how == "end" else scripted.lose()
             started = trio.current_time()
             told = [await rx.receive(), await rx.receive()]
             assert {message.id for message in told if isinstance(message, Undelivered)} == {1, 2}
@@ -463,9 +463,9 @@ class TestEnds:
             assert trio.current_time() - started < 10
 
     async def test_leaving_waits_for_no_attempt(self, autojump_clock: MockClock) -> None:
-        async with far_end(retry()) as ((tx, rx), far):
+        async with accepted_peer(retry()) as ((tx, rx), scripted):
             await tx.send(Request(1, "tools/call"))
-            far.refuse(await far.request(), unreachable(1000.0))
+            scripted.refuse(await scripted.request(), unreachable(1000.0))
             with trio.move_on_after(0.5):
                 await rx.receive()
             started = trio.current_time()
@@ -473,9 +473,9 @@ class TestEnds:
 
     async def test_leaving_closes_the_layers_further_down(self, autojump_clock: MockClock) -> None:
         lower = NotingClose()
-        async with far_end(retry(), lower) as ((tx, rx), far):
+        async with accepted_peer(retry(), lower) as ((tx, rx), scripted):
             await tx.send(Request(1, "tools/call"))
-            far.refuse(await far.request(), unreachable(1000.0))
+            scripted.refuse(await scripted.request(), unreachable(1000.0))
             with trio.move_on_after(0.5):
                 await rx.receive()
             await tx.aclose()
@@ -483,7 +483,7 @@ class TestEnds:
         assert lower.closed.is_set()
 
     async def test_closing_ends_a_send_that_waits_for_its_next_attempt(self, autojump_clock: MockClock) -> None:
-        async with far_end(retry(), Refusing({(1, 1): RateLimited("slow", retry_after=1000.0)})) as ((tx, _), _):
+        async with accepted_peer(retry(), Refusing({(1, 1): RateLimited("slow", retry_after=1000.0)})) as ((tx, _), _):
             started = trio.current_time()
             async with trio.open_nursery() as nursery:
 
@@ -497,8 +497,8 @@ class TestEnds:
             assert trio.current_time() - started < 1
 
     async def test_a_dead_connection_is_told_at_once(self) -> None:
-        async with far_end(retry()) as ((tx, _), far):
-            far.lose()
+        async with accepted_peer(retry()) as ((tx, _), scripted):
+            scripted.lose()
             with pytest.raises(ConnectionLost):
                 await tx.send(Request(1, "ping"))
             with pytest.raises(ConnectionLost):
@@ -508,7 +508,7 @@ class TestEnds:
 async def test_what_is_settled_is_not_settled_again_whatever_comes_from_further_down(
     autojump_clock: MockClock,
 ) -> None:
-    async with far_end() as (connection, _):
+    async with accepted_peer() as (connection, _):
         to_wire, sent = trio.open_memory_channel[Message](1)
         incoming, from_wire = trio.open_memory_channel[Incoming](3)
         _, rx = retry().wrap(MessageChannels(to_wire, from_wire), connection.scope)
@@ -521,43 +521,43 @@ async def test_what_is_settled_is_not_settled_again_whatever_comes_from_further_
 
 
 async def test_errors_of_the_application_are_answers() -> None:
-    async with far_end(retry()) as ((tx, rx), far):
+    async with accepted_peer(retry()) as ((tx, rx), scripted):
         await tx.send(Request(1, "ping"))
-        await far.request()
-        far.say(ErrorResponse(1, -32603, "it failed"))
+        await scripted.request()
+        scripted.say(ErrorResponse(1, -32603, "it failed"))
         assert isinstance(await rx.receive(), ErrorResponse)
         await tx.send(Request(1, "ping"))
 
 
 async def test_a_subscription_that_the_server_ends_frees_its_id() -> None:
-    async with far_end(retry()) as ((tx, rx), far):
+    async with accepted_peer(retry()) as ((tx, rx), scripted):
         for _ in range(2):
             await tx.send(Request(1, "subscriptions/listen"))
-            await far.request()
-            far.say(Notification("notifications/cancelled", {"requestId": 1}))
+            await scripted.request()
+            scripted.say(Notification("notifications/cancelled", {"requestId": 1}))
             assert isinstance(await rx.receive(), Notification)
 
 
 async def test_outside_a_breaker_it_waits_until_that_is_tried_again(autojump_clock: MockClock) -> None:
     breaker = CircuitBreaker(1, 30.0)
-    async with far_end(retry(), breaker) as ((tx, rx), far), trio.open_nursery() as nursery:
+    async with accepted_peer(retry(), breaker) as ((tx, rx), scripted), trio.open_nursery() as nursery:
         await tx.send(Request(1, "tools/call"))
-        far.refuse(await far.request(), RequestTimeout("late"))
+        scripted.refuse(await scripted.request(), RequestTimeout("late"))
         assert isinstance(await rx.receive(), Undelivered)
         started = trio.current_time()
         nursery.start_soon(tx.send, Request(2, "tools/call"))
-        assert (await far.request()).metadata["attempt"] == 2
+        assert (await scripted.request()).metadata["attempt"] == 2
         assert trio.current_time() - started == pytest.approx(31)
 
 
 async def test_inside_a_breaker_the_breaker_sees_the_last_attempt_only(autojump_clock: MockClock) -> None:
     breaker = CircuitBreaker(1, 30.0)
-    async with far_end(breaker, retry(3)) as ((tx, rx), far), trio.open_nursery() as nursery:
+    async with accepted_peer(breaker, retry(3)) as ((tx, rx), scripted), trio.open_nursery() as nursery:
 
         async def refuse() -> None:
             for _ in range(3):
                 assert breaker.state == "closed"
-                far.refuse(await far.request(), unreachable())
+                scripted.refuse(await scripted.request(), unreachable())
 
         nursery.start_soon(refuse)
         await tx.send(Request(1, "tools/call"))
@@ -619,9 +619,9 @@ async def test_an_http_server_that_asks_for_a_pause_gets_it_as_the_least(status:
 
 
 async def test_a_pause_that_ends_after_the_deadline_is_not_waited_for(autojump_clock: MockClock) -> None:
-    async with far_end(retry(deadline=10.0)) as ((tx, rx), far):
+    async with accepted_peer(retry(deadline=10.0)) as ((tx, rx), scripted):
         await tx.send(Request(1, "tools/call"))
-        far.refuse(await far.request(), RateLimited("slow", retry_after=11.0))
+        scripted.refuse(await scripted.request(), RateLimited("slow", retry_after=11.0))
         told = await rx.receive()
     assert isinstance(told, Undelivered) and told.cause.retry_after == 11.0
     assert trio.current_time() < 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support.scripted_connection import far_end
+from tests.support.scripted_connection import accepted_peer
 from tests.support.scripted_http import Reply, serving
 from trioxport import (
     Connection,
@@ -119,7 +119,7 @@ async def test_the_contract_holds(layer: Timeout) -> None:
 
 
 async def test_a_request_without_an_answer_is_settled_in_time_and_cancelled(autojump_clock: MockClock) -> None:
-    async with far_end(Timeout(30.0)) as (connection, far):
+    async with accepted_peer(Timeout(30.0)) as (connection, scripted):
         tx, rx = connection
         started = trio.current_time()
         await tx.send(sent := Request(1, "tools/call", metadata={"related_request": 7}))
@@ -128,88 +128,88 @@ async def test_a_request_without_an_answer_is_settled_in_time_and_cancelled(auto
         assert isinstance(told, Undelivered) and isinstance(told.cause, RequestTimeout)
         assert told.original is sent and told.outcome == "unknown"
         assert told.cause.reason == "no answer to tools/call within 30 s"
-        await far.request()
-        cancelled = await far.sent()
+        await scripted.request()
+        cancelled = await scripted.sent()
         assert cancelled == Notification(CANCELLED, {"requestId": 1, "reason": "no answer in time"})
         assert cancelled.metadata == {"related_request": 7}
-        far.say(Response(1, "late"))
-        far.say(Notification("after"))
+        scripted.say(Response(1, "late"))
+        scripted.say(Notification("after"))
         assert await rx.receive() == Notification("after")
         assert connection.statistics().discarded == {"late": 1}
         await tx.send(Request(1, "tools/call"))  # the id is free again
-        far.answer(await far.request())
+        scripted.answer(await scripted.request())
         assert isinstance(await rx.receive(), Response)
 
 
 async def test_an_answer_in_time_is_an_answer(autojump_clock: MockClock) -> None:
-    async with far_end(Timeout(30.0)) as ((tx, rx), far):
+    async with accepted_peer(Timeout(30.0)) as ((tx, rx), scripted):
         for request_id in range(3):
             await tx.send(Request(request_id, "tools/call"))
             await trio.sleep(29)
-            far.answer(await far.request())
+            scripted.answer(await scripted.request())
             assert isinstance(await rx.receive(), Response)
         with trio.move_on_after(100) as patience:
             await rx.receive()
-        assert patience.cancelled_caught and far.nothing_sent()
+        assert patience.cancelled_caught and scripted.nothing_sent()
 
 
 class TestBackpressure:
     async def test_a_request_is_settled_in_time_while_others_wait_to_be_sent(self, autojump_clock: MockClock) -> None:
-        async with far_end(Timeout(30.0), room=1) as ((tx, rx), far), trio.open_nursery() as nursery:
+        async with accepted_peer(Timeout(30.0), room=1) as ((tx, rx), scripted), trio.open_nursery() as nursery:
             started = trio.current_time()
             await tx.send(Request(1, "tools/call"))
             nursery.start_soon(tx.send, Notification("waits"))
             told = await rx.receive()
             assert isinstance(told, Undelivered) and trio.current_time() - started == pytest.approx(30)
-            await far.request()
-            assert await far.sent() == Notification("waits")
-            cancelled = await far.sent()
+            await scripted.request()
+            assert await scripted.sent() == Notification("waits")
+            cancelled = await scripted.sent()
             assert isinstance(cancelled, Notification) and cancelled.method == CANCELLED
 
     async def test_a_request_that_waits_to_be_sent_is_settled_and_cancelled_once_it_is(
         self, autojump_clock: MockClock
     ) -> None:
-        async with far_end(Timeout(30.0), room=0) as ((tx, rx), far), trio.open_nursery() as nursery:
+        async with accepted_peer(Timeout(30.0), room=0) as ((tx, rx), scripted), trio.open_nursery() as nursery:
             nursery.start_soon(tx.send, Request(1, "tools/call"))
             told = await rx.receive()
             assert isinstance(told, Undelivered) and told.outcome == "unknown"
             await wait_all_tasks_blocked()
-            assert (await far.request()).id == 1
-            cancelled = await far.sent()
+            assert (await scripted.request()).id == 1
+            cancelled = await scripted.sent()
             assert isinstance(cancelled, Notification) and cancelled.method == CANCELLED
 
     async def test_one_that_was_settled_is_not_refused_as_well(self, autojump_clock: MockClock) -> None:
-        async with far_end(Timeout(30.0), room=0) as ((tx, rx), far), trio.open_nursery() as nursery:
+        async with accepted_peer(Timeout(30.0), room=0) as ((tx, rx), scripted), trio.open_nursery() as nursery:
             nursery.start_soon(tx.send, Request(1, "tools/call"))
             assert isinstance(await rx.receive(), Undelivered)
-            far.lose()
+            scripted.lose()
             with pytest.raises(ConnectionLost):
                 await rx.receive()
 
     async def test_an_id_is_used_again_only_when_its_last_request_is_sent_and_cancelled(
         self, autojump_clock: MockClock
     ) -> None:
-        async with far_end(Timeout(30.0), room=0) as ((tx, rx), far), trio.open_nursery() as nursery:
+        async with accepted_peer(Timeout(30.0), room=0) as ((tx, rx), scripted), trio.open_nursery() as nursery:
             for outcome in ("unknown", "not_sent"):  # the second one waits for the first
                 nursery.start_soon(tx.send, Request(1, "tools/call"))
                 told = await rx.receive()
                 assert isinstance(told, Undelivered) and told.outcome == outcome
             nursery.start_soon(tx.send, Request(1, "ping"))
             await wait_all_tasks_blocked()
-            kinds = [type(await far.sent()).__name__ for _ in range(3)]
+            kinds = [type(await scripted.sent()).__name__ for _ in range(3)]
             assert kinds == ["Request", "Notification", "Request"]
-            far.say(Response(1, "in time"))
+            scripted.say(Response(1, "in time"))
             assert await rx.receive() == Response(1, "in time")
 
 
 class TestProgress:
     async def test_begins_the_time_anew_up_to_the_last_moment(self, autojump_clock: MockClock) -> None:
-        async with far_end(Timeout(30.0, max_seconds=100.0)) as ((tx, rx), far):
+        async with accepted_peer(Timeout(30.0, max_seconds=100.0)) as ((tx, rx), scripted):
             started = trio.current_time()
             await tx.send(asking_progress(1))
             for _ in range(4):
                 await trio.sleep(22)
-                far.say(progress(1))
+                scripted.say(progress(1))
                 assert isinstance(await rx.receive(), Notification)
             told = await rx.receive()
             assert trio.current_time() - started == pytest.approx(100)
@@ -217,12 +217,12 @@ class TestProgress:
         assert told.cause.args[0] == "no answer to tools/call within 100 s, though it made progress"
 
     async def test_that_ends_is_no_longer_a_sign_of_life(self, autojump_clock: MockClock) -> None:
-        async with far_end(Timeout(30.0)) as ((tx, rx), far):
+        async with accepted_peer(Timeout(30.0)) as ((tx, rx), scripted):
             started = trio.current_time()
             await tx.send(asking_progress(1))
             await tx.send(Request(2, "tools/call"))
             await trio.sleep(20)
-            far.say(progress(1))
+            scripted.say(progress(1))
             await rx.receive()
             for request_id, seconds, reason in (
                 (2, 30, "no answer to tools/call within 30 s"),
@@ -237,7 +237,7 @@ class TestProgress:
 class TestMetadata:
     @pytest.mark.parametrize("seconds", [0.5, 5, 2000.0])
     async def test_takes_the_place_of_the_seconds(self, seconds: float, autojump_clock: MockClock) -> None:
-        async with far_end(Timeout(30.0)) as ((tx, rx), _), trio.open_nursery() as nursery:
+        async with accepted_peer(Timeout(30.0)) as ((tx, rx), _), trio.open_nursery() as nursery:
             over: dict[object, float] = {}
             started = trio.current_time()
 
@@ -254,7 +254,7 @@ class TestMetadata:
         assert over == {1: pytest.approx(30), 2: pytest.approx(seconds)}
 
     async def test_may_ask_for_no_limit(self, autojump_clock: MockClock) -> None:
-        async with far_end(Timeout(30.0)) as ((tx, rx), _):
+        async with accepted_peer(Timeout(30.0)) as ((tx, rx), _):
             await tx.send(Request(1, "tools/call", metadata={"timeout": None}))
             await tx.send(Request(2, "subscriptions/listen"))
             with trio.move_on_after(10_000) as patience:
@@ -263,41 +263,41 @@ class TestMetadata:
 
     @pytest.mark.parametrize("wrong", [0, -1, math.nan, True, "30"])
     async def test_has_to_be_a_number_of_seconds(self, wrong: object) -> None:
-        async with far_end(Timeout(30.0)) as ((tx, _), far):
+        async with accepted_peer(Timeout(30.0)) as ((tx, _), scripted):
             with pytest.raises(UsageError, match="has to be a number of seconds"):
                 await tx.send(Request(1, "tools/call", metadata={"timeout": wrong}))
-            assert far.nothing_sent()
+            assert scripted.nothing_sent()
             await tx.send(Request(1, "tools/call"))
 
 
 async def test_initialize_is_never_cancelled(autojump_clock: MockClock) -> None:
-    async with far_end(Timeout(30.0)) as (connection, far):
+    async with accepted_peer(Timeout(30.0)) as (connection, scripted):
         tx, rx = connection
         await tx.send(Request(1, "initialize"))
-        request = await far.request()
+        request = await scripted.request()
         assert isinstance(await rx.receive(), Undelivered)
         await wait_all_tasks_blocked()
-        assert far.nothing_sent()
-        far.answer(request)
-        far.end()
+        assert scripted.nothing_sent()
+        scripted.answer(request)
+        scripted.end()
         with pytest.raises(trio.EndOfChannel):
             await rx.receive()
         assert connection.statistics().discarded == {"RequestTimeout": 1}
 
 
 async def test_what_had_arrived_before_is_received_first_but_not_for_ever(autojump_clock: MockClock) -> None:
-    async with far_end(Timeout(30.0)) as ((tx, rx), far):
+    async with accepted_peer(Timeout(30.0)) as ((tx, rx), scripted):
         for request_id in (1, 2):
             await tx.send(Request(request_id, "tools/call"))
-            await far.request()
-        far.say(Notification("note"))
-        far.say(Response(1, "in time"))
+            await scripted.request()
+        scripted.say(Notification("note"))
+        scripted.say(Response(1, "in time"))
         await trio.sleep(300)  # the application is busy
         assert await rx.receive() == Notification("note")
         assert await rx.receive() == Response(1, "in time")
         most = Limits().max_buffered_messages
         for _ in range(2 * most):
-            far.say(Notification("flood"))
+            scripted.say(Notification("flood"))
         before = 0
         while not isinstance(await rx.receive(), Undelivered):
             before += 1
@@ -306,11 +306,11 @@ async def test_what_had_arrived_before_is_received_first_but_not_for_ever(autoju
 
 
 async def test_a_request_that_the_application_cancels_is_settled_by_that(autojump_clock: MockClock) -> None:
-    async with far_end(Timeout(30.0)) as ((tx, rx), far):
+    async with accepted_peer(Timeout(30.0)) as ((tx, rx), scripted):
         await tx.send(Request(1, "tools/call"))
         await tx.send(Notification(CANCELLED, {"requestId": 1}))
         await tx.send(Request(2, "subscriptions/listen", metadata={"timeout": 40}))
-        far.say(Notification(CANCELLED, {"requestId": 2}))
+        scripted.say(Notification(CANCELLED, {"requestId": 2}))
         assert isinstance(await rx.receive(), Notification)
         with trio.move_on_after(100) as patience:
             await rx.receive()
@@ -318,11 +318,11 @@ async def test_a_request_that_the_application_cancels_is_settled_by_that(autojum
 
 
 async def test_half_closed_a_request_is_still_settled_in_time(autojump_clock: MockClock) -> None:
-    async with far_end(Timeout(30.0)) as ((tx, rx), far):
+    async with accepted_peer(Timeout(30.0)) as ((tx, rx), scripted):
         await tx.send(Request(1, "tools/call"))
         await tx.aclose()
         assert isinstance(await rx.receive(), Undelivered)
-        far.end()
+        scripted.end()
         with pytest.raises(trio.EndOfChannel):
             await rx.receive()
 
@@ -330,24 +330,24 @@ async def test_half_closed_a_request_is_still_settled_in_time(autojump_clock: Mo
 async def test_a_request_with_the_id_of_another_is_refused_and_leaves_that_one_alone(
     autojump_clock: MockClock,
 ) -> None:
-    async with far_end(Timeout(30.0)) as ((tx, rx), far):
+    async with accepted_peer(Timeout(30.0)) as ((tx, rx), scripted):
         await tx.send(Request(1, "ping"))
         with pytest.raises(UsageError, match="in flight already"):
             await tx.send(Request(1, "ping"))
-        far.answer(await far.request())
+        scripted.answer(await scripted.request())
         assert isinstance(await rx.receive(), Response)
 
 
 async def test_under_retry_the_cancellation_goes_before_the_next_attempt(autojump_clock: MockClock) -> None:
     layers: list[Layer] = [Retry(2, deadline=1000.0, backoff=Backoff(base=1e-9, cap=1e-9)), Timeout(30.0)]
-    async with far_end(*layers, room=0) as ((tx, rx), far), trio.open_nursery() as nursery:
+    async with accepted_peer(*layers, room=0) as ((tx, rx), scripted), trio.open_nursery() as nursery:
         nursery.start_soon(tx.send, Request(1, "ping"))
-        await far.request()
+        await scripted.request()
         nursery.start_soon(rx.receive)
         await trio.sleep(35)
-        kinds = [type(await far.sent()).__name__ for _ in range(2)]
+        kinds = [type(await scripted.sent()).__name__ for _ in range(2)]
         assert kinds == ["Notification", "Request"]
-        far.say(Response(1, {}))
+        scripted.say(Response(1, {}))
 
 
 async def test_a_server_s_own_requests_time_out_too(autojump_clock: MockClock) -> None:
@@ -374,7 +374,7 @@ async def test_a_server_s_own_requests_time_out_too(autojump_clock: MockClock) -
 
 
 async def test_a_peer_s_request_raises_it(autojump_clock: MockClock) -> None:
-    async with far_end(Timeout(30.0)) as (connection, _), open_peer(connection) as peer:
+    async with accepted_peer(Timeout(30.0)) as (connection, _), open_peer(connection) as peer:
         with pytest.raises(RequestTimeout, match="within 30 s"):
             await peer.request("tools/call", timeout=None)
 

@@ -15,7 +15,7 @@ from opentelemetry import baggage
 
 from tests.support.links import memory_link, tcp_link, tls_link, unix_link, ws_link, wss_link
 from tests.support.recording_handler import serving
-from tests.support.scripted_connection import far_end
+from tests.support.scripted_connection import accepted_peer
 from tests.support.spans import Recorder
 from trioxport import Connection, Notification, Target, open_transport, serve_transport
 from trioxport.abc import Era
@@ -267,7 +267,7 @@ async def test_a_server_takes_the_context_of_http_headers_unless_the_message_has
 async def test_a_client_takes_no_context_of_headers() -> None:
     """A server's headers are about its answer as a whole."""
     recorder = Recorder()
-    async with far_end(Tracing(recorder.provider)) as ((_, rx), far):
-        far.say(Notification("note"), {"traceparent": traceparent(PARENT)})
+    async with accepted_peer(Tracing(recorder.provider)) as ((_, rx), scripted):
+        scripted.say(Notification("note"), {"traceparent": traceparent(PARENT)})
         await rx.receive()
     assert recorder.one("note")["parent"] is None

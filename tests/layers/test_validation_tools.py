@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from tests.support.raw_http import modern
-from tests.support.scripted_connection import FarEnd, far_end
+from tests.support.scripted_connection import ScriptedPeer, accepted_peer
 from trioxport import (
     Connection,
     Incoming,
@@ -55,30 +55,30 @@ def call(arguments: Any, name: str = "weather", request_id: int = 9, **more: Any
 
 
 @asynccontextmanager
-async def client(*tools: Any, layer: Validation | None = None) -> AsyncGenerator[tuple[Connection, FarEnd]]:
+async def client(*tools: Any, layer: Validation | None = None) -> AsyncGenerator[tuple[Connection, ScriptedPeer]]:
     """A client that has listed these tools."""
-    async with far_end(layer or Validation()) as (connection, far):
-        await listing(connection, far, *tools)
-        yield connection, far
+    async with accepted_peer(layer or Validation()) as (connection, scripted):
+        await listing(connection, scripted, *tools)
+        yield connection, scripted
 
 
-async def listing(connection: Connection, far: FarEnd, *tools: Any, cursor: str | None = None) -> None:
+async def listing(connection: Connection, scripted: ScriptedPeer, *tools: Any, cursor: str | None = None) -> None:
     await connection.tx.send(Request("list", "tools/list", None if cursor is None else {"cursor": cursor}))
-    far.answer(await far.request(), {"tools": list(tools)})
+    scripted.answer(await scripted.request(), {"tools": list(tools)})
     await connection.rx.receive()
 
 
 class TestCallsOfAClient:
     async def test_one_that_breaks_the_schema_is_not_sent(self) -> None:
-        async with client(tool()) as ((tx, _), far):
+        async with client(tool()) as ((tx, _), scripted):
             with pytest.raises(UsageError, match=r"params\.arguments\.city breaks the rule type") as raised:
                 await tx.send(call({"city": 7}))
             assert "7" not in str(raised.value)
             with pytest.raises(UsageError, match=r"params\.arguments breaks the rule required"):
                 await tx.send(Request(9, "tools/call", {"name": "weather"}))
-            assert far.nothing_sent()
+            assert scripted.nothing_sent()
             await tx.send(call({"city": "Rome"}))
-            assert (await far.request()).params == call({"city": "Rome"}).params
+            assert (await scripted.request()).params == call({"city": "Rome"}).params
 
     async def test_a_peer_is_told(self) -> None:
         async with client(tool()) as (connection, _), open_peer(connection) as peer:
@@ -86,37 +86,37 @@ class TestCallsOfAClient:
                 await peer.request("tools/call", {"name": "weather", "arguments": {"city": 7}})
 
     async def test_what_is_not_listed_passes(self) -> None:
-        async with far_end(Validation()) as (connection, far):
+        async with accepted_peer(Validation()) as (connection, scripted):
             await connection.tx.send(call({"city": 7}))
-            await far.request()
-            await listing(connection, far, tool("another"), "no tool", {"name": 1}, {"name": "bare"})
+            await scripted.request()
+            await listing(connection, scripted, tool("another"), "no tool", {"name": 1}, {"name": "bare"})
             for request_id, name in enumerate(["weather", "bare", 5]):
                 await connection.tx.send(Request(request_id, "tools/call", {"name": name}))
-                await far.request()
+                await scripted.request()
 
     async def test_a_changed_list_is_asked_for_again(self) -> None:
-        async with client(tool()) as (connection, far):
-            far.say(CHANGED)
+        async with client(tool()) as (connection, scripted):
+            scripted.say(CHANGED)
             assert await connection.rx.receive() == CHANGED
             await connection.tx.send(call({"city": 7}))
-            await far.request()
-            await listing(connection, far, tool())
+            await scripted.request()
+            await listing(connection, scripted, tool())
             with pytest.raises(UsageError):
                 await connection.tx.send(call({"city": 7}, request_id=10))
 
     async def test_a_first_page_takes_the_place_of_all_and_another_adds_to_it(self) -> None:
-        async with client(tool("a"), tool("b")) as (connection, far):
-            await listing(connection, far, tool("a"))
-            await listing(connection, far, tool("c"), cursor="next")
+        async with client(tool("a"), tool("b")) as (connection, scripted):
+            await listing(connection, scripted, tool("a"))
+            await listing(connection, scripted, tool("c"), cursor="next")
             for name in "ac":
                 with pytest.raises(UsageError):
                     await connection.tx.send(call({}, name))
             await connection.tx.send(call({}, "b"))
 
     async def test_a_list_that_failed_says_nothing(self) -> None:
-        async with client(tool()) as (connection, far):
+        async with client(tool()) as (connection, scripted):
             await connection.tx.send(Request("again", "tools/list"))
-            far.refuse(await far.request(), ProtocolViolation("odd"))
+            scripted.refuse(await scripted.request(), ProtocolViolation("odd"))
             assert isinstance(await connection.rx.receive(), Undelivered)
             with pytest.raises(UsageError):
                 await connection.tx.send(call({}))
@@ -124,9 +124,9 @@ class TestCallsOfAClient:
 
 async def received(result: dict[str, Any], **more: Any) -> Incoming:
     """The answer that a client gets from a tool that returns this."""
-    async with client(tool(outputSchema=DEGREES)) as ((tx, rx), far):
+    async with client(tool(outputSchema=DEGREES)) as ((tx, rx), scripted):
         await tx.send(call({"city": "Rome"}, **more))
-        far.answer(await far.request(), result)
+        scripted.answer(await scripted.request(), result)
         return await rx.receive()
 
 
@@ -262,7 +262,7 @@ class TestCallsAtAServer:
     async def test_principals_that_called_longest_ago_are_forgotten(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(_tool_schemas, "MAX_PRINCIPALS", 2)
         layer = Validation()
-        async with far_end() as (connection, _):
+        async with accepted_peer() as (connection, _):
             assert connection.scope is not None
             for principal in ("a", "b", "a", "c"):
                 connection.scope.info.principal = principal
@@ -309,14 +309,14 @@ UNUSABLE: Final[dict[str, tuple[Any, str]]] = {
 class TestHostileSchemas:
     @pytest.mark.parametrize(("schema", "reason"), UNUSABLE.values(), ids=UNUSABLE.keys())
     async def test_calls_are_refused_at_once(self, schema: Any, reason: str) -> None:
-        async with client(tool(given=schema), tool("fine")) as ((tx, _), far):
+        async with client(tool(given=schema), tool("fine")) as ((tx, _), scripted):
             started = perf_counter()
             for _ in range(2):
                 with pytest.raises(UsageError, match=f"breaks the rule schema: .*cannot be used: .*{reason}"):
                     await tx.send(call({"city": "Rome"}))
             assert perf_counter() - started < 5
             await tx.send(call({"city": "Rome"}, "fine"))
-            await far.request()
+            await scripted.request()
 
     async def test_a_pattern_that_goes_back_without_end_matches_nothing(self) -> None:
         given = {"properties": {"city": {"pattern": r"^(a|aa)+\1$"}}}
@@ -331,9 +331,9 @@ class TestHostileSchemas:
         tree: dict[str, Any] = {}
         for _ in range(levels):
             tree = {"left": tree, "right": None}
-        async with client(tool(given=TREE)) as ((tx, _), far):
+        async with client(tool(given=TREE)) as ((tx, _), scripted):
             await tx.send(call(tree))
-            await far.request()
+            await scripted.request()
             with pytest.raises(UsageError, match="rule additionalProperties"):
                 await tx.send(call({"left": {"leaf": 1}}, request_id=10))
 
@@ -350,25 +350,25 @@ class TestHostileSchemas:
         tree: dict[str, Any] = {}
         for _ in range(30):
             tree = {"children": [tree, {}]}
-        async with client(tool(given=given)) as ((tx, _), far):
+        async with client(tool(given=given)) as ((tx, _), scripted):
             await tx.send(call(tree))
-            await far.request()
+            await scripted.request()
 
     async def test_of_too_many_tools_the_last_are_not_checked(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(_tool_schemas, "MAX_TOOLS", 2)
-        async with client(tool("a"), tool("b"), tool("c")) as ((tx, _), far):
+        async with client(tool("a"), tool("b"), tool("c")) as ((tx, _), scripted):
             with pytest.raises(UsageError):
                 await tx.send(call({}, "b"))
             await tx.send(call({}, "c"))
-            await far.request()
+            await scripted.request()
 
     async def test_of_too_much_text_the_last_is_not_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(_tool_schemas, "MAX_LISTED_BYTES", 200)
-        async with client(tool("a"), tool("b")) as ((tx, _), far):
+        async with client(tool("a"), tool("b")) as ((tx, _), scripted):
             with pytest.raises(UsageError):
                 await tx.send(call({}, "a"))
             await tx.send(call({}, "b"))
-            await far.request()
+            await scripted.request()
 
 
 @pytest.mark.parametrize(
@@ -399,16 +399,16 @@ def test_references_into_lists_and_by_escaped_names_are_followed() -> None:
 
 async def test_without_the_extra_tools_are_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jsonschema_rs", None)
-    async with client(tool(), layer=Validation()) as ((tx, _), far):
+    async with client(tool(), layer=Validation()) as ((tx, _), scripted):
         await tx.send(call({}))
-        await far.request()
+        await scripted.request()
     with pytest.raises(UsageError, match=r"not installed.*trioxport\[validation\], or say tools=False"):
         Validation(tools=True)
 
 
 async def test_they_may_be_left_alone() -> None:
     sent: list[Message] = []
-    async with client(tool(), layer=Validation(tools=False)) as ((tx, _), far):
+    async with client(tool(), layer=Validation(tools=False)) as ((tx, _), scripted):
         await tx.send(call({}))
-        sent.append(await far.sent())
+        sent.append(await scripted.sent())
     assert sent == [call({})]

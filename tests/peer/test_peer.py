@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.scripted_connection import far_end
+from tests.support.scripted_connection import accepted_peer
 from trioxport import (
     Connection,
     ConnectionLost,
@@ -103,13 +103,13 @@ async def test_a_request_returns_the_result_of_its_answer() -> None:
 async def test_metadata_stay_on_this_side_and_a_cancellation_goes_the_way_of_its_request() -> None:
     routing = {"headers": {"X-Trace": "7"}, "related_request": 3}
     metadata = {"timeout": 5.0, **routing}
-    async with far_end() as (connection, far), open_peer(connection) as peer:
+    async with accepted_peer() as (connection, scripted), open_peer(connection) as peer:
         await peer.notify("note", metadata=routing)
         async with open_bare_nursery() as nursery:
             nursery.start_soon(partial(peer.request, "work", {"a": 1}, metadata=metadata))
-            note, request = await far.sent(), await far.request()
+            note, request = await scripted.sent(), await scripted.request()
             nursery.cancel_scope.cancel()
-        cancelled = await far.sent()
+        cancelled = await scripted.sent()
     assert (note, note.metadata) == (Notification("note"), routing)
     assert (request.method, request.params, request.metadata) == ("work", {"a": 1}, metadata)
     assert cancelled == Notification("notifications/cancelled", {"requestId": request.id})

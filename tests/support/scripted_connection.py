@@ -15,7 +15,7 @@ from trioxport.codecs import JSON
 from trioxport.frames import Frame
 
 
-class FarEnd:
+class ScriptedPeer:
     """The transport under the layers, driven by the test.
 
     Args:
@@ -28,7 +28,7 @@ class FarEnd:
         self.scope: Scope | None = None
 
     def __str__(self) -> str:
-        return "far:"
+        return "scripted:"
 
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
@@ -85,7 +85,7 @@ class FarEnd:
 
 
 @asynccontextmanager
-async def far_end(*layers: Layer, room: float = math.inf) -> AsyncGenerator[tuple[Connection, FarEnd]]:
-    far = FarEnd(room)
-    async with open_transport(far, layers=layers) as connection:
-        yield connection, far
+async def accepted_peer(*layers: Layer, room: float = math.inf) -> AsyncGenerator[tuple[Connection, ScriptedPeer]]:
+    scripted = ScriptedPeer(room)
+    async with open_transport(scripted, layers=layers) as connection:
+        yield connection, scripted

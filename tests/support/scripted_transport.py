@@ -12,14 +12,14 @@ from typing import Any
 import trio
 import trio.testing
 
-from tests.support.scripted_connection import FarEnd
+from tests.support.scripted_connection import ScriptedPeer
 from trioxport import Backoff, Connection, Reconnect, TransportError, open_transport
 from trioxport.abc import FrameChannels, Scope
 
 EVERY_SECOND = Backoff(base=1, factor=1, cap=1)
 
 
-class Shore:
+class ScriptedTarget:
     """A transport that is opened repeatedly.
 
     Args:
@@ -30,9 +30,9 @@ class Shore:
         attempts: The times of the attempts, in seconds.
     """
 
-    def __init__(self, name: str = "shore:") -> None:
+    def __init__(self, name: str = "scripted:") -> None:
         self._name = name
-        self._arrive, self._arrivals = trio.open_memory_channel[FarEnd](math.inf)
+        self._arrive, self._arrivals = trio.open_memory_channel[ScriptedPeer](math.inf)
         self.refusals: deque[TransportError | None] = deque()
         self.attempts: list[float] = []
 
@@ -45,17 +45,17 @@ class Shore:
         refusal = self.refusals.popleft() if self.refusals else None
         if refusal is not None:
             raise refusal
-        far = FarEnd()
+        scripted = ScriptedPeer()
         scope.info.peer = f"number {len(self.attempts)}"
-        async with far(scope) as channels:
-            self._arrive.send_nowait(far)
+        async with scripted(scope) as channels:
+            self._arrive.send_nowait(scripted)
             yield channels
 
-    async def far_end(self) -> FarEnd:
+    async def accepted_peer(self) -> ScriptedPeer:
         """Return the peer's end of the next connection, once all tasks are blocked."""
-        far = await self._arrivals.receive()
+        scripted = await self._arrivals.receive()
         await trio.testing.wait_all_tasks_blocked()
-        return far
+        return scripted
 
 
 def policy(**arguments: Any) -> Reconnect:
@@ -65,10 +65,10 @@ def policy(**arguments: Any) -> Reconnect:
 
 @asynccontextmanager
 async def reconnecting(
-    shore: Callable[[Scope], Any], *, layers: Any = (), connect_timeout: float = 30, **arguments: Any
+    target: Callable[[Scope], Any], *, layers: Any = (), connect_timeout: float = 30, **arguments: Any
 ) -> AsyncGenerator[Connection]:
-    """Open a connection to ``shore`` under a policy with these arguments."""
+    """Open a connection to ``target`` under a policy with these arguments."""
     async with open_transport(
-        shore, reconnect=policy(**arguments), layers=layers, connect_timeout=connect_timeout
+        target, reconnect=policy(**arguments), layers=layers, connect_timeout=connect_timeout
     ) as connection:
         yield connection

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.support.scripted_transport import EVERY_SECOND, Shore, policy
+from tests.support.scripted_transport import EVERY_SECOND, ScriptedTarget, policy
 from trioxport import (
     ConnectError,
     ConnectionLost,
@@ -28,35 +28,35 @@ from trioxport.abc import FrameChannels
 PING = Request(1, "ping")
 
 
-def three() -> tuple[Shore, Shore, Shore]:
-    return Shore("one:"), Shore("two:"), Shore("three:")
+def three() -> tuple[ScriptedTarget, ScriptedTarget, ScriptedTarget]:
+    return ScriptedTarget("one:"), ScriptedTarget("two:"), ScriptedTarget("three:")
 
 
 async def test_the_first_that_opens_is_used(autojump_clock: MockClock) -> None:
     one, two, three_ = three()
     one.refusals.append(NameResolutionError("no such host"))
     async with open_transport(Failover([one, two, three_])) as connection:
-        far = await two.far_end()
+        scripted = await two.accepted_peer()
         assert connection.info.target == "two:"
         await connection.tx.send(PING)
-        far.answer(await far.request())
+        scripted.answer(await scripted.request())
         assert await connection.rx.receive() == Response(1, None)
     assert (len(one.attempts), len(two.attempts), len(three_.attempts)) == (1, 1, 0)
 
 
 async def test_on_loss_the_next_is_used_and_after_the_last_the_first(autojump_clock: MockClock) -> None:
-    shores = three()
-    async with open_transport(Failover(shores)) as connection:
+    targets = three()
+    async with open_transport(Failover(targets)) as connection:
         tx, rx = connection
-        for number, shore in enumerate(shores * 2):
-            far = await shore.far_end()
-            assert connection.info.target == str(shore)
+        for number, target in enumerate(targets * 2):
+            scripted = await target.accepted_peer()
+            assert connection.info.target == str(target)
             answered, left = Request(f"{number} a", "ping"), Request(f"{number} b", "tools/call")
             await tx.send(answered)
             await tx.send(left)
-            far.answer(answered)
+            scripted.answer(answered)
             assert await rx.receive() == Response(answered.id, None)
-            far.lose()
+            scripted.lose()
             settled = await rx.receive()
             assert isinstance(settled, Undelivered) and settled.original == left
 
@@ -65,33 +65,33 @@ async def test_alone_it_gives_up_after_one_round_without_waiting(autojump_clock:
     one, two, three_ = three()
     async with open_transport(Failover([one, two, three_])) as (_, rx):
         started = trio.current_time()
-        for shore in (one, two, three_):
-            shore.refusals.extend([ServerUnreachable(f"{shore} is down")] * 100)
-        (await one.far_end()).lose()
+        for target in (one, two, three_):
+            target.refusals.extend([ServerUnreachable(f"{target} is down")] * 100)
+        (await one.accepted_peer()).lose()
         with pytest.raises(ConnectionLost, match=r"two:: two: is down; three:: three: is down; one:: one: is down"):
             await rx.receive()
         assert trio.current_time() - started < 0.1
 
 
 async def test_alone_it_gives_up_on_targets_that_open_and_say_nothing(autojump_clock: MockClock) -> None:
-    shores = three()
-    async with open_transport(Failover(shores)) as (_, rx):
-        for shore in (*shores, shores[0]):
-            (await shore.far_end()).lose()
+    targets = three()
+    async with open_transport(Failover(targets)) as (_, rx):
+        for target in (*targets, targets[0]):
+            (await target.accepted_peer()).lose()
         with pytest.raises(ConnectionLost, match="gone"):
             await rx.receive()
 
 
 async def test_under_reconnect_a_round_is_an_attempt(autojump_clock: MockClock) -> None:
-    one, two, three_ = shores = three()
+    one, two, three_ = targets = three()
     reconnect = policy(backoff=EVERY_SECOND)
-    async with open_transport(Failover(shores), reconnect=reconnect) as connection:
-        for shore in shores:
-            shore.refusals.extend([ServerUnreachable("down")] * 5)
-        far = await one.far_end()
-        far.lose()
-        far = await two.far_end()
-        assert [len(shore.attempts) for shore in shores] == [6, 6, 5]
+    async with open_transport(Failover(targets), reconnect=reconnect) as connection:
+        for target in targets:
+            target.refusals.extend([ServerUnreachable("down")] * 5)
+        scripted = await one.accepted_peer()
+        scripted.lose()
+        scripted = await two.accepted_peer()
+        assert [len(target.attempts) for target in targets] == [6, 6, 5]
         rounds = two.attempts
         assert all(0 < later - earlier <= 1 for earlier, later in pairwise(rounds))
         assert three_.attempts == rounds[:5]
@@ -113,8 +113,8 @@ async def test_nothing_opens(autojump_clock: MockClock) -> None:
 
 async def test_what_is_wrong_for_good_everywhere_is_not_tried_again(autojump_clock: MockClock) -> None:
     one, two, _ = three()
-    for shore in (one, two):
-        shore.refusals.extend([SpawnError("no such program")] * 9)
+    for target in (one, two):
+        target.refusals.extend([SpawnError("no such program")] * 9)
     with pytest.raises(ConnectError) as caught:
         async with open_transport(Failover([one, two]), reconnect=policy(retry_first=True)):
             pass
@@ -144,13 +144,13 @@ async def test_the_handshake_moves_along(autojump_clock: MockClock) -> None:
     one, two, _ = three()
     hello = Request(1, "initialize", {"protocolVersion": "2025-11-25"})
     async with open_transport(Failover([one, two])) as (tx, rx):
-        far = await one.far_end()
+        scripted = await one.accepted_peer()
         await tx.send(hello)
-        far.answer(await far.request(), {"protocolVersion": "2025-11-25"})
+        scripted.answer(await scripted.request(), {"protocolVersion": "2025-11-25"})
         await rx.receive()
-        far.lose()
-        far = await two.far_end()
-        assert (await far.request()).params == hello.params
+        scripted.lose()
+        scripted = await two.accepted_peer()
+        assert (await scripted.request()).params == hello.params
 
 
 def test_how_it_is_described() -> None:

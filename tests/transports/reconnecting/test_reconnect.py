@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support.scripted_transport import Shore, policy, reconnecting
+from tests.support.scripted_transport import ScriptedTarget, policy, reconnecting
 from trioxport import (
     AuthenticationError,
     Backoff,
@@ -40,34 +40,34 @@ NOTE = Notification("notifications/message", {"data": "x"})
 
 class TestInFlight:
     async def test_it_settles_and_the_channels_go_on(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore) as (tx, rx):
-            far = await shore.far_end()
+        target = ScriptedTarget()
+        async with reconnecting(target) as (tx, rx):
+            scripted = await target.accepted_peer()
             for request in (FIRST, SECOND):
                 await tx.send(request)
-            far.say(NOTE)
-            far.answer(FIRST, "done")
-            far.lose("the machine is on fire")
+            scripted.say(NOTE)
+            scripted.answer(FIRST, "done")
+            scripted.lose("the machine is on fire")
             assert [await rx.receive(), await rx.receive()] == [NOTE, Response(1, "done")]
             left = await rx.receive()
             assert isinstance(left, Undelivered)
             assert (left.original, left.outcome) == (SECOND, "unknown")
             assert "on fire" in left.message
-            far = await shore.far_end()
+            scripted = await target.accepted_peer()
             await tx.send(SECOND)
-            assert await far.sent() == SECOND
-            far.answer(SECOND, "done at last")
+            assert await scripted.sent() == SECOND
+            scripted.answer(SECOND, "done at last")
             assert await rx.receive() == Response(2, "done at last")
 
     async def test_what_the_transport_reports_as_not_sent_is_settled_once(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore) as (tx, rx):
-            far = await shore.far_end()
+        target = ScriptedTarget()
+        async with reconnecting(target) as (tx, rx):
+            scripted = await target.accepted_peer()
             for message in (FIRST, SECOND, NOTE):
                 await tx.send(message)
             for message in (SECOND, NOTE):
-                far.refuse(message, ConnectionLost("never written", outcome="not_sent"))
-            far.lose()
+                scripted.refuse(message, ConnectionLost("never written", outcome="not_sent"))
+            scripted.lose()
             left: list[Any] = [await rx.receive() for _ in range(3)]
             assert [(each.original, each.outcome) for each in left] == [
                 (SECOND, "not_sent"),
@@ -79,111 +79,111 @@ class TestInFlight:
     async def test_a_loss_whose_error_means_not_sent_still_leaves_what_was_sent_unknown(
         self, autojump_clock: MockClock
     ) -> None:
-        shore = Shore()
-        async with reconnecting(shore) as (tx, rx):
-            far = await shore.far_end()
+        target = ScriptedTarget()
+        async with reconnecting(target) as (tx, rx):
+            scripted = await target.accepted_peer()
             await tx.send(FIRST)
-            assert far.scope is not None
-            far.scope.lost(ServerUnreachable("it went away", outcome="not_sent"))
-            far.close()
+            assert scripted.scope is not None
+            scripted.scope.lost(ServerUnreachable("it went away", outcome="not_sent"))
+            scripted.close()
             left = await rx.receive()
             assert isinstance(left, Undelivered) and left.outcome == "unknown"
             assert isinstance(left.cause.__cause__, ServerUnreachable)
 
     async def test_an_id_can_be_used_again_once_its_answer_is_read(self, autojump_clock: MockClock) -> None:
         """The loss of the connection that brought the answer has not been received yet."""
-        shore = Shore()
-        async with reconnecting(shore) as (tx, rx):
-            far = await shore.far_end()
+        target = ScriptedTarget()
+        async with reconnecting(target) as (tx, rx):
+            scripted = await target.accepted_peer()
             await tx.send(FIRST)
             await tx.send(SECOND)
-            far.answer(FIRST)
-            far.lose()
-            far = await shore.far_end()
+            scripted.answer(FIRST)
+            scripted.lose()
+            scripted = await target.accepted_peer()
             assert await rx.receive() == Response(1, None)
             again = Request(1, "ping")
             await tx.send(again)
-            assert await far.sent() == again
+            assert await scripted.sent() == again
             left = await rx.receive()
             assert isinstance(left, Undelivered) and left.original == SECOND
-            far.answer(again, "pong")
+            scripted.answer(again, "pong")
             assert await rx.receive() == Response(1, "pong")
 
     async def test_one_that_is_cancelled_before_its_end_is_read_leaves_its_id_free(
         self, autojump_clock: MockClock
     ) -> None:
-        shore = Shore()
-        async with reconnecting(shore) as (tx, rx):
-            far = await shore.far_end()
+        target = ScriptedTarget()
+        async with reconnecting(target) as (tx, rx):
+            scripted = await target.accepted_peer()
             await tx.send(FIRST)
-            far.lose()
-            far = await shore.far_end()
+            scripted.lose()
+            scripted = await target.accepted_peer()
             await tx.send(Notification("notifications/cancelled", {"requestId": 1}))
-            await far.sent()
+            await scripted.sent()
             again = Request(1, "ping")
             await tx.send(again)
-            far.answer(again, "pong")
+            scripted.answer(again, "pong")
             assert await rx.receive() == Response(1, "pong")
 
     async def test_a_cancelled_request_is_not_settled_again(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore) as (tx, rx):
-            far = await shore.far_end()
+        target = ScriptedTarget()
+        async with reconnecting(target) as (tx, rx):
+            scripted = await target.accepted_peer()
             await tx.send(FIRST)
             await tx.send(Notification("notifications/cancelled", {"requestId": 1}))
-            far.lose()
-            await shore.far_end()
+            scripted.lose()
+            await target.accepted_peer()
             await nothing_more(rx)
 
     async def test_what_arrived_waits_for_a_reader_while_the_next_connection_is_used(
         self, autojump_clock: MockClock
     ) -> None:
         """Otherwise a program that sends before it receives would block itself."""
-        shore = Shore()
-        async with reconnecting(shore) as (tx, rx):
-            far = await shore.far_end()
+        target = ScriptedTarget()
+        async with reconnecting(target) as (tx, rx):
+            scripted = await target.accepted_peer()
             for _ in range(5):
-                far.say(NOTE)
-            far.lose()
+                scripted.say(NOTE)
+            scripted.lose()
             await tx.send(FIRST)
-            far = await shore.far_end()
-            far.answer(await far.request(), "done")
+            scripted = await target.accepted_peer()
+            scripted.answer(await scripted.request(), "done")
             assert [await rx.receive() for _ in range(6)] == [NOTE] * 5 + [Response(1, "done")]
 
     async def test_what_waits_for_a_reader_is_bounded(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
+        target = ScriptedTarget()
         limits = Limits(max_buffered_messages=2)
-        async with open_transport(shore, reconnect=policy(), limits=limits) as (_, rx):
-            far = await shore.far_end()
+        async with open_transport(target, reconnect=policy(), limits=limits) as (_, rx):
+            scripted = await target.accepted_peer()
             for _ in range(5):
-                far.say(NOTE)
-            far.lose()
+                scripted.say(NOTE)
+            scripted.lose()
             await trio.sleep(3600)
-            assert len(shore.attempts) == 1
+            assert len(target.attempts) == 1
             for _ in range(5):
                 assert await rx.receive() == NOTE
-            await shore.far_end()
+            await target.accepted_peer()
 
     async def test_what_is_skipped_is_counted_across_connections(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore) as connection:
+        target = ScriptedTarget()
+        async with reconnecting(target) as connection:
             for _ in range(2):
-                far = await shore.far_end()
-                far.say(Response("nobody asked", None))
-                far.say(NOTE)
+                scripted = await target.accepted_peer()
+                scripted.say(Response("nobody asked", None))
+                scripted.say(NOTE)
                 assert await connection.rx.receive() == NOTE
-                far.lose()
+                scripted.lose()
             assert connection.statistics().discarded == {"ProtocolViolation": 2}
 
     async def test_the_peer_is_known_anew(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore) as connection:
+        target = ScriptedTarget()
+        async with reconnecting(target) as connection:
             connection.info.era, connection.info.protocol_version = "modern", "2026-07-28"
             assert connection.info.peer == "number 1"
-            (await shore.far_end()).lose()
-            await shore.far_end()
+            (await target.accepted_peer()).lose()
+            await target.accepted_peer()
             assert (connection.info.peer, connection.info.era) == ("number 2", "modern")
-            assert connection.info.target == "shore:"
+            assert connection.info.target == "scripted:"
 
 
 async def nothing_more(rx: trio.abc.ReceiveChannel[Any]) -> None:
@@ -193,48 +193,48 @@ async def nothing_more(rx: trio.abc.ReceiveChannel[Any]) -> None:
 
 class TestSending:
     async def test_it_waits_for_the_next_connection(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        shore.refusals.extend([None, ServerUnreachable("not yet"), ServerUnreachable("not yet")])
-        async with reconnecting(shore) as (tx, _), trio.open_nursery() as nursery:
-            (await shore.far_end()).lose()
+        target = ScriptedTarget()
+        target.refusals.extend([None, ServerUnreachable("not yet"), ServerUnreachable("not yet")])
+        async with reconnecting(target) as (tx, _), trio.open_nursery() as nursery:
+            (await target.accepted_peer()).lose()
             await wait_all_tasks_blocked()
             nursery.start_soon(tx.send, FIRST)
             nursery.start_soon(tx.send, NOTE)
-            far = await shore.far_end()
-            assert sorted([str(await far.sent()), str(await far.sent())]) == sorted([str(FIRST), str(NOTE)])
-            assert len(shore.attempts) == 4
+            scripted = await target.accepted_peer()
+            assert sorted([str(await scripted.sent()), str(await scripted.sent())]) == sorted([str(FIRST), str(NOTE)])
+            assert len(target.attempts) == 4
 
     @pytest.mark.parametrize("bound", [0.0, 7.0])
     async def test_it_fails_after_its_bound(self, autojump_clock: MockClock, bound: float) -> None:
-        shore = Shore()
-        shore.refusals.extend([None, *[ServerUnreachable("not yet")] * 100])
-        async with reconnecting(shore, send_timeout=bound, attempts=None) as (tx, rx):
-            (await shore.far_end()).lose()
+        target = ScriptedTarget()
+        target.refusals.extend([None, *[ServerUnreachable("not yet")] * 100])
+        async with reconnecting(target, send_timeout=bound, attempts=None) as (tx, rx):
+            (await target.accepted_peer()).lose()
             await wait_all_tasks_blocked()
             started = trio.current_time()
             with pytest.raises(ConnectionLost, match="not connected") as caught:
                 await tx.send(FIRST)
             assert trio.current_time() - started == pytest.approx(bound)
             assert caught.value.outcome == "not_sent" and caught.value.retryable
-            shore.refusals.clear()
-            far = await shore.far_end()
+            target.refusals.clear()
+            scripted = await target.accepted_peer()
             await tx.send(FIRST)
-            assert await far.sent() == FIRST
-            far.answer(FIRST)
+            assert await scripted.sent() == FIRST
+            scripted.answer(FIRST)
             assert await rx.receive() == Response(1, None)
 
     async def test_cancelled_while_it_waits_it_has_sent_nothing(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore) as (tx, _):
-            (await shore.far_end()).lose()
+        target = ScriptedTarget()
+        async with reconnecting(target) as (tx, _):
+            (await target.accepted_peer()).lose()
             await wait_all_tasks_blocked()
             with trio.CancelScope() as scope:
                 scope.cancel()
                 await tx.send(FIRST)
-            far = await shore.far_end()
+            scripted = await target.accepted_peer()
             await tx.send(FIRST)
-            assert await far.sent() == FIRST
-            assert far.nothing_sent()
+            assert await scripted.sent() == FIRST
+            assert scripted.nothing_sent()
 
     async def test_what_was_waiting_to_be_accepted_goes_to_the_next_connection(self, autojump_clock: MockClock) -> None:
         wires: list[MemoryWire] = []
@@ -257,32 +257,32 @@ class TestSending:
 
 class TestState:
     async def test_it_can_be_watched(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        shore.refusals.extend([None, ServerUnreachable("not yet")])
+        target = ScriptedTarget()
+        target.refusals.extend([None, ServerUnreachable("not yet")])
         seen: list[str] = []
         async with trio.open_nursery() as nursery:
 
             async def watch() -> None:
                 seen.extend([state async for state in connection.state_changes()])
 
-            connection = await connect_transport(nursery, shore, reconnect=policy())
+            connection = await connect_transport(nursery, target, reconnect=policy())
             nursery.start_soon(watch)
             await wait_all_tasks_blocked()
-            (await shore.far_end()).lose()
-            await shore.far_end()
+            (await target.accepted_peer()).lose()
+            await target.accepted_peer()
             assert connection.state == "open"
             await connection.aclose()
         assert seen == ["open", "waiting", "connecting", "waiting", "connecting", "open", "closing", "closed"]
 
     async def test_the_end_of_all_attempts_is_the_failure(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        shore.refusals.extend([None, *[ServerUnreachable("gone for good")] * 3])
-        async with reconnecting(shore, attempts=3) as connection:
+        target = ScriptedTarget()
+        target.refusals.extend([None, *[ServerUnreachable("gone for good")] * 3])
+        async with reconnecting(target, attempts=3) as connection:
             await connection.tx.send(FIRST)
-            (await shore.far_end()).lose()
+            (await target.accepted_peer()).lose()
             states = [state async for state in connection.state_changes()]
             assert states[-1] == connection.state == "failed"
-            assert len(shore.attempts) == 4
+            assert len(target.attempts) == 4
             assert isinstance(await connection.rx.receive(), Undelivered)
             with pytest.raises(ConnectionLost, match="could not be opened again: gone for good") as caught:
                 await connection.rx.receive()
@@ -291,21 +291,21 @@ class TestState:
                 await connection.tx.send(SECOND)
 
     async def test_a_send_that_waits_hears_of_the_failure(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        shore.refusals.extend([None, *[ServerUnreachable("gone for good")] * 3])
-        async with reconnecting(shore, attempts=3) as (tx, _):
-            (await shore.far_end()).lose()
+        target = ScriptedTarget()
+        target.refusals.extend([None, *[ServerUnreachable("gone for good")] * 3])
+        async with reconnecting(target, attempts=3) as (tx, _):
+            (await target.accepted_peer()).lose()
             with pytest.raises(ConnectionLost, match="gone for good") as caught:
                 await tx.send(FIRST)
             assert caught.value.outcome == "not_sent"
 
     async def test_a_failure_that_nobody_saw_is_raised_on_leaving(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        shore.refusals.extend([None, SpawnError("no such program")])
+        target = ScriptedTarget()
+        target.refusals.extend([None, SpawnError("no such program")])
 
         async def lose_and_leave() -> None:
-            async with reconnecting(shore):
-                (await shore.far_end()).lose()
+            async with reconnecting(target):
+                (await target.accepted_peer()).lose()
                 await trio.sleep(60)
 
         with pytest.raises(ConnectionLost, match="no such program"):
@@ -314,35 +314,35 @@ class TestState:
 
 class TestBudget:
     async def test_progress_refills_it(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore, attempts=2) as (_, rx):
+        target = ScriptedTarget()
+        async with reconnecting(target, attempts=2) as (_, rx):
             for _ in range(10):
-                far = await shore.far_end()
-                far.say(NOTE)
+                scripted = await target.accepted_peer()
+                scripted.say(NOTE)
                 assert await rx.receive() == NOTE
-                far.lose()
-            await shore.far_end()
+                scripted.lose()
+            await target.accepted_peer()
 
     async def test_connections_that_bring_nothing_use_it_up(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore, attempts=3) as (_, rx):
+        target = ScriptedTarget()
+        async with reconnecting(target, attempts=3) as (_, rx):
             for _ in range(4):
-                (await shore.far_end()).lose()
+                (await target.accepted_peer()).lose()
             with pytest.raises(ConnectionLost, match="gone"):
                 await rx.receive()
-        assert len(shore.attempts) == 4
+        assert len(target.attempts) == 4
 
     async def test_the_peer_is_left_alone_as_long_as_it_asks(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        shore.refusals.extend([None, ServerUnreachable("busy", retry_after=120)])
-        async with reconnecting(shore):
-            far = await shore.far_end()
+        target = ScriptedTarget()
+        target.refusals.extend([None, ServerUnreachable("busy", retry_after=120)])
+        async with reconnecting(target):
+            scripted = await target.accepted_peer()
             lost = trio.current_time()
-            assert far.scope is not None
-            far.scope.lost(ConnectionLost("going down", retry_after=60))
-            far.close()
-            await shore.far_end()
-            first, second = shore.attempts[1:]
+            assert scripted.scope is not None
+            scripted.scope.lost(ConnectionLost("going down", retry_after=60))
+            scripted.close()
+            await target.accepted_peer()
+            first, second = target.attempts[1:]
             assert 60 <= first - lost <= 61
             assert 120 <= second - first <= 121
 
@@ -352,14 +352,14 @@ class TestBudget:
     async def test_a_permanent_error_ends_it_at_once(
         self, autojump_clock: MockClock, permanent: TransportError
     ) -> None:
-        shore = Shore()
-        shore.refusals.extend([None, permanent])
-        async with reconnecting(shore) as (_, rx):
-            (await shore.far_end()).lose()
+        target = ScriptedTarget()
+        target.refusals.extend([None, permanent])
+        async with reconnecting(target) as (_, rx):
+            (await target.accepted_peer()).lose()
             with pytest.raises(ConnectionLost, match=permanent.reason) as caught:
                 await rx.receive()
             assert caught.value.__cause__ is permanent and not caught.value.retryable
-        assert len(shore.attempts) == 2
+        assert len(target.attempts) == 2
 
     async def test_a_defect_is_no_reason_to_try_again(self, autojump_clock: MockClock) -> None:
         @attrs.frozen
@@ -373,114 +373,114 @@ class TestBudget:
             async def fail(self) -> None:
                 raise LookupError("a defect")
 
-        shore = Shore()
-        async with reconnecting(shore, layers=[Broken()]) as (_, rx):
+        target = ScriptedTarget()
+        async with reconnecting(target, layers=[Broken()]) as (_, rx):
             with pytest.raises(ConnectionLost, match="a defect"):
                 await rx.receive()
-        assert len(shore.attempts) == 1
+        assert len(target.attempts) == 1
 
 
 class TestFirstConnection:
     async def test_it_fails_like_any_other(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        shore.refusals.append(ServerUnreachable("nobody there"))
+        target = ScriptedTarget()
+        target.refusals.append(ServerUnreachable("nobody there"))
         with pytest.raises(ServerUnreachable, match="nobody there"):
-            async with reconnecting(shore):
+            async with reconnecting(target):
                 pass
-        assert len(shore.attempts) == 1
+        assert len(target.attempts) == 1
 
     async def test_it_is_tried_again_if_told_so(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        shore.refusals.extend([ServerUnreachable("not yet")] * 5)
-        async with reconnecting(shore, retry_first=True) as connection:
+        target = ScriptedTarget()
+        target.refusals.extend([ServerUnreachable("not yet")] * 5)
+        async with reconnecting(target, retry_first=True) as connection:
             assert connection.state == "open"
-        assert len(shore.attempts) == 6
+        assert len(target.attempts) == 6
 
     async def test_but_not_for_ever(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        shore.refusals.extend([ServerUnreachable("not yet")] * 1000)
+        target = ScriptedTarget()
+        target.refusals.extend([ServerUnreachable("not yet")] * 1000)
         with pytest.raises(ConnectTimeout, match="no connection within 20 s"):
-            async with reconnecting(shore, retry_first=True, attempts=None, connect_timeout=20):
+            async with reconnecting(target, retry_first=True, attempts=None, connect_timeout=20):
                 pass
-        shore = Shore()
-        shore.refusals.extend([ServerUnreachable("not yet")] * 1000)
+        target = ScriptedTarget()
+        target.refusals.extend([ServerUnreachable("not yet")] * 1000)
         with pytest.raises(ServerUnreachable, match="not yet"):
-            async with reconnecting(shore, retry_first=True, attempts=3):
+            async with reconnecting(target, retry_first=True, attempts=3):
                 pass
-        assert len(shore.attempts) == 4
+        assert len(target.attempts) == 4
 
     async def test_and_not_against_a_permanent_error(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        shore.refusals.append(SpawnError("no such program"))
+        target = ScriptedTarget()
+        target.refusals.append(SpawnError("no such program"))
         with pytest.raises(SpawnError):
-            async with reconnecting(shore, retry_first=True):
+            async with reconnecting(target, retry_first=True):
                 pass
 
 
 class TestEnd:
     async def test_the_peers_orderly_end_is_the_end(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore) as (tx, rx):
-            far = await shore.far_end()
+        target = ScriptedTarget()
+        async with reconnecting(target) as (tx, rx):
+            scripted = await target.accepted_peer()
             await tx.send(FIRST)
-            far.answer(FIRST)
-            far.say(NOTE)
-            far.end()
+            scripted.answer(FIRST)
+            scripted.say(NOTE)
+            scripted.end()
             assert [await rx.receive(), await rx.receive()] == [Response(1, None), NOTE]
             with pytest.raises(trio.EndOfChannel):
                 await rx.receive()
             await tx.send(NOTE)  # the peer may still listen
-            assert [await far.sent(), await far.sent()] == [FIRST, NOTE]
-        assert len(shore.attempts) == 1
+            assert [await scripted.sent(), await scripted.sent()] == [FIRST, NOTE]
+        assert len(target.attempts) == 1
 
     async def test_one_that_leaves_requests_unanswered_is_a_loss(self, autojump_clock: MockClock) -> None:
         """On a socket the end of a killed server looks like this."""
-        shore = Shore()
-        async with reconnecting(shore) as (tx, rx):
-            far = await shore.far_end()
+        target = ScriptedTarget()
+        async with reconnecting(target) as (tx, rx):
+            scripted = await target.accepted_peer()
             await tx.send(FIRST)
-            far.end()
+            scripted.end()
             assert isinstance(await rx.receive(), Undelivered)
-            far = await shore.far_end()
+            scripted = await target.accepted_peer()
             await tx.send(SECOND)
-            assert await far.sent() == SECOND
+            assert await scripted.sent() == SECOND
 
     @pytest.mark.parametrize("reading", [True, False])
     async def test_it_is_a_loss_if_told_so(self, autojump_clock: MockClock, reading: bool) -> None:
-        shore = Shore()
-        async with reconnecting(shore, after_end=True) as (tx, rx):
-            far = await shore.far_end()
+        target = ScriptedTarget()
+        async with reconnecting(target, after_end=True) as (tx, rx):
+            scripted = await target.accepted_peer()
             await tx.send(FIRST)
-            far.end()
+            scripted.end()
             if reading:
                 left = await rx.receive()
                 assert isinstance(left, Undelivered) and "the peer ended the connection" in left.message
-            far = await shore.far_end()
+            scripted = await target.accepted_peer()
             await tx.send(SECOND)
-            assert await far.sent() == SECOND
+            assert await scripted.sent() == SECOND
 
     async def test_a_loss_after_the_half_close_is_the_end(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore) as (tx, rx):
-            far = await shore.far_end()
+        target = ScriptedTarget()
+        async with reconnecting(target) as (tx, rx):
+            scripted = await target.accepted_peer()
             await tx.send(FIRST)
             await tx.aclose()
-            assert await far.sent() == FIRST
-            assert far.told_the_end()
-            far.say(NOTE)
-            far.lose("in the middle")
+            assert await scripted.sent() == FIRST
+            assert scripted.told_the_end()
+            scripted.say(NOTE)
+            scripted.lose("in the middle")
             assert await rx.receive() == NOTE
             assert isinstance(await rx.receive(), Undelivered)
             with pytest.raises(ConnectionLost, match="in the middle"):
                 await rx.receive()
-        assert len(shore.attempts) == 1
+        assert len(target.attempts) == 1
 
     async def test_a_half_close_while_waiting_is_the_end(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        shore.refusals.extend([None, *[ServerUnreachable("not yet")] * 1000])
-        async with reconnecting(shore, attempts=None) as (tx, rx), trio.open_nursery() as nursery:
+        target = ScriptedTarget()
+        target.refusals.extend([None, *[ServerUnreachable("not yet")] * 1000])
+        async with reconnecting(target, attempts=None) as (tx, rx), trio.open_nursery() as nursery:
             await tx.send(FIRST)
-            (await shore.far_end()).lose()
+            (await target.accepted_peer()).lose()
             await trio.sleep(5)
             nursery.start_soon(closed_while_sending, tx)
             await wait_all_tasks_blocked()
@@ -495,38 +495,38 @@ class TestEnd:
 
     async def test_a_half_close_at_the_moment_of_connecting(self, autojump_clock: MockClock) -> None:
         """The state is that of the new connection, or the end, with nothing in between."""
-        shore = Shore()
+        target = ScriptedTarget()
         async with trio.open_nursery() as nursery:
 
             def connect(scope: Scope) -> Any:
-                if shore.attempts:
+                if target.attempts:
                     nursery.start_soon(connection.tx.aclose)
-                return shore(scope)
+                return target(scope)
 
             for _ in range(10):
-                shore = Shore()
+                target = ScriptedTarget()
                 connection = await connect_transport(nursery, connect, reconnect=policy())
-                (await shore.far_end()).lose()
+                (await target.accepted_peer()).lose()
                 with trio.move_on_after(2):
-                    far = await shore.far_end()
-                    assert far.told_the_end()
+                    scripted = await target.accepted_peer()
+                    assert scripted.told_the_end()
                 with suppress(ConnectionLost):
                     await connection.aclose()
 
     async def test_nobody_reads_any_more(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore) as (tx, rx):
+        target = ScriptedTarget()
+        async with reconnecting(target) as (tx, rx):
             await rx.aclose()
             for _ in range(3):
-                far = await shore.far_end()
+                scripted = await target.accepted_peer()
                 await tx.send(NOTE)
-                assert await far.sent() == NOTE
-                far.lose()
+                assert await scripted.sent() == NOTE
+                scripted.lose()
             with pytest.raises(trio.ClosedResourceError):
                 await rx.receive()
-            far = await shore.far_end()
+            scripted = await target.accepted_peer()
             with pytest.raises(trio.BrokenResourceError):
-                far.say(NOTE)
+                scripted.say(NOTE)
 
 
 async def closed_while_sending(tx: trio.abc.SendChannel[Any]) -> None:
@@ -540,10 +540,10 @@ class TestLeaving:
         self, autojump_clock: MockClock, while_connecting: bool
     ) -> None:
         hang = trio.Event()
-        shore = Shore()
+        target = ScriptedTarget()
 
         def connect(scope: Scope) -> Any:
-            return hanging() if shore.attempts and while_connecting else shore(scope)
+            return hanging() if target.attempts and while_connecting else target(scope)
 
         @attrs.frozen
         class hanging:  # noqa: N801 (called like a function)
@@ -559,7 +559,7 @@ class TestLeaving:
         left = 0.0
         async with reconnecting(connect, backoff=Backoff(base=1) if while_connecting else slow) as connection:
             await connection.tx.send(FIRST)
-            (await shore.far_end()).lose()
+            (await target.accepted_peer()).lose()
             if while_connecting:
                 await hang.wait()
             else:
@@ -570,10 +570,10 @@ class TestLeaving:
         assert trio.current_time() == left
 
     async def test_a_block_that_is_cancelled_waits_for_nobody(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
+        target = ScriptedTarget()
         with trio.CancelScope() as scope:
-            async with reconnecting(shore, backoff=Backoff(base=10000, cap=10000)):
-                (await shore.far_end()).lose()
+            async with reconnecting(target, backoff=Backoff(base=10000, cap=10000)):
+                (await target.accepted_peer()).lose()
                 await wait_all_tasks_blocked()
                 started = trio.current_time()
                 scope.cancel()
@@ -582,10 +582,10 @@ class TestLeaving:
         assert trio.current_time() == started
 
     async def test_a_receive_that_waits_hears_of_the_closing(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
+        target = ScriptedTarget()
         async with trio.open_nursery() as nursery:
-            connection = await connect_transport(nursery, shore, reconnect=policy())
-            (await shore.far_end()).lose()
+            connection = await connect_transport(nursery, target, reconnect=policy())
+            (await target.accepted_peer()).lose()
 
             async def receive() -> None:
                 with pytest.raises(trio.ClosedResourceError):
@@ -596,21 +596,21 @@ class TestLeaving:
             await connection.aclose()
 
     async def test_a_cancelled_nursery_takes_it_along(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
+        target = ScriptedTarget()
         async with trio.open_nursery() as nursery:
-            connection = await connect_transport(nursery, shore, reconnect=policy())
+            connection = await connect_transport(nursery, target, reconnect=policy())
             nursery.cancel_scope.cancel()
         assert connection.state == "failed"
         with pytest.raises(ConnectionLost, match="nursery that carries the connection was cancelled"):
             await connection.rx.receive()
 
     async def test_an_exception_of_the_block_stays_what_it_is(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
+        target = ScriptedTarget()
         mine = LookupError("mine")
 
         async def lose_and_raise() -> None:
-            async with reconnecting(shore):
-                (await shore.far_end()).lose()
+            async with reconnecting(target):
+                (await target.accepted_peer()).lose()
                 await wait_all_tasks_blocked()
                 raise mine
 
@@ -630,12 +630,12 @@ async def test_frame_layers_begin_anew_with_each_connection(autojump_clock: Mock
             scope.defer(lambda: self.wrapped.append("over"))
             return channels
 
-    shore, counting = Shore(), Counting()
-    async with reconnecting(shore, layers=[counting]):
-        (await shore.far_end()).lose()
-        await shore.far_end()
-        assert counting.wrapped == ["shore:", "over", "shore:"]
-    assert counting.wrapped == ["shore:", "over", "shore:", "over"]
+    target, counting = ScriptedTarget(), Counting()
+    async with reconnecting(target, layers=[counting]):
+        (await target.accepted_peer()).lose()
+        await target.accepted_peer()
+        assert counting.wrapped == ["scripted:", "over", "scripted:"]
+    assert counting.wrapped == ["scripted:", "over", "scripted:", "over"]
 
 
 @pytest.mark.parametrize(
@@ -648,23 +648,23 @@ async def test_a_server_that_flaps_for_long(
 ) -> None:
     """Up for a second, down for a second: the attempts are bounded, and nothing piles up."""
     caplog.set_level(logging.CRITICAL)
-    shore = Shore()
+    target = ScriptedTarget()
     answered = 0
     sizes: list[int] = []
 
     def connect(scope: Scope) -> Any:
         if trio.current_time() % 2 >= 1:
-            shore.refusals.append(ConnectError("down"))
-        return shore(scope)
+            target.refusals.append(ConnectError("down"))
+        return target(scope)
 
     async def serve() -> None:
         while True:
-            far = await shore.far_end()
-            far.say(NOTE)
+            scripted = await target.accepted_peer()
+            scripted.say(NOTE)
             with trio.CancelScope(deadline=trio.current_time() // 1 + 1):
                 while True:
-                    far.answer(await far.request())
-            far.lose()
+                    scripted.answer(await scripted.request())
+            scripted.lose()
 
     async def count() -> None:
         nonlocal answered
@@ -687,5 +687,5 @@ async def test_a_server_that_flaps_for_long(
                 break
         nursery.cancel_scope.cancel()
     assert answered > 100
-    assert 30 < len(shore.attempts) < attempts
+    assert 30 < len(target.attempts) < attempts
     assert sizes[-1] - sizes[0] < 100

@@ -9,8 +9,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support.scripted_connection import FarEnd
-from tests.support.scripted_transport import Shore, policy, reconnecting
+from tests.support.scripted_connection import ScriptedPeer
+from tests.support.scripted_transport import ScriptedTarget, policy, reconnecting
 from trioxport import (
     Connection,
     ConnectionLost,
@@ -34,142 +34,142 @@ NOTE = Notification("notifications/message", {"data": "x"})
 LISTEN = Request(7, "subscriptions/listen", {"notifications": {"toolsListChanged": True}})
 
 
-async def shake_hands(connection: Connection, shore: Shore) -> FarEnd:
+async def shake_hands(connection: Connection, target: ScriptedTarget) -> ScriptedPeer:
     """Run the legacy handshake."""
     tx, rx = connection
-    far = await shore.far_end()
+    scripted = await target.accepted_peer()
     await tx.send(HELLO)
-    far.answer(await far.request(), AGREED)
+    scripted.answer(await scripted.request(), AGREED)
     assert await rx.receive() == Response(0, AGREED)
     await tx.send(READY)
-    assert await far.sent() == READY
-    return far
+    assert await scripted.sent() == READY
+    return scripted
 
 
 class TestHandshake:
     async def test_it_is_repeated_out_of_sight(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore) as connection, trio.open_nursery() as nursery:
+        target = ScriptedTarget()
+        async with reconnecting(target) as connection, trio.open_nursery() as nursery:
             tx, rx = connection
-            (await shake_hands(connection, shore)).lose()
+            (await shake_hands(connection, target)).lose()
             for _ in range(3):
-                far = await shore.far_end()
+                scripted = await target.accepted_peer()
                 nursery.start_soon(tx.send, Request("mine", "tools/list"))
-                again = await far.request()
+                again = await scripted.request()
                 assert (again.method, again.params) == (HELLO.method, HELLO.params)
                 assert again.id not in (0, "mine")
                 await wait_all_tasks_blocked()
-                assert far.nothing_sent()
-                far.say(NOTE)
-                far.answer(again, AGREED)
-                assert await far.sent() == READY
-                far.answer(await far.request(), {"tools": []})
+                assert scripted.nothing_sent()
+                scripted.say(NOTE)
+                scripted.answer(again, AGREED)
+                assert await scripted.sent() == READY
+                scripted.answer(await scripted.request(), {"tools": []})
                 assert await rx.receive() == NOTE
                 assert await rx.receive() == Response("mine", {"tools": []})
-                far.lose()
+                scripted.lose()
 
     async def test_its_id_is_another_each_time(self, autojump_clock: MockClock) -> None:
-        shore, ids = Shore(), set[object]()
-        async with reconnecting(shore) as connection:
-            (await shake_hands(connection, shore)).lose()
+        target, ids = ScriptedTarget(), set[object]()
+        async with reconnecting(target) as connection:
+            (await shake_hands(connection, target)).lose()
             for _ in range(3):
-                far = await shore.far_end()
-                again = await far.request()
+                scripted = await target.accepted_peer()
+                again = await scripted.request()
                 ids.add(again.id)
-                far.answer(again, AGREED)
-                assert await far.sent() == READY
-                far.lose()
+                scripted.answer(again, AGREED)
+                assert await scripted.sent() == READY
+                scripted.lose()
         assert len(ids) == 3
 
     async def test_as_often_as_it_has_to_be_without_any_other_traffic(self, autojump_clock: MockClock) -> None:
         """The answer to it is no progress: a server that dies after each one is given up."""
-        shore = Shore()
-        async with reconnecting(shore, attempts=3) as connection:
-            (await shake_hands(connection, shore)).lose()
+        target = ScriptedTarget()
+        async with reconnecting(target, attempts=3) as connection:
+            (await shake_hands(connection, target)).lose()
             for _ in range(3):
-                far = await shore.far_end()
-                far.answer(await far.request(), AGREED)
-                assert await far.sent() == READY
-                far.lose()
+                scripted = await target.accepted_peer()
+                scripted.answer(await scripted.request(), AGREED)
+                assert await scripted.sent() == READY
+                scripted.lose()
             with pytest.raises(ConnectionLost, match="gone"):
                 await connection.rx.receive()
 
     @pytest.mark.parametrize("answered", [True, False])
     async def test_only_as_far_as_it_went(self, answered: bool, autojump_clock: MockClock) -> None:
         """An ``initialize`` without an answer settles like any request."""
-        shore = Shore()
-        async with reconnecting(shore) as (tx, rx):
-            far = await shore.far_end()
+        target = ScriptedTarget()
+        async with reconnecting(target) as (tx, rx):
+            scripted = await target.accepted_peer()
             await tx.send(HELLO)
             if answered:
-                far.answer(await far.request(), AGREED)
-            far.lose()
+                scripted.answer(await scripted.request(), AGREED)
+            scripted.lose()
             first = await rx.receive()
             assert isinstance(first, Response if answered else Undelivered)
-            far = await shore.far_end()
+            scripted = await target.accepted_peer()
             if answered:
-                far.answer(await far.request(), AGREED)
+                scripted.answer(await scripted.request(), AGREED)
                 await wait_all_tasks_blocked()
             await tx.send(NOTE)
-            assert await far.sent() == NOTE
+            assert await scripted.sent() == NOTE
 
     async def test_a_refused_one_is_not_repeated(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore) as (tx, rx):
-            far = await shore.far_end()
+        target = ScriptedTarget()
+        async with reconnecting(target) as (tx, rx):
+            scripted = await target.accepted_peer()
             await tx.send(HELLO)
-            far.say(ErrorResponse(0, -32602, "Unsupported protocol version"))
+            scripted.say(ErrorResponse(0, -32602, "Unsupported protocol version"))
             assert isinstance(await rx.receive(), ErrorResponse)
-            far.lose()
-            far = await shore.far_end()
-            assert far.nothing_sent()
+            scripted.lose()
+            scripted = await target.accepted_peer()
+            assert scripted.nothing_sent()
 
     async def test_nothing_is_repeated_if_told_so(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore, replay_initialize=False) as connection:
-            (await shake_hands(connection, shore)).lose()
-            far = await shore.far_end()
-            assert far.nothing_sent()
+        target = ScriptedTarget()
+        async with reconnecting(target, replay_initialize=False) as connection:
+            (await shake_hands(connection, target)).lose()
+            scripted = await target.accepted_peer()
+            assert scripted.nothing_sent()
 
     async def test_another_version_is_the_end(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore) as connection:
-            (await shake_hands(connection, shore)).lose()
-            far = await shore.far_end()
-            far.answer(await far.request(), {**AGREED, "protocolVersion": "2025-11-25"})
+        target = ScriptedTarget()
+        async with reconnecting(target) as connection:
+            (await shake_hands(connection, target)).lose()
+            scripted = await target.accepted_peer()
+            scripted.answer(await scripted.request(), {**AGREED, "protocolVersion": "2025-11-25"})
             with pytest.raises(ConnectionLost, match=r"version 2025-06-18 before, and to 2025-11-25") as caught:
                 await connection.rx.receive()
             assert isinstance(caught.value.__cause__, VersionMismatch)
-        assert len(shore.attempts) == 2
+        assert len(target.attempts) == 2
 
     async def test_a_refusal_is_a_failed_attempt(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore) as connection:
-            (await shake_hands(connection, shore)).lose()
-            far = await shore.far_end()
-            far.say(ErrorResponse((await far.request()).id, -32603, "still starting"))
-            far = await shore.far_end()
-            far.answer(await far.request(), AGREED)
+        target = ScriptedTarget()
+        async with reconnecting(target) as connection:
+            (await shake_hands(connection, target)).lose()
+            scripted = await target.accepted_peer()
+            scripted.say(ErrorResponse((await scripted.request()).id, -32603, "still starting"))
+            scripted = await target.accepted_peer()
+            scripted.answer(await scripted.request(), AGREED)
             await wait_all_tasks_blocked()
             assert connection.state == "open"
 
     @pytest.mark.parametrize("way", ["lose", "end"])
     async def test_a_loss_in_the_middle_of_it_is_a_failed_attempt(self, way: str, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore) as connection:
-            (await shake_hands(connection, shore)).lose()
-            far = await shore.far_end()
-            await far.request()
-            getattr(far, way)()
-            far = await shore.far_end()
-            far.answer(await far.request(), AGREED)
+        target = ScriptedTarget()
+        async with reconnecting(target) as connection:
+            (await shake_hands(connection, target)).lose()
+            scripted = await target.accepted_peer()
+            await scripted.request()
+            getattr(scripted, way)()
+            scripted = await target.accepted_peer()
+            scripted.answer(await scripted.request(), AGREED)
             await wait_all_tasks_blocked()
             assert connection.state == "open"
 
     async def test_a_peer_that_never_answers_it(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore, attempts=2, connect_timeout=20) as connection:
-            (await shake_hands(connection, shore)).lose()
+        target = ScriptedTarget()
+        async with reconnecting(target, attempts=2, connect_timeout=20) as connection:
+            (await shake_hands(connection, target)).lose()
             started = trio.current_time()
             with pytest.raises(ConnectionLost, match="not answered within 20 s"):
                 await connection.rx.receive()
@@ -177,14 +177,14 @@ class TestHandshake:
 
     async def test_the_answer_is_found_behind_what_cannot_be_read(self, autojump_clock: MockClock) -> None:
         """An unreadable message is counted, as on any connection."""
-        shore = Shore()
-        async with reconnecting(shore) as connection:
-            (await shake_hands(connection, shore)).lose()
-            far = await shore.far_end()
-            far.say_raw(b"Starting up...")
-            far.answer(await far.request(), AGREED)
+        target = ScriptedTarget()
+        async with reconnecting(target) as connection:
+            (await shake_hands(connection, target)).lose()
+            scripted = await target.accepted_peer()
+            scripted.say_raw(b"Starting up...")
+            scripted.answer(await scripted.request(), AGREED)
             await wait_all_tasks_blocked()
-            far.say(NOTE)
+            scripted.say(NOTE)
             assert await connection.rx.receive() == NOTE
             assert connection.statistics().discarded == {"DecodeError": 1}
 
@@ -192,74 +192,74 @@ class TestHandshake:
         self, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
     ) -> None:
         """The layer's payloads cannot be replayed: a warning is logged, and nothing is sent."""
-        shore = Shore()
+        target = ScriptedTarget()
         layers = [Signing({"key": b"secret" * 8})]
-        async with open_transport(Reconnecting(shore, policy()), layers=layers) as (tx, _):
-            far = await shore.far_end()
+        async with open_transport(Reconnecting(target, policy()), layers=layers) as (tx, _):
+            scripted = await target.accepted_peer()
             await tx.send(HELLO)
             assert "cannot repeat the handshake" in caplog.text
-            far.lose()
-            far = await shore.far_end()
-            assert far.nothing_sent()
+            scripted.lose()
+            scripted = await target.accepted_peer()
+            assert scripted.nothing_sent()
 
 
 class TestSubscriptions:
     async def test_they_settle(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore) as (tx, rx):
-            far = await shore.far_end()
+        target = ScriptedTarget()
+        async with reconnecting(target) as (tx, rx):
+            scripted = await target.accepted_peer()
             await tx.send(LISTEN)
-            far.lose()
+            scripted.lose()
             left = await rx.receive()
             assert isinstance(left, Undelivered) and left.original == LISTEN
 
     async def test_they_are_sent_again_if_told_so(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore, resend_subscriptions=True) as (tx, rx):
-            far = await shore.far_end()
+        target = ScriptedTarget()
+        async with reconnecting(target, resend_subscriptions=True) as (tx, rx):
+            scripted = await target.accepted_peer()
             for request in (LISTEN, Request(1, "tools/list"), Request(8, LISTEN.method, LISTEN.params)):
                 await tx.send(request)
-            far.answer(Request(8, LISTEN.method))
+            scripted.answer(Request(8, LISTEN.method))
             for _ in range(2):
-                far.lose()
-                far = await shore.far_end()
-                again = await far.request()
+                scripted.lose()
+                scripted = await target.accepted_peer()
+                again = await scripted.request()
                 assert again == attrs.evolve(LISTEN, id=again.id)
-                assert far.nothing_sent()
+                assert scripted.nothing_sent()
             assert await rx.receive() == Response(8, None)
             left = await rx.receive()
             assert isinstance(left, Undelivered) and left.id == 1
-            far.answer(again, "over")
+            scripted.answer(again, "over")
             assert await rx.receive() == Response(7, "over")
 
     async def test_one_that_was_cancelled_meanwhile_is_not(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore, resend_subscriptions=True) as (tx, _):
-            far = await shore.far_end()
+        target = ScriptedTarget()
+        async with reconnecting(target, resend_subscriptions=True) as (tx, _):
+            scripted = await target.accepted_peer()
             await tx.send(LISTEN)
             await tx.send(Notification("notifications/cancelled", {"requestId": LISTEN.id}))
-            far.lose()
-            far = await shore.far_end()
-            assert far.nothing_sent()
+            scripted.lose()
+            scripted = await target.accepted_peer()
+            assert scripted.nothing_sent()
 
     async def test_one_that_the_server_ended_meanwhile_is_not(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore, resend_subscriptions=True) as (tx, rx):
-            far = await shore.far_end()
+        target = ScriptedTarget()
+        async with reconnecting(target, resend_subscriptions=True) as (tx, rx):
+            scripted = await target.accepted_peer()
             await tx.send(LISTEN)
-            far.say(Notification("notifications/cancelled", {"requestId": LISTEN.id}))
-            far.lose()
+            scripted.say(Notification("notifications/cancelled", {"requestId": LISTEN.id}))
+            scripted.lose()
             await wait_all_tasks_blocked()
             assert isinstance(await rx.receive(), Notification)
-            far = await shore.far_end()
-            assert far.nothing_sent()
+            scripted = await target.accepted_peer()
+            assert scripted.nothing_sent()
 
     async def test_those_that_are_not_sent_again_in_the_end_settle(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore, resend_subscriptions=True, attempts=0) as (tx, rx):
-            far = await shore.far_end()
+        target = ScriptedTarget()
+        async with reconnecting(target, resend_subscriptions=True, attempts=0) as (tx, rx):
+            scripted = await target.accepted_peer()
             await tx.send(LISTEN)
-            far.lose()
+            scripted.lose()
             assert isinstance(await rx.receive(), Undelivered)
             with pytest.raises(ConnectionLost):
                 await rx.receive()
@@ -268,53 +268,53 @@ class TestSubscriptions:
 class TestRequestsOfThePeer:
     async def test_their_answers_do_not_go_to_another_peer(self, autojump_clock: MockClock) -> None:
         """The new connection may have a request with the same id in flight."""
-        shore = Shore()
-        async with reconnecting(shore) as (tx, rx):
-            far = await shore.far_end()
+        target = ScriptedTarget()
+        async with reconnecting(target) as (tx, rx):
+            scripted = await target.accepted_peer()
             for number in (1, 2):
-                far.say(Request(number, "sampling/createMessage"))
+                scripted.say(Request(number, "sampling/createMessage"))
                 assert await rx.receive() == Request(number, "sampling/createMessage")
             await tx.send(Response(1, "answered in time"))
-            assert await far.sent() == Response(1, "answered in time")
-            far.lose()
+            assert await scripted.sent() == Response(1, "answered in time")
+            scripted.lose()
             cancelled = await rx.receive()
             assert isinstance(cancelled, Notification) and cancelled.method == "notifications/cancelled"
             assert isinstance(cancelled.params, dict) and cancelled.params["requestId"] == 2
-            far = await shore.far_end()
+            scripted = await target.accepted_peer()
             await tx.send(Response(2, "too late"))
             await tx.send(NOTE)
-            assert await far.sent() == NOTE
-            far.say(Request(2, "roots/list"))
+            assert await scripted.sent() == NOTE
+            scripted.say(Request(2, "roots/list"))
             assert await rx.receive() == Request(2, "roots/list")
             await tx.send(Response(2, "roots"))
-            assert await far.sent() == Response(2, "roots")
+            assert await scripted.sent() == Response(2, "roots")
 
     async def test_an_answer_that_waits_for_the_connection_is_dropped(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore) as (tx, rx), trio.open_nursery() as nursery:
-            far = await shore.far_end()
-            far.say(Request(1, "roots/list"))
+        target = ScriptedTarget()
+        async with reconnecting(target) as (tx, rx), trio.open_nursery() as nursery:
+            scripted = await target.accepted_peer()
+            scripted.say(Request(1, "roots/list"))
             await rx.receive()
-            far.lose()
+            scripted.lose()
             nursery.start_soon(tx.send, Response(1, "roots"))
             await rx.receive()
-            far = await shore.far_end()
-            assert far.nothing_sent()
+            scripted = await target.accepted_peer()
+            assert scripted.nothing_sent()
 
     async def test_one_that_the_peer_cancelled_is_over(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
-        async with reconnecting(shore) as (_, rx):
-            far = await shore.far_end()
-            far.say(Request(1, "roots/list"))
-            far.say(Notification("notifications/cancelled", {"requestId": 1}))
-            far.say(NOTE)
-            far.lose()
+        target = ScriptedTarget()
+        async with reconnecting(target) as (_, rx):
+            scripted = await target.accepted_peer()
+            scripted.say(Request(1, "roots/list"))
+            scripted.say(Notification("notifications/cancelled", {"requestId": 1}))
+            scripted.say(NOTE)
+            scripted.lose()
             assert [getattr(await rx.receive(), "method", None) for _ in range(3)] == [
                 "roots/list",
                 "notifications/cancelled",
                 NOTE.method,
             ]
-            await shore.far_end()
+            await target.accepted_peer()
             with trio.move_on_after(60):
                 raise AssertionError(await rx.receive())
 
@@ -327,7 +327,7 @@ class TestRequestsOfThePeer:
         assert stale == list(range(1000 - MAX_STALE_REQUESTS, 1000))
 
     async def test_the_handlers_of_a_peer_are_cancelled(self, autojump_clock: MockClock) -> None:
-        shore = Shore()
+        target = ScriptedTarget()
         cancelled = trio.Event()
 
         async def create(_request: IncomingRequest) -> Any:
@@ -337,13 +337,13 @@ class TestRequestsOfThePeer:
                 cancelled.set()
 
         handlers = {"sampling/createMessage": create}
-        async with reconnecting(shore) as connection, open_peer(connection, requests=handlers) as peer:
-            far = await shore.far_end()
-            far.say(Request(1, "sampling/createMessage"))
+        async with reconnecting(target) as connection, open_peer(connection, requests=handlers) as peer:
+            scripted = await target.accepted_peer()
+            scripted.say(Request(1, "sampling/createMessage"))
             await wait_all_tasks_blocked()
-            far.lose()
+            scripted.lose()
             await cancelled.wait()
-            far = await shore.far_end()
+            scripted = await target.accepted_peer()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(peer.request, "tools/list")
-                far.answer(await far.request(), {})
+                scripted.answer(await scripted.request(), {})

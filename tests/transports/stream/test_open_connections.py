@@ -77,8 +77,8 @@ HALF_CLOSING = pytest.mark.parametrize("pair", [memory_streams, socket_streams])
 @pytest.mark.parametrize("era", ["modern", "legacy"])
 async def test_a_conversation(pair: Pair, era: Any) -> None:
     with trio.fail_after(10):
-        async with pair() as (near, far), trio.open_nursery() as nursery:
-            nursery.start_soon(serve_transport, serve_demo, far)
+        async with pair() as (near, scripted), trio.open_nursery() as nursery:
+            nursery.start_soon(serve_transport, serve_demo, scripted)
             async with open_transport(near) as connection, open_peer(connection) as peer:
                 await peer.negotiate(client_info={"name": "test", "version": "1"}, era=era)
                 called = {"name": "add", "arguments": {"a": 1, "b": 2}}
@@ -94,8 +94,8 @@ async def collect(received: list[Any], connection: Connection) -> None:
 async def test_what_was_accepted_arrives_and_the_end_is_seen(pair: Pair) -> None:
     received: list[Any] = []
     with trio.fail_after(10):
-        async with pair() as (near, far), trio.open_nursery() as nursery:
-            nursery.start_soon(serve_transport, partial(collect, received), far)
+        async with pair() as (near, scripted), trio.open_nursery() as nursery:
+            nursery.start_soon(serve_transport, partial(collect, received), scripted)
             async with open_transport(near) as (tx, _):
                 for number in range(100):
                     await tx.send(Notification("n", {"number": number}))
@@ -111,8 +111,8 @@ async def test_a_half_close_leaves_the_other_direction_open(pair: Pair) -> None:
             await connection.tx.send(Response(request.id, {}))
 
     with trio.fail_after(10):
-        async with pair() as (near, far), trio.open_nursery() as nursery:
-            nursery.start_soon(serve_transport, answer_late, far)
+        async with pair() as (near, scripted), trio.open_nursery() as nursery:
+            nursery.start_soon(serve_transport, answer_late, scripted)
             async with open_transport(near) as (tx, rx):
                 await tx.send(Request(1, "r"))
                 await tx.aclose()
@@ -120,12 +120,12 @@ async def test_a_half_close_leaves_the_other_direction_open(pair: Pair) -> None:
 
 
 async def test_length_framing_carries_any_bytes() -> None:
-    near, far = memory_stream_pair()
+    near, scripted = memory_stream_pair()
     received: list[Any] = []
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             serve = partial(serve_transport, codec=MessagePack)
-            nursery.start_soon(serve, partial(collect, received), OpenStream(far, "length"))
+            nursery.start_soon(serve, partial(collect, received), OpenStream(scripted, "length"))
             async with open_transport(OpenStream(near, "length"), codec=MessagePack) as (tx, _):
                 await tx.send(Notification("n"))
     assert received == [Notification("n")]
@@ -133,14 +133,14 @@ async def test_length_framing_carries_any_bytes() -> None:
 
 async def test_a_connection_that_trio_websocket_ends_with_an_error_is_lost() -> None:
     with trio.fail_after(10):
-        async with websockets() as (near, far), open_transport(far) as (_, rx):
+        async with websockets() as (near, scripted), open_transport(scripted) as (_, rx):
             await near.aclose(1011, "broken")
             with pytest.raises(ConnectionLost, match="1011 broken"):
                 await rx.receive()
 
 
 async def test_what_a_client_names_them() -> None:
-    async with socket_streams() as (near, far), open_transport(near) as connection:
+    async with socket_streams() as (near, scripted), open_transport(near) as connection:
         assert connection.info.target == "an open SocketStream"
         assert str(connection.info.peer).startswith("127.0.0.1:")
-        await far.aclose()
+        await scripted.aclose()
