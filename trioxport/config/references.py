@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
@@ -115,11 +116,11 @@ class References:
         if not (slash and service and user):
             raise _Unresolved("a keyring reference names no service and user", "Write ${keyring:SERVICE/USER}")
         try:
-            import keyring  # type: ignore[import-not-found, unused-ignore]  # optional
+            keyring: Any = import_module("keyring")
         except ImportError:
-            keyring = None
-        if keyring is None:
-            raise _Unresolved("a keyring reference needs the package keyring", "Install it: pip install keyring")
+            raise _Unresolved(
+                "a keyring reference needs the package keyring", "Install it: pip install keyring"
+            ) from None
         return _password(keyring, service, user)
 
     def _input(self, name: str) -> str:
