@@ -95,8 +95,8 @@ def test_the_table_of_errors_is_complete_and_right() -> None:
 
 def test_extras_that_errors_tell_to_install_are_those_of_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    for extra, requirement in REQUIREMENTS.items():
-        assert [each.partition(";")[0] for each in project["optional-dependencies"][extra]] == [requirement]
+    for extra, requirements in REQUIREMENTS.items():
+        assert [each.partition(";")[0] for each in project["optional-dependencies"][extra]] == list(requirements)
 
 
 def test_the_page_of_installation_lists_the_extras() -> None:
@@ -176,7 +176,7 @@ def test_the_page_of_the_command_line_shows_every_command() -> None:
     command = [sys.executable, "-m", "trioxport", "--help"]
     env = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
     shown = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
-    commands = re.findall(r"^    ([a-z][a-z-]*)", shown.partition("options:")[0], re.MULTILINE)
+    commands = re.findall(r"^  ([a-z][a-z-]*)", shown.partition("Commands:")[2], re.MULTILINE)
     assert commands == re.findall(r"^```\{command-help\} trioxport ([a-z-]+)$", page, re.MULTILINE)
     for name in ("trioxport", "trioxport.testing"):
         assert f"```{{command-help}} {name}\n" in page

@@ -39,17 +39,19 @@ def whole_target(target: str) -> str | None:
 
 
 REQUIREMENTS: Final = {
-    "brotli": "brotli>=1.2",
-    "http2": "h2>=4.2",
-    "keychain": "keyring>=25",
-    "mcp": "mcp>=2.3",
-    "oauth": "joserfc>=1.6",
-    "otel": "opentelemetry-api>=1.31",
-    "validation": "jsonschema-rs>=0.60",
-    "zstd": "backports.zstd>=1.0",
+    "brotli": ("brotli>=1.2",),
+    "cli": ("click>=8.2", "prompt-toolkit>=3.0.50", "rich>=13.9"),
+    "http2": ("h2>=4.2",),
+    "keychain": ("keyring>=25",),
+    "mcp": ("mcp>=2.3",),
+    "oauth": ("joserfc>=1.6",),
+    "otel": ("opentelemetry-api>=1.31",),
+    "validation": ("jsonschema-rs>=0.60",),
+    "zstd": ("backports.zstd>=1.0",),
 }
 
 
 def install_hint(extra: str) -> str:
-    """A hint to install the requirement of an extra by its own name, which works without a release of trioxport."""
-    return f"Install it: pip install '{REQUIREMENTS[extra]}', which is what the extra {extra} of trioxport brings"
+    """A hint to install the requirements of an extra by their own names, which works without a release of trioxport."""
+    wanted = " ".join(f"'{requirement}'" for requirement in REQUIREMENTS[extra])
+    return f"Install it: pip install {wanted}, which is what the extra {extra} of trioxport brings"

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
-import re
 import sys
-from typing import Any, Final, NoReturn
+from typing import Any, Final
+
+import click
 
 from trioxport import TransportError
-from trioxport._diagnostics.hints import close_to
 from trioxport.cli._output import complain, one_line, write
-from trioxport.peer import JSONRPCError
+from trioxport.protocol import JSONRPCError
 
 _IN_THE_SHELL: Final = (
     ("allow_plaintext=True", "--allow-plaintext"),
     ("raise connect_timeout", "raise --timeout"),
     ("Raise the timeout, or ask for progress, which extends it", "Raise --timeout"),
+    ("raise the timeout", "raise --timeout"),
     ("Raise total_timeout", "Raise --timeout"),
-    ("trust it by a ca file or an ssl_context", "name a file of certificates to trust in the variable SSL_CERT_FILE"),
+    ("trust it by a ca file or an ssl_context", "name a file of certificates to trust by --ca"),
     ("Raise Limits.max_message_size on both sides, or send less at once", "Send, or ask for, less at once"),
     ("Raise idle_timeout", "Look at the server's log"),
     ("Do not insist on the modern era", "Leave out --era modern"),
@@ -26,27 +26,6 @@ _IN_THE_SHELL: Final = (
     ("Pass cert or ssl_context", "Add ?cert=FILE&key=FILE to the target"),
 )
 """The advice of an error to a program, and the same advice to a user of the shell."""
-
-_UNKNOWN: Final = re.compile(r"invalid choice: '([^']*)'|unrecognized arguments: (--[\w-]+)")
-
-
-class ArgumentParser(argparse.ArgumentParser):
-    """A parser whose errors suggest a similar command or option."""
-
-    def error(self, message: str) -> NoReturn:
-        unknown = _UNKNOWN.search(message)
-        close = None if unknown is None else close_to(unknown[1] or unknown[2], self._words())
-        if close is not None:
-            message += f"; did you mean {close!r}?"
-        super().error(message)
-
-    def _words(self) -> list[str]:
-        """The names of commands and options, and the values that options can have."""
-        words: list[str] = []
-        for action in self._actions:
-            words += action.option_strings
-            words += map(str, action.choices or ())
-        return words
 
 
 def complain_of(error: TransportError | JSONRPCError, *, as_json: bool) -> None:
@@ -59,6 +38,18 @@ def complain_of(error: TransportError | JSONRPCError, *, as_json: bool) -> None:
         complain(f"the server answered with error {error.code}: {error.message}")
         if error.data is not None:
             complain(f"details: {one_line(error.data)}")
+
+
+def complain_of_arguments(error: click.ClickException, *, as_json: bool) -> None:
+    """Print an error of the command line to standard error, and the place where its arguments are explained."""
+    text = error.format_message().rstrip()
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if as_json:
+        complain_in_json({"type": "UsageError", "message": text})
+        return
+    complain(text)
+    if context is not None and context.command_path != "trioxport":
+        write(f"{context.get_usage()}\nSee {context.command_path} --help", sys.stderr)
 
 
 def complain_in_json(members: dict[str, Any]) -> None:

@@ -21,10 +21,15 @@ def write(text: str, stream: TextIO) -> None:
     print(_encoded(text, stream).decode(stream.encoding or "utf-8"), file=stream, flush=True)
 
 
+def escaped(text: str) -> str:
+    """The text with control characters escaped, which could control a terminal; tabs and line feeds stay."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
 def _encoded(text: str, stream: TextIO) -> bytes:
     """The bytes of a line. Control characters are escaped for a terminal, which they could control."""
     if stream.isatty():
-        text = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+        text = escaped(text)
     return text.encode(stream.encoding or "utf-8", "backslashreplace")
 
 

@@ -2,57 +2,42 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any, Final, cast
 
-import trio
+import click
 
-from trioxport import RequestTimeout, UsageError, __version__, open_transport
-from trioxport.abc import CONNECT_TIMEOUT, Era
+from trioxport import UsageError
+from trioxport.cli._commands import cli_command
 from trioxport.cli._errors import complain_in_json
 from trioxport.cli._output import complain, one_line, open_status, pretty, readable, texts_of, write
-from trioxport.peer import Negotiated, Peer, ProgressCallback, open_peer
+from trioxport.cli.connecting import open_session
+from trioxport.cli.options import ConnectionOptions, connection_options, json_option, target_argument
+from trioxport.peer import Client, Negotiated, ProgressCallback
 from trioxport.protocol import DISCOVER, INITIALIZE, members_of
 
-CLIENT_INFO: Final = {"name": "trioxport", "version": __version__}
 ABOUT_THE_SERVER: Final = (DISCOVER, INITIALIZE)
 """The methods that negotiation has called already, so that its result is printed."""
 
 
-async def call(options: argparse.Namespace) -> int:
-    """Open, negotiate, call and print; return the exit code. Raises ``TransportError`` and ``JSONRPCError``."""
-    params = _parameters(options.params)
-    late: RequestTimeout | None = None
-    result: Any = None
-    with trio.CancelScope() as patience:
-        async with _opened(options) as (peer, deadline), open_status() as tell:
-            try:
-                result = await _ask(peer, options, params, deadline, _progress_shown(tell))
-            except RequestTimeout as error:  # do not wait for a silent server on leaving either
-                late = error
-                patience.cancel()
-    if late is not None:
-        raise late
-    return _print(result, options.json)
+@cli_command
+@target_argument
+@click.argument("method", metavar="METHOD")
+@click.argument("params", metavar="[PARAMS-JSON]", required=False)
+@connection_options
+@json_option
+async def command(target: str, method: str, params: str | None, options: ConnectionOptions, as_json: bool) -> int:
+    """Call a method of a server and print the result.
 
-
-@asynccontextmanager
-async def _opened(options: argparse.Namespace) -> AsyncGenerator[tuple[Peer, float]]:
-    """A peer, and the deadline of the negotiation with its server."""
-    deadline = trio.current_time() + options.timeout
-    async with (
-        open_transport(
-            options.target,
-            allow_plaintext=options.allow_plaintext,
-            connect_timeout=min(CONNECT_TIMEOUT, options.timeout),
-        ) as connection,
-        open_peer(connection) as peer,
-    ):
-        yield peer, deadline
+    METHOD is such as tools/list or tools/call; server/discover and initialize print the server's description.
+    PARAMS-JSON are its parameters, a JSON object; - reads them from standard input.
+    """
+    given = _parameters(params)
+    async with open_session(target, options) as client, open_status() as tell:
+        result = await _ask(client, method, given, options.timeout, _progress_shown(tell))
+    return _print(result, as_json)
 
 
 def _parameters(text: str | None) -> dict[str, Any] | None:
@@ -68,33 +53,21 @@ def _parameters(text: str | None) -> dict[str, Any] | None:
 
 
 async def _ask(
-    peer: Peer,
-    options: argparse.Namespace,
-    params: dict[str, Any] | None,
-    deadline: float,
-    on_progress: ProgressCallback,
+    client: Client, method: str, params: dict[str, Any] | None, seconds: float, on_progress: ProgressCallback
 ) -> Any:
-    negotiated = await _negotiate(peer, options, deadline)
-    if options.method in ABOUT_THE_SERVER:
-        return {
-            "era": negotiated.era,
-            "protocolVersion": negotiated.protocol_version,
-            "serverInfo": negotiated.server_info,
-            "capabilities": negotiated.capabilities,
-            "instructions": negotiated.instructions,
-        }
-    return await peer.request(options.method, params, timeout=options.timeout, on_progress=on_progress)
+    if method in ABOUT_THE_SERVER:
+        return _described(client.server)
+    return await client.peer.request(method, params, timeout=seconds, on_progress=on_progress)
 
 
-async def _negotiate(peer: Peer, options: argparse.Namespace, deadline: float) -> Negotiated:
-    era = cast("Era | None", None if options.era == "auto" else options.era)
-    with trio.move_on_at(deadline):
-        return await peer.negotiate(client_info=CLIENT_INFO, era=era, probe_timeout=min(5.0, options.timeout / 2))
-    raise RequestTimeout(
-        f"the server did not open the conversation within {options.timeout:g} s",
-        target=peer.target,
-        hint="Check that it is an MCP server, or raise --timeout",
-    )
+def _described(server: Negotiated) -> dict[str, Any]:
+    return {
+        "era": server.era,
+        "protocolVersion": server.protocol_version,
+        "serverInfo": server.server_info,
+        "capabilities": server.capabilities,
+        "instructions": server.instructions,
+    }
 
 
 def _progress_shown(tell: Callable[[str], None]) -> ProgressCallback:

@@ -1,24 +1,21 @@
-"""``trioxport demo`` holds a conversation with a server in a child process; ``trioxport serve-demo`` serves it."""
+"""``trioxport demo``: a conversation with a server in a child process."""
 
 from __future__ import annotations
 
-import argparse
-import logging
 import os
 import shlex
 import shutil
-import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any, Final
 
 import trio
 
-from trioxport import Target, open_transport, serve_transport
+from trioxport import open_transport
 from trioxport._core.nursery import open_bare_nursery
+from trioxport.cli._commands import cli_command
 from trioxport.cli._output import texts_of, write
-from trioxport.cli.call import CLIENT_INFO
-from trioxport.demo import serve_demo
+from trioxport.cli.connecting import CLIENT_INFO
 from trioxport.frames import MIB
 from trioxport.peer import JSONRPCError, Peer, open_peer
 from trioxport.transports.stdio import Stdio
@@ -26,8 +23,9 @@ from trioxport.transports.stdio import Stdio
 SERVER: Final = ("-m", "trioxport", "serve-demo", "stdio:")
 
 
-async def demo() -> int:
-    """Hold the conversation and print it; return the exit code. Raises ``TransportError``."""
+@cli_command
+async def command() -> int:
+    """Start a server in a child process and call its tools."""
     found_by = {name: value for name in ("PYTHONPATH",) if (value := os.environ.get(name))}
     server = Stdio(sys.executable, SERVER, env=found_by)
     _say(f"Starting an MCP server in a child process: {server}\n")
@@ -135,40 +133,3 @@ def _summary(result: dict[str, Any]) -> str:
 
 def _say(text: str) -> None:
     write(text, sys.stdout)
-
-
-async def serve_until_signal(options: argparse.Namespace) -> int:
-    """Serve until SIGTERM, or until the end of a ``stdio:`` client; return the exit code. Raises ``TransportError``."""
-    with trio.open_signal_receiver(signal.SIGTERM) as signals:
-        async with open_bare_nursery() as tasks:
-            tasks.start_soon(_stop_at, signals, tasks.cancel_scope)
-            for address in await tasks.start(_serve, options, tasks.cancel_scope):
-                if address != "stdio:":  # the parent of this process knows
-                    write(f"serving {address}", sys.stderr)
-    return 0
-
-
-async def _serve(
-    options: argparse.Namespace, scope: trio.CancelScope, *, task_status: trio.TaskStatus[list[str]]
-) -> None:
-    await serve_transport(
-        serve_demo, _with_access_log(options.target), allow_plaintext=options.allow_plaintext, task_status=task_status
-    )
-    scope.cancel()
-
-
-def _with_access_log(target: str) -> Target:
-    """The target, with an access log if it is served over HTTP."""
-    if target.partition(":")[0] not in ("http", "https"):
-        return target
-    from trioxport.transports.http.server import HttpServer
-
-    access = logging.getLogger("trioxport.access")
-    access.addHandler(logging.StreamHandler())
-    access.setLevel(logging.INFO)
-    return HttpServer(target, access_log=True)
-
-
-async def _stop_at(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    await anext(signals)
-    scope.cancel()

@@ -7,9 +7,9 @@
         ...
 """
 
-from trioxport.config.loading import load_servers
+from trioxport.config.loading import list_servers, load_servers
 from trioxport.config.problems import ConfigError, Problem
 from trioxport.config.schema import config_schema
 from trioxport.config.server import ServerConfig, ServerConfigs
 
-__all__ = ["ConfigError", "Problem", "ServerConfig", "ServerConfigs", "config_schema", "load_servers"]
+__all__ = ["ConfigError", "Problem", "ServerConfig", "ServerConfigs", "config_schema", "list_servers", "load_servers"]

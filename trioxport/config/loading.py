@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -27,6 +27,7 @@ LONGEST_SECONDS: Final = 600.0
 def load_servers(
     source: str | os.PathLike[str] | Mapping[str, Any],
     *,
+    names: Collection[str] | None = None,
     ask: Ask | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> ServerConfigs:
@@ -34,6 +35,7 @@ def load_servers(
 
     Args:
         source: The path of a JSON or TOML file, or a mapping.
+        names: The servers to load, so that the problems of others do not matter; None for all.
         ask: A function that returns the value of an input of VS Code, given its definition; None for its default.
         environment: The variables that references name; by default those of this process.
 
@@ -47,6 +49,8 @@ def load_servers(
     if document is not None:
         references = References(variables, document.folder, document.inputs, ask, findings)
         for name, entry in document.servers.items():
+            if names is not None and name not in names:
+                continue
             server = _load(name, entry, document, references, findings)
             if server is not None:
                 servers[name] = server
@@ -54,6 +58,18 @@ def load_servers(
         raise config_error(findings.problems, None if isinstance(source, Mapping) else os.fspath(source))
     servers.notes = findings.notes
     return servers
+
+
+def list_servers(source: str | os.PathLike[str] | Mapping[str, Any]) -> Sequence[str]:
+    """The names of the servers of a configuration, whose entries are not looked at.
+
+    Raises ``ConfigError`` if the configuration cannot be read.
+    """
+    findings = Findings()
+    document = read(source, findings)
+    if document is None:
+        raise config_error(findings.problems, None if isinstance(source, Mapping) else os.fspath(source))
+    return list(document.servers)
 
 
 def _load(name: str, raw: Any, document: Document, references: References, findings: Findings) -> ServerConfig | None:

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from random import Random
@@ -22,7 +23,7 @@ import trio
 from trioxport._core.backoff import Backoff
 from trioxport.abc import Era
 from trioxport.connection import Connection
-from trioxport.errors import ProtocolViolation
+from trioxport.errors import ProtocolViolation, RequestTimeout
 from trioxport.messages import NOTHING
 from trioxport.peer.client_handlers import Handlers
 from trioxport.peer.endpoint import Peer, open_peer
@@ -47,6 +48,8 @@ Listed = TypeVar("Listed", bound=attrs.AttrsInstance)
 
 REQUEST_TIMEOUT: Final = 60.0
 """Seconds without a sign of life after which a request has failed."""
+PROBE_SECONDS: Final = 5.0
+"""Seconds without an answer to ``server/discover`` after which a server counts as legacy."""
 MAX_PAGES: Final = 1000
 MAX_ROUNDS: Final = 32
 """Rounds in which a server may ask for more input before it answers."""
@@ -212,6 +215,7 @@ async def open_client(
     handlers: Handlers = Handlers(),  # noqa: B008 (it is frozen)
     capabilities: Mapping[str, Any] = NOTHING,
     era: Era | None = None,
+    timeout: float | None = None,  # noqa: ASYNC109 (the block lasts longer)
 ) -> AsyncGenerator[Client]:
     """Converse with a server over ``connection`` for the time of a block: negotiates, and yields a :class:`Client`.
 
@@ -221,12 +225,33 @@ async def open_client(
         handlers: The answers to what servers ask of clients, in either era.
         capabilities: More than those that ``handlers`` stand for.
         era: As for :meth:`Peer.negotiate`.
+        timeout: Seconds that the negotiation may take; by default each of its requests has its own limit.
 
-    Raises what :meth:`Peer.negotiate` raises, and on leaving what :func:`open_peer` raises.
+    Raises what :meth:`Peer.negotiate` raises, ``RequestTimeout`` when the negotiation takes longer than ``timeout``,
+    and on leaving what :func:`open_peer` raises.
     """
     offered = {**handlers.capabilities(), **capabilities}
     subscriptions = Subscriptions()
     notifications = {**handlers.notifications(), **dict.fromkeys(CHANGES, subscriptions.take)}
     async with open_peer(connection, requests=handlers.requests(), notifications=notifications) as peer:
-        server = await peer.negotiate(client_info=client_info, capabilities=offered, era=era)
+        server = await _negotiated(peer, client_info, offered, era, timeout)
         yield Client(peer, server, handlers, subscriptions)
+
+
+async def _negotiated(
+    peer: Peer,
+    client_info: Mapping[str, Any],
+    capabilities: Mapping[str, Any],
+    era: Era | None,
+    timeout: float | None,  # noqa: ASYNC109 (the error differs from that of fail_after)
+) -> Negotiated:
+    """Negotiate within ``timeout`` seconds, of which half at most are for the probe of the modern era."""
+    seconds = math.inf if timeout is None else timeout
+    with trio.move_on_after(seconds):
+        probe = min(PROBE_SECONDS, seconds / 2)
+        return await peer.negotiate(client_info=client_info, capabilities=capabilities, era=era, probe_timeout=probe)
+    raise RequestTimeout(
+        f"the server did not open the conversation within {seconds:g} s",
+        target=peer.target,
+        hint="Check that it is an MCP server, or raise the timeout",
+    )
