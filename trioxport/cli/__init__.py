@@ -1,8 +1,9 @@
 """The command ``trioxport``.
 
-To add a command ``bench``: give it a line in ``COMMANDS`` of ``_program``. Write a module ``bench`` here whose ``command``
-is an async function that returns the exit code, decorated with ``@cli_command`` and the options of ``options``; it
-connects by ``open_target`` or ``open_session`` of ``connecting``. Add it to ``docs/reference/command-line.md``.
+To add a command ``bench``: give it a line in ``COMMANDS`` of ``_program``. Write a module ``bench`` here whose
+``command`` is an async function that returns the exit code, decorated with ``@cli_command`` and the options of
+``options``; it connects by ``open_target`` or ``open_session`` of ``connecting``. Add it to
+``docs/reference/command-line.md``.
 """
 
 from __future__ import annotations

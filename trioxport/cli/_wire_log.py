@@ -21,10 +21,15 @@ def wire_log() -> Tap:
     library = logging.getLogger("trioxport")
     if not library.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d  .  %(message)s", "%H:%M:%S"))
+        handler.setFormatter(_Formatter("%(asctime)s.%(msecs)03d  .  %(message)s", "%H:%M:%S"))
         library.addHandler(handler)
         library.setLevel(logging.DEBUG)
     return Tap(_write, redact=())
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return escaped(super().format(record))
 
 
 def _write(line: bytes) -> None:

@@ -112,7 +112,7 @@ class _Places:
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
-        kind: type[Any] = type(transport)
+        kind = transport.__class__
         self._names = [field.name for field in attrs.fields(kind)] if attrs.has(kind) else []
         self._changes: dict[str, Any] = {}
 
