@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from trioxport.peer import open_peer as open_peer
     from trioxport.running import run_server as run_server
     from trioxport.servers import open_servers as open_servers
+    from trioxport.servers import serve_bridge as serve_bridge
     from trioxport.transports.dial import Dial as Dial
     from trioxport.transports.http import Http as Http
     from trioxport.transports.http.server import HttpServer as HttpServer
@@ -140,6 +141,7 @@ _LAZY: Final = {
     "open_peer": "trioxport.peer",
     "run_server": "trioxport.running",
     "open_servers": "trioxport.servers",
+    "serve_bridge": "trioxport.servers",
     "Dial": "trioxport.transports.dial",
     "Http": "trioxport.transports.http",
     "HttpServer": "trioxport.transports.http.server",

@@ -6,8 +6,25 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TypedDict, cast
 
+import attrs
+
 from trioxport.errors import TransportError
 from trioxport.messages import Incoming, Message, RequestId
+
+
+@attrs.frozen(eq=False)
+class EncodedForm:
+    """The payload in which a message came, so that it can be forwarded without being encoded again.
+
+    Args:
+        payload: The payload.
+        codec: The name of its codec.
+        message: The message as it was decoded.
+    """
+
+    payload: bytes
+    codec: str
+    message: Message
 
 
 class Metadata(TypedDict, total=False):
@@ -19,7 +36,8 @@ class Metadata(TypedDict, total=False):
         headers: Fields for a wire that has a place for them, such as the HTTP headers of the message's POST. On a
             received message: the headers that came with it. Never shown, since they may hold credentials.
         timeout: Seconds for the answer to a request, in place of those of a ``Timeout`` layer; None for no limit.
-        related_request: On a server, the id of the request in flight that a message belongs to.
+        related_request: On a server, the id of the request in flight that a message belongs to. On a client over HTTP:
+            the id of the request on whose stream a message came.
         principal: On a request to an ``AsModernServer``, the identity of the client that it comes from.
         on_event_id: Called with the id of each event of the answer, over a legacy HTTP session, to resume after it.
         resume_after: The id of the last event that was read: the rest of an answer is fetched, and nothing is called.
@@ -27,6 +45,7 @@ class Metadata(TypedDict, total=False):
     Keys that layers and transports set:
 
     Args:
+        encoded: The payload in which the message came, on a connection with the codec ``Forwarding``.
         attempt: The number of the attempt, from 2 on; in the ``Undelivered`` of a ``Retry``, the number of attempts.
         causes: The failures of the attempts.
         first_id: The application's id of a request that is sent again under another one.
@@ -44,6 +63,7 @@ class Metadata(TypedDict, total=False):
     principal: str
     on_event_id: Callable[[str], Awaitable[object]]
     resume_after: str
+    encoded: EncodedForm
     attempt: int
     causes: Sequence[TransportError]
     first_id: RequestId

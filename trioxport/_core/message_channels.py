@@ -14,6 +14,7 @@ from trioxport._core.supervisor import Supervisor
 from trioxport._core.unreadable import Refusals, fragment_of
 from trioxport._diagnostics.text_redaction import excerpt_of
 from trioxport.abc import FrameChannels, MessageChannels
+from trioxport.codecs.forwarding import Forwarding
 from trioxport.errors import ConnectionLost, DecodeError, MessageTooLarge, ProtocolViolation, TransportError, UsageError
 from trioxport.frames import Frame
 from trioxport.framing.envelope import open_envelope
@@ -143,6 +144,8 @@ class _MessageReceive(ReceiveChannel[Incoming]):
         self._supervisor = supervisor
         self._refusals = refusals
         self._decode = supervisor.settings.codec.decode
+        codec = supervisor.settings.codec
+        self._forwarding = codec if isinstance(codec, Forwarding) else None
         self._max_size = supervisor.settings.limits.max_message_size
         self._in_flight = in_flight
         self._ended = False
@@ -175,8 +178,7 @@ class _MessageReceive(ReceiveChannel[Incoming]):
             message = frame.message or self._decode_payload(frame.payload)
         except (DecodeError, ProtocolViolation, MessageTooLarge) as error:
             return self._refuse(frame, error)
-        if frame.headers is not None:
-            message = attrs.evolve(message, metadata={**message.metadata, **Metadata(headers=frame.headers)})
+        message = self._with_metadata(message, frame)
         if isinstance(message, Notification):
             self._in_flight.settle_cancelled(message, by_peer=True)
         elif isinstance(message, _ANSWERS) and not self._settles(message):
@@ -186,6 +188,15 @@ class _MessageReceive(ReceiveChannel[Incoming]):
                 self._supervisor.discard(ProtocolViolation(f"a response to no request in flight, id {message.id!r}"))
             return None
         return message
+
+    def _with_metadata(self, message: Message, frame: Frame) -> Message:
+        """The message with the headers of its frame, and with the payload if it is to be forwarded."""
+        if frame.headers is None and self._forwarding is None:
+            return message
+        noted: Metadata = {} if frame.headers is None else {"headers": frame.headers}
+        if self._forwarding is not None:
+            noted["encoded"] = self._forwarding.form(frame.payload, message)
+        return attrs.evolve(message, metadata={**message.metadata, **noted})
 
     def _settles(self, answer: Response | ErrorResponse) -> bool:
         """Whether ``answer`` settles a request, or is the peer's error about a message whose id it could not read."""

@@ -15,11 +15,13 @@ from trioxport._diagnostics.validators import TEXT
 from trioxport.abc import Era
 from trioxport.connection import Connection
 from trioxport.errors import DecodeError, HTTPStatusError, ProtocolViolation, RequestTimeout, VersionMismatch
+from trioxport.messages import ErrorResponse, Incoming, Undelivered
 from trioxport.protocol import (
     DISCOVER,
     HEADER_MISMATCH,
     INITIALIZE,
     INITIALIZED,
+    INVALID_PARAMS,
     LEGACY_VERSIONS,
     META,
     METHOD_NOT_FOUND,
@@ -121,6 +123,33 @@ async def negotiate(peer: Requester, client: ClientIdentity, era: Era | None, pr
         return await _initialize_instead(peer, client, error)
     except RequestTimeout:
         return await _initialize_or_discover(peer, client)
+
+
+async def speaks_modern(peer: Requester, client: ClientIdentity, probe_timeout: float) -> bool:
+    """Whether the server is modern, by ``server/discover`` alone: a legacy server can still be initialized.
+
+    Raises a ``TransportError`` that says nothing about the era, such as a loss of the connection.
+    """
+    try:
+        await _discover(peer, client, probe_timeout, may_fall_back=False)
+    except JSONRPCError as error:
+        return error.code in _MODERN_CODES
+    except VersionMismatch:
+        return False
+    except (ProtocolViolation, DecodeError, RequestTimeout):
+        return False
+    except HTTPStatusError as error:
+        if error.status not in _REFUSAL_STATUSES:
+            raise
+        return False
+    return True
+
+
+def refuses_legacy(answer: Incoming) -> bool:
+    """Whether an answer to ``initialize`` shows that the server may be modern, and no legacy one."""
+    if isinstance(answer, Undelivered):
+        return isinstance(answer.cause, HTTPStatusError) and answer.cause.status in _REFUSAL_STATUSES
+    return isinstance(answer, ErrorResponse) and answer.code in (*_MODERN_CODES, METHOD_NOT_FOUND, INVALID_PARAMS)
 
 
 async def _initialize_instead(peer: Requester, client: ClientIdentity, refusal: Exception) -> Negotiated:

@@ -184,7 +184,7 @@ class ResponseReader:
         failure = status_error(head, self.endpoint.url, payload[:EXCERPT_BYTES], has_session=False)
         if not isinstance(message, ErrorResponse):
             return RefusedRequest(status, failure)
-        answer = Frame(payload, attrs.evolve(message, id=pending.request.id))
+        answer = self.messages.as_answer(pending, payload, message)
         return RefusedRequest(status, failure, answer, message.code)
 
     async def _read_events(self, pending: PendingRequest, head: ResponseHead, body: Body) -> None:

@@ -15,6 +15,7 @@ from trioxport.frames import Frame
 from trioxport.framing.base import Oversized
 from trioxport.framing.sse import Event
 from trioxport.messages import ErrorResponse, Message, Request, Response
+from trioxport.metadata import Metadata
 from trioxport.transports._http_heads import ResponseHead
 from trioxport.transports.byte_stream import frame_of
 from trioxport.transports.http.client.exchange import PendingRequest
@@ -72,19 +73,33 @@ class StreamMessages:
     def of_message(self, pending: PendingRequest, head: ResponseHead, payload: bytes, message: Message) -> Frame | None:
         """The frame of a message in the response to a request; None if it may not be there."""
         if isinstance(message, ErrorResponse) and message.id is None:
-            message = attrs.evolve(message, id=pending.request.id)
+            payload, message = self._with_id(pending, payload, message)
         if isinstance(message, Request) and self.session.era != "legacy":
             self.scope.discard(ProtocolViolation(f"a request by the server ({message.method}) on a modern stream"))
             return None
         if not isinstance(message, Response | ErrorResponse):
-            return Frame(payload, message)
+            related = Metadata(related_request=pending.request.id)
+            return Frame(payload, attrs.evolve(message, metadata={**message.metadata, **related}))
         if pending.resumed:
-            message = attrs.evolve(message, id=pending.request.id)
-            payload = self.scope.settings.codec.encode(message)
+            payload, message = self._with_id(pending, payload, message)
         if message.id != pending.request.id:
             self.scope.discard(ProtocolViolation("an answer to another request than the one that its stream is for"))
             return None
         return self._answer(pending, head, payload, message)
+
+    def as_answer(self, pending: PendingRequest, payload: bytes, error: ErrorResponse) -> Frame:
+        """The frame of an error as the answer to a request, whatever its id."""
+        payload, message = self._with_id(pending, payload, error)
+        return Frame(payload, message)
+
+    def _with_id(
+        self, pending: PendingRequest, payload: bytes, answer: Response | ErrorResponse
+    ) -> tuple[bytes, Response | ErrorResponse]:
+        """An answer under the id of a request, and its payload."""
+        if answer.id == pending.request.id:
+            return payload, answer
+        answer = attrs.evolve(answer, id=pending.request.id)
+        return self.scope.settings.codec.encode(answer), answer
 
     def _answer(
         self, pending: PendingRequest, head: ResponseHead, payload: bytes, message: Response | ErrorResponse

@@ -1,0 +1,159 @@
+"""Bridges to servers that others wrote: the official SDK's programs see through a bridge what they see without it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+
+from tests.support.bridges import PlayedServer, answered, bridged, legacy_client, modern, next_request
+from tests.support.sdk_programs import PROGRAMS, build_server, run_program
+from trioxport import ErrorResponse, Notification, Request, Response, Target, UsageError, open_transport
+from trioxport.interop.mcp_sdk import sdk_transport, serve_sdk
+from trioxport.protocol import META
+from trioxport.servers.bridge import Sharing, open_bridge, serve_bridge
+from trioxport.transports.memory import MemorySwitch
+
+pytestmark = pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")  # the legacy era
+
+HTTP = "http://127.0.0.1:0/mcp"
+both_modes = pytest.mark.parametrize("sharing", ["shared", "per-session"])
+
+
+@asynccontextmanager
+async def served(listen: Target, **options: Any) -> AsyncGenerator[tuple[Target, Target]]:
+    """The SDK's server of ``sdk_programs``, and a bridge to it: the targets of both."""
+    direct = MemorySwitch()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve_sdk, build_server(), direct))
+        addresses = await nursery.start(partial(serve_bridge, listen, direct, **options))
+        yield direct, addresses[0] if addresses else listen
+        nursery.cancel_scope.cancel()
+
+
+@both_modes
+@pytest.mark.parametrize("listen", ["memory", "http"])
+@pytest.mark.parametrize(("mode", "program"), PROGRAMS)
+async def test_programs_see_what_they_see_without_a_bridge(
+    mode: str, program: str, listen: str, sharing: Sharing
+) -> None:
+    async with served(MemorySwitch(), sharing=sharing) as (direct, _):
+        seen = await run_program(mode, program, lambda: sdk_transport(direct))
+    async with served(HTTP if listen == "http" else MemorySwitch(), sharing=sharing) as (_, behind):
+        assert await run_program(mode, program, lambda: sdk_transport(behind)) == seen
+
+
+@both_modes
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+async def test_values_pass_as_they_are(sharing: Sharing, era: str) -> None:
+    """Integers beyond 64 bits, lone surrogates, and members that JSON-RPC does not define."""
+    params = {"big": 2**70, "text": "\ud800", "float": 1.5, "nothing": None, "_meta": {META + "protocolVersion": "x"}}
+    if era == "legacy":
+        del params["_meta"]
+    server = PlayedServer()
+    async with bridged(server, sharing=sharing) as target, open_transport(target) as connection:
+        await connection.tx.send(Request(2**64, "odd", params, {"extra": 2**65}))
+        played = await (server.legacy() if era == "legacy" and sharing == "shared" else first(server, era, sharing))
+        request = await next_request(played)
+        assert (request.method, request.params, request.extra) == ("odd", params, {"extra": 2**65})
+        await played.tx.send(Response(request.id, {"big": -(2**90), "text": "\udfff"}, {"extra": 1}))
+        answer = await connection.rx.receive()
+        assert answer == Response(2**64, {"big": -(2**90), "text": "\udfff"}, {"extra": 1})
+
+
+async def first(server: PlayedServer, era: str, sharing: Sharing) -> Any:
+    return await (server.modern() if era == "modern" else server.connection())
+
+
+async def test_a_header_that_transports_set_cannot_be_forwarded() -> None:
+    with pytest.raises(UsageError, match="the header mcp-session-id cannot be forwarded"):
+        async with open_bridge("memory://x", forward_headers=["Mcp-Session-Id"]):
+            pytest.fail("opened")
+
+
+async def test_mistakes_of_the_caller_are_raised_at_once() -> None:
+    with pytest.raises(UsageError, match="sharing has to be one of 'shared', 'per-session'"):
+        async with open_bridge("memory://x", sharing="both"):  # type: ignore[arg-type]
+            pytest.fail("opened")
+    with pytest.raises(TypeError, match="open_transport has no option 'layer'"):
+        async with open_bridge("memory://x", layer=[]):
+            pytest.fail("opened")
+    with pytest.raises(UsageError, match="no transport for the scheme 'nothing'"):
+        await serve_bridge(MemorySwitch(), "nothing://x")
+    with pytest.raises(TypeError, match="serve_bridge has no option 'share', did you mean 'sharing'"):
+        await serve_bridge(MemorySwitch(), "memory://x", share="shared")  # type: ignore[call-arg]
+
+
+@both_modes
+async def test_a_server_that_cannot_be_reached_is_the_error_of_each_request(sharing: Sharing) -> None:
+    listen, behind = MemorySwitch(), "memory://late"
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve_bridge, listen, behind, sharing=sharing, name="late"))
+        async with open_transport(listen) as connection:
+            answer = await answered(connection, modern(1, "tools/list"))
+            assert isinstance(answer, ErrorResponse)
+            assert answer.message == "late: no server listens under this name"
+            assert answer.data == {"server": "late", "outcome": "not_sent", "retryable": True}
+            await connection.tx.send(Notification("notifications/any"))
+            await nursery.start(partial(serve_sdk, build_server(), behind))
+            answer = await answered(connection, modern(2, "tools/list"))
+            assert isinstance(answer, Response)
+            assert answer.result["tools"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_client_that_half_closes_gets_its_answers() -> None:
+    server = PlayedServer()
+    async with bridged(server) as target, open_transport(target) as connection:
+        await connection.tx.send(modern(1, "slow"))
+        await connection.tx.aclose()
+        played = await server.modern()
+        request = await next_request(played)
+        await played.tx.send(Response(request.id, "done"))
+        assert await connection.rx.receive() == Response(1, "done")
+        with pytest.raises(trio.EndOfChannel):
+            await connection.rx.receive()
+
+
+async def test_a_half_close_is_passed_on_to_a_server_of_its_own() -> None:
+    server = PlayedServer()
+    async with bridged(server, sharing="per-session") as target, open_transport(target) as connection:
+        await connection.tx.send(modern(1, "slow"))
+        played = await server.modern()
+        request = await next_request(played)
+        await connection.tx.aclose()
+        with pytest.raises(trio.EndOfChannel):
+            await played.rx.receive()
+        await played.tx.send(Response(request.id, "done"))
+        await played.tx.aclose()
+        assert await connection.rx.receive() == Response(1, "done")
+        with pytest.raises(trio.EndOfChannel):
+            await connection.rx.receive()
+
+
+async def test_a_client_that_probes_in_vain_and_then_initializes() -> None:
+    server = PlayedServer()
+    async with bridged(server, sharing="per-session") as target, open_transport(target) as connection:
+        await connection.tx.send(modern(1, "server/discover"))
+        played = await server.modern()
+        assert (await next_request(played)).id == 1
+        await connection.tx.send(Request(2, "initialize", {"protocolVersion": "2025-11-25"}))
+        with pytest.raises(trio.EndOfChannel):
+            await played.rx.receive()
+        played = await server.connection()
+        assert (await next_request(played)).id == 2
+        await played.tx.send(Response(2, {"protocolVersion": "2025-11-25"}))
+        assert await connection.rx.receive() == Response(2, {"protocolVersion": "2025-11-25"})
+
+
+@both_modes
+async def test_a_legacy_client_with_a_legacy_server(sharing: Sharing) -> None:
+    server = PlayedServer()
+    async with bridged(server, sharing=sharing) as target, trio.open_nursery() as nursery:
+        nursery.start_soon(server.legacy)
+        async with legacy_client(target):
+            pass

@@ -1,0 +1,154 @@
+"""The shared mode of a bridge: one connection to a server, for the clients of both eras.
+
+Clients are given channels of their own era. A server of that era is reached through a port; for a server of the other,
+a translation stands in between. A server that speaks both has one connection for each era that its clients speak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+
+from trioxport._core.nursery import open_bare_nursery
+from trioxport.abc import Era, MessageChannels
+from trioxport.servers.bridge.legacy_sharing import LegacySharing
+from trioxport.servers.bridge.multiplexer import ModernAudience, Multiplexer
+from trioxport.servers.bridge.scope import TranslationScope
+from trioxport.servers.bridge.shared_server import OpenConnection, SharedServer
+from trioxport.servers.translation import AsLegacyServer, AsModernServer
+
+_OTHER: Final[dict[Era, Era]] = {"legacy": "modern", "modern": "legacy"}
+
+
+class SharedMode:
+    """The connections to one server, and the channels of its clients.
+
+    Args:
+        name: The name of the server, for messages.
+        open_connection: Opens a connection to the server.
+        connect_timeout: Seconds until a connection has to be open and negotiated.
+        tasks: The nursery of the connections.
+    """
+
+    def __init__(self, name: str, open_connection: OpenConnection, connect_timeout: float, tasks: trio.Nursery) -> None:
+        self.name = name
+        self._only: _Line | None = None
+        self._lines: dict[Era, _Line] = {
+            era: _Line(name, open_connection, era, connect_timeout, tasks) for era in ("legacy", "modern")
+        }
+
+    @asynccontextmanager
+    async def channels(self, era: Era) -> AsyncGenerator[MessageChannels]:
+        """The channels of one client of an era, for the time of a block. Raises the failure to connect."""
+        line = await self._line_for(era)
+        if line.server.era == era:
+            channels, close = line.open_direct(era)
+            try:
+                yield channels
+            finally:
+                close()
+        elif era == "modern":
+            port = (await line.modern_view()).open_port()
+            try:
+                yield port.channels
+            finally:
+                port.close()
+        else:
+            async with line.legacy_view() as channels:
+                yield channels
+
+    def close(self) -> None:
+        """Close the connections."""
+        for line in self._lines.values():
+            line.server.close()
+
+    async def _line_for(self, era: Era) -> _Line:
+        if self._only is not None:
+            await self._only.server.connected()
+            return self._only
+        line, other = self._lines[era], self._lines[_OTHER[era]]
+        await line.server.connected()
+        if line.server.era == era:
+            return line
+        if other.server.state == "open":  # both are in the same era now, and one connection is enough
+            line.server.release()
+            line = other
+        self._only = line
+        return line
+
+
+class _Line:
+    """A connection to the server that prefers one era, and its views in the other."""
+
+    def __init__(
+        self, name: str, open_connection: OpenConnection, prefers: Era, connect_timeout: float, tasks: trio.Nursery
+    ) -> None:
+        self._name = name
+        self._tasks = tasks
+        self._multiplexer = Multiplexer(name, ModernAudience(), self._connect)
+        self._sharing = LegacySharing(self._multiplexer)
+        self._modern: Multiplexer | None = None
+        self.server = SharedServer(
+            name,
+            self._multiplexer,
+            open_connection,
+            prefers=prefers,
+            connect_timeout=connect_timeout,
+            on_connected=self._connected,
+        )
+        tasks.start_soon(self.server.run)
+
+    async def _connect(self) -> None:
+        await self.server.connected()
+
+    def _connected(self) -> None:
+        if self.server.era == "legacy":
+            self._multiplexer.audience = self._sharing
+            self._sharing.connected(self.server.initialized)
+        else:
+            self._multiplexer.audience = ModernAudience()
+
+    def open_direct(self, era: Era) -> tuple[MessageChannels, Callable[[], None]]:
+        """The channels of a client of the server's own era, and the function that closes them."""
+        if era == "legacy":
+            client = self._sharing.open_client()
+            return client.channels, client.close
+        port = self._multiplexer.open_port()
+        return port.channels, port.close
+
+    @asynccontextmanager
+    async def legacy_view(self) -> AsyncGenerator[MessageChannels]:
+        """The channels of a legacy client to this modern server: a translation of its own."""
+        port = self._multiplexer.open_port()
+        async with open_bare_nursery() as tasks:
+            scope = TranslationScope(self._name, tasks)
+            try:
+                yield AsLegacyServer().wrap(port.channels, scope)
+            finally:
+                scope.close()
+                port.close()
+                tasks.cancel_scope.cancel()
+
+    async def modern_view(self) -> Multiplexer:
+        """The multiplexer of modern clients of this legacy server: one translation for all of them."""
+        if self._modern is None:
+            started = trio.Event()
+            self._modern = Multiplexer(self._name, ModernAudience(), started.wait)
+            await self._tasks.start(self._translate, self._modern)
+            started.set()
+        return self._modern
+
+    async def _translate(self, modern: Multiplexer, *, task_status: trio.TaskStatus[None]) -> None:
+        client = self._sharing.open_client()
+        async with open_bare_nursery() as tasks:
+            scope = TranslationScope(self._name, tasks)
+            try:
+                await modern.serve(AsModernServer().wrap(client.channels, scope), task_status=task_status)
+            finally:
+                scope.close()
+                client.close()
+                self._modern = None
+                tasks.cancel_scope.cancel()

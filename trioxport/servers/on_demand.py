@@ -1,0 +1,137 @@
+"""Conversations with a server that begin when they are used, and again after they were lost."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Generic, Literal, TypeAlias, TypeVar
+
+import trio
+
+from trioxport._core.nursery import failure_in
+from trioxport._diagnostics import logger
+from trioxport.errors import ConnectionLost, RequestTimeout, TransportError
+
+DemandState: TypeAlias = Literal["idle", "connecting", "open", "failed", "closed"]
+"""``"idle"`` before the first use, ``"failed"`` after an error until the next use."""
+
+Opened = TypeVar("Opened")
+
+
+class OnDemand(Generic[Opened]):
+    """One conversation at a time, usable from any task while :meth:`run` runs.
+
+    Args:
+        name: The name of the server, for messages.
+        open_one: Connects and negotiates.
+        finished: Waits for the end of the conversation. Raises its loss.
+        connect_timeout: Seconds until the conversation has to be open.
+
+    Attributes:
+        state: The state of the conversation.
+        error: The latest failure; None while it is open.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_one: Callable[[], AbstractAsyncContextManager[Opened]],
+        finished: Callable[[Opened], Awaitable[object]],
+        connect_timeout: float,
+    ) -> None:
+        self.name = name
+        self.state: DemandState = "idle"
+        self.error: Exception | None = None
+        self._open_one = open_one
+        self._finished = finished
+        self._connect_timeout = connect_timeout
+        self._opened: Opened | None = None
+        self._is_wanted = False
+        self._is_closing = False
+        self._is_released = False
+        self._connecting = trio.CancelScope()
+        self._in_use = trio.CancelScope()
+        self._changed = trio.lowlevel.ParkingLot()
+
+    def begin(self) -> None:
+        """Begin to connect, unless there is a conversation or an attempt."""
+        if self.state in ("idle", "failed"):
+            self._is_wanted = True
+            self._set("connecting", None)
+
+    async def connected(self) -> Opened:
+        """The conversation, which is opened first if it is not. Raises its failure to open."""
+        if (opened := self._opened) is not None:
+            return opened
+        await trio.lowlevel.checkpoint()
+        self.begin()
+        while self.state == "connecting":
+            await self._changed.park()
+        if (opened := self._opened) is not None:
+            return opened
+        raise self.error or ConnectionLost("the conversation is closed", target=self.name, outcome="not_sent")
+
+    async def run(self) -> None:
+        """Connect whenever the server is wanted, until :meth:`close`. Raises no ``Exception``: a failure is a state."""
+        try:
+            while not self._is_closing:
+                if self._is_wanted:
+                    self._is_wanted = False
+                    await self._serve_one()
+                else:
+                    await self._changed.park()
+        finally:
+            self._set("closed", self.error)
+
+    def close(self) -> None:
+        """Close the conversation in order, and open no more; :meth:`run` returns when that is done."""
+        self._is_closing = True
+        if self.state == "connecting":
+            self._connecting.cancel()
+        self._in_use.cancel()
+        self._changed.unpark_all()
+
+    def release(self) -> None:
+        """Close the conversation in order, until the next use."""
+        self._is_released = True
+        self._in_use.cancel()
+
+    async def _serve_one(self) -> None:
+        self._connecting = trio.CancelScope(deadline=trio.current_time() + self._connect_timeout)
+        error: Exception = ConnectionLost("the server ended the connection", target=self.name)
+        try:
+            with self._connecting:
+                async with self._open_one() as opened:
+                    await self._use(opened)
+        except BaseException as raised:
+            error = failure_in(raised)
+        if self._connecting.cancelled_caught:
+            seconds = f"{self._connect_timeout:g} s"
+            error = RequestTimeout(f"the server did not open the conversation within {seconds}", target=self.name)
+        if self._is_released:
+            self._is_released = False
+            self._set("idle", None)
+        elif not self._is_closing:
+            self._fail(error)
+
+    async def _use(self, opened: Opened) -> None:
+        """Offer the conversation until it is over, or is to be closed."""
+        self._connecting.deadline = math.inf
+        with trio.CancelScope() as self._in_use:
+            self._opened = opened
+            self._set("open", None)
+            try:
+                await self._finished(opened)
+            finally:
+                self._opened = None
+
+    def _fail(self, error: Exception) -> None:
+        level = logging.WARNING if isinstance(error, TransportError) else logging.ERROR
+        logger.log(level, "server %s: %s", self.name, error)
+        self._set("failed", error)
+
+    def _set(self, state: DemandState, error: Exception | None) -> None:
+        self.state, self.error = state, error
+        self._changed.unpark_all()
