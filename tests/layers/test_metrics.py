@@ -26,8 +26,7 @@ from trioxport import (
     serve_transport,
 )
 from trioxport.layers import Metrics
-from trioxport.layers._latency import Histogram
-from trioxport.layers.metrics import BOUNDARIES_SECONDS
+from trioxport.layers._latency import BOUNDARIES_SECONDS, Histogram
 from trioxport.testing import check_layer
 from trioxport.transports.memory import MemorySwitch
 

@@ -7,6 +7,7 @@
 from trioxport.auth.credentials import ApiKey, AuthFlow, Credentials
 from trioxport.auth.secret import Secret
 from trioxport.auth.tls import TLSOptions
+from trioxport.auth.token_file import TokenFile
 from trioxport.auth.tokens import Bearer, Token, TokenProvider, VerifiedToken
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Secret",
     "TLSOptions",
     "Token",
+    "TokenFile",
     "TokenProvider",
     "VerifiedToken",
 ]

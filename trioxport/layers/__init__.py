@@ -11,6 +11,7 @@ from trioxport.layers.circuit_breaker import CircuitBreaker, counts_as_failure
 from trioxport.layers.compression import Compression
 from trioxport.layers.logging import Logging
 from trioxport.layers.metrics import Metrics, MetricsSnapshot, OperationSummary
+from trioxport.layers.prometheus import prometheus_text
 from trioxport.layers.rate_limit import RateLimit
 from trioxport.layers.retry import Retry
 from trioxport.layers.signing import Signing
@@ -43,4 +44,5 @@ __all__ = [
     "counts_as_failure",
     "is_read_only",
     "is_safe_to_repeat",
+    "prometheus_text",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import frexp
 from typing import Final
 
@@ -12,6 +13,8 @@ _PARTS: Final = 16
 _UNIT: Final = 1e-6
 """Seconds that the first bucket ends at."""
 _DOUBLINGS: Final = 40
+BOUNDARIES_SECONDS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
+"""The boundaries of histograms that OpenTelemetry's conventions for MCP ask for."""
 
 
 @attrs.frozen
@@ -25,6 +28,7 @@ class Latency:
         p90: What nine of ten stayed under.
         p99: What 99 of a hundred stayed under.
         max: The longest.
+        within: How many stayed within each of :data:`BOUNDARIES_SECONDS`, also exact to about three per cent.
     """
 
     count: int
@@ -33,6 +37,7 @@ class Latency:
     p90: float
     p99: float
     max: float
+    within: Mapping[float, int] = attrs.field(factory=dict[float, int], repr=False)
 
 
 @attrs.define
@@ -75,7 +80,16 @@ class Histogram:
         if not self.count:
             return None
         p50, p90, p99 = (self.quantile(share) for share in (0.5, 0.9, 0.99))
-        return Latency(self.count, self.total / self.count, p50, p90, p99, self.longest)
+        return Latency(self.count, self.total / self.count, p50, p90, p99, self.longest, self._within())
+
+    def _within(self) -> dict[float, int]:
+        found = dict.fromkeys(BOUNDARIES_SECONDS, 0)
+        for bucket, number in self.counts.items():
+            middle = _middle(bucket)
+            for boundary in found:
+                if middle <= boundary:
+                    found[boundary] += number
+        return found
 
 
 def _middle(bucket: int) -> float:

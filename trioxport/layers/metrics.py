@@ -17,7 +17,7 @@ import trio
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import TransportError
 from trioxport.layers import _conventions as names
-from trioxport.layers._latency import Histogram, Latency
+from trioxport.layers._latency import BOUNDARIES_SECONDS, Histogram, Latency
 from trioxport.layers._operations import Failure, Operation, watched
 from trioxport.messages import Incoming, Notification, Request
 
@@ -33,8 +33,6 @@ MAX_ERRORS: Final = 64
 """The numbers of methods and of errors that are counted separately; a peer may send more."""
 REFUSALS: Final = "trioxport.server.refusals"
 """The counter of refusals; the conventions define none."""
-BOUNDARIES_SECONDS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
-"""The bucket boundaries of the conventions."""
 
 
 @attrs.frozen

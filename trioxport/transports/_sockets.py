@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -57,23 +56,6 @@ def _handshake_error(error: ssl.SSLError, target: str, *, serving: bool) -> TLSE
         target=target,
         hint=f"Check the port. Is it {_PLAIN[scheme]}://?" if scheme in _PLAIN else "Check the port",
     )
-
-
-async def listen(host: str, port: int, target: str) -> list[trio.SocketListener]:
-    """Listen on all addresses of ``host``. Raises ``UsageError``, about ``target``."""
-    try:
-        return await trio.open_tcp_listeners(port, host=host)
-    except socket.gaierror as error:
-        raise UsageError(f"cannot resolve {host!r}: {error.strerror}", target=target) from error
-    except OSError as error:
-        hint = "Choose another port, or 0 for a free one" if error.errno == errno.EADDRINUSE else None
-        raise UsageError(f"cannot listen: {error.strerror or error}", target=target, hint=hint) from error
-
-
-def bound(listener: trio.SocketListener) -> tuple[str, int]:
-    """The address and the port of a listener."""
-    host, port, *_ = listener.socket.getsockname()
-    return host, port
 
 
 def peer_of(stream: trio.SocketStream) -> str | None:

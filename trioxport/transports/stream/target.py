@@ -23,13 +23,12 @@ from trioxport.errors import ServerUnreachable, UsageError
 from trioxport.framing import FRAMING, FramingName
 from trioxport.targets import options_of
 from trioxport.transports._sockets import (
-    bound,
     connect,
-    listen,
     refuse_plaintext,
     serve_streams,
 )
 from trioxport.transports._tls import TLSStream
+from trioxport.transports.listening import bound, listen
 from trioxport.transports.stream.open_stream import over_socket, over_tls
 from trioxport.transports.stream.options import EncryptedStreamOptions, StreamOptions, address_of, query_of, url_of
 

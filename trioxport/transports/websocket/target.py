@@ -10,8 +10,9 @@ import attrs
 import trio
 
 from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
-from trioxport.transports._sockets import bound, listen, refuse_plaintext
+from trioxport.transports._sockets import refuse_plaintext
 from trioxport.transports._urls import WEBSOCKET_PORTS, authority
+from trioxport.transports.listening import bound, listen
 from trioxport.transports.websocket.options import WebSocketOptions
 
 

@@ -18,10 +18,12 @@ SESSION_CHARACTERS: Final = 8
 """Characters of a session's id that are logged; without bearer tokens the whole id would give access to the session."""
 
 _NOT_STORED: Final[Field] = (b"cache-control", b"no-store")
+_PLAIN_TEXT: Final[Field] = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+"""The type of further pages. The version is that of Prometheus' text format; others ignore it."""
 
 
 class Health:
-    """The health and readiness pages of one server.
+    """The health and readiness pages of one server, and its further pages.
 
     Attributes:
         draining: Whether the server refuses new requests, because it is about to stop.
@@ -30,11 +32,12 @@ class Health:
     def __init__(self, config: HttpServerOptions) -> None:
         self._health = config.health
         self._ready = config.ready
+        self._pages = config.pages
         self.draining = False
 
     def has(self, request: RequestHead) -> bool:
         """Whether a request is for one of the pages."""
-        return request.path in (self._health, self._ready)
+        return request.path in (self._health, self._ready) or request.path in self._pages
 
     async def respond(self, request: ServerRequest) -> bool:
         """Answer a request for a page, and return whether it was for one. Probes need no token and no known Host."""
@@ -43,6 +46,8 @@ class Health:
         elif request.path == self._ready:
             status, body = (503, b'{"status":"draining"}') if self.draining else (200, b'{"status":"ok"}')
             await request.respond(status, body, _NOT_STORED)
+        elif request.path in self._pages:
+            await request.respond(200, self._pages[request.path]().encode(), _NOT_STORED, _PLAIN_TEXT)
         else:
             return False
         return True

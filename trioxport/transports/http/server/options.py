@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable, Mapping
 
 import attrs
 
@@ -90,6 +91,7 @@ class HttpServerOptions(AccessOptions):
     events: EventStore | None = attrs.field(default=None, kw_only=True)
     health: str | None = attrs.field(default=None, validator=TEXT.or_none(), kw_only=True)
     ready: str | None = attrs.field(default=None, validator=TEXT.or_none(), kw_only=True)
+    pages: Mapping[str, Callable[[], str]] = attrs.field(factory=dict[str, Callable[[], str]], repr=False, kw_only=True)
     drain: float = attrs.field(default=0.0, validator=SECONDS_OR_0, kw_only=True)
     sse: str | None = attrs.field(default=None, validator=TEXT.or_none(), kw_only=True)
     websocket: bool | Upgrades = attrs.field(default=False, kw_only=True)

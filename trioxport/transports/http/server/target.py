@@ -30,6 +30,8 @@ class HttpServer(HttpServerOptions):
         rate: The rate of requests of a principal, or else an address: more get 429. None does not limit it.
         health: The path of a page for liveness probes, as ``"/livez"``: 200 for as long as the server answers at all.
         ready: The path of a page for readiness probes, as ``"/readyz"``: 503 once the server is being stopped.
+        pages: Further pages of plain text by path, such as figures for Prometheus: each is a function that returns the
+            text. Like the probes they need no token, so a proxy should not pass them on.
         drain: Seconds for which a cancelled server goes on listening, so that load balancers notice: accepted requests
             go on, new requests get 503 with ``Retry-After``, and responses carry ``Connection: close``. Then handlers
             get ``close_timeout``.

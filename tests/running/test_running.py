@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Final
 
 import pytest
 import trio
 
+from tests.running.programs import INFO, running
 from trioxport import UsageError, open_transport
 from trioxport.peer import open_client
 from trioxport.running import run_server
 
-INFO: Final = {"name": "test", "version": "1"}
 SDK_PROGRAM: Final = """
 import sys, trio
 from functools import partial
@@ -51,39 +48,10 @@ trio.run(partial(run_server, handler, sys.argv[1], on_listening=lambda addresses
 """
 
 
-class Running:
-    """A program that runs a server, and prints lines."""
-
-    def __init__(self, process: trio.Process) -> None:
-        self.process = process
-        self._printed = b""
-
-    async def line(self) -> str:
-        """The next line that it prints."""
-        assert self.process.stdout is not None
-        while b"\n" not in self._printed:
-            self._printed += await self.process.stdout.receive_some()
-        line, _, self._printed = self._printed.partition(b"\n")
-        return line.decode()
-
-
-@asynccontextmanager
-async def running(*command: str) -> AsyncGenerator[Running]:
-    """A program that runs a server, for the time of a block."""
-    process = await trio.lowlevel.open_process([sys.executable, "-c", *command], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    async with process.stdout:
-        try:
-            yield Running(process)
-        finally:
-            process.kill()
-            await process.wait()
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_lets_running_calls_finish(number: signal.Signals) -> None:
     with trio.fail_after(20):
-        async with running(SDK_PROGRAM) as program:
+        async with running("-c", SDK_PROGRAM) as program:
             target = await program.line()
             async with open_transport(target) as connection, open_client(connection, client_info=INFO) as client:
                 results: list[str] = []

@@ -1,0 +1,179 @@
+"""``run_server``: a server from its start to its end, in this process or in several."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+from inspect import iscoroutinefunction
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import trio
+
+from trioxport._core.nursery import open_bare_nursery, require_trio
+from trioxport._diagnostics import logger
+from trioxport._diagnostics.validators import COUNT
+from trioxport.abc import CLOSE_TIMEOUT
+from trioxport.errors import UsageError
+from trioxport.opening import serve_transport
+from trioxport.running.figures import Figures
+from trioxport.running.pool import WorkerPool, check_platform
+from trioxport.running.worker import WorkerLink, WorkerPart
+from trioxport.targets import Target, describe, to_listener
+from trioxport.transports.http import Http
+from trioxport.transports.http.server import HttpServer
+from trioxport.transports.listening import inherited_sockets, listen
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+KILL_MARGIN_SECONDS: Final = 5.0
+"""Seconds beyond ``drain`` and ``close_timeout`` after which a worker that has not stopped is killed."""
+_DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
+_SHARED_SCHEMES: Final = ("http", "https", "ws", "wss", "tcp", "tls")
+
+
+async def run_server(
+    server: Any,
+    target: Target,
+    *,
+    on_listening: Callable[[Sequence[str]], object] = lambda addresses: None,
+    workers: int = 1,
+    metrics: str | None = None,
+    **options: Any,
+) -> None:
+    """Serve until SIGINT or SIGTERM, and then stop in order.
+
+    Args:
+        server: A handler, as for :func:`trioxport.serve_transport`; an ``MCPServer``, a low-level ``Server`` of the
+            official SDK, or a ``FastMCP`` server.
+        target: Where to serve it. An ``HttpServer(drain=...)`` goes on listening for that many seconds, so that load
+            balancers notice.
+        on_listening: Called with the addresses, once it listens; they are logged on ``trioxport`` in any case.
+        workers: The number of processes that serve on one port. Each of them is this program, started anew, up to this
+            call. One that dies is started again. Not on Windows.
+        metrics: The path of a page with the figures of :class:`~trioxport.layers.Metrics` for Prometheus, as
+            ``"/metrics"``, on an HTTP server; with workers it has their sums. The layer is added if there is none.
+        options: Those of :func:`trioxport.serve_transport`; ``close_timeout`` is what running handlers get to finish.
+
+    Raises:
+        UsageError: The target cannot be served. With ``workers`` it has to be an address of TCP, and an HTTP server
+            has to be without sessions, since a session lives in one process. Or the first worker did not start.
+        TransportError: The listener ended for another reason.
+        TypeError: ``server`` is no server.
+
+    A second signal has its usual effect: Ctrl-C raises ``KeyboardInterrupt``, SIGTERM ends the process. With workers
+    it kills them. A worker that has not stopped after ``drain`` and ``close_timeout`` and 5 seconds is killed.
+    """
+    require_trio("run_server")
+    COUNT.option("workers", workers)
+    config = _served(target)
+    part = WorkerPart.taken()
+    if workers > 1 and part is None:
+        await _run_workers(workers, config, options.get("close_timeout", CLOSE_TIMEOUT), on_listening)
+        return
+    figures = None
+    if metrics is not None:
+        figures = Figures(options.get("layers", ()), part)
+        config, options["layers"] = figures.page_of(config, metrics), figures.layers
+    serve = partial(_serving_function(server), target=config, **options)
+    if part is None:
+        await _run(serve, on_listening)
+    else:
+        await _run_part(serve, part, figures)
+
+
+def _served(target: Target) -> Target:
+    """``target``, as an ``HttpServer`` if it is an HTTP endpoint in another form."""
+    if describe(target).startswith(("http://", "https://", "sse+http")):
+        listener = to_listener(target)
+        return listener.server() if isinstance(listener, Http) else listener
+    return target
+
+
+def _serving_function(server: Any) -> Callable[..., Awaitable[None]]:
+    if iscoroutinefunction(server) or iscoroutinefunction(getattr(server, "__call__", None)):  # noqa: B004 (which is it)
+        return partial(serve_transport, server)
+    from trioxport.interop.mcp_sdk import serve_sdk
+
+    return partial(serve_sdk, server)
+
+
+async def _run(serve: Callable[..., Awaitable[None]], on_listening: Callable[[list[str]], object]) -> None:
+    async with open_bare_nursery() as tasks:
+        with trio.open_signal_receiver(*SIGNALS) as signals:
+            addresses: list[str] = await tasks.start(_serve_to_the_end, serve, tasks.cancel_scope)
+            on_listening(addresses)
+            await _wait_for_signal(signals)
+        tasks.cancel_scope.cancel()
+
+
+async def _serve_to_the_end(
+    serve: Callable[..., Awaitable[None]], scope: trio.CancelScope, *, task_status: trio.TaskStatus[list[str]]
+) -> None:
+    """Serve, and end the program when that ends by itself, as ``stdio:`` does when its client is gone."""
+    await serve(task_status=task_status)
+    scope.cancel()
+
+
+async def _wait_for_signal(signals: AsyncIterator[int]) -> None:
+    number = await anext(signals)
+    logger.info("received %s: stopping", signal.Signals(number).name)
+
+
+# Workers.
+
+
+async def _run_workers(
+    count: int, target: Target, close_timeout: float, on_listening: Callable[[Sequence[str]], object]
+) -> None:
+    """Run ``count`` processes of this program on the sockets of ``target``."""
+    check_platform("workers")
+    host, port = _shared_address(target)
+    drain = target.drain if isinstance(target, HttpServer) else 0.0
+    with TemporaryDirectory(prefix="trioxport-") as folder, trio.open_signal_receiver(*SIGNALS) as signals:
+        listeners = await listen(host, port, describe(target))
+        pool = WorkerPool(count, listeners, folder, drain + close_timeout + KILL_MARGIN_SECONDS)
+        await pool.run(signals, on_listening)
+
+
+def _shared_address(target: Target) -> tuple[str, int]:
+    """The address that workers share. Raises ``UsageError`` for a target that they cannot serve together."""
+    parts = urlsplit(describe(target))
+    if parts.scheme not in _SHARED_SCHEMES or not parts.hostname:
+        raise UsageError(
+            "workers share an address of TCP", target=describe(target), hint="Serve http, ws, tcp, or the same with TLS"
+        )
+    if isinstance(target, HttpServer) and target.sessions is not None:
+        raise UsageError(
+            "a session of the legacy era lives in one process, and its requests would reach any worker",
+            target=describe(target),
+            hint="Pass HttpServer(..., sessions=None) for the modern era alone, or serve with one worker",
+        )
+    port = parts.port if parts.port is not None else _DEFAULT_PORTS.get(parts.scheme)
+    if port is None:
+        raise UsageError("a server has to know its port", target=describe(target), hint="0 takes a free one")
+    return parts.hostname, port
+
+
+async def _run_part(serve: Callable[..., Awaitable[None]], part: WorkerPart, figures: Figures | None) -> None:
+    """Serve as a worker, until a signal or the end of the link to the process that started this one."""
+    async with part.open_link() as link, open_bare_nursery() as tasks:
+        with inherited_sockets(part.listening_sockets()), trio.open_signal_receiver(*SIGNALS) as signals:
+            addresses: list[str] = await tasks.start(_serve_to_the_end, serve, tasks.cancel_scope)
+            await link.report(addresses)
+            if figures is not None:
+                tasks.start_soon(figures.publish)
+            await _wait_for_end(signals, link)
+        tasks.cancel_scope.cancel()
+
+
+async def _wait_for_end(signals: AsyncIterator[int], link: WorkerLink) -> None:
+    async with open_bare_nursery() as waiting:
+
+        async def wait(function: Callable[[], Awaitable[None]]) -> None:
+            await function()
+            waiting.cancel_scope.cancel()
+
+        waiting.start_soon(wait, link.wait_stopped)
+        waiting.start_soon(wait, partial(_wait_for_signal, signals))

@@ -1,0 +1,48 @@
+"""Listening sockets of TCP: opened here, or inherited by a worker process from the process that started it."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final
+
+import trio
+
+from trioxport.errors import UsageError
+
+_inherited: Final[ContextVar[list[socket.socket] | None]] = ContextVar("inherited", default=None)
+"""The sockets for the next :func:`listen` of this task and the tasks that it starts."""
+
+
+@contextmanager
+def inherited_sockets(sockets: Sequence[socket.socket]) -> Generator[None]:
+    """Let the first :func:`listen` within the block take ``sockets``, which listen already, in place of new ones."""
+    token = _inherited.set(list(sockets))
+    try:
+        yield
+    finally:
+        _inherited.reset(token)
+
+
+async def listen(host: str, port: int, target: str) -> list[trio.SocketListener]:
+    """Listen on all addresses of ``host``. Raises ``UsageError``, about ``target``."""
+    inherited = _inherited.get()
+    if inherited:
+        sockets, inherited[:] = list(inherited), []
+        return [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in sockets]
+    try:
+        return await trio.open_tcp_listeners(port, host=host)
+    except socket.gaierror as error:
+        raise UsageError(f"cannot resolve {host!r}: {error.strerror}", target=target) from error
+    except OSError as error:
+        hint = "Choose another port, or 0 for a free one" if error.errno == errno.EADDRINUSE else None
+        raise UsageError(f"cannot listen: {error.strerror or error}", target=target, hint=hint) from error
+
+
+def bound(listener: trio.SocketListener) -> tuple[str, int]:
+    """The address and the port of a listener."""
+    host, port, *_ = listener.socket.getsockname()
+    return host, port
