@@ -59,7 +59,7 @@ async def test_tools_of_all_servers_and_calls_by_name() -> None:
         assert (await servers["one"].get_prompt("greet", {"name": "Ada"})).messages
         assert {name: upstream.state for name, upstream in servers.items()} == {"one": "open", "two": "open"}
     assert {upstream.state for upstream in servers.values()} == {"closed"}
-    with pytest.raises(ConnectionLost, match="the group of servers is closed"):
+    with pytest.raises(ConnectionLost, match="the block of this server has been left"):
         await servers.call("one/add")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -118,3 +118,22 @@ async def answered(connection: Connection, request: Request) -> Incoming:
     """Send a request, and return the next message."""
     await connection.tx.send(request)
     return await connection.rx.receive()
+
+
+@asynccontextmanager
+async def legacy_pair(
+    server: PlayedServer, target: MemorySwitch, one: Sequence[str] = (), two: Sequence[str] = ()
+) -> AsyncGenerator[tuple[Connection, Connection, Connection]]:
+    """The connection of the bridge to a legacy server, and two clients with their capabilities."""
+    async with trio.open_nursery() as nursery:
+        played: list[Connection] = []
+
+        async def play() -> None:
+            played.append(await server.legacy())
+
+        nursery.start_soon(play)
+        async with (
+            legacy_client(target, **{name: {} for name in one}) as first,
+            legacy_client(target, **{name: {} for name in two}) as second,
+        ):
+            yield played[0], first, second

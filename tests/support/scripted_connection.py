@@ -49,8 +49,7 @@ class ScriptedPeer:
         return message
 
     def say(self, message: Message, headers: Mapping[str, str] | None = None) -> None:
-        known = message if message.metadata else None  # metadata is not in the payload
-        self._incoming.send_nowait(Frame(JSON.encode(message), known, headers))
+        self._incoming.send_nowait(Frame(JSON.encode(message), headers=headers))
 
     def say_raw(self, payload: bytes) -> None:
         self._incoming.send_nowait(Frame(payload))

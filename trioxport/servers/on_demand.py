@@ -66,12 +66,16 @@ class OnDemand(Generic[Opened]):
         if (opened := self._opened) is not None:
             return opened
         await trio.lowlevel.checkpoint()
+        while self.state == "open" and self._opened is None:  # over, and being closed
+            await self._changed.park()
         self.begin()
         while self.state == "connecting":
             await self._changed.park()
         if (opened := self._opened) is not None:
             return opened
-        raise self.error or ConnectionLost("the conversation is closed", target=self.name, outcome="not_sent")
+        raise self.error or ConnectionLost(
+            "the block of this server has been left", target=self.name, outcome="not_sent"
+        )
 
     async def run(self) -> None:
         """Connect whenever the server is wanted, until :meth:`close`. Raises no ``Exception``: a failure is a state."""

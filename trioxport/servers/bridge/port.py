@@ -108,9 +108,12 @@ class Port:
         self._waiting.unpark_all()
 
     def _replaces(self, notification: Notification) -> bool:
-        """Put a notification in the place of an earlier one about the same; False if none waits."""
+        """Put a notification in the place of the last one about the same; False if none waits."""
         key = _key_of(notification)
-        for place, other in enumerate(self._queue if key is not None else ()):
+        if key is None:
+            return False
+        for place in reversed(range(len(self._queue))):
+            other = self._queue[place]
             if isinstance(other, Notification) and _key_of(other) == key:
                 self._queue[place] = notification
                 return True

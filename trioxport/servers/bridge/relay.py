@@ -36,8 +36,9 @@ _CHANGES: Final = ("/list_changed", "/updated")
 class Relay:
     """Passes messages between one client and its server.
 
-    The end of one side reaches the other: a half-close of the client is one towards the server, and the end of the
-    server ends the client's connection. Backpressure does too, for no message is read before the last one was sent.
+    The end of one side reaches the other: a half-close of the client is one towards the server, which then has the
+    ``close_timeout`` of the client's connection to answer, and the end of the server ends the client's connection.
+    Backpressure does too, for no message is read before the last one was sent.
 
     Args:
         client: The client's connection.
@@ -95,6 +96,7 @@ class Relay:
                 return
             await self._to_server(message)
         await self._server.send.aclose()
+        both_ways.deadline = trio.current_time() + self._client.scope.settings.close_timeout
 
     async def _pass_answers(self) -> None:
         async for message in self._server.receive:

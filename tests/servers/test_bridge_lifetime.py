@@ -1,0 +1,178 @@
+"""The processes behind a bridge: begun when they are used, revived after a death, and gone with their clients."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import trio
+
+from trioxport import Target, open_transport
+from trioxport.abc import Era
+from trioxport.peer import JSONRPCError, Peer, open_peer
+from trioxport.servers.bridge import Sharing, serve_bridge
+from trioxport.transports.stdio import Stdio
+
+INFO: Final = {"name": "test", "version": "1"}
+HTTP: Final = "http://127.0.0.1:0/mcp"
+PROGRAM: Final = str(Path(__file__).parents[1] / "programs" / "acting_server.py")
+
+
+@asynccontextmanager
+async def bridge(listen: Target, acts: Path, **options: Any) -> AsyncGenerator[str]:
+    async with trio.open_nursery() as nursery:
+        program = Stdio(sys.executable, [PROGRAM, str(acts)], env={"PYTHONPATH": os.pathsep.join(sys.path)})
+        addresses = await nursery.start(partial(serve_bridge, listen, program, **options))
+        yield addresses[0]
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def client(url: str, era: Era | None = None) -> AsyncGenerator[Peer]:
+    async with open_transport(url) as connection, open_peer(connection) as peer:
+        await peer.negotiate(client_info=INFO, era=era)
+        yield peer
+
+
+async def pid_of(peer: Peer) -> int:
+    result = await peer.request("tools/call", {"name": "pid"})
+    return int(result["structuredContent"]["pid"])
+
+
+async def act(peer: Peer, seconds: float, on_progress: Any = None) -> Any:
+    params = {"name": "act", "arguments": {"seconds": seconds}}
+    return await peer.request("tools/call", params, on_progress=on_progress)
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+async def test_a_killed_server_is_an_error_of_its_clients_and_is_revived_by_the_next_request(
+    tmp_path: Path, era: Era
+) -> None:
+    acts = tmp_path / "acts"
+    async with (
+        bridge(HTTP, acts, name="acting") as url,
+        bridge(HTTP, tmp_path / "others", name="other") as elsewhere,
+        client(url, era) as one,
+        client(url, era) as two,
+        client(elsewhere, era) as other,
+    ):
+        first = await pid_of(one)
+        assert await pid_of(two) == first
+        untouched = await pid_of(other)
+        failures: list[JSONRPCError] = []
+        both_act = trio.Event()
+
+        async def fail(peer: Peer) -> None:
+            with pytest.raises(JSONRPCError) as caught:
+                await act(peer, 1000, note_start)
+            failures.append(caught.value)
+
+        starts = 0
+
+        def note_start(*progress: Any) -> None:
+            nonlocal starts
+            starts += 1
+            if starts == 2:
+                both_act.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail, one)
+            nursery.start_soon(fail, two)
+            await both_act.wait()
+            os.kill(first, signal.SIGKILL)
+        for failure in failures:
+            assert failure.message == "acting: the server process was ended by SIGKILL"
+            assert failure.data == {"server": "acting", "outcome": "unknown", "retryable": True}
+        assert acts.read_text() == "acted\n" * 2  # by each of them once
+        second = await pid_of(one)
+        assert second != first
+        assert await pid_of(two) == second
+        assert await pid_of(other) == untouched
+        assert acts.read_text() == "acted\n" * 2
+
+
+async def test_a_revived_legacy_server_has_what_its_clients_asked_for(tmp_path: Path) -> None:
+    acts = tmp_path / "acts"
+    changes: list[str] = []
+
+    async def note(notification: Any) -> None:
+        changes.append(notification.method)
+
+    async with bridge("tcp://127.0.0.1:0", acts) as url, open_transport(url) as connection:
+        handlers = {"notifications/tools/list_changed": note}
+        async with open_peer(connection, notifications=handlers) as peer:
+            await peer.negotiate(client_info=INFO, era="legacy")
+            await peer.request("resources/subscribe", {"uri": "a:1"})
+            await peer.request("logging/setLevel", {"level": "error"})
+            first = await pid_of(peer)
+            os.kill(first, signal.SIGKILL)
+            while first == await pid_if_alive(peer, first):
+                pass
+            before = "resources/subscribe a:1\nlogging/setLevel error\n"
+            assert acts.read_text() == before * 2
+            assert changes == ["notifications/tools/list_changed"]
+
+
+async def pid_if_alive(peer: Peer, dead: int) -> int:
+    """The process that answers; ``dead`` while its death was not noticed yet."""
+    try:
+        return await pid_of(peer)
+    except JSONRPCError:
+        return dead
+
+
+async def test_the_loss_of_a_server_of_its_own_ends_the_session_of_its_client_alone(tmp_path: Path) -> None:
+    async with (
+        bridge("tcp://127.0.0.1:0", tmp_path / "acts", sharing="per-session") as url,
+        client(url) as one,
+        open_transport(url) as connection,
+        open_peer(connection) as two,
+    ):
+        await two.negotiate(client_info=INFO)
+        mine, other = await pid_of(two), await pid_of(one)
+        assert mine != other
+        os.kill(mine, signal.SIGKILL)
+        await two.wait_finished()
+        assert await pid_of(one) == other
+
+
+@pytest.mark.deadline(60)
+@pytest.mark.parametrize(
+    ("listen", "sharing"), [(HTTP, "shared"), (HTTP, "per-session"), ("tcp://127.0.0.1:0", "shared")]
+)
+async def test_fifty_sessions_leave_nothing_behind(tmp_path: Path, sharing: Sharing, listen: str) -> None:
+    async with bridge(listen, tmp_path / "acts", sharing=sharing) as url:
+        await session(url)
+        before = await settled()
+        for _ in range(10):
+            async with trio.open_nursery() as nursery:
+                for _ in range(5):
+                    nursery.start_soon(session, url)
+        assert await settled() == before
+
+
+async def session(url: str) -> None:
+    async with client(url, "legacy") as peer:
+        await pid_of(peer)
+
+
+async def settled() -> Sequence[int]:
+    """The numbers of tasks, descriptors and child processes, once they are the same for a while."""
+    seen: list[Sequence[int]] = []
+    while len(seen) < 10 or len(set(seen[-10:])) > 1:
+        tasks = trio.lowlevel.current_statistics().tasks_living
+        seen.append((tasks, len(os.listdir("/proc/self/fd")), children()))
+        await trio.sleep(0.05)
+    return seen[-1]
+
+
+def children() -> int:
+    """The number of child processes."""
+    return len(Path("/proc/self/task", str(os.getpid()), "children").read_text().split())
