@@ -15,7 +15,7 @@ INFO: Final = {"name": "test", "version": "1"}
 _HEAD: Final = """
 import os, sys, time, trio
 from functools import partial
-from trioxport.running import program, run_server
+from trioxport.running import process, run_server
 from trioxport.transports.http.server import HttpServer
 
 async def work(seconds=0.0):
@@ -36,7 +36,7 @@ def listening(addresses):
     print(addresses[0], flush=True)
 
 def run(server, close_timeout):
-    program.KILL_MARGIN_SECONDS = 0.5
+    process.KILL_MARGIN_SECONDS = 0.5
     target = HttpServer("http://127.0.0.1:0/mcp", sessions=None)
     options = {"workers": 2, "on_listening": listening, "close_timeout": close_timeout, "metrics": "/metrics"}
     trio.run(partial(run_server, server, target, **options))

@@ -178,14 +178,14 @@ async def test_workers_end_when_the_process_that_started_them_is_gone() -> None:
 
 async def test_a_program_that_cannot_serve_says_so_once() -> None:
     source = "import trio; from functools import partial; from trioxport.running import run_server\n"
-    source += "trio.run(partial(run_server, None, 'tcp://127.0.0.1:0', workers=3))"
+    source += "trio.run(partial(run_server, trio.sleep, 'tcp://127.0.0.1:0', workers=3, metrics='/metrics'))"
     with trio.fail_after(BOUND):
         done = await trio.run_process(
             [sys.executable, "-c", source], capture_stderr=True, capture_stdout=True, check=False
         )
     assert done.returncode == 1
     text = done.stderr.decode()
-    assert text.count("TypeError: None is no server") == 1
+    assert text.count("UsageError: tcp://127.0.0.1:0: only an HTTP server has a page of figures") == 1
     assert "the first worker process ended with exit code 1 before it listened" in text
 
 
@@ -225,6 +225,11 @@ async def sum_of_calls(base: str, *, at_least: float) -> float:
 async def test_targets_that_workers_cannot_share(target: str, reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         await run_server(trio.sleep, target, workers=2)
+
+
+async def test_an_object_that_is_no_server_is_refused_before_a_worker_starts() -> None:
+    with pytest.raises(TypeError, match="'app' is no server: pass an async function, an MCPServer"):
+        await run_server("app", "tcp://127.0.0.1:0", workers=2)
 
 
 async def test_figures_are_a_page_of_http_only() -> None:

@@ -21,6 +21,7 @@ from trioxport.protocol import JSONRPCError
 COMMANDS: Final = {
     "call": "Call a method of a server and print the result.",
     "demo": "Start a server in a child process and call its tools.",
+    "serve": "Serve a server of your own until Ctrl-C or SIGTERM.",
     "serve-demo": "Serve the demo server until Ctrl-C or SIGTERM.",
 }
 """The summary of each command; the command itself is in the module of its name, imported when it is used."""

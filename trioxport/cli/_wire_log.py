@@ -1,4 +1,4 @@
-"""The log on standard error that ``--verbose`` asks for: all messages, and the records of the library."""
+"""The log on standard error: that of a server, and the one of all messages that ``--verbose`` asks for."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from trioxport.cli._output import escaped
 from trioxport.layers import Tap
 
 MAX_PAYLOAD_CHARACTERS: Final = 4096
+SERVER_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
+WORKERS_FORMAT: Final = "%(asctime)s %(process)d %(levelname)s %(message)s"
 _ARROWS: Final = {"sent": "-->", "received": "<--"}
 
 
@@ -25,6 +27,19 @@ def wire_log() -> Tap:
         library.addHandler(handler)
         library.setLevel(logging.DEBUG)
     return Tap(_write, redact=())
+
+
+def log_server(*, has_workers: bool) -> None:
+    """Write the library's log from INFO on, access log included.
+
+    It does not pass on to the root logger: servers of the SDKs configure that one for themselves.
+    """
+    library = logging.getLogger("trioxport")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter(WORKERS_FORMAT if has_workers else SERVER_FORMAT, "%H:%M:%S"))
+    library.addHandler(handler)
+    library.setLevel(logging.INFO)
+    library.propagate = False
 
 
 class _Formatter(logging.Formatter):

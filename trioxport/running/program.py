@@ -6,9 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from inspect import iscoroutinefunction
-from tempfile import TemporaryDirectory
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import trio
 
@@ -19,18 +17,15 @@ from trioxport.abc import CLOSE_TIMEOUT
 from trioxport.errors import UsageError
 from trioxport.opening import serve_transport
 from trioxport.running.figures import Figures
-from trioxport.running.pool import WorkerPool, check_platform
+from trioxport.running.pool import WorkerPool
+from trioxport.running.process import open_runner
 from trioxport.running.worker import WorkerLink, WorkerPart
 from trioxport.targets import Target, describe, to_listener
 from trioxport.transports.http import Http
 from trioxport.transports.http.server import HttpServer
-from trioxport.transports.listening import inherited_sockets, listen
+from trioxport.transports.listening import inherited_sockets
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-KILL_MARGIN_SECONDS: Final = 5.0
-"""Seconds beyond ``drain`` and ``close_timeout`` after which a worker that has not stopped is killed."""
-_DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
-_SHARED_SCHEMES: Final = ("http", "https", "ws", "wss", "tcp", "tls")
 
 
 async def run_server(
@@ -67,6 +62,10 @@ async def run_server(
     """
     require_trio("run_server")
     COUNT.option("workers", workers)
+    if not is_server(server):
+        raise TypeError(
+            f"{server!r} is no server: pass an async function, an MCPServer, a Server of the SDK, or a FastMCP server"
+        )
     config = _served(target)
     part = WorkerPart.taken()
     if workers > 1 and part is None:
@@ -91,8 +90,21 @@ def _served(target: Target) -> Target:
     return target
 
 
+def is_server(found: object) -> bool:
+    """Whether :func:`run_server` can serve an object. Raises ``UsageError`` if it takes the SDK, which is missing."""
+    if _is_handler(found):
+        return True
+    from trioxport.interop.mcp_sdk import is_sdk_server
+
+    return is_sdk_server(found)
+
+
+def _is_handler(candidate: Any) -> bool:
+    return iscoroutinefunction(candidate) or iscoroutinefunction(getattr(candidate, "__call__", None))  # noqa: B004 (which is it)
+
+
 def _serving_function(server: Any) -> Callable[..., Awaitable[None]]:
-    if iscoroutinefunction(server) or iscoroutinefunction(getattr(server, "__call__", None)):  # noqa: B004 (which is it)
+    if _is_handler(server):
         return partial(serve_transport, server)
     from trioxport.interop.mcp_sdk import serve_sdk
 
@@ -128,32 +140,15 @@ async def _run_workers(
     count: int, target: Target, close_timeout: float, on_listening: Callable[[Sequence[str]], object]
 ) -> None:
     """Run ``count`` processes of this program on the sockets of ``target``."""
-    check_platform("workers")
-    host, port = _shared_address(target)
-    drain = target.drain if isinstance(target, HttpServer) else 0.0
-    with TemporaryDirectory(prefix="trioxport-") as folder, trio.open_signal_receiver(*SIGNALS) as signals:
-        listeners = await listen(host, port, describe(target))
-        pool = WorkerPool(count, listeners, folder, drain + close_timeout + KILL_MARGIN_SECONDS)
-        await pool.run(signals, on_listening)
-
-
-def _shared_address(target: Target) -> tuple[str, int]:
-    """The address that workers share. Raises ``UsageError`` for a target that they cannot serve together."""
-    parts = urlsplit(describe(target))
-    if parts.scheme not in _SHARED_SCHEMES or not parts.hostname:
-        raise UsageError(
-            "workers share an address of TCP", target=describe(target), hint="Serve http, ws, tcp, or the same with TLS"
-        )
     if isinstance(target, HttpServer) and target.sessions is not None:
         raise UsageError(
             "a session of the legacy era lives in one process, and its requests would reach any worker",
             target=describe(target),
             hint="Pass HttpServer(..., sessions=None) for the modern era alone, or serve with one worker",
         )
-    port = parts.port if parts.port is not None else _DEFAULT_PORTS.get(parts.scheme)
-    if port is None:
-        raise UsageError("a server has to know its port", target=describe(target), hint="0 takes a free one")
-    return parts.hostname, port
+    async with open_runner(target, close_timeout) as runner:
+        with trio.open_signal_receiver(*SIGNALS) as signals:
+            await WorkerPool(count, runner).run(signals, on_listening)
 
 
 async def _run_part(serve: Callable[..., Awaitable[None]], part: WorkerPart, figures: Figures | None) -> None:

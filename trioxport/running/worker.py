@@ -57,6 +57,11 @@ class WorkerPart:
         return WorkerLink(trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=self.link))))
 
 
+def is_worker() -> bool:
+    """Whether this process was started as a worker, and has not taken its part yet."""
+    return VARIABLE in os.environ
+
+
 def _is_socket(descriptor: int) -> bool:
     try:
         return stat.S_ISSOCK(os.fstat(descriptor).st_mode)

@@ -14,6 +14,7 @@ except ModuleNotFoundError as error:
     raise UsageError("the official Python SDK is not installed", hint=install_hint("mcp")) from error
 
 from trioxport.interop.mcp_sdk._client import sdk_transport
+from trioxport.interop.mcp_sdk._hosting import is_sdk_server
 from trioxport.interop.mcp_sdk._server import sdk_application, serve_sdk
 
-__all__ = ["sdk_application", "sdk_transport", "serve_sdk"]
+__all__ = ["is_sdk_server", "sdk_application", "sdk_transport", "serve_sdk"]

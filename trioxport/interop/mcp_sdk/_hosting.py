@@ -50,6 +50,11 @@ class FastMCPServer(Protocol):
 AnyServer: TypeAlias = Server[Any] | MCPServer | FastMCPServer
 
 
+def is_sdk_server(found: object) -> bool:
+    """Whether :func:`serve_sdk` can serve an object: a server of the SDK, or of the package ``fastmcp``."""
+    return not isinstance(found, type) and isinstance(found, MCPServer | Server | FastMCPServer)
+
+
 @attrs.frozen
 class SDKToken(VerifiedToken):
     """A verified token together with the object that the SDK's verifier returned for it."""
