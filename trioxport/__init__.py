@@ -64,6 +64,8 @@ if TYPE_CHECKING:
     from trioxport.peer import open_client as open_client
     from trioxport.peer import open_peer as open_peer
     from trioxport.running import run_server as run_server
+    from trioxport.servers import AsLegacyServer as AsLegacyServer
+    from trioxport.servers import AsModernServer as AsModernServer
     from trioxport.servers import open_servers as open_servers
     from trioxport.servers import serve_bridge as serve_bridge
     from trioxport.transports.dial import Dial as Dial
@@ -140,6 +142,8 @@ _LAZY: Final = {
     "open_client": "trioxport.peer",
     "open_peer": "trioxport.peer",
     "run_server": "trioxport.running",
+    "AsLegacyServer": "trioxport.servers",
+    "AsModernServer": "trioxport.servers",
     "open_servers": "trioxport.servers",
     "serve_bridge": "trioxport.servers",
     "Dial": "trioxport.transports.dial",

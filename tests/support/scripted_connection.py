@@ -49,7 +49,8 @@ class ScriptedPeer:
         return message
 
     def say(self, message: Message, headers: Mapping[str, str] | None = None) -> None:
-        self._incoming.send_nowait(Frame(JSON.encode(message), headers=headers))
+        known = message if message.metadata else None  # metadata is not in the payload
+        self._incoming.send_nowait(Frame(JSON.encode(message), known, headers))
 
     def say_raw(self, payload: bytes) -> None:
         self._incoming.send_nowait(Frame(payload))

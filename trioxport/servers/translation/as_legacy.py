@@ -9,6 +9,8 @@ import attrs
 from trioxport._core.backoff import BACKOFF, Backoff
 from trioxport._diagnostics.validators import whole_between
 from trioxport.abc import MessageChannels, Scope
+from trioxport.servers.translation._legacy_session import LegacySession
+from trioxport.servers.translation._link import Link, TranslatedReceive, TranslatedSend
 
 MAX_ROUNDS: Final = 32
 """Rounds in which a server may ask for more input before it answers a request."""
@@ -39,4 +41,5 @@ class AsLegacyServer:
 
     def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:
         """Return channels to a legacy server in place of ``channels``, which lead to a modern one."""
-        raise NotImplementedError
+        session = LegacySession(Link(channels, scope), self.max_rounds, self.backoff)
+        return MessageChannels(TranslatedSend(session), TranslatedReceive(session))

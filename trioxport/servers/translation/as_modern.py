@@ -10,6 +10,8 @@ import attrs
 from trioxport._diagnostics.validators import SECONDS, whole_between
 from trioxport._version import __version__
 from trioxport.abc import MessageChannels, Scope
+from trioxport.servers.translation._link import Link, TranslatedReceive, TranslatedSend
+from trioxport.servers.translation._modern_server import ModernServer
 
 ANSWER_SECONDS: Final = 600.0
 """Seconds in which a client has to repeat a request with the input that the server asked for."""
@@ -51,4 +53,7 @@ class AsModernServer:
 
     def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:
         """Return channels to a modern server in place of ``channels``, which lead to a legacy one."""
-        raise NotImplementedError
+        params = {"capabilities": self.capabilities, "clientInfo": self.client_info}
+        waiting = max(1, scope.settings.limits.max_buffered_messages)
+        server = ModernServer(Link(channels, scope), params, self.answer_timeout, self.max_pending, waiting)
+        return MessageChannels(TranslatedSend(server), TranslatedReceive(server))
