@@ -1,11 +1,12 @@
-// The official TypeScript SDK's client: `ts_http_client.mjs URL MODE [TOKEN]` uses the server of sdk_programs.py and
-// prints what it sees. Modes: `first` is SDK 1; `legacy`, `auto` and `modern` are SDK 2, by how it finds the era.
+// The official TypeScript SDK's client: `ts_http_client.mjs URL MODE [TOKEN [QUESTION]]` uses the server of
+// sdk_programs.py and prints what it sees. Modes: `first` is SDK 1; `legacy`, `auto` and `modern` are SDK 2, by how it
+// finds the era. QUESTION is the tool that asks.
 import * as second from "@modelcontextprotocol/client";
 import { Client as Client1 } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport as Transport1 } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { ElicitRequestSchema } from "@modelcontextprotocol/sdk/types.js";
 
-const [url, mode, token] = process.argv.slice(2);
+const [url, mode, token, question] = process.argv.slice(2);
 const authorized = token ? { authorization: `Bearer ${token}` } : {};
 const options = { requestInit: { headers: authorized } };
 const name = { name: "ts", version: "1" };
@@ -51,7 +52,7 @@ const seen = {
   long: (await text("repeat", { text: "ü", times: 300_000 })).length,
   failed: (await call("fail")).isError,
   note: (await client.readResource({ uri: "note://todo" })).contents[0].text,
-  asked: modern ? await text("deploy") : await text("ask"),
+  asked: await text(question ?? (modern ? "deploy" : "ask")),
   cancelled: await cancelled(),
 };
 if (seen.session) {

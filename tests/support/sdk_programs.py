@@ -185,23 +185,23 @@ async def logs(client_of: Callable[..., Client]) -> Any:
         return seen, result.model_dump()
 
 
-async def _on_elicit(context: ClientRequestContext, params: types.ElicitRequestParams) -> types.ElicitResult:
+async def on_elicit(context: ClientRequestContext, params: types.ElicitRequestParams) -> types.ElicitResult:
     return types.ElicitResult(action="accept", content={"colour": "blue"})
 
 
-async def _on_sample(
+async def on_sample(
     context: ClientRequestContext, params: types.CreateMessageRequestParams
 ) -> types.CreateMessageResult:
     return types.CreateMessageResult(role="assistant", content=types.TextContent(text="It"), model="none")
 
 
 async def questions(client_of: Callable[..., Client]) -> Any:
-    async with client_of(elicitation_callback=_on_elicit, sampling_callback=_on_sample) as client:
+    async with client_of(elicitation_callback=on_elicit, sampling_callback=on_sample) as client:
         return [(await client.call_tool(name, {})).model_dump() for name in ("ask", "sample")]
 
 
 async def round_trips(client_of: Callable[..., Client]) -> Any:
-    async with client_of(elicitation_callback=_on_elicit) as client:
+    async with client_of(elicitation_callback=on_elicit) as client:
         return (await client.call_tool("deploy", {})).model_dump()
 
 
