@@ -1,40 +1,56 @@
-"""Uses the tools of several servers, of which one does not start."""
+"""An agent with five servers, of which one does not start, one does not answer, and one cannot be reached."""
 
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from trioxport import TransportError
-from trioxport.peer import Handlers
-from trioxport.servers import open_servers
-from trioxport.transports.stdio import Stdio
+from trioxport import CircuitBreaker, Handlers, Metrics, Retry, TransportError, load_servers, open_servers
+from trioxport.abc import Layer
 
-SERVERS = {
-    "greeter": Stdio(sys.executable, [str(Path(__file__).with_name("server.py"))]),
-    "broken": Stdio(sys.executable, ["-c", "raise SystemExit('no API_KEY')"], stderr=lambda line: None),
+CONFIG = Path(__file__).with_name("agent.json")
+CALLS: Mapping[str, Mapping[str, Any]] = {
+    "greeter/greet": {"name": "Ada"},
+    "demo/add": {"a": 20, "b": 22},
+    "broken/anything": {},
 }
+METRICS = Metrics()
 
 
-async def elicit(params: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Answer a question that a server asks in the middle of a call."""
-    return {"action": "decline"}
+async def ask_user(server: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
+    print(f"{server} asks: {params['message']}")
+    return {"action": "accept", "content": {"name": "Ada"}}
 
 
-async def main() -> None:
-    info = {"name": "agent", "version": "1.0"}
-    async with open_servers(SERVERS, client_info=info, handlers=Handlers(elicit=elicit)) as servers:
-        for tool in await servers.tools():
+async def ask_model(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"role": "assistant", "model": "none", "content": {"type": "text", "text": "It rains."}}
+
+
+def handlers(server: str) -> Handlers:
+    return Handlers(elicit=partial(ask_user, server), sample=ask_model)
+
+
+def layers(server: str) -> list[Layer]:
+    return [METRICS, Retry(), CircuitBreaker()]
+
+
+async def main(config: Path, calls: Mapping[str, Mapping[str, Any]]) -> None:
+    servers_of_file = load_servers(config, environment={"PYTHON": sys.executable})
+    async with open_servers(servers_of_file, handlers=handlers, layers=layers, close_timeout=1) as servers:
+        for tool in await servers.tools(within=3):
             print(tool.name, "-", tool.tool.description)
-        result = await servers.call("greeter/greet", {"name": "Ada"})
-        print(result.text)
-        try:
-            await servers.call("broken/anything")
-        except TransportError as error:
-            print("broken:", error.reason)
-        print({name: server.state for name, server in servers.items()})
+        for name, arguments in calls.items():
+            try:
+                result = await servers.call(name, arguments, on_progress=partial(print, "progress"))
+            except TransportError as error:
+                print(f"{name}: {error.reason}")
+            else:
+                print(result.text)
+        print(*(f"{name}: {server.state}" for name, server in servers.items()), sep=", ")
 
 
-trio.run(main)
+if __name__ == "__main__":
+    trio.run(main, CONFIG, CALLS)

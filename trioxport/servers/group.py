@@ -2,7 +2,7 @@
 
 ::
 
-    async with open_servers(load_servers("mcp.json"), client_info=INFO) as servers:
+    async with open_servers(load_servers("mcp.json")) as servers:
         for tool in await servers.tools():
             print(tool.server, tool.name)
         result = await servers.call("files/read", {"path": "notes.txt"})
@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -19,19 +19,28 @@ import attrs
 import trio
 
 from trioxport._core.nursery import open_bare_nursery
+from trioxport._diagnostics import logger
 from trioxport._diagnostics.hints import close_to
+from trioxport._diagnostics.validators import names_options
+from trioxport._version import __version__
+from trioxport.abc import CLOSE_TIMEOUT, Codec, Layer
+from trioxport.codecs.json import JSON
 from trioxport.errors import TransportError, UsageError
+from trioxport.frames import Limits
 from trioxport.messages import NOTHING
-from trioxport.opening import open_transport
+from trioxport.opening import DEFAULT_LIMITS, open_transport
 from trioxport.peer.client import REQUEST_TIMEOUT, open_client
 from trioxport.peer.client_handlers import Handlers
 from trioxport.peer.outgoing import ProgressCallback
 from trioxport.peer.results import Tool, ToolResult
+from trioxport.protocol import METHOD_NOT_FOUND, JSONRPCError
 from trioxport.servers.upstream import Upstream
 from trioxport.targets import Target
+from trioxport.transports.reconnecting import Reconnect
 
 CONNECT_TIMEOUT: Final = 30.0
 LIST_SECONDS: Final = 10.0
+CLIENT_INFO: Final = {"name": "trioxport", "version": __version__}
 
 
 @attrs.frozen
@@ -105,20 +114,35 @@ class Servers(Mapping[str, Upstream]):
             UsageError: There is no server of that name.
             TransportError: The server cannot be reached, or was lost.
         """
-        server, slash, name = tool.partition("/")
-        if not slash:
-            raise UsageError(f"{tool!r} names no server", hint="Call a tool by 'server/tool'")
+        server, name = self._route(tool)
         return await self[server].call_tool(name, arguments, on_progress=on_progress, timeout=timeout)
+
+    def _route(self, tool: str) -> tuple[str, str]:
+        """The name of the server, which may have slashes too, and the name of its tool."""
+        slashes = [place for place, character in enumerate(tool) if character == "/"]
+        if not slashes:
+            raise UsageError(f"{tool!r} names no server", hint="Call a tool by 'server/tool'")
+        known = [place for place in slashes if tool[:place] in self._upstreams]
+        place = max(known, default=slashes[0])
+        return tool[:place], tool[place + 1 :]
 
 
 async def _list_tools(upstream: Upstream, found: dict[str, Sequence[ServerTool]]) -> None:
     try:
         tools = await upstream.list_tools()
+    except JSONRPCError as error:
+        if error.code != METHOD_NOT_FOUND:  # a server need not have tools
+            _leave_out(upstream, error)
     except Exception as error:
-        if upstream.error is None:
-            upstream.error = error
+        _leave_out(upstream, error)
     else:
         found[upstream.name] = [ServerTool(upstream.name, tool) for tool in tools]
+
+
+def _leave_out(upstream: Upstream, error: Exception) -> None:
+    if upstream.error is None:  # the failure of the connection is logged already
+        upstream.error = error
+        logger.warning("server %s: its tools cannot be listed: %s", upstream.name, error)
 
 
 def _is_usable(target: Target, options: Mapping[str, Any]) -> bool:
@@ -130,42 +154,66 @@ def _is_usable(target: Target, options: Mapping[str, Any]) -> bool:
     return True
 
 
+@names_options
 @asynccontextmanager
 async def open_servers(
     config: Mapping[str, Target],
     *,
-    client_info: Mapping[str, Any],
-    handlers: Handlers = Handlers(),  # noqa: B008 (it is frozen)
+    client_info: Mapping[str, Any] = CLIENT_INFO,
+    handlers: Handlers | Callable[[str], Handlers] = Handlers(),  # noqa: B008 (it is frozen)
     capabilities: Mapping[str, Any] = NOTHING,
     lazy: bool = False,
     connect_timeout: float = CONNECT_TIMEOUT,
-    **options: Any,
+    layers: Sequence[Layer] | Callable[[str], Sequence[Layer]] = (),
+    codec: Codec = JSON,
+    limits: Limits = DEFAULT_LIMITS,
+    close_timeout: float = CLOSE_TIMEOUT,
+    allow_plaintext: bool = False,
+    reconnect: Reconnect | None = None,
 ) -> AsyncGenerator[Servers]:
     """Open a group of servers for the time of a block. It does not wait for them: each is waited for where it is used.
 
     Args:
         config: The targets by name, such as ``load_servers`` returns.
-        client_info: This program's ``name`` and ``version``.
-        handlers: The answers to what servers ask of clients, for all of them.
+        client_info: This program's ``name`` and ``version``, which servers show and log.
+        handlers: The answers to what servers ask of clients, for all of them; or a function that returns those for the
+            server of a name, so that a user can be shown the server that asks.
         capabilities: More than those that ``handlers`` stand for.
         lazy: Whether a server is connected when it is first used; by default all are at once.
         connect_timeout: Seconds until a server has to be connected and to have negotiated.
-        options: Those of :func:`trioxport.open_transport` for each connection, such as ``layers`` and ``reconnect``.
+        layers: The layers of each connection; or a function that returns those for the server of a name. A layer with a
+            state, such as ``CircuitBreaker``, is shared by all servers unless a function makes it.
+        codec: As for :func:`trioxport.open_transport`, for each connection, and so are the others.
+        limits: The limits of sizes and buffers.
+        close_timeout: Seconds that closing a connection may take.
+        allow_plaintext: Whether unencrypted connections may leave this machine.
+        reconnect: The policy by which a lost connection is opened again. Once it gives up, the server fails, and its
+            next use begins anew.
 
     A server that fails is a ``warning`` on the log ``trioxport``, its ``state`` and ``error``, and the error of those
     who use it; each use tries to connect it anew. Leaving closes all of them, at the same time.
     """
-    usable = {name for name, target in config.items() if _is_usable(target, options)}
-    converse = partial(open_client, client_info=client_info, handlers=handlers, capabilities=capabilities)
-    upstreams = {
-        name: Upstream(name, partial(open_transport, target, **options), converse, connect_timeout)
-        for name, target in config.items()
+    options: dict[str, Any] = {
+        "codec": codec,
+        "limits": limits,
+        "close_timeout": close_timeout,
+        "allow_plaintext": allow_plaintext,
+        "reconnect": reconnect,
     }
+    upstreams: dict[str, Upstream] = {}
+    usable: list[Upstream] = []
+    for name, target in config.items():
+        own = {**options, "layers": layers(name) if callable(layers) else layers}
+        answers = handlers(name) if callable(handlers) else handlers
+        converse = partial(open_client, client_info=client_info, handlers=answers, capabilities=capabilities)
+        upstreams[name] = Upstream(name, partial(open_transport, target, **own), converse, connect_timeout)
+        if _is_usable(target, own):
+            usable.append(upstreams[name])
     async with open_bare_nursery() as tasks:
         for upstream in upstreams.values():
             tasks.start_soon(upstream.run)
-            if not lazy and upstream.name in usable:
-                upstream.begin()
+        for upstream in [] if lazy else usable:
+            upstream.begin()
         yield Servers(upstreams)
         for upstream in upstreams.values():
             upstream.close()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import trio
 
@@ -31,7 +31,7 @@ class OnDemand(Generic[Opened]):
 
     Attributes:
         state: The state of the conversation.
-        error: The latest failure; None while it is open.
+        error: The latest failure since it was opened; None if there was none.
     """
 
     def __init__(
@@ -54,6 +54,24 @@ class OnDemand(Generic[Opened]):
         self._connecting = trio.CancelScope()
         self._in_use = trio.CancelScope()
         self._changed = trio.lowlevel.ParkingLot()
+
+    @property
+    def opened(self) -> Opened | None:
+        """The conversation; None while there is none."""
+        return self._opened
+
+    def state_changes(self) -> AsyncIterator[DemandState]:
+        """The state now and after each change, for any number of readers, until it is closed.
+
+        A reader that is late gets the latest state only.
+        """
+        return _DemandStateChanges(self)
+
+    async def differs(self, state: DemandState | None) -> None:
+        """Wait until the state is another than ``state``."""
+        await trio.lowlevel.checkpoint()
+        while self.state == state:
+            await self._changed.park()
 
     def begin(self) -> None:
         """Begin to connect, unless there is a conversation or an attempt."""
@@ -139,3 +157,18 @@ class OnDemand(Generic[Opened]):
     def _set(self, state: DemandState, error: Exception | None) -> None:
         self.state, self.error = state, error
         self._changed.unpark_all()
+
+
+class _DemandStateChanges(AsyncIterator[DemandState]):
+    """An iterator, which may be left at any time."""
+
+    def __init__(self, watched: OnDemand[Any]) -> None:
+        self._watched = watched
+        self._shown: DemandState | None = None
+
+    async def __anext__(self) -> DemandState:
+        if self._shown == "closed":
+            raise StopAsyncIteration
+        await self._watched.differs(self._shown)
+        self._shown = self._watched.state
+        return self._shown

@@ -10,7 +10,17 @@ from trioxport.connection import Connection
 from trioxport.messages import NOTHING
 from trioxport.peer.client import REQUEST_TIMEOUT, Client
 from trioxport.peer.outgoing import ProgressCallback
-from trioxport.peer.results import PromptResult, ResourceContents, Tool, ToolResult
+from trioxport.peer.results import (
+    Completion,
+    Prompt,
+    PromptResult,
+    Resource,
+    ResourceContents,
+    ResourceTemplate,
+    Tool,
+    ToolResult,
+)
+from trioxport.peer.subscriptions import Subscription
 from trioxport.servers.on_demand import DemandState, OnDemand
 
 UpstreamState: TypeAlias = DemandState
@@ -28,8 +38,8 @@ class Upstream(OnDemand[Client]):
 
     Attributes:
         name: Its name in the group.
-        state: The state of its connection.
-        error: The latest failure; None while it is open.
+        state: The state of its conversation.
+        error: The latest failure since it was opened; None if there was none.
     """
 
     def __init__(
@@ -51,6 +61,11 @@ class Upstream(OnDemand[Client]):
     async def _wait_for_end(self, client: Client) -> None:
         await client.peer.wait_finished(0)
 
+    @property
+    def connection(self) -> Connection | None:
+        """The connection, with its ``info``, ``state`` and ``statistics``; None while there is none."""
+        return None if self.opened is None else self.opened.peer.connection
+
     async def request(self, method: str, params: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Send any request; arguments and errors are those of :meth:`Peer.request`."""
         return await (await self.connected()).peer.request(method, params, **options)
@@ -71,10 +86,37 @@ class Upstream(OnDemand[Client]):
         client = await self.connected()
         return await client.call_tool(name, arguments, on_progress=on_progress, timeout=timeout)
 
+    async def list_resources(self) -> Sequence[Resource]:
+        """List the resources, of all pages."""
+        return await (await self.connected()).list_resources()
+
+    async def list_resource_templates(self) -> Sequence[ResourceTemplate]:
+        """List the templates of resources, of all pages."""
+        return await (await self.connected()).list_resource_templates()
+
     async def read_resource(self, uri: str) -> Sequence[ResourceContents]:
         """Read a resource."""
         return await (await self.connected()).read_resource(uri)
 
+    async def list_prompts(self) -> Sequence[Prompt]:
+        """List the prompts, of all pages."""
+        return await (await self.connected()).list_prompts()
+
     async def get_prompt(self, name: str, arguments: Mapping[str, str] = NOTHING) -> PromptResult:
         """Fill in a prompt."""
         return await (await self.connected()).get_prompt(name, arguments)
+
+    async def complete(
+        self, reference: Prompt | ResourceTemplate, argument: str, value: str, context: Mapping[str, str] = NOTHING
+    ) -> Completion:
+        """Complete the beginning of an argument's value."""
+        return await (await self.connected()).complete(reference, argument, value, context)
+
+    @asynccontextmanager
+    async def subscribe(
+        self, *, tools: bool = False, prompts: bool = False, resources: bool = False, uris: Sequence[str] = ()
+    ) -> AsyncGenerator[Subscription]:
+        """Hear of changes for the time of a block. The loss of the connection ends the subscription."""
+        client = await self.connected()
+        async with client.subscribe(tools=tools, prompts=prompts, resources=resources, uris=uris) as subscription:
+            yield subscription
