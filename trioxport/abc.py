@@ -18,7 +18,7 @@ from trioxport._diagnostics.validators import FLAG, SECONDS, SECONDS_OR_0, Optio
 from trioxport.codecs.json import JSON
 from trioxport.errors import TransportError
 from trioxport.frames import Frame, Limits
-from trioxport.messages import Incoming, Message, Request, RequestId
+from trioxport.messages import ErrorResponse, Incoming, Message, Request, RequestId
 
 if TYPE_CHECKING:
     from trioxport.auth import VerifiedToken
@@ -31,6 +31,7 @@ CLOSE_TIMEOUT: Final = 5.0
 Role: TypeAlias = Literal["client", "server"]
 Era: TypeAlias = Literal["legacy", "modern"]
 Carries: TypeAlias = Literal["text", "bytes", "http", "events"]
+MessageCheck: TypeAlias = Callable[[Message], ErrorResponse | None]
 
 
 @attrs.frozen
@@ -47,12 +48,14 @@ class FrameChannels:
             A function where this changes while the connection lasts.
         peer: The peer's address or process id, as text, if the transport made the connection. For an accepted one the
             listener passes it to the :class:`Acceptor`.
+        check: The check of messages that the peer may not send: returns the answer to one that is refused, or None.
     """
 
     send: SendChannel[Frame]
     receive: ReceiveChannel[Frame]
     carries: Carries | Callable[[], Carries] = "text"
     peer: str | None = None
+    check: MessageCheck | None = None
 
     def carried(self) -> Carries:
         """The payloads that the wire can carry now."""

@@ -49,6 +49,7 @@ class Metadata(TypedDict, total=False):
         attempt: The number of the attempt, from 2 on; in the ``Undelivered`` of a ``Retry``, the number of attempts.
         causes: The failures of the attempts.
         first_id: The application's id of a request that is sent again under another one.
+        token: The verified token with which a request came over HTTP, in the legacy era, where a session outlives it.
         within: The context to handle a received message in, from a ``Tracing`` layer.
         unanswered: Called by a handler of a legacy HTTP session that will not answer this request.
         close_stream: Ends the stream of this answer in a legacy HTTP session that keeps events; the client resumes it.
@@ -67,6 +68,7 @@ class Metadata(TypedDict, total=False):
     attempt: int
     causes: Sequence[TransportError]
     first_id: RequestId
+    token: object
     within: AbstractContextManager[object]
     unanswered: Callable[[], None]
     close_stream: Callable[[], None]

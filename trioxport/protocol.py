@@ -42,6 +42,9 @@ NAME_HEADER: Final = "Mcp-Name"
 LAST_EVENT_HEADER: Final = "Last-Event-ID"
 """The HTTP headers of the specification, basic/transports/streamable-http; ``Last-Event-ID`` is defined by WHATWG."""
 
+NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+"""The parameter that names the subject of a request, by method; ``Mcp-Name`` mirrors it."""
+
 META: Final = "io.modelcontextprotocol/"
 """The prefix of the ``_meta`` keys that the specification reserves."""
 

@@ -126,7 +126,7 @@ async def test_reasons_that_share_a_status_are_counted_apart(caplog: pytest.LogC
                 assert reply.status == 403
             async with calling(served.url, modern("hello"), Origin="https://evil.example") as reply:
                 assert reply.status == 403
-    assert metrics.snapshot().refusals == {"403 Forbidden": 1, "403 Forbidden (Origin)": 1}
+    assert metrics.snapshot().refusals == {"403 Forbidden (scope)": 1, "403 Forbidden (Origin)": 1}
     assert any("add it to origins=" in line for line in warnings(caplog))
 
 

@@ -119,6 +119,7 @@ REFERENCE: Final = ["reference/api.md", "understand/errors.md"]
 FACES: Final = [
     "trioxport",
     "trioxport.auth",
+    "trioxport.auth.verification",
     "trioxport.codecs",
     "trioxport.interop.asgi",
     "trioxport.interop.mcp_sdk",

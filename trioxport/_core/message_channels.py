@@ -138,9 +138,10 @@ class _MessageSend(SendChannel[Message]):
 
 class _MessageReceive(ReceiveChannel[Incoming]):
     def __init__(
-        self, frames: ReceiveChannel[Frame], supervisor: Supervisor, in_flight: _InFlight, refusals: Refusals | None
+        self, frames: FrameChannels, supervisor: Supervisor, in_flight: _InFlight, refusals: Refusals | None
     ) -> None:
-        self._frames = frames
+        self._frames = frames.receive
+        self._check = frames.check
         self._supervisor = supervisor
         self._refusals = refusals
         self._decode = supervisor.settings.codec.decode
@@ -178,6 +179,10 @@ class _MessageReceive(ReceiveChannel[Incoming]):
             message = frame.message or self._decode_payload(frame.payload)
         except (DecodeError, ProtocolViolation, MessageTooLarge) as error:
             return self._refuse(frame, error)
+        if self._check is not None and (answer := self._check(message)) is not None:
+            if self._refusals is not None:
+                self._refusals.send_soon(answer)
+            return None
         message = self._with_metadata(message, frame)
         if isinstance(message, Notification):
             self._in_flight.settle_cancelled(message, by_peer=True)
@@ -288,5 +293,5 @@ def message_channels(frames: FrameChannels, supervisor: Supervisor) -> MessageCh
     refusals = Refusals(frames.send, supervisor) if supervisor.answers_unreadable else None
     return MessageChannels(
         _MessageSend(frames.send, supervisor, in_flight),
-        _MessageReceive(frames.receive, supervisor, in_flight, refusals),
+        _MessageReceive(frames, supervisor, in_flight, refusals),
     )

@@ -36,13 +36,18 @@ class Refusals:
     def answer(self, fragment: bytes, error: TransportError) -> None:
         """Answer a refused message, of which ``fragment`` is known, if it is a request whose id can be read."""
         code = _code_of(error)
-        if code is None or not self._supervisor.runs_tasks or len(self._waiting) >= MAX_PENDING_ANSWERS:
+        if code is None:
             return
         request_id = self._codec.identify_request(fragment)
-        if request_id is None:
-            return
         kind = "Parse error" if code == PARSE_ERROR else "Invalid Request"
-        self._waiting.append(ErrorResponse(request_id, code, f"{kind}: {error.reason}"))
+        if request_id is not None:
+            self.send_soon(ErrorResponse(request_id, code, f"{kind}: {error.reason}"))
+
+    def send_soon(self, answer: ErrorResponse) -> None:
+        """Send the answer to a refused request; notifications, whose answer has no id, get none."""
+        if answer.id is None or not self._supervisor.runs_tasks or len(self._waiting) >= MAX_PENDING_ANSWERS:
+            return
+        self._waiting.append(answer)
         if not self._sending:
             self._sending = True
             self._supervisor.start_soon(self._send_all)

@@ -8,17 +8,21 @@ from trioxport.auth.credentials import ApiKey, AuthFlow, Credentials
 from trioxport.auth.secret import Secret
 from trioxport.auth.tls import TLSOptions
 from trioxport.auth.token_file import TokenFile
-from trioxport.auth.tokens import Bearer, Token, TokenProvider, VerifiedToken
+from trioxport.auth.tokens import Bearer, Token, TokenProvider
+from trioxport.auth.verified import InvalidToken, VerificationUnavailable, VerifiedToken, Verify
 
 __all__ = [
     "ApiKey",
     "AuthFlow",
     "Bearer",
     "Credentials",
+    "InvalidToken",
     "Secret",
     "TLSOptions",
     "Token",
     "TokenFile",
     "TokenProvider",
+    "VerificationUnavailable",
     "VerifiedToken",
+    "Verify",
 ]

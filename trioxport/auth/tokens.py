@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -162,22 +162,3 @@ def _failed(error: Exception) -> AuthenticationError:
     if isinstance(error, TransportError):
         return AuthenticationError(f"the token provider failed: {error.reason}", retryable=error.retryable)
     return AuthenticationError(f"the token provider failed with {type(error).__name__}")
-
-
-@attrs.frozen
-class VerifiedToken:
-    """The facts about a bearer token, from a server's verification.
-
-    Args:
-        principal: The identity that the token stands for; sessions and rates belong to it.
-        client_id: The OAuth client that the token was issued to, if known.
-        scopes: The scopes of the token.
-        expires_at: The time of its expiry, in seconds since 1970; None if unknown.
-        claims: Further claims, as the verification found them.
-    """
-
-    principal: str
-    client_id: str | None = attrs.field(default=None, kw_only=True)
-    scopes: Sequence[str] = attrs.field(default=(), kw_only=True)
-    expires_at: float | None = attrs.field(default=None, kw_only=True)
-    claims: Mapping[str, Any] = attrs.field(factory=dict[str, Any], kw_only=True, repr=False)

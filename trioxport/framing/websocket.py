@@ -26,6 +26,7 @@ NO_CODE: Final = 1005
 ABNORMAL: Final = 1006
 INVALID_DATA: Final = 1007
 TOO_BIG: Final = 1009
+UNAUTHORIZED: Final = 3000
 
 MAX_SKIPPED_LIMITS: Final = 4
 """Size of a message that is skipped, as a multiple of the limit; the header of a larger one is a violation."""

@@ -16,5 +16,13 @@ except ModuleNotFoundError as error:
 from trioxport.interop.mcp_sdk._client import sdk_transport
 from trioxport.interop.mcp_sdk._hosting import is_sdk_server
 from trioxport.interop.mcp_sdk._server import sdk_application, serve_sdk
+from trioxport.interop.mcp_sdk._tokens import SDKTokenVerifier, from_sdk_verifier
 
-__all__ = ["is_sdk_server", "sdk_application", "sdk_transport", "serve_sdk"]
+__all__ = [
+    "SDKTokenVerifier",
+    "from_sdk_verifier",
+    "is_sdk_server",
+    "sdk_application",
+    "sdk_transport",
+    "serve_sdk",
+]

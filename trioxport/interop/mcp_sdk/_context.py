@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -11,8 +12,9 @@ from mcp.server.auth.provider import AccessToken
 from mcp.shared.message import ServerMessageMetadata
 from starlette.requests import Request as HTTPRequest
 
+from trioxport.auth import VerifiedToken
 from trioxport.connection import Connection
-from trioxport.interop.mcp_sdk._hosting import SDKToken
+from trioxport.interop.mcp_sdk._tokens import SDKToken, access_token_of
 from trioxport.messages import Incoming, Notification, Request
 from trioxport.metadata import metadata_of
 
@@ -23,7 +25,9 @@ def sdk_metadata_of(connection: Connection, message: Incoming) -> ServerMessageM
         return None
     noted = metadata_of(message)
     return ServerMessageMetadata(
-        request_context=_http_request(connection, noted.get("headers", connection.info.headers)),
+        request_context=_http_request(
+            noted.get("headers", connection.info.headers), _user(connection, noted.get("token", connection.info.token))
+        ),
         close_sse_stream=_awaitable(noted.get("close_stream")),
         close_standalone_sse_stream=_awaitable(noted.get("close_standalone_stream")),
         on_request_unanswered=_awaitable(noted.get("unanswered")),
@@ -40,7 +44,7 @@ def _awaitable(function: Callable[[], None] | None) -> Callable[[], Awaitable[No
     return call
 
 
-def _http_request(connection: Connection, headers: Mapping[str, str]) -> HTTPRequest:
+def _http_request(headers: Mapping[str, str], user: AuthenticatedUser | None) -> HTTPRequest:
     """Starlette's request, which handlers expect; its body is read already."""
     scope: dict[str, Any] = {
         "type": "http",
@@ -49,31 +53,32 @@ def _http_request(connection: Connection, headers: Mapping[str, str]) -> HTTPReq
         "query_string": b"",
         "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers.items()],
     }
-    if (user := _user(connection)) is not None:
+    if user is not None:
         scope["user"] = user
     return HTTPRequest(scope)
 
 
 def set_auth_context(connection: Connection) -> None:
     """Set the SDK's authenticated user for this task and the tasks that it starts."""
-    auth_context_var.set(_user(connection))
+    auth_context_var.set(_user(connection, connection.info.token))
 
 
-def _user(connection: Connection) -> AuthenticatedUser | None:
-    principal, token = connection.info.principal, connection.info.token
+def auth_context_of(connection: Connection, message: Incoming) -> contextvars.Context | None:
+    """The context for the handler of a message that came with another token than the connection's first."""
+    token = metadata_of(message).get("token") if isinstance(message, Request) else None
+    if token is None:
+        return None
+    context = contextvars.copy_context()
+    context.run(auth_context_var.set, _user(connection, token))
+    return context
+
+
+def _user(connection: Connection, token: object) -> AuthenticatedUser | None:
+    principal = connection.info.principal
     if principal is None:
         return None
     if isinstance(token, SDKToken):
         return AuthenticatedUser(token.access_token)
-    if token is None:
+    if not isinstance(token, VerifiedToken):
         return AuthenticatedUser(AccessToken(token="", client_id=principal, subject=principal, scopes=[]))
-    return AuthenticatedUser(
-        AccessToken(
-            token="",
-            client_id=token.client_id or principal,
-            subject=principal,
-            scopes=list(token.scopes),
-            expires_at=None if token.expires_at is None else int(token.expires_at),
-            claims=dict(token.claims),
-        )
-    )
+    return AuthenticatedUser(access_token_of(token))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 from urllib.parse import urlsplit
@@ -11,7 +10,6 @@ import attrs
 from mcp.server import MCPServer, Server
 from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
 from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend
-from mcp.server.auth.provider import AccessToken, principal_components
 from mcp.server.auth.routes import create_auth_routes
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -22,6 +20,7 @@ from starlette.routing import BaseRoute
 from trioxport._diagnostics import logger
 from trioxport.auth import VerifiedToken
 from trioxport.errors import PermissionDenied, UsageError
+from trioxport.interop.mcp_sdk._tokens import verified_token
 from trioxport.targets import Target, describe, to_listener
 from trioxport.transports.http import Http
 from trioxport.transports.http.server import HttpServer, ProtectedResource
@@ -53,13 +52,6 @@ AnyServer: TypeAlias = Server[Any] | MCPServer | FastMCPServer
 def is_sdk_server(found: object) -> bool:
     """Whether :func:`serve_sdk` can serve an object: a server of the SDK, or of the package ``fastmcp``."""
     return not isinstance(found, type) and isinstance(found, MCPServer | Server | FastMCPServer)
-
-
-@attrs.frozen
-class SDKToken(VerifiedToken):
-    """A verified token together with the object that the SDK's verifier returned for it."""
-
-    access_token: AccessToken = attrs.field(kw_only=True, repr=False)
 
 
 @attrs.frozen
@@ -201,23 +193,6 @@ def _protected(
         missing = [scope for scope in scopes if scope not in credentials.scopes]
         if missing:
             raise PermissionDenied(f"the token lacks the scopes {' '.join(missing)}")
-        return _verified(user.access_token)
+        return verified_token(user.access_token)
 
     return ProtectedResource(verify, authorization_servers=issuers, scopes=scopes, resource=resource)
-
-
-def _verified(token: AccessToken) -> SDKToken:
-    return SDKToken(
-        _principal(token),
-        client_id=token.client_id,
-        scopes=tuple(token.scopes),
-        expires_at=token.expires_at,
-        claims=token.claims or {},
-        access_token=token,
-    )
-
-
-def _principal(token: AccessToken) -> str:
-    """The principal that the SDK binds sessions to: the client alone, or with its issuer and subject."""
-    client, issuer, subject = principal_components(token)
-    return client if issuer is None and subject is None else json.dumps([client, issuer, subject])

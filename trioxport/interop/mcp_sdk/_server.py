@@ -15,7 +15,7 @@ from mcp.shared.message import MessageMetadata, ServerMessageMetadata
 from trioxport._core.nursery import require_trio
 from trioxport.connection import Connection
 from trioxport.interop.asgi import McpApplication
-from trioxport.interop.mcp_sdk._context import sdk_metadata_of, set_auth_context
+from trioxport.interop.mcp_sdk._context import auth_context_of, sdk_metadata_of, set_auth_context
 from trioxport.interop.mcp_sdk._exchange import serve_single_request
 from trioxport.interop.mcp_sdk._hosting import AnyServer, Hosting
 from trioxport.interop.mcp_sdk._streams import SDKReadStream, SDKWriteStream, UnansweredRequests
@@ -92,7 +92,12 @@ class _Host:
         unanswered = UnansweredRequests(connection.scope.settings.close_timeout)
         await serve_dual_era_loop(
             self._server,
-            SDKReadStream(connection.rx, partial(sdk_metadata_of, connection), unanswered),
+            SDKReadStream(
+                connection.rx,
+                partial(sdk_metadata_of, connection),
+                unanswered,
+                partial(auth_context_of, connection),
+            ),
             SDKWriteStream(connection.tx, _sent, unanswered),
             lifespan_state=self._lifespan,
             session_id=connection.info.session_id,

@@ -30,6 +30,9 @@ from trioxport.protocol import CANCELLED, LISTEN, members_of
 Inbound: TypeAlias = Callable[[Incoming], MessageMetadata]
 """The SDK's metadata of a message that was received."""
 
+HandlerContext: TypeAlias = Callable[[Incoming], contextvars.Context | None]
+"""The context in which a message is handled; None for that of the stream's reader."""
+
 Outbound: TypeAlias = Callable[[MessageMetadata], Mapping[str, Any]]
 """The metadata in trioxport of a message that the SDK sends."""
 
@@ -86,17 +89,24 @@ class SDKReadStream:
         rx: The channel of received messages.
         inbound: Returns the SDK's metadata of a message.
         unanswered: On a server, the requests that the orderly end waits for.
+        context: On a server, returns the context for the handler of a message.
 
     Attributes:
+        last_context: The context for the message that was read last.
         loss: The latest loss of the connection that was read.
     """
 
     last_context: contextvars.Context | None = None
 
     def __init__(
-        self, rx: ReceiveChannel[Incoming], inbound: Inbound, unanswered: UnansweredRequests | None = None
+        self,
+        rx: ReceiveChannel[Incoming],
+        inbound: Inbound,
+        unanswered: UnansweredRequests | None = None,
+        context: HandlerContext = lambda message: None,
     ) -> None:
         self._rx = rx
+        self._context = context
         self._inbound = inbound
         self._unanswered = unanswered
         self._ended = False
@@ -126,6 +136,7 @@ class SDKReadStream:
             return error
         if self._unanswered is not None:
             self._unanswered.note_received(message)
+        self.last_context = self._context(message)
         return item
 
     def _note_loss(self, error: TransportError) -> None:

@@ -16,9 +16,12 @@ import attrs
 
 from trioxport._core.token_bucket import Rate
 from trioxport._diagnostics.redaction import redact_url
+from trioxport._diagnostics.refusal_log import RefusalLog, status_reason
 from trioxport._diagnostics.validators import WORDS
 from trioxport.errors import UsageError
-from trioxport.transports._access.bearer import BearerAuth, ProtectedResource
+from trioxport.transports._access.admission import Admission
+from trioxport.transports._access.bearer import BearerAuth
+from trioxport.transports._access.protected import ProtectedResource, protected_resource
 from trioxport.transports._access.proxies import TrustedProxies, trusted_proxies
 from trioxport.transports._access.rates import Rates
 from trioxport.transports._access.request import AccessRefused, AccessRequest, address_of, client_of
@@ -35,7 +38,7 @@ class AccessOptions:
 
     hosts: Sequence[str] | None = attrs.field(default=None, validator=WORDS.or_none(), kw_only=True)
     origins: Sequence[str] = attrs.field(default=(), validator=WORDS, kw_only=True)
-    verify: ProtectedResource | None = attrs.field(default=None, repr=False, kw_only=True)
+    verify: ProtectedResource | None = attrs.field(default=None, converter=protected_resource, repr=False, kw_only=True)
     rate: Rate | None = attrs.field(default=None, kw_only=True)
     trusted_proxies: TrustedProxies | None = attrs.field(default=None, converter=trusted_proxies, kw_only=True)
 
@@ -102,6 +105,14 @@ class AccessPolicy:
             await self._check_token(request, self.bearer)
         if self._rates is not None:
             self._rates.take(client_of(request))
+
+    def admission(self, request: AccessRequest, refusals: RefusalLog) -> Admission:
+        """The permission of the client of a request that was checked, for a connection that outlives the request."""
+        if self.bearer is None:
+            return Admission()
+        return Admission.of(
+            request.token, self.bearer.scopes, partial(refusals.note, status_reason(403, "scope"), request.peer)
+        )
 
     async def _check_token(self, request: AccessRequest, bearer: BearerAuth) -> None:
         """Check the token. A refused one is charged to the address: verifying can cost a request elsewhere."""

@@ -13,6 +13,9 @@ class AccessRequest(Protocol):
     """A request to a server, as far as the access policy uses it.
 
     Attributes:
+        method: The HTTP method.
+        full_path: The path, with the prefix under which a surrounding application mounts the endpoint.
+        fields: Headers of the answer.
         headers: The headers by names in lower case, ``host`` among them.
         peer: The client's address, as ``ConnectionInfo.peer`` has it.
         secure: Whether the client's connection is encrypted.
@@ -20,11 +23,17 @@ class AccessRequest(Protocol):
         token: The claims of its token, where the verifier returns them.
     """
 
+    fields: list[tuple[bytes, bytes]]
+
     peer: str | None
     secure: bool
     principal: str | None
     token: VerifiedToken | None
 
+    @property
+    def method(self) -> str: ...
+    @property
+    def full_path(self) -> str: ...
     @property
     def headers(self) -> Mapping[str, str]: ...
 

@@ -12,10 +12,9 @@ from typing import Any, Final, TypeAlias, cast
 
 from trioxport.errors import UsageError
 from trioxport.messages import Notification, Request
-from trioxport.protocol import META, METHOD_HEADER, NAME_HEADER, VERSION_HEADER, members_of, meta_of
+from trioxport.protocol import META, METHOD_HEADER, NAME_HEADER, NAMED_BY, VERSION_HEADER, members_of, meta_of
 from trioxport.transports._http_heads import FIELD_VALUE, TOKEN
 
-NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 _ANNOTATION: Final = "x-mcp-header"
 _PLAIN: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?|")
 _MARKED: Final = re.compile(r"=\?base64\?.*\?=")

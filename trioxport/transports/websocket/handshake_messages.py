@@ -103,8 +103,8 @@ def check_request(target: bytes, fields: Fields) -> UpgradeRequest:
     return UpgradeRequest(target.decode("ascii"), key, [offer.decode() for offer in offers], _others(fields))
 
 
-def write_response(request: UpgradeRequest, subprotocol: str | None) -> bytes:
-    """The response that opens the WebSocket, with the chosen subprotocol."""
+def write_response(request: UpgradeRequest, subprotocol: str | None, fields: Fields = ()) -> bytes:
+    """The response that opens the WebSocket, with the chosen subprotocol and further headers."""
     lines = [
         b"HTTP/1.1 101 Switching Protocols",
         b"Upgrade: websocket",
@@ -113,6 +113,7 @@ def write_response(request: UpgradeRequest, subprotocol: str | None) -> bytes:
     ]
     if subprotocol is not None:
         lines.append(b"Sec-WebSocket-Protocol: " + subprotocol.encode("ascii"))
+    lines += [name + b": " + value for name, value in fields]
     return b"\r\n".join([*lines, b"", b""])
 
 

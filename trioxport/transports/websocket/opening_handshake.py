@@ -134,6 +134,7 @@ class PendingHandshake:
         secure: Whether the client's connection is encrypted.
         principal: The authenticated client.
         token: The claims of its token.
+        fields: Further headers of the answer that opens it.
     """
 
     path: str
@@ -146,11 +147,22 @@ class PendingHandshake:
     secure: bool = False
     principal: str | None = None
     token: VerifiedToken | None = None
+    fields: list[tuple[bytes, bytes]] = attrs.field(factory=list[tuple[bytes, bytes]], repr=False)
+
+    @property
+    def method(self) -> str:
+        """The method of the request: of all, GET alone opens a WebSocket."""
+        return "GET"
+
+    @property
+    def full_path(self) -> str:
+        """The path of the request."""
+        return self.path
 
     async def accept(self, subprotocol: str | None) -> None:
         """Open the WebSocket. Raises ``ConnectError`` if the client went away."""
         try:
-            await self._stream.send_all(write_response(self._request, subprotocol))
+            await self._stream.send_all(write_response(self._request, subprotocol, self.fields))
         except _BROKEN as error:
             raise ConnectError("the client went away during the handshake") from error
 

@@ -87,7 +87,10 @@ class WebSocketServer:
             raise
         scope.info.principal, scope.info.token = pending.principal, pending.token
         scope.info.headers = self._shown(pending.headers)
-        return WebSocketWire(stream, socket, scope, client=False, early=pending.early, pings=self._pings)
+        admission = self._policy.admission(pending, scope.settings.refusals)
+        return WebSocketWire(
+            stream, socket, scope, client=False, early=pending.early, pings=self._pings, admission=admission
+        )
 
     async def _secured(self, socket: trio.SocketStream, scope: Scope) -> trio.SocketStream | TLSStream:
         if self._contexts is None:

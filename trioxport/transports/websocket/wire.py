@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from typing import ClassVar, Final
 
+import attrs
 import trio
 
 from trioxport._core.states import LazyEvent
@@ -28,6 +29,7 @@ from trioxport.framing.websocket import (
     NORMAL,
     PING,
     PONG,
+    UNAUTHORIZED,
     CloseReason,
     Found,
     MessageDecoder,
@@ -37,12 +39,14 @@ from trioxport.framing.websocket import (
     frame,
     opcode_of,
 )
+from trioxport.transports._access.admission import Admission
 from trioxport.transports._pumps import COALESCE_BYTES, carry, loss_by_error
 from trioxport.transports.byte_stream import MAX_JOINED_BYTES, ByteStream, frame_of
 from trioxport.transports.websocket.closing import loss_by, loss_of
 from trioxport.transports.websocket.heartbeat import HeartbeatMonitor, PingSettings
 from trioxport.transports.websocket.prompt_socket import PromptSocket
 
+OPEN_TO_ALL: Final = Admission()
 MASK_BYTES: Final = 4
 PROMPT_BYTES: Final = 16 * 1024
 """The largest message that is written without waiting."""
@@ -69,6 +73,7 @@ class WebSocketWire:
         early: Bytes that were read beyond the opening handshake.
         pings: The times of pings.
         peer: The server's address, on a client.
+        admission: The permission of the client, on a server.
     """
 
     coalesce_bytes: ClassVar[int] = COALESCE_BYTES
@@ -95,6 +100,7 @@ class WebSocketWire:
         "_stream",
         "_torn",
         "_writing",
+        "admission",
         "peer",
         "socket",
     )
@@ -109,8 +115,10 @@ class WebSocketWire:
         early: bytes,
         pings: PingSettings,
         peer: str | None = None,
+        admission: Admission = OPEN_TO_ALL,
     ) -> None:
         self.peer = peer
+        self.admission = admission
         self._stream = PromptSocket(stream) if isinstance(stream, trio.SocketStream) else stream
         self.socket = socket
         self._scope = scope
@@ -248,7 +256,7 @@ class WebSocketWire:
 
     def _take(self, found: Found) -> Frame | None:
         if isinstance(found, bytes | Oversized):
-            return frame_of(found)
+            return None if self._silence is not None else frame_of(found)
         if isinstance(found, Violation):
             self._end = found
         elif found.opcode == CLOSE:
@@ -294,9 +302,14 @@ class WebSocketWire:
     # Heartbeats.
 
     def next_check(self) -> float:
-        """The time of the next ping, or of the end of the wait for an answer; by the clock of Trio."""
-        if self._pings.interval is None or self._close_sent or self._end is not None:
+        """The time of the next ping, or of the end of the wait for an answer or of the permission."""
+        if self._close_sent or self._end is not None:
             return math.inf  # after a close frame there are no pings
+        return min(self._next_ping_check(), self.admission.until)
+
+    def _next_ping_check(self) -> float:
+        if self._pings.interval is None:
+            return math.inf
         if self._last_heard < self._last_ping:
             return self._last_ping + self._pings.timeout
         return self._last_heard + self._pings.interval
@@ -318,6 +331,8 @@ class WebSocketWire:
         now = trio.current_time()
         if not self._reading:  # this side is busy, and does not hear the peer
             self._last_heard = now
+        if now >= self.admission.until:
+            await self._expire()
         if now < self.next_check():
             return
         if self._last_heard < self._last_ping:
@@ -326,6 +341,15 @@ class WebSocketWire:
             self._last_ping = now
             if not self._writing.locked():
                 await self._write_within(self._pings.timeout, self._control(PING, b""))
+
+    async def _expire(self) -> None:
+        """Close the connection of a client whose token has expired, and give it the time to answer."""
+        self._silence = ConnectionLost("the client's token has expired", retryable=False)
+        with trio.move_on_after(LINGER_SECONDS):
+            if not self._close_sent:
+                await self._close(UNAUTHORIZED, "the token has expired")
+            await self._read_over.wait()
+        self.socket.socket.close()
 
     async def _write_within(self, seconds: float, *parts: bytes) -> None:
         """Write while no other task does. If the peer takes nothing for ``seconds``, the connection is lost."""
@@ -350,7 +374,7 @@ async def carry_websocket(
     cut_off = True
     try:
         async with carry(wire, scope, wire.explain, carries="bytes", peer=wire.peer) as channels:
-            yield channels
+            yield attrs.evolve(channels, check=wire.admission.check)
         cut_off = False
     finally:
         if cut_off:

@@ -136,7 +136,7 @@ PROTECTED: Final = ProtectedResource(verify, authorization_servers=["https://log
         ("", 401, None),
         ("Basic good", 401, None),
         ("Bearer", 401, None),
-        ("Bearer good good", 401, None),
+        ("Bearer good good", 400, "invalid_request"),
         ("Bearer bad", 401, "invalid_token"),
         ("Bearer narrow", 403, "insufficient_scope"),
         ("bearer  good", 200, None),

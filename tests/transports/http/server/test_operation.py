@@ -160,7 +160,7 @@ async def test_refusals_are_counted_by_reason_and_logged_without_flooding(caplog
                 await reply.head()
             assert served.received == []
     assert metrics.snapshot().refusals == {
-        "401 Unauthorized": 25,
+        "401 Unauthorized (token)": 25,
         "421 Misdirected Request": 1,
         "403 Forbidden (Origin)": 1,
         "400 Bad Request": 1,

@@ -1,6 +1,6 @@
 """The server's side of Streamable HTTP, in both eras: an ASGI application, and the HTTP/1.1 server that runs it."""
 
-from trioxport.transports._access.bearer import ProtectedResource
+from trioxport.transports._access.protected import ProtectedResource
 from trioxport.transports._access.proxies import TrustedProxies
 from trioxport.transports.http.server.events import EventStore, MemoryEvents
 from trioxport.transports.http.server.options import Bounds, Sessions, Upgrades

@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
+from trioxport.messages import Message, Request
 from trioxport.transports._access.policy import AccessPolicy
+from trioxport.transports._access.request import AccessRefused
 from trioxport.transports.http.server.options import HttpServerOptions
+from trioxport.transports.http.server.refusals import Refusal
 from trioxport.transports.http.server.request import Field, RequestHead, ServerRequest
 
 _METHODS: Final = b"GET, POST, DELETE"
 _ALLOWED: Final = (
-    b"accept, authorization, content-type, last-event-id, mcp-method, mcp-name, mcp-protocol-version, mcp-session-id"
+    b"accept, authorization, content-type, dpop, last-event-id, mcp-method, mcp-name, mcp-protocol-version, "
+    b"mcp-session-id"
 )
-_EXPOSED: Final = b"mcp-session-id, mcp-protocol-version, www-authenticate, retry-after"
+_EXPOSED: Final = b"mcp-session-id, mcp-protocol-version, www-authenticate, retry-after, dpop-nonce"
 _PREFLIGHT_SECONDS: Final = b"600"
 
 
@@ -45,6 +49,23 @@ class HttpAccess:
             return True
         await self.policy.check_client(request)
         return False
+
+    def check_message(self, request: ServerRequest, message: Message) -> None:
+        """Raise ``Refusal`` (403) for a message for which the token of its request does not suffice."""
+        if self.policy.bearer is None:
+            return
+        try:
+            self.policy.bearer.check_message(request, message)
+        except AccessRefused as refused:
+            request_id = message.id if isinstance(message, Request) else None
+            raise Refusal(
+                refused.status,
+                refused.reason,
+                request_id=request_id,
+                fields=refused.fields,
+                about=refused.about,
+                detail=refused.detail,
+            ) from None
 
     def is_endpoint(self, request: RequestHead) -> bool:
         """Whether a request is for the MCP endpoint."""

@@ -86,7 +86,14 @@ class Endpoint:
             if config.sse is not None:
                 limit = settings.limits.max_message_size
                 self._sse = HttpSseServer(
-                    config.sse, self._registry, self._watch, self.health, config.keep_alive, limit, self._bodies
+                    config.sse,
+                    self._registry,
+                    self._watch,
+                    self.health,
+                    self.gate,
+                    config.keep_alive,
+                    limit,
+                    self._bodies,
                 )
 
     async def run(self, acceptor: Acceptor, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -211,6 +218,7 @@ class Endpoint:
             return
         message = decode_message(payload)
         request.mcp_method = message.method if isinstance(message, Request | Notification) else None
+        self.gate.check_message(request, message)
         if isinstance(message, Request):
             self.health.admit()
         if self._legacy is None or is_modern(request, message):
@@ -242,7 +250,10 @@ class Endpoint:
         legacy, session = self._in_session(request)
         if session.version != REVISION:
             raise _no_batches(payload)
-        frames = [Frame(each, decode_message(each), request.shown()) for each in split_messages(payload)]
+        messages = [(each, decode_message(each)) for each in split_messages(payload)]
+        for _, message in messages:
+            self.gate.check_message(request, message)
+        frames = [Frame(each, message, request.shown()) for each, message in messages]
         if any(isinstance(frame.message, Request) for frame in frames):
             self.health.admit()
         await legacy.post(request, session, frames)

@@ -74,6 +74,12 @@ class StreamReader:
         if self._waiting is not None:
             self._waiting.cancel()
 
+    async def supersede_at(self, deadline: float, closing_data: bytes = b"") -> None:
+        """Take the stream from this reader at a time on the clock of Trio, and end its response."""
+        await trio.sleep_until(deadline)
+        self.closing_data = closing_data
+        self.supersede()
+
     async def take(self, stream: EventStream) -> list[StoredEvent]:
         """Wait for the next events; none at the end of the stream, or once superseded."""
         with trio.CancelScope() as self._waiting:

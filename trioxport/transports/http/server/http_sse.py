@@ -5,15 +5,18 @@ Specification 2024-11-05, basic/transports, section HTTP with SSE.
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Final
 from urllib.parse import parse_qs
 
 from trioxport.abc import Carries, Scope
+from trioxport.auth.verified import deadline_of
 from trioxport.errors import ConnectionLost
 from trioxport.frames import Frame
 from trioxport.framing.sse import encode_event
 from trioxport.messages import ErrorResponse, Request, Response
 from trioxport.protocol import INITIALIZE
+from trioxport.transports.http.server.access import HttpAccess
 from trioxport.transports.http.server.body import BodyBudget, check_content, decode_message, read_body
 from trioxport.transports.http.server.disconnects import DisconnectWatcher
 from trioxport.transports.http.server.event_streams import StreamEnded
@@ -54,6 +57,7 @@ class HttpSseServer:
         registry: The sessions.
         watch: The watcher for clients that disconnect.
         health: The readiness of the server, which refuses new requests while it drains.
+        access: The access policy of the endpoint.
         keep_alive: Seconds of silence after which the stream gets a keep-alive comment.
         limit: Bytes of a message.
         bodies: The bound on unfinished bodies.
@@ -65,6 +69,7 @@ class HttpSseServer:
         registry: SessionRegistry,
         watch: DisconnectWatcher,
         health: Health,
+        access: HttpAccess,
         keep_alive: float,
         limit: int,
         bodies: BodyBudget,
@@ -73,6 +78,7 @@ class HttpSseServer:
         self._registry = registry
         self._watch = watch
         self._health = health
+        self._access = access
         self._keep_alive = keep_alive
         self._limit = limit
         self._bodies = bodies
@@ -101,9 +107,11 @@ class HttpSseServer:
         writer = ResponseWriter(request, self._keep_alive)
         try:
             with self._registry.using(session):
-                async with self._watch.until_gone(request):
+                async with self._watch.until_gone(request) as watch:
                     await writer.begin()
                     reader = session.standalone.attach()
+                    if (until := deadline_of(request.token)) < math.inf:
+                        watch.start_soon(reader.supersede_at, until)
                     await writer.follow(session.standalone, reader, encode_event(messages.encode(), event="endpoint"))
         finally:
             session.standalone.abandon()
@@ -115,6 +123,7 @@ class HttpSseServer:
         session = self._registry.find(session_id, request.principal, SseSession)
         payload = await read_body(request, self._limit, self._bodies)
         message = decode_message(payload)
+        self._access.check_message(request, message)
         if isinstance(message, Request):
             self._health.admit()
         if isinstance(message, Request) and message.method == INITIALIZE:

@@ -5,6 +5,7 @@ Specification 2025-11-25, basic/transports, section Streamable HTTP; batches: 20
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -13,6 +14,8 @@ from typing import Final
 import attrs
 import trio
 
+from trioxport.auth import VerifiedToken
+from trioxport.auth.verified import deadline_of
 from trioxport.errors import TransportError
 from trioxport.frames import Frame
 from trioxport.framing.sse import encode_event
@@ -82,19 +85,25 @@ class Legacy:
             stream = session.open_stream(requests)
             try:
                 await self._registry.deliver(
-                    http_request, session, [self._with_stream_controls(frame, session, stream) for frame in frames]
+                    http_request,
+                    session,
+                    [self._with_stream_controls(frame, session, stream, http_request.token) for frame in frames],
                 )
                 await self._answer(http_request, session, stream)
             except BaseException:
                 session.abandon(stream)
                 raise
 
-    def _with_stream_controls(self, frame: Frame, session: ServerSession, stream: PostStream) -> Frame:
-        """Add to a request the functions with which its handler controls its streams."""
+    def _with_stream_controls(
+        self, frame: Frame, session: ServerSession, stream: PostStream, token: VerifiedToken | None
+    ) -> Frame:
+        """Add to a request its token, and the functions with which its handler controls its streams."""
         request = frame.message
         if not isinstance(request, Request):
             return frame
         controls = Metadata(unanswered=partial(session.drop_request, stream, request.id))
+        if token is not None:
+            controls["token"] = token
         if session.settings.store is not None:
             controls["close_stream"] = partial(self._release_reader_of, stream)
             controls["close_standalone_stream"] = partial(self._release_reader_of, session.standalone)
@@ -108,7 +117,14 @@ class Legacy:
                 reader = stream.attach()
             else:
                 stream, reader = await session.resume(last_event_id)
-            await self._stream(http_request, session, stream, reader, primed=last_event_id is None)
+            await self._stream(
+                http_request,
+                session,
+                stream,
+                reader,
+                primed=last_event_id is None,
+                until=deadline_of(http_request.token),
+            )
 
     async def delete(self, http_request: ServerRequest, session: ServerSession) -> None:
         """End a session at its client's request."""
@@ -142,8 +158,9 @@ class Legacy:
         reader: StreamReader,
         *,
         primed: bool,
+        until: float = math.inf,
     ) -> None:
-        """Answer with a stream of events, which can be resumed if there is a store."""
+        """Answer with a stream of events, which can be resumed if there is a store, and ends at the time ``until``."""
         kept = session.settings.store is not None
         name = partial(session.event_id, stream.key) if kept else None
         writer = ResponseWriter(http_request, self._keep_alive, name=name)
@@ -154,21 +171,23 @@ class Legacy:
         try:
             async with self._watch.until_gone(http_request) as watch:
                 if kept and self._config.hold is not None:
-                    watch.start_soon(self._release_after, reader, self._config.hold)
+                    until = min(until, trio.current_time() + self._config.hold)
+                if until < math.inf:  # the client reconnects, with a new token if its own has expired
+                    watch.start_soon(reader.supersede_at, until, self._retry_field)
                 await writer.begin()
                 await writer.follow(stream, reader, first)
         finally:
             stream.detach(reader)
 
-    async def _release_after(self, reader: StreamReader, hold: float) -> None:
-        """End the response after ``hold`` seconds: the client reconnects for the rest."""
-        await trio.sleep(hold)
-        self._release(reader)
-
     def _release_reader_of(self, stream: EventStream) -> None:
         if stream.reader is not None:
             self._release(stream.reader)
 
+    @property
+    def _retry_field(self) -> bytes:
+        """The end of a response whose client is to reconnect."""
+        return b"retry: %d\n\n" % round(self._config.retry * 1000)
+
     def _release(self, reader: StreamReader) -> None:
-        reader.closing_data = b"retry: %d\n\n" % round(self._config.retry * 1000)
+        reader.closing_data = self._retry_field
         reader.supersede()

@@ -15,6 +15,7 @@ import trio
 from trio.abc import ReceiveChannel, SendChannel
 
 from trioxport.abc import Acceptor, Carries, FrameChannels, Scope
+from trioxport.auth.verified import deadline_of
 from trioxport.codecs.content_codings import Coding
 from trioxport.codecs.json import JSON
 from trioxport.errors import ConnectionLost, UsageError
@@ -110,6 +111,8 @@ class ModernRequest:
         watch = self._watch = watcher.begin(
             self._http_request, self._client_left, self._silent, self._settings.keep_alive
         )
+        if self.request.method == LISTEN:
+            self._work.deadline = min(self._work.deadline, deadline_of(self._http_request.token))
         try:
             with self._work:
                 await acceptor.serve_inline(self)

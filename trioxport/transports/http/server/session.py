@@ -15,7 +15,8 @@ from typing import ClassVar, Final
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
-from trioxport.abc import Carries, FrameChannels, Scope
+from trioxport.abc import Carries, ConnectionInfo, FrameChannels, Scope
+from trioxport.auth import VerifiedToken
 from trioxport.codecs.json import JSON
 from trioxport.errors import ConnectionLost, UsageError
 from trioxport.frames import Frame
@@ -62,6 +63,7 @@ class ServerSession:
         self.settings = StreamSettings(session_id, secrets.token_urlsafe(6), store, capacity, stall)
         self.standalone = EventStream(STANDALONE, self.settings)
         self._http_request: ServerRequest | None = http_request
+        self._info: ConnectionInfo | None = None
         self._to_handler, self._from_client = trio.open_memory_channel[Frame](capacity)
         self.opening: RequestId | None = None
         self.pending: set[RequestId] = set()
@@ -72,6 +74,11 @@ class ServerSession:
         self._ended = False
 
     # From the client.
+
+    def note_token(self, token: VerifiedToken | None) -> None:
+        """Note the token of the latest request: clients get new ones, with more scopes for instance."""
+        if self._info is not None:
+            self._info.token = token
 
     def open_stream(self, requests: Sequence[Request]) -> PostStream:
         """Open the stream that answers ``requests``. Raises ``Refusal`` for an id that is in flight already."""
@@ -290,6 +297,7 @@ class ServerSession:
         assert http_request is not None
         describe_connection(scope.info, http_request, "legacy", self.version)
         scope.info.session_id = self.id
+        self._info = scope.info
         carries = self.carries if self.settings.store is None else "events"
         return FrameChannels(
             _SessionSend(self, scope), _SessionReceive(self._from_client, scope), carries, http_request.peer

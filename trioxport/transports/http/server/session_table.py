@@ -136,6 +136,7 @@ class SessionRegistry:
 
     async def deliver(self, request: ServerRequest, session: ServerSession, frames: Sequence[Frame]) -> None:
         """Hand messages to the handler, unless the client leaves first. Raises ``Refusal`` or ``ClientGone``."""
+        session.note_token(request.token)
         if waiting := session.deliver_nowait(frames):
             async with self._watch.until_gone(request):
                 await session.deliver(waiting)

@@ -16,11 +16,12 @@ from trioxport.protocol import (
     METHOD_HEADER,
     MODERN_VERSIONS,
     NAME_HEADER,
+    NAMED_BY,
     UNSUPPORTED_VERSION,
     members_of,
     meta_of,
 )
-from trioxport.transports.http.headers import NAMED_BY, ToolHeaders, decode_value
+from trioxport.transports.http.headers import ToolHeaders, decode_value
 from trioxport.transports.http.server.refusals import Refusal, not_acceptable
 from trioxport.transports.http.server.request import VERSION_FIELD, ServerRequest
 

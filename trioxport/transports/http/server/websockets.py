@@ -72,6 +72,7 @@ class MountedWebSockets:
             if "authorization" in pending.headers:  # as a subprotocol too
                 head.headers["authorization"] = pending.headers["authorization"]
             await pending.check_access(partial(self._check, head))
+            pending.fields += head.fields
             await negotiate_subprotocol(pending, scope)
         except ConnectError as error:
             head.status = error.status if isinstance(error, RefusedConnection) else 0
@@ -83,7 +84,16 @@ class MountedWebSockets:
         scope.info.principal, scope.info.token = head.principal, head.token
         scope.info.headers = head.shown()
         scope.info.tls = head.tls
-        return WebSocketWire(client.stream, client.socket, scope, client=False, early=pending.early, pings=self._pings)
+        admission = self._endpoint.gate.policy.admission(head, scope.settings.refusals)
+        return WebSocketWire(
+            client.stream,
+            client.socket,
+            scope,
+            client=False,
+            early=pending.early,
+            pings=self._pings,
+            admission=admission,
+        )
 
     async def _check(self, head: RequestHead) -> None:
         """Raise ``AccessRefused`` for a client that may not open a WebSocket here."""
