@@ -151,6 +151,80 @@ class AuthenticationError(TransportError):
     default_outcome: ClassVar[Outcome | None] = "not_sent"
 
 
+class OAuthError(AuthenticationError):
+    """Authorization by OAuth failed. The server is the ``target``.
+
+    Args:
+        step: The step that failed, such as ``"token request"``.
+        issuer: The authorization server, if it is known.
+        section: The section of the specification or RFC that the peer broke, if it broke one.
+        code: The error code of the authorization server, such as ``"invalid_grant"``, if it sent one.
+    """
+
+    default_hint = "Run trioxport doctor auth URL to see each step"
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        step: str,
+        issuer: str | None = None,
+        section: str | None = None,
+        code: str | None = None,
+        target: str | None = None,
+        hint: str | None = None,
+        outcome: Outcome | None = None,
+        retryable: bool | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(
+            reason, target=target, hint=hint, outcome=outcome, retryable=retryable, retry_after=retry_after
+        )
+        self.step = step
+        self.issuer = issuer
+        self.section = section
+        self.code = code
+
+    def __str__(self) -> str:
+        broken = f" ({self.section})" if self.section else ""
+        issuer = f", authorization server {self.issuer}" if self.issuer else ""
+        text = f"OAuth, {self.step}{issuer}: {self.reason}{broken}"
+        text = f"{self.target}: {text}" if self.target else text
+        return f"{text}. {self.hint}" if self.hint else text
+
+
+class InteractionRequired(AuthenticationError):
+    """Authorization needs a person: nothing failed, and nothing can go on without consent.
+
+    Args:
+        url: The page to open, or None if no page is known yet.
+        user_code: The code to enter there, with device authorization.
+        issuer: The authorization server, if it is known.
+    """
+
+    default_hint = "Log in with trioxport login URL, or open the page"
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        url: str | None = None,
+        user_code: str | None = None,
+        issuer: str | None = None,
+        target: str | None = None,
+        hint: str | None = None,
+        outcome: Outcome | None = None,
+        retryable: bool | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(
+            reason, target=target, hint=hint, outcome=outcome, retryable=retryable, retry_after=retry_after
+        )
+        self.url = url
+        self.user_code = user_code
+        self.issuer = issuer
+
+
 class PermissionDenied(TransportError):
     """The server refuses these credentials the permission (HTTP 403)."""
 

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 
 import mcp.types as types
 import trio
-from authorization import provider_for
+from authorization import oauth_for
 from mcp import Client, MCPError
 from mcp.client import ClientRequestContext
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
@@ -117,7 +117,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
 
 async def main(url: str) -> None:
     mode = "auto" if MODERN and SCENARIO not in LEGACY_ONLY else "legacy"
-    auth = await provider_for(SCENARIO, url, CONTEXT) if SCENARIO.startswith("auth/") else None
+    auth = oauth_for(SCENARIO, CONTEXT) if SCENARIO.startswith("auth/") else None
     async with Client(
         sdk_transport(Http(url, auth=auth)),
         mode=mode,

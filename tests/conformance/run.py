@@ -124,7 +124,8 @@ def page(outcomes: list[Outcome]) -> str:
     lines = [
         "# Conformance",
         "",
-        "Results of the official conformance suite for trioxport's Streamable HTTP, under the official Python SDK.",
+        "Results of the official conformance suite for trioxport's Streamable HTTP and OAuth, under the official",
+        "Python SDK.",
         f"Written by `python tests/conformance/run.py --write`: suite {suite}, SDK {version('mcp')}. The tests run the",
         "same, and fail when a line of this page is no longer true.",
         "",

@@ -23,6 +23,8 @@ TREE: dict[str, tuple[str, bool, str | None]] = {
     "SpawnError": ("ConnectError", False, "not_sent"),
     "ConnectionLost": ("TransportError", True, "unknown"),
     "AuthenticationError": ("TransportError", False, "not_sent"),
+    "OAuthError": ("AuthenticationError", False, "not_sent"),
+    "InteractionRequired": ("AuthenticationError", False, "not_sent"),
     "PermissionDenied": ("TransportError", False, "not_sent"),
     "SessionExpired": ("TransportError", True, "not_sent"),
     "RequestTimeout": ("TransportError", True, "unknown"),
@@ -36,10 +38,11 @@ TREE: dict[str, tuple[str, bool, str | None]] = {
     "HTTPStatusError": ("TransportError", False, None),
 }
 BROKEN = {"ConnectionLost", "SessionExpired"}
+NEEDED: dict[str, dict[str, Any]] = {"HTTPStatusError": {"status": 502}, "OAuthError": {"step": "token request"}}
 
 
 def make(name: str, **arguments: Any) -> TransportError:
-    made = getattr(trioxport, name)("it broke", **({"status": 502} if name == "HTTPStatusError" else {}), **arguments)
+    made = getattr(trioxport, name)("it broke", **NEEDED.get(name, {}), **arguments)
     assert isinstance(made, TransportError)
     return made
 
@@ -75,9 +78,10 @@ def test_the_text_is_target_reason_and_hint() -> None:
 @pytest.mark.parametrize("name", TREE)
 def test_a_hint_of_the_caller_replaces_the_classs_own(name: str) -> None:
     own = make(name).hint
-    assert str(make(name)) == (f"it broke. {own}" if own else "it broke")
-    assert str(make(name, hint="Mend it")) == "it broke. Mend it"
-    assert str(make(name, hint="")) == "it broke"
+    text = "OAuth, token request: it broke" if name == "OAuthError" else "it broke"
+    assert str(make(name)) == (f"{text}. {own}" if own else text)
+    assert str(make(name, hint="Mend it")) == f"{text}. Mend it"
+    assert str(make(name, hint="")) == text
 
 
 def test_a_target_that_is_found_out_later_is_in_the_text() -> None:

@@ -120,6 +120,7 @@ FACES: Final = [
     "trioxport",
     "trioxport.auth",
     "trioxport.auth.verification",
+    "trioxport.auth.oauth",
     "trioxport.codecs",
     "trioxport.interop.asgi",
     "trioxport.interop.mcp_sdk",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final, Protocol, cast, runtime_checkable
 
 import attrs
@@ -40,6 +40,39 @@ class AuthFlow(Protocol):
     """
 
     def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]: ...
+
+
+class RequestAuthorization(Protocol):
+    """The authorization of one request, and of its repetitions."""
+
+    async def fields(self, method: str, url: str, start_soon: Callable[..., Any] | None = None) -> Mapping[str, str]:
+        """The headers of the request, by names in lower case.
+
+        Args:
+            method: Its HTTP method.
+            url: Its URL.
+            start_soon: Runs a task of the connection, for a refresh that no request waits for.
+
+        Raises:
+            AuthenticationError: No valid credentials can be had.
+        """
+        ...
+
+    async def answered(self, status: int, url: str, headers: Mapping[str, str]) -> bool:
+        """Act on the response, whose ``headers`` are by names in lower case. Returns whether to send the request again.
+
+        Raises ``AuthenticationError``.
+        """
+        ...
+
+
+@runtime_checkable
+class RequestAuthorizer(Protocol):
+    """Credentials that depend on the request and on the challenges of the server, such as OAuth; for HTTP only."""
+
+    def attempt(self, server: str, operation: str = "") -> RequestAuthorization:
+        """Begin one request to the endpoint ``server``; ``operation`` names what it asks for."""
+        ...
 
 
 @attrs.frozen

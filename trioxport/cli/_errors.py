@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from trioxport import TransportError
+from trioxport import OAuthError, TransportError
 from trioxport.cli._output import complain, one_line, write
 from trioxport.protocol import JSONRPCError
 
@@ -59,7 +59,7 @@ def complain_in_json(members: dict[str, Any]) -> None:
 
 def _text_of(error: TransportError) -> str:
     """The text of the error, without the standard error of a child process, which is that of this process."""
-    text = TransportError.__str__(error)
+    text = str(error) if isinstance(error, OAuthError) else TransportError.__str__(error)
     for api, shell in _IN_THE_SHELL:
         text = text.replace(api, shell)
     return text

@@ -19,7 +19,7 @@ from trioxport.transports._urls import HTTP_PORTS, is_printable_ascii, split_url
 if TYPE_CHECKING:
     import httpx
 
-    from trioxport.auth import AuthFlow, Credentials, TLSOptions
+    from trioxport.auth import AuthFlow, Credentials, RequestAuthorizer, TLSOptions
 
 Binding: TypeAlias = Literal["auto", "streamable", "sse"]
 """Streamable HTTP, HTTP+SSE, or the first and then the second if the server does not speak it."""
@@ -34,11 +34,12 @@ def _positive(_options: object, field: attrs.Attribute[Any], value: Any) -> None
 
 
 def _is_auth(_options: object, _field: attrs.Attribute[Any], value: Any) -> None:
-    makes = ("headers", "refused") if hasattr(value, "refused") else ("async_auth_flow",)
-    if value is not None and (isinstance(value, type) or not all(callable(getattr(value, name, 0)) for name in makes)):
+    kinds = (("headers", "refused"), ("attempt",), ("async_auth_flow",))
+    makes = any(all(callable(getattr(value, name, 0)) for name in kind) for kind in kinds)
+    if value is not None and (isinstance(value, type) or not makes):
         raise UsageError(
             f"auth is {kind_of(value)}, which makes no credentials",
-            hint="Pass Bearer(...), ApiKey(...) or an httpx.Auth",
+            hint="Pass Bearer(...), ApiKey(...), OAuth(...) or an httpx.Auth",
         )
 
 
@@ -68,7 +69,9 @@ class HttpOptions:
 
     url: str = attrs.field(repr=redact_url)
     headers: Mapping[str, str] = attrs.field(default=NOTHING, validator=_are_headers, repr=False, kw_only=True)
-    auth: Credentials | AuthFlow | None = attrs.field(default=None, validator=_is_auth, repr=False, kw_only=True)
+    auth: Credentials | RequestAuthorizer | AuthFlow | None = attrs.field(
+        default=None, validator=_is_auth, repr=False, kw_only=True
+    )
     tls: TLSOptions | ssl.SSLContext | None = attrs.field(default=None, validator=_is_tls, repr=False, kw_only=True)
     client: httpx.AsyncClient | None = attrs.field(default=None, validator=_is_client, repr=False, kw_only=True)
     http2: bool = attrs.field(default=False, kw_only=True)

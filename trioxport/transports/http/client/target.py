@@ -27,8 +27,8 @@ class Http(HttpOptions):
         url: The endpoint, without credentials.
         headers: Headers of every request; they never appear in errors or logs. Those in a message's metadata take
             precedence.
-        auth: Credentials, such as :class:`~trioxport.auth.Bearer` or :class:`~trioxport.auth.ApiKey`, or any
-            ``httpx.Auth``. They are sent to the endpoint's origin only.
+        auth: Credentials, such as :class:`~trioxport.auth.Bearer` or :class:`~trioxport.auth.ApiKey`, OAuth, or
+            any ``httpx.Auth``. They are sent to the endpoint's origin only.
         tls: Trusted authorities and the client's certificate; by default the authorities that this machine trusts.
         client: An ``httpx.AsyncClient`` to use, with its own connections, certificates, proxies and timeouts to close
             a connection; the caller closes it.

@@ -13,11 +13,12 @@ from trioxport._diagnostics.hints import install_hint
 from trioxport._diagnostics.redaction import redact_url
 from trioxport._version import __version__
 from trioxport.abc import Scope
-from trioxport.auth import AuthFlow, TLSOptions
+from trioxport.auth import AuthFlow, RequestAuthorizer, TLSOptions
 from trioxport.errors import UsageError
 from trioxport.transports.http.client.options import HttpOptions
 from trioxport.transports.http.client.session import own_fields
 from trioxport.transports.http.client.stack.auth import AuthFlowRunner, AuthServerClient, WithCredentials, library_of
+from trioxport.transports.http.client.stack.authorized import AuthorizedRequests
 from trioxport.transports.http.client.stack.decompression import Decompressing
 from trioxport.transports.http.client.stack.httpx_bridge import HttpxBridge
 from trioxport.transports.http.client.stack.pool import ConnectionPool, OriginServer
@@ -37,6 +38,8 @@ async def open_endpoint(options: HttpOptions, scope: Scope) -> AsyncGenerator[HT
         if isinstance(options.auth, AuthFlow):
             auth_server = AuthServerClient(library_of(options.auth), _tls_options(options), stack)
             send = AuthFlowRunner(send, url, options.auth, auth_server.send).send
+        elif isinstance(options.auth, RequestAuthorizer):
+            send = AuthorizedRequests(send, url, options.auth, scope.start_soon).send
         elif options.auth is not None:
             send = WithCredentials(send, options.auth).send
         send = FollowingRedirects(send, url).send
