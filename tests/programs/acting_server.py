@@ -45,6 +45,11 @@ async def call(request: IncomingRequest) -> dict[str, Any]:
     return {"resultType": "complete", "content": [], "structuredContent": {"pid": os.getpid()}}
 
 
+async def list_tools(request: IncomingRequest) -> dict[str, Any]:
+    tools = [{"name": name, "inputSchema": {"type": "object"}} for name in ("act", "pid")]
+    return {"resultType": "complete", "tools": tools, "ttlMs": 0, "cacheScope": "private"}
+
+
 async def note(request: IncomingRequest) -> dict[str, Any]:
     append(f"{request.method} {request.params.get('uri') or request.params.get('level')}")
     return {}
@@ -54,6 +59,7 @@ async def handler(connection: Connection) -> None:
     requests = {
         "server/discover": discover,
         "initialize": initialize,
+        "tools/list": list_tools,
         "tools/call": call,
         "resources/subscribe": note,
         "resources/unsubscribe": note,

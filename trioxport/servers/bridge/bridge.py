@@ -7,8 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Final, Literal, TypeAlias
 
@@ -16,25 +16,31 @@ import trio
 
 from trioxport._core.nursery import open_bare_nursery, require_trio
 from trioxport._diagnostics import logger
-from trioxport._diagnostics.validators import WORDS, names_options, one_of
+from trioxport._diagnostics.validators import SECONDS, WORDS, names_options, one_of
 from trioxport.abc import CLOSE_TIMEOUT, CONNECT_TIMEOUT, Codec, Era, Layer
 from trioxport.codecs.forwarding import Forwarding
 from trioxport.codecs.json import JSON
+from trioxport.config.server import ServerConfig
 from trioxport.connection import Connection
-from trioxport.errors import TransportError
+from trioxport.errors import TransportError, UsageError
 from trioxport.frames import Limits
 from trioxport.messages import Message, Notification, Request, Undelivered
 from trioxport.opening import open_transport, serve_transport
 from trioxport.protocol import DISCOVER, META, meta_of
 from trioxport.servers.bridge.failures import error_response
+from trioxport.servers.bridge.gathered_mode import GatheredMode
 from trioxport.servers.bridge.headers import ClientMetadata, HeaderAllowList
-from trioxport.servers.bridge.per_session import PerSessionMode, SessionChannels
+from trioxport.servers.bridge.members import SharingMode
+from trioxport.servers.bridge.per_session import PerSessionMode
 from trioxport.servers.bridge.relay import Relay
+from trioxport.servers.bridge.shared_server import OpenConnection
 from trioxport.servers.bridge.sharing import SharedMode
 from trioxport.targets import Target
 from trioxport.transports.reconnecting import Reconnect
 
 DEFAULT_LIMITS: Final = Limits()
+LIST_TIMEOUT: Final = 10.0
+"""Seconds that a list waits for each of several servers."""
 
 Sharing: TypeAlias = Literal["shared", "per-session"]
 _SHARING: Final = one_of("shared", "per-session")
@@ -46,7 +52,7 @@ class Bridge:
     It can be mounted wherever a handler can, and serve several listeners at once.
     """
 
-    def __init__(self, mode: SharedMode | PerSessionMode, headers: HeaderAllowList) -> None:
+    def __init__(self, mode: SharingMode, headers: HeaderAllowList) -> None:
         self._mode = mode
         self._headers = headers
 
@@ -76,23 +82,14 @@ class Bridge:
         """
         async with AsyncExitStack() as stack:
             try:
-                session = await stack.enter_async_context(self._channels(connection, metadata.exchanged(first)))
+                channels = self._mode.channels(era_of(connection, first), metadata.exchanged(first))
+                session = await stack.enter_async_context(channels)
             except TransportError as error:
                 await self._refuse(connection, first, error)
                 return False, None
             relay = Relay(connection, session.channels, self._mode.name, metadata)
             restart = await relay.run(first, is_sent=session.is_sent)
             return restart is None, restart
-
-    @asynccontextmanager
-    async def _channels(self, connection: Connection, message: Message) -> AsyncGenerator[SessionChannels]:
-        era = era_of(connection, message)
-        if isinstance(self._mode, PerSessionMode):
-            async with self._mode.channels(era, message) as session:
-                yield session
-        else:
-            async with self._mode.channels(era) as channels:
-                yield SessionChannels(channels)
 
     async def _refuse(self, connection: Connection, message: Message, error: TransportError) -> None:
         logger.warning("%s: a client has no server: %s", self._mode.name, error)
@@ -111,7 +108,7 @@ def era_of(connection: Connection, message: Message) -> Era:
 
 @asynccontextmanager
 async def open_bridge(
-    target: Target,
+    target: Target | Mapping[str, Target],
     *,
     name: str = "server",
     sharing: Sharing = "shared",
@@ -120,13 +117,15 @@ async def open_bridge(
     codec: Codec = JSON,
     reconnect: Reconnect | None = None,
     connect_timeout: float = CONNECT_TIMEOUT,
+    list_timeout: float = LIST_TIMEOUT,
     **options: Any,
 ) -> AsyncGenerator[Bridge]:
     """Run a bridge to ``target`` for the time of a block; its ``handler`` is served by the caller.
 
     Args:
-        target: The server.
-        name: The name of the server in the errors that clients get, in place of its address.
+        target: The server; or several by name, such as ``load_servers`` returns. Their tools and prompts get the name
+            as a prefix, ``name__tool``; disabled ones are left out.
+        name: The name of a single server in the errors that clients get, in place of its address.
         sharing: ``"shared"``: one connection to the server for all clients. ``"per-session"``: one for each connection
             of a client; over HTTP that is a session, and in the modern era, which has none, a request.
         forward_headers: The names of headers of clients that the server gets, if it is one over HTTP.
@@ -135,38 +134,61 @@ async def open_bridge(
         reconnect: The policy by which a lost connection to the server is opened again. Without it a shared server is
             connected again when it is used next, and the loss of another one ends its client's connection.
         connect_timeout: Seconds until the server has to be connected, and a shared one to have negotiated.
+        list_timeout: Seconds that a list waits for each of several servers. One that has not answered is left out, and
+            lists do not wait for it again until it is connected.
         options: More options of :func:`trioxport.open_transport` for the connections to the server.
 
     Raises:
-        UsageError: A header cannot be forwarded.
+        UsageError: A header cannot be forwarded; there is no server, or two of them have the same prefix.
     """
     require_trio("open_bridge")
     _SHARING.option("sharing", sharing)
     WORDS.option("forward_headers", forward_headers)
+    SECONDS.option("list_timeout", list_timeout)
     headers = HeaderAllowList(forward_headers)
-    opened = partial(
-        open_transport,
-        target,
-        layers=layers,
-        codec=Forwarding(codec),
-        reconnect=reconnect,
-        connect_timeout=connect_timeout,
-        **options,
-    )
-    opened()  # raises what is wrong with the arguments
+    options |= {"layers": layers, "codec": Forwarding(codec), "reconnect": reconnect}
+
+    def opened(server: Target) -> AbstractAsyncContextManager[Connection]:
+        return open_transport(server, connect_timeout=connect_timeout, **options)
+
+    targets = _usable(target) if isinstance(target, Mapping) else {name: target}
+    for each in targets.values():
+        opened(each)  # raises what is wrong with the arguments
     async with open_bare_nursery() as tasks:
-        if sharing == "per-session":
-            yield Bridge(PerSessionMode(name, opened), headers)
+        modes = {
+            each: _mode(each, partial(opened, server), sharing, connect_timeout, tasks)
+            for each, server in targets.items()
+        }
+        if isinstance(target, Mapping):
+            yield Bridge(GatheredMode(name, modes, connect_timeout, list_timeout), headers)
         else:
-            mode = SharedMode(name, opened, connect_timeout, tasks)
-            yield Bridge(mode, headers)
+            yield Bridge(modes[name], headers)
+        for mode in modes.values():
             mode.close()
+
+
+def _usable(targets: Mapping[str, Target]) -> Mapping[str, Target]:
+    """The servers that are not disabled. Raises ``UsageError`` if there is none."""
+    usable = {
+        name: target for name, target in targets.items() if not (isinstance(target, ServerConfig) and target.disabled)
+    }
+    if not usable:
+        raise UsageError("there is no server to bridge to", hint="Name one that is not disabled")
+    return usable
+
+
+def _mode(
+    name: str, opened: OpenConnection, sharing: Sharing, connect_timeout: float, tasks: trio.Nursery
+) -> SharedMode | PerSessionMode:
+    if sharing == "per-session":
+        return PerSessionMode(name, opened)
+    return SharedMode(name, opened, connect_timeout, tasks)
 
 
 @names_options
 async def serve_bridge(
     listen: Target,
-    target: Target,
+    target: Target | Mapping[str, Target],
     *,
     name: str = "server",
     sharing: Sharing = "shared",
@@ -176,12 +198,13 @@ async def serve_bridge(
     codec: Codec = JSON,
     reconnect: Reconnect | None = None,
     connect_timeout: float = CONNECT_TIMEOUT,
+    list_timeout: float = LIST_TIMEOUT,
     close_timeout: float = CLOSE_TIMEOUT,
     limits: Limits = DEFAULT_LIMITS,
     allow_plaintext: bool = False,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve ``target`` at ``listen``, until cancelled; it may be a ``Dial(...)`` to a hub.
+    """Serve ``target``, one server or several by name, at ``listen``, until cancelled; that may be a ``Dial(...)``.
 
     Args:
         listen: The target that clients use.
@@ -205,6 +228,7 @@ async def serve_bridge(
         codec=codec,
         reconnect=reconnect,
         connect_timeout=connect_timeout,
+        list_timeout=list_timeout,
         **both,
     ) as bridge:
         await serve_transport(

@@ -16,6 +16,7 @@ from trioxport.messages import ErrorResponse, Incoming, Message, Request, Respon
 from trioxport.peer.endpoint import open_peer
 from trioxport.peer.negotiation import refuses_legacy, speaks_modern
 from trioxport.protocol import INITIALIZE
+from trioxport.servers.bridge.members import SessionChannels
 from trioxport.servers.bridge.shared_server import IDENTITY, PROBE_SECONDS, OpenConnection
 from trioxport.servers.translation import AsLegacyServer, AsModernServer
 
@@ -27,6 +28,8 @@ class PerSessionMode:
         name: The name of the server, for messages.
         open_connection: Opens a connection to the server.
     """
+
+    is_connected = False
 
     def __init__(self, name: str, open_connection: OpenConnection) -> None:
         self.name = name
@@ -48,6 +51,9 @@ class PerSessionMode:
                 yield await self._for_legacy(connection, first)
             else:
                 yield await self._for_modern(connection)
+
+    def close(self) -> None:
+        """Do nothing: each connection ends with its client."""
 
     async def _for_modern(self, connection: Connection) -> SessionChannels:
         if not self._is_modern and self._only is None:
@@ -78,19 +84,6 @@ class PerSessionMode:
         if self._only != "modern":
             return SessionChannels(channels)
         return SessionChannels(AsLegacyServer().wrap(channels, connection.scope))
-
-
-@attrs.frozen
-class SessionChannels:
-    """The channels to the server of one client.
-
-    Args:
-        channels: The channels.
-        is_sent: Whether the first message of the client was sent already.
-    """
-
-    channels: MessageChannels
-    is_sent: bool = False
 
 
 async def _answer_to(request: Request, connection: Connection, early: deque[Incoming]) -> Incoming:

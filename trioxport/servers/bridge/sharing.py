@@ -14,7 +14,9 @@ import trio
 
 from trioxport._core.nursery import open_bare_nursery
 from trioxport.abc import Era, MessageChannels
+from trioxport.messages import Message
 from trioxport.servers.bridge.legacy_sharing import LegacySharing
+from trioxport.servers.bridge.members import SessionChannels
 from trioxport.servers.bridge.multiplexer import ModernAudience, Multiplexer
 from trioxport.servers.bridge.scope import TranslationScope
 from trioxport.servers.bridge.shared_server import OpenConnection, SharedServer
@@ -40,25 +42,30 @@ class SharedMode:
             era: _Line(name, open_connection, era, connect_timeout, tasks) for era in ("legacy", "modern")
         }
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection that clients share."""
+        return any(line.server.state == "open" for line in self._lines.values())
+
     @asynccontextmanager
-    async def channels(self, era: Era) -> AsyncGenerator[MessageChannels]:
+    async def channels(self, era: Era, first: Message) -> AsyncGenerator[SessionChannels]:
         """The channels of one client of an era, for the time of a block. Raises the failure to connect."""
         line = await self._line_for(era)
         if line.server.era == era:
             channels, close = line.open_direct(era)
             try:
-                yield channels
+                yield SessionChannels(channels)
             finally:
                 close()
         elif era == "modern":
             port = (await line.modern_view()).open_port()
             try:
-                yield port.channels
+                yield SessionChannels(port.channels)
             finally:
                 port.close()
         else:
             async with line.legacy_view() as channels:
-                yield channels
+                yield SessionChannels(channels)
 
     def close(self) -> None:
         """Close the connections."""
