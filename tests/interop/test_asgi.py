@@ -17,7 +17,7 @@ from starlette.routing import Mount, Route
 
 from tests.support.raw_http import calling, initialized, modern, modern_fields, notification, request, talking
 from tests.support.recording_handler import Served
-from trioxport import UsageError
+from trioxport import Limits, UsageError
 from trioxport.interop.asgi import McpApplication
 from trioxport.layers import Logging
 from trioxport.transports.http.server import HttpServer, MemoryEvents
@@ -102,6 +102,33 @@ async def test_mounted(mount: str) -> None:
                 await reply.ask("GET", "/page")
                 assert await reply.body() == b"a page"
         await served.until(lambda: served.over == 2)
+
+
+async def test_an_application_beside_the_endpoint_gets_bodies_within_the_limit() -> None:
+    async def beside(scope: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message["body"], message["more_body"]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body.upper()})
+
+    served = Served()
+    mcp = McpApplication(
+        served.handle, HttpServer("http://127.0.0.1:0/mcp", fallback=beside), limits=Limits(max_message_size=100)
+    )
+    with trio.fail_after(BOUND):
+        async with on_hypercorn(mcp) as origin:
+            async with talking(origin) as reply:
+                await reply.ask("POST", "/other", body=b"abc")
+                assert (reply.status, await reply.body()) == (200, b"ABC")
+            async with talking(origin) as reply:
+                await reply.ask("POST", "/other", body=b"a" * 101)
+                assert reply.status == 413
+            async with talking(origin) as reply:
+                head = b"POST /other HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
+                await reply.stream.send_all(head + b"65\r\n" + b"a" * 101 + b"\r\n0\r\n\r\n")
+                assert (await reply.stream.receive_some()).startswith(b"HTTP/1.1 413 ")
 
 
 async def test_sessions_end_in_order_with_the_lifespan() -> None:

@@ -25,6 +25,7 @@ from trioxport.frames import Limits
 from trioxport.opening import DEFAULT_LIMITS, HandlerAcceptor, refusal_counter
 from trioxport.transports.http.server import HttpServer
 from trioxport.transports.http.server.application import Endpoint
+from trioxport.transports.http.server.asgi import AsgiRequest
 from trioxport.transports.http.server.request import Receive, Scope, Send
 
 __all__ = ["McpApplication"]
@@ -108,7 +109,7 @@ class McpApplication:
                 hint="Mounted in another application, its lifespan() has to be entered in that one's lifespan",
             )
         else:
-            await self._endpoint(scope, receive, send)
+            await self._endpoint.answer(AsgiRequest(scope, receive, send))
 
     async def _follow_lifespan(self, receive: Receive, send: Send) -> None:
         assert (await receive())["type"] == "lifespan.startup"

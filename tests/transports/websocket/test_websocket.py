@@ -50,7 +50,7 @@ GIB = 1024**3
 HELLO = b'{"jsonrpc":"2.0","id":1,"method":"hello","params":[]}'
 ANSWER = b'{"jsonrpc":"2.0","id":1,"result":{}}'
 LOCAL = "ws://127.0.0.1:0/mcp"
-PROMPT_SOCKET = "trioxport.transports.websocket.prompt_socket"
+PROMPT_SOCKET = "trioxport.transports._prompt_socket"
 
 
 async def echo(connection: Connection) -> None:

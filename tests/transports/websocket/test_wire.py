@@ -14,8 +14,8 @@ from tests.transports.websocket.test_handshake import opened
 from tests.transports.websocket.test_websocket import HELLO, LOCAL, Recorder, echo, serving
 from trioxport import ConnectError, Connection, ConnectionLost, Notification, open_transport
 from trioxport.framing.websocket import CLOSE, PING, PONG, TEXT, CloseReason, Control, close_payload
+from trioxport.transports._prompt_socket import PromptSocket
 from trioxport.transports.websocket import WebSocket
-from trioxport.transports.websocket.prompt_socket import PromptSocket
 from trioxport.transports.websocket.wire import MAX_OWED_PONGS, WebSocketWire
 
 # Handshakes.

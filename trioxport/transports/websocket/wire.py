@@ -40,11 +40,11 @@ from trioxport.framing.websocket import (
     opcode_of,
 )
 from trioxport.transports._access.admission import Admission
+from trioxport.transports._prompt_socket import PromptSocket
 from trioxport.transports._pumps import COALESCE_BYTES, carry, loss_by_error
 from trioxport.transports.byte_stream import MAX_JOINED_BYTES, ByteStream, frame_of
 from trioxport.transports.websocket.closing import loss_by, loss_of
 from trioxport.transports.websocket.heartbeat import HeartbeatMonitor, PingSettings
-from trioxport.transports.websocket.prompt_socket import PromptSocket
 
 OPEN_TO_ALL: Final = Admission()
 MASK_BYTES: Final = 4

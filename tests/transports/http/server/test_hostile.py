@@ -96,8 +96,31 @@ SECOND: Final = post(LENGTH) + HELLO
         (post("x: a\rb", LENGTH) + HELLO, 400),
         (post(LENGTH, target="/mcp\0") + HELLO, 400),
         (post(LENGTH, target="/m cp") + HELLO, 400),
+        (post(LENGTH, LENGTH) + HELLO, 400),
+        (post(f"{LENGTH}, {len(HELLO)}") + HELLO, 400),
+        (post("content-length: " + "0" * 5000 + str(len(HELLO))) + HELLO, 400),
+        (post(LENGTH).replace(b"\r\n", b"\n") + HELLO, 400),
+        (post("x: folded\r\n  over lines", LENGTH) + HELLO, 400),
+        (post("transfer-encoding: gzip, chunked") + chunked(HELLO), 501),
+        (post("transfer-encoding: ,chunked") + chunked(HELLO), 501),
+        (post("transfer-encoding: chunked;q=1") + chunked(HELLO), 501),
+        (post(CODED) + chunked(HELLO, trailers=b"content-length: 5\r\n"), 400),
+        (post(CODED) + chunked(HELLO).replace(b"\r\n", b"\n"), 400),
+        (post(CODED) + chunked(HELLO, b";a=\0"), 400),
+        (post(CODED) + b"10000000000000000\r\nhello", 400),
+        (post("x: a\x7fb", LENGTH) + HELLO, 400),
+        (post(LENGTH).replace(b"host: localhost", b"host: localhost\r\nhost: localhost") + HELLO, 400),
+        (post(LENGTH).replace(b" HTTP/1.1", b"  HTTP/1.1") + HELLO, 400),
+        (post(LENGTH).replace(b"POST ", b"POST  ") + HELLO, 400),
+        (post(LENGTH).replace(b"POST ", b"CONNECT ") + HELLO, 501),
+        (post(LENGTH).replace(b"POST ", b"BREW ") + HELLO, 501),
+        (post(LENGTH).replace(b"HTTP/1.1", b"RTSP/1.0") + HELLO, 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        (post(LENGTH).replace(b"HTTP/1.1", b"HTTP/2.0") + HELLO, 505),
+        (post(LENGTH).replace(b"HTTP/1.1", b"HTTP/0.9") + HELLO, 505),
+        (post(LENGTH).replace(b"HTTP/1.1", b"HTTP/1.2") + HELLO, 505),
     ],
-    ids=range(22),
+    ids=range(45),
 )
 async def test_no_request_is_smuggled_behind_one_that_has_no_clear_end(first: bytes, status: int) -> None:
     """Nothing behind such a request is looked at: the connection ends with the refusal."""
@@ -108,15 +131,23 @@ async def test_no_request_is_smuggled_behind_one_that_has_no_clear_end(first: by
 @pytest.mark.parametrize(
     "data",
     [
-        post(LENGTH, LENGTH) + HELLO,
-        post(f"{LENGTH}, {len(HELLO)}") + HELLO,
-        post(LENGTH).replace(b"\r\n", b"\n") + HELLO,
-        post("x: folded\r\n  over lines", LENGTH) + HELLO,
+        b"\r\n\r\n" + post(LENGTH) + HELLO,
+        post(LENGTH, "x:  \t padded \t ").replace(b"content-length", b"Content-LENGTH") + HELLO,
+        post(LENGTH, "connection: Upgrade, HTTP2-Settings", "upgrade: h2c") + HELLO,
+        post(CODED, "connection: upgrade", "upgrade: websocket") + chunked(HELLO),
         post(CODED) + chunked(HELLO, b";name=value", b"x: trailer\r\n"),
         post("transfer-encoding:\tCHUNKED") + chunked(HELLO),
         post(LENGTH, target="http://localhost/mcp", host="evil.example") + HELLO,
     ],
-    ids=["two lengths", "a list of lengths", "bare LF", "a folded line", "extensions", "a tab", "the proxies' form"],
+    ids=[
+        "empty lines",
+        "blanks and cases",
+        "an upgrade",
+        "a chunked upgrade",
+        "extensions",
+        "a tab",
+        "the proxies' form",
+    ],
 )
 async def test_what_the_standard_lets_a_server_accept_means_one_thing(data: bytes) -> None:
     assert await statuses(data.replace(b"connection: close", b"connection: keep-alive") + SECOND) == [200, 200]
@@ -128,7 +159,7 @@ async def test_what_the_standard_lets_a_server_accept_means_one_thing(data: byte
         ("http://evil.example/mcp", "localhost", 421),
         ("http://localhost@evil.example/mcp", "localhost", 421),
         ("//evil.example/mcp", "localhost", 404),
-        ("localhost:80", "localhost", 404),
+        ("localhost:80", "localhost", 400),
         ("*", "localhost", 404),
         ("*", "evil.example", 421),
         ("/../mcp", "localhost", 404),
@@ -148,8 +179,10 @@ async def test_the_host_that_counts_is_that_of_the_target(target: str, host: str
         post(CODED) + b"5;" + b"a" * 100_000,
         post(CODED) + b"0\r\nx: " + b"y" * 100_000,
         post(CODED) + b"0\r\n" + b"x: y\r\n" * 20_000,
+        post(CODED) + b"1;%s\r\nx\r\n" % (b"a" * 10_000) * 10,
+        post()[:-2] + b"x: y\r\n" * 300 + b"\r\n",
     ],
-    ids=["a target", "a header", "headers", "an extension", "a trailer", "trailers"],
+    ids=["a target", "a header", "headers", "an extension", "a trailer", "trailers", "extensions", "small headers"],
 )
 async def test_what_does_not_end_is_not_kept(endless: bytes) -> None:
     """It is refused after the bound, long before the client has sent all that it wanted to."""

@@ -1,4 +1,4 @@
-"""The ASGI application of an MCP endpoint: it routes each request to the part that answers it."""
+"""The MCP endpoint: it routes each request to the part that answers it."""
 
 from __future__ import annotations
 
@@ -30,10 +30,7 @@ from trioxport.transports.http.server.request import (
     SESSION_FIELD,
     VERSION_FIELD,
     ClientGone,
-    Receive,
     RequestHead,
-    Scope,
-    Send,
     ServerRequest,
 )
 from trioxport.transports.http.server.session import ServerSession
@@ -52,7 +49,7 @@ WRITE_GRACE_SECONDS: Final = 1.0
 
 
 class Endpoint:
-    """The endpoint that turns HTTP requests into connections: an ASGI application, and a listener without a socket.
+    """The endpoint that turns HTTP requests into connections: a listener without a socket.
 
     Args:
         config: The options of the server.
@@ -140,13 +137,13 @@ class Endpoint:
                     await self._changed.park()
                 nursery.cancel_scope.cancel()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = ServerRequest(scope, receive, send)
+    async def answer(self, request: ServerRequest) -> None:
+        """Answer a request, unless its client leaves. Raises the exception of an application that is asked for it."""
         started = trio.current_time()
         self._serving += 1
         try:
             self.gate.policy.identify(request)
-            await self._serve(request, scope)
+            await self._serve(request)
         except AccessRefused as refusal:
             self.refusals.note(refusal.counted_as, request.peer, refusal.detail)
             if not request.begun:
@@ -167,13 +164,13 @@ class Endpoint:
         if self.config.access_log:
             log_access(request, started)
 
-    async def _serve(self, request: ServerRequest, scope: Scope) -> None:
+    async def _serve(self, request: ServerRequest) -> None:
         if await self.health.respond(request):
             return
         fallback = self.config.fallback
         if fallback is not None and not self._has(request):
             self.gate.policy.check_host(request)
-            await request.delegate(fallback, scope, self.settings.limits.max_message_size)
+            await request.delegate(fallback, self.settings.limits.max_message_size)
             return
         if await self.gate.respond(request):
             return

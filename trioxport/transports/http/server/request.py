@@ -1,12 +1,10 @@
-"""One HTTP request and its response, over the ASGI 3 interface of the program that runs the server."""
+"""One HTTP request and its response: the interface that the endpoint uses, over any HTTP server."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
-
-import trio
 
 from trioxport._diagnostics.redaction import Headers
 from trioxport.abc import ConnectionInfo, Era
@@ -15,8 +13,6 @@ from trioxport.codecs.json import JSON
 from trioxport.messages import ErrorResponse
 from trioxport.protocol import INVALID_REQUEST, LAST_EVENT_HEADER, SESSION_HEADER, VERSION_HEADER
 from trioxport.transports._access.request import AccessRefused, client_of
-from trioxport.transports._http_heads import values_by_name
-from trioxport.transports._urls import authority
 from trioxport.transports.http.server.refusals import Refusal, body_too_large
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -35,8 +31,6 @@ SECRET_FIELDS: Final = frozenset({"authorization", "cookie", "proxy-authorizatio
 """Headers that applications do not see, because they hold credentials."""
 
 _JSON_FIELD: Final = (b"content-type", b"application/json")
-_TLS_VERSIONS: Final = {0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
-_DISCONNECT_ERRORS: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class ClientGone(Exception):
@@ -81,17 +75,27 @@ class RequestHead:
         "token",
     )
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        query: bytes,
+        headers: dict[str, str],
+        *,
+        peer: str | None,
+        secure: bool,
+        tls: str | None,
+        root: str = "",
+    ) -> None:
         self._shown: Mapping[str, str] | None = None
-        self.method: str = scope["method"]
-        self.full_path: str = scope["path"]
-        self.path: str = self.full_path.removeprefix(scope.get("root_path", ""))
-        self.query: bytes = scope.get("query_string", b"")
-        self.headers = values_by_name(scope["headers"])
-        client = scope.get("client")
-        self.peer: str | None = client and authority(*client)
-        self.secure = scope.get("scheme") == "https"
-        self.tls = _TLS_VERSIONS.get(scope.get("extensions", {}).get("tls", {}).get("tls_version"))
+        self.method = method
+        self.full_path = path
+        self.path = path.removeprefix(root)
+        self.query = query
+        self.headers = headers
+        self.peer = peer
+        self.secure = secure
+        self.tls = tls
         self.principal: str | None = None
         self.token: VerifiedToken | None = None
         self.fields: list[Field] = []
@@ -112,101 +116,75 @@ class RequestHead:
 
 
 class ServerRequest(RequestHead):
-    """A request and its response. Every write raises ``ClientGone`` once the client has stopped reading.
+    """A request and its response.
+
+    Every write raises ``ClientGone`` once the client has stopped reading. Subclasses write, and count what they wrote
+    by ``begun``, ``status`` and ``sent``.
 
     Attributes:
-        begun: Whether the head of the response was written.
+        begun: Whether the response has begun.
     """
 
-    __slots__ = ("_receive", "_send", "begun")
+    __slots__ = ("begun",)
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(scope)
-        self._receive = receive
-        self._send = send
-        self.begun = False
+    begun: bool
 
     async def body(self, limit: int, count: Callable[[int], None]) -> bytes:
         """Read the body. Raises ``Refusal`` as soon as it is known to have more than ``limit`` bytes.
 
         ``count`` is called with the bytes of each part that arrives, and may raise.
         """
-        if self._announces_more_than(limit):
-            seen = b"" if "expect" in self.headers else (await self._receive()).get("body", b"")
-            raise body_too_large(limit, seen)
-        parts: list[bytes] = []
-        size, more = 0, True
-        while more:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            count(len(parts[-1]))
-            if size > limit:
-                raise body_too_large(limit, parts[0])
-            more = message.get("more_body", False)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        if self.announces_more_than(limit):
+            raise body_too_large(limit, b"" if "expect" in self.headers else (await self.receive_part())[0])
+        part, more = await self.receive_part()
+        count(len(part))
+        if not more and len(part) <= limit:
+            return part
+        parts, size = [part], len(part)
+        while more and size <= limit:
+            part, more = await self.receive_part()
+            parts.append(part)
+            size += len(part)
+            count(len(part))
+        if size > limit:
+            raise body_too_large(limit, parts[0])
+        return b"".join(parts)
 
-    def _announces_more_than(self, limit: int) -> bool:
+    def announces_more_than(self, limit: int) -> bool:
+        """Whether the body is announced to have more than ``limit`` bytes."""
         length = self.headers.get("content-length", "")
         return length.isdecimal() and int(length[:18]) > limit
 
-    async def delegate(self, application: Application, scope: Scope, limit: int) -> None:
-        """Delegate the request to ``application``. Raises ``Refusal`` if the body has more than ``limit`` bytes."""
-        if self._announces_more_than(limit):
-            raise body_too_large(limit, b"")
-        size = 0
-
-        async def receive() -> Message:
-            nonlocal size
-            message = await self._receive()
-            size += len(message.get("body", b""))
-            if size > limit:
-                raise body_too_large(limit, b"")
-            return message
-
-        async def send(message: Message) -> None:
-            self._note(message)
-            await self._send(message)
-
-        await application(scope, receive, send)
+    async def receive_part(self) -> tuple[bytes, bool]:
+        """The next part of the body, and whether more follows. Raises ``ClientGone``."""
+        raise NotImplementedError
 
     async def gone(self) -> None:
         """Wait until the client disconnects, once the body was read."""
-        with suppress(*_DISCONNECT_ERRORS):
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
+        raise NotImplementedError
 
     async def respond(self, status: int, body: bytes = b"", *fields: Field) -> None:
         """Write a whole response; its body is JSON unless ``fields`` has a content type."""
-        head = [*self.fields, *fields]
-        if body and not any(name == b"content-type" for name, _ in fields):
-            head.append(_JSON_FIELD)
-        head.append((b"content-length", b"%d" % len(body)))
-        await self.begin(status, head)
-        await self.write(body, more=False)
+        raise NotImplementedError
 
     async def begin(self, status: int, fields: list[Field]) -> None:
-        """Write the head of a response."""
-        await self._written({"type": "http.response.start", "status": status, "headers": fields})
+        """Begin a response of unknown length. Its head may be written with the first part of its body."""
+        raise NotImplementedError
 
     async def write(self, data: bytes, *, more: bool = True) -> None:
         """Write a part of the body; the last one with ``more=False``."""
-        await self._written({"type": "http.response.body", "body": data, "more_body": more})
+        raise NotImplementedError
 
-    def _note(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.begun = True
-            self.status = message["status"]
-        self.sent += len(message.get("body", b""))
+    async def delegate(self, application: Application, limit: int) -> None:
+        """Delegate the request to ``application``. Raises ``Refusal`` if the body has more than ``limit`` bytes."""
+        raise NotImplementedError
 
-    async def _written(self, message: Message) -> None:
-        self._note(message)
-        try:
-            await self._send(message)
-        except _DISCONNECT_ERRORS as error:
-            raise ClientGone from error
+    def response_fields(self, body: bytes, fields: Sequence[Field]) -> list[Field]:
+        """The headers of a whole response, with its type."""
+        head = [*self.fields, *fields]
+        if body and not any(name == b"content-type" for name, _ in fields):
+            head.append(_JSON_FIELD)
+        return head
 
     async def refuse(self, refusal: AccessRefused) -> None:
         """Answer with a refusal, unless the client left."""

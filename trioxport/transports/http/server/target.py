@@ -57,6 +57,6 @@ class HttpServer(HttpServerOptions):
     async def listen(
         self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
-        from trioxport.transports.http.server.http1.listener import HttpListener  # loads h11, which ASGI does without
+        from trioxport.transports.http.server.http1.listener import HttpListener  # ASGI does without it
 
         await HttpListener(self, settings).listen(acceptor, task_status=task_status)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from http import HTTPStatus
 
-import h11
 import trio
 
 from trioxport._diagnostics.refusal_log import RefusedConnection
@@ -14,7 +13,7 @@ from trioxport.errors import ConnectError
 from trioxport.transports._access.request import AccessRefused
 from trioxport.transports.http.server.application import Endpoint
 from trioxport.transports.http.server.http1.connection import ClientConnection
-from trioxport.transports.http.server.http1.cycle import scope_of
+from trioxport.transports.http.server.http1.request_parser import RequestParser
 from trioxport.transports.http.server.options import Upgrades
 from trioxport.transports.http.server.request import RequestHead
 from trioxport.transports.websocket.heartbeat import HeartbeatMonitor, PingSettings
@@ -47,11 +46,10 @@ class MountedWebSockets:
         for scope in self._open_scopes:
             scope.cancel()
 
-    async def upgrade(self, client: ClientConnection, request: h11.Request, early: bytes) -> None:
+    async def upgrade(self, client: ClientConnection, head: RequestHead, request: RequestParser) -> None:
         """Serve one client until it or its handler is done."""
-        head = RequestHead(scope_of(request, client))
         self._endpoint.gate.policy.identify(head)
-        opening = partial(self._open, client, head, request, early)
+        opening = partial(self._open, client, head, request)
         started = trio.current_time()
         with trio.CancelScope() as life:
             self._open_scopes.add(life)
@@ -64,11 +62,11 @@ class MountedWebSockets:
                 self._endpoint.log(head, started)
 
     async def _open(
-        self, client: ClientConnection, head: RequestHead, request: h11.Request, early: bytes, scope: Scope
+        self, client: ClientConnection, head: RequestHead, request: RequestParser, scope: Scope
     ) -> WebSocketWire:
         """Open the WebSocket. Raises ``ConnectError`` after a rejection."""
         try:
-            pending = await check_upgrade(client.stream, list(request.headers), request.target, early)
+            pending = await check_upgrade(client.stream, request.fields, request.target, request.unread)
             if "authorization" in pending.headers:  # as a subprotocol too
                 head.headers["authorization"] = pending.headers["authorization"]
             await pending.check_access(partial(self._check, head))

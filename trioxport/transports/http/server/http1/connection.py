@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 import trio
 
+from trioxport.transports._prompt_socket import PromptSocket
 from trioxport.transports._tls import TLSStream, tls_reason
 from trioxport.transports._urls import authority
 
@@ -39,7 +40,7 @@ class ClientConnection:
     def __init__(self, socket: trio.SocketStream, context: ssl.SSLContext | None) -> None:
         self.socket = socket
         self._tls = None if context is None else TLSStream(socket, context)
-        self.stream: trio.SocketStream | TLSStream = self._tls or socket
+        self.stream: PromptSocket | TLSStream = self._tls or PromptSocket(socket)
         self.client, self.server = _addresses(socket)
         _detect_dead_peers(socket)
 

@@ -44,7 +44,7 @@ class HttpListener:
         upgrades = Upgrades() if self._config.websocket is True else self._config.websocket
         websockets = MountedWebSockets(upgrades, endpoint, acceptor) if upgrades else None
         upgrade = None if websockets is None else websockets.upgrade
-        runner = Runner(endpoint, self._config.bounds, endpoint.refusals, context, upgrade)
+        runner = Runner(endpoint.answer, self._config.bounds, endpoint.refusals, context, upgrade)
         async with trio.open_nursery() as nursery:
             await nursery.start(endpoint.run, acceptor)
             life = trio.CancelScope(shield=True)
@@ -85,13 +85,14 @@ class HttpListener:
         accepting: trio.CancelScope,
     ) -> None:
         with life:
-            async with trio.open_nursery() as heartbeats:
+            async with trio.open_nursery() as watchers:
+                watchers.start_soon(runner.idle.run)
                 if websockets is not None:
-                    heartbeats.start_soon(websockets.monitor.run)
+                    watchers.start_soon(websockets.monitor.run)
                 async with trio.open_nursery() as clients:
                     with accepting:
                         await trio.serve_listeners(runner.serve, listeners, handler_nursery=clients)
-                heartbeats.cancel_scope.cancel()
+                watchers.cancel_scope.cancel()
 
     def _address(self, listener: trio.SocketListener) -> str:
         parts = urlsplit(self._config.url)

@@ -1,26 +1,28 @@
-"""The HTTP/1.1 server: runs an ASGI application, with one task for each connection of a client.
+"""The HTTP/1.1 server: answers the requests of each client, with one task for each connection.
 
 Every wait for a client is bounded: for the head of a request, for its body, and for room to write a response.
 """
 
 from __future__ import annotations
 
-import math
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Final, TypeAlias
 
-import h11
 import trio
 
 from trioxport._diagnostics import logger
 from trioxport._diagnostics.refusal_log import RefusalLog, status_reason
 from trioxport.transports.http.server.http1.connection import LINGER_SECONDS, ClientConnection
-from trioxport.transports.http.server.http1.cycle import ConnectionOver, Cycle, scope_of
+from trioxport.transports.http.server.http1.cycle import Exchange
+from trioxport.transports.http.server.http1.idle import IdleConnections
+from trioxport.transports.http.server.http1.request_parser import BadRequest, RequestParser
+from trioxport.transports.http.server.http1.response_head import response_head
+from trioxport.transports.http.server.http1.wire import HttpWire
 from trioxport.transports.http.server.options import Bounds
-from trioxport.transports.http.server.request import Application
+from trioxport.transports.http.server.request import ServerRequest
 
 TOO_MANY_CONNECTIONS: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n"
@@ -28,51 +30,49 @@ TOO_MANY_CONNECTIONS: Final = (
 LAST_REQUEST_SECONDS: Final = 0.05
 """Seconds in which a request that is on its way has to arrive when the server stops."""
 
-_VERSIONS: Final = (b"1.0", b"1.1")
+_NO_CONTENT: Final = [(b"content-length", b"0")]
 
-Upgrade: TypeAlias = Callable[[ClientConnection, h11.Request, bytes], Awaitable[None]]
-"""Takes over a connection whose request asks for another protocol: the connection, the head of the request, and the
-bytes that were read behind it. The connection is closed when it returns."""
+Upgrade: TypeAlias = Callable[[ClientConnection, Exchange, RequestParser], Awaitable[None]]
+"""Takes over a connection whose request asks for another protocol: the connection, the request, and the parser with its
+fields and the bytes that were read behind it. The connection is closed when it returns."""
 
 
 class Runner:
-    """Serves ``app`` to the clients of some listeners.
+    """Serves the clients of some listeners.
 
     Args:
-        app: The ASGI application.
+        answer: Answers one request.
         bounds: The bounds of clients.
-        refusals: Counts connections and requests that do not reach ``app``.
+        refusals: Counts connections and requests that do not reach ``answer``.
         context: Returns the context for each connection over TLS; None for unencrypted ones.
-        upgrade: Takes over requests for a WebSocket; None leaves them to ``app``.
+        upgrade: Takes over requests for a WebSocket; None leaves them to ``answer``.
 
     Attributes:
         keeps_alive: Whether connections are kept for another request; else each response says that it is the last.
+        idle: The connections without a request, for the listener to run.
     """
 
     def __init__(
         self,
-        app: Application,
+        answer: Callable[[ServerRequest], Awaitable[None]],
         bounds: Bounds,
         refusals: RefusalLog,
         context: Callable[[], ssl.SSLContext] | None = None,
         upgrade: Upgrade | None = None,
     ) -> None:
-        self.app = app
         self.bounds = bounds
         self.keeps_alive = True
-        self.draining = False
+        self.idle = IdleConnections(bounds.idle_timeout)
+        self._answer = answer
         self._refusals = refusals
         self._context = context
         self._upgrade = upgrade
-        self._waiting: set[trio.CancelScope] = set()
         self._count = 0
 
     def drain(self) -> None:
         """Let each connection end with its current request, or at once if it has none."""
         self.keeps_alive = False
-        self.draining = True
-        for scope in self._waiting:
-            scope.deadline = min(scope.deadline, trio.current_time() + LAST_REQUEST_SECONDS)
+        self.idle.limit(LAST_REQUEST_SECONDS)
 
     async def serve(self, socket: trio.SocketStream) -> None:
         """Serve one client until it or its connection is done. Raises no ``Exception``."""
@@ -93,7 +93,7 @@ class Runner:
             return
         quiet = False
         if self._count > self.bounds.connections:
-            detail = f"there are {self.bounds.connections} connections already"
+            detail = f"more than {self.bounds.connections} connections"
             self._refusals.note(status_reason(503, "connections"), client.peer, detail)
             with trio.move_on_after(LINGER_SECONDS):
                 await client.stream.send_all(TOO_MANY_CONNECTIONS)
@@ -103,101 +103,66 @@ class Runner:
 
     async def _serve_requests(self, client: ClientConnection) -> bool:
         """Serve one request after another; whether the connection ended between two, with nothing on its way."""
-        http = h11.Connection(h11.SERVER, max_incomplete_event_size=self.bounds.head)
         with trio.CancelScope() as life:
-            while True:
-                try:
-                    request = await self._next_request(client, http, life)
-                except h11.RemoteProtocolError as error:
-                    await self._refuse(client, http, error.error_status_hint)
-                    return False
-                if request is None:
-                    return http.our_state is h11.IDLE  # else it was refused
-                if (status := self._objection(request)) is not None:
-                    await self._refuse(client, http, status)
-                    return False
-                if self._upgrade is not None and _asks_for_websocket(request):
-                    await self._upgrade(client, request, http.trailing_data[0])
-                    return False
-                cycle = Cycle(client.stream, http, request, self.bounds, life, self._is_closing)
-                try:
-                    await self._run(cycle, client, request)
-                except ConnectionOver:
-                    return False
-                if not cycle.reusable:
-                    return False
-                http.start_next_cycle()
+            wire = HttpWire(client, self.bounds, life, self._is_closing)
+            try:
+                while await self._next_request(wire):
+                    exchange = Exchange(wire)
+                    if self._upgrade is not None and _asks_for_websocket(exchange, wire.parser):
+                        await self._upgrade(client, exchange, wire.parser)
+                        return False
+                    await self._run(exchange)
+                    if not exchange.is_reusable:
+                        return False
+            except BadRequest as refused:
+                await self._refuse(wire, refused.status)
+                return False
+            finally:
+                wire.parser.close()
         return True
-
-    def _objection(self, request: h11.Request) -> int | None:
-        """The status for a head that h11 takes, and this server does not."""
-        if request.http_version not in _VERSIONS:
-            return 505
-        fields = dict(request.headers)
-        if b"transfer-encoding" in fields and (b"content-length" in fields or request.http_version == b"1.0"):
-            return 400  # programs do not agree where such a message ends (RFC 9112, section 6.1)
-        size = len(request.target)
-        for name, value in request.headers:
-            size += len(name) + len(value)
-        return 431 if size > self.bounds.head else None
 
     def _is_closing(self) -> bool:
         return not self.keeps_alive
 
-    async def _run(self, cycle: Cycle, client: ClientConnection, request: h11.Request) -> None:
+    async def _run(self, exchange: Exchange) -> None:
         try:
-            await self.app(scope_of(request, client), cycle.receive, cycle.send)
-        except ConnectionOver:
-            raise
+            await self._answer(exchange)
         except Exception:
             logger.exception("a request could not be answered")
-        status = await cycle.conclude()
+        status = await exchange.conclude()
         if status is not None and status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            self._refusals.note(status_reason(status), client.peer, "the body is no HTTP, or did not arrive in time")
+            self._refusals.note(status_reason(status), exchange.peer, "the body is no HTTP, or did not arrive in time")
 
-    async def _next_request(
-        self, client: ClientConnection, http: h11.Connection, life: trio.CancelScope
-    ) -> h11.Request | None:
-        """The head of the next request; None if there is none."""
-        event: object = h11.NEED_DATA
-        if http.trailing_data[0]:  # of a request that was sent before the last one was answered
-            event = http.next_event()
+    async def _next_request(self, wire: HttpWire) -> bool:
+        """Wait for the head of the next request; False if there is none. Raises ``BadRequest``."""
+        parser = wire.parser
+        if parser.unread_size:  # a request that was sent before the last one was answered
+            await trio.lowlevel.checkpoint()
         else:
-            life.deadline = trio.current_time() + (LAST_REQUEST_SECONDS if self.draining else self.bounds.idle_timeout)
-            self._waiting.add(life)
+            self.idle.add(wire.life)
             try:
-                data = await client.stream.receive_some()
+                if not await wire.read():
+                    return False
             finally:
-                self._waiting.discard(life)
-                life.deadline = math.inf
-            if not data:
-                return None
-            http.receive_data(bytes(data))
-            event = http.next_event()
-        if event is h11.NEED_DATA:
+                self.idle.discard(wire.life)
+        if not parser.read_head():
             with trio.move_on_after(self.bounds.head_timeout):
-                while event is h11.NEED_DATA:
-                    http.receive_data(bytes(await client.stream.receive_some()))
-                    event = http.next_event()
-        if event is h11.NEED_DATA:
-            await self._refuse(client, http, 408)
-        return event if isinstance(event, h11.Request) else None
+                while not parser.read_head():
+                    await wire.read_more()
+                return True
+            raise BadRequest(408)
+        return True
 
-    async def _refuse(self, client: ClientConnection, http: h11.Connection, status: int) -> None:
+    async def _refuse(self, wire: HttpWire, status: int) -> None:
         """Answer a request that does not reach the application."""
-        if http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            return
         detail = "the request is no HTTP that is taken here, or did not arrive in time"
-        self._refusals.note(status_reason(status), client.peer, detail)
-        response = h11.Response(status_code=status, headers=[("connection", "close"), ("content-length", "0")])
-        data = (http.send(response) or b"") + (http.send(h11.EndOfMessage()) or b"")
+        self._refusals.note(status_reason(status), wire.peer, detail)
         with trio.move_on_after(LINGER_SECONDS):
-            await client.stream.send_all(data)
+            await wire.write(response_head(status, _NO_CONTENT, closing=True))
 
 
-def _asks_for_websocket(request: h11.Request) -> bool:
+def _asks_for_websocket(exchange: Exchange, parser: RequestParser) -> bool:
     """Whether the request may be taken for an opening handshake; other requests that ask for an upgrade get none."""
-    if request.method != b"GET" or request.http_version != b"1.1":
+    if not parser.asks_upgrade or exchange.method != "GET" or parser.version != "1.1":
         return False
-    wanted = {(b"connection", b"upgrade"), (b"upgrade", b"websocket")}
-    return wanted <= {(name, part.strip().lower()) for name, value in request.headers for part in value.split(b",")}
+    return "websocket" in (part.strip() for part in exchange.headers.get("upgrade", "").lower().split(","))
