@@ -25,6 +25,9 @@ FILES: Final[dict[str, str]] = {
     }""",
     "vscode_remote.json": """{"servers": {"gh": {"type": "http", "url": "https://gh.example/mcp"}, /* local */
         "dev": {"command": "node", "args": ["b.js"], "dev": {"watch": "src/**", "debug": {"type": "node"}}}}}""",
+    "vscode_sandbox.json": """{"servers": {"s": {"type": "stdio", "command": "npx", "args": ["-y", "s"],
+        "envFile": "${workspaceFolder}${/}.env", "sandboxEnabled": true, "sandbox": {"network": {"allowedDomains":
+        ["*.example.com"]}}}, "n": {"command": "n", "args": ["--name", "${workspaceFolderBasename}"]}}}""",
     "vscode_settings.json": '{"editor.fontSize": 1, "mcp": {"inputs": [], "servers": {"t": {"command": "uvx"}}}}',
     "windsurf.json": '{"mcpServers": {"f": {"serverUrl": "https://f.example", "headers": {"K": "${env:API_KEY}"}}}}',
     "windsurf_tools.json": '{"mcpServers": {"g": {"command": "npx", "disabled": false, "disabledTools": ["x"]}}}',
@@ -34,6 +37,10 @@ FILES: Final[dict[str, str]] = {
         "command": {"path": "c", "args": ["a"], "env": {}}, "settings": {}}}}""",
     "gemini.json": """{"theme": "x", "mcpServers": {"p": {"command": "python", "args": ["-m", "s"], "cwd": "./s",
         "env": {"K": "${API_KEY}"}, "timeout": 15000, "trust": false, "includeTools": ["a"], "excludeTools": []}}}""",
+    "gemini_variables.json": """{"mcp": {"allowed": ["p"]}, "mcpServers": {"p": {"command": "docker",
+        "args": ["run", "-i", "-e", "KEY", "-v", "${HOME_DIR}:/workspace", "image:latest"],
+        "env": {"KEY": "$API_KEY", "PRICE": "$FIVE"}}, "g": {"httpUrl": "https://g.example/mcp",
+        "authProviderType": "google_credentials", "oauth": {"scopes": ["email"]}}}}""",
     "gemini_http.json": '{"mcpServers": {"h": {"httpUrl": "http://localhost:3000/mcp", "timeout": 5000}}}',
     "cline.json": """{"mcpServers": {"l": {"command": "node", "args": ["/s.js"], "env": {"K": "value-of-k"},
         "alwaysAllow": ["t"], "autoApprove": [], "disabled": false, "timeout": 60}}}""",
@@ -59,10 +66,25 @@ FILES: Final[dict[str, str]] = {
         bearer_token_env_var = "TOKEN"
         http_headers = { "X-Region" = "eu-1" }
         env_http_headers = { "X-Key" = "API_KEY" }
-        enabled = true""",
+        enabled = true
+        required = true
+        supports_parallel_tool_calls = true
+        [mcp_servers.remote.tools.search]
+        approval_mode = "approve"
+        [mcp_servers.passing]
+        command = "npx"
+        env_vars = ["API_KEY", { name = "TOKEN", source = "local" }, "NOT_SET"]
+        startup_timeout_ms = 30000""",
     "opencode.json": """{"$schema": "https://opencode.ai/config.json", "mcp": {"l": {"type": "local",
         "command": ["npx", "-y", "x"], "environment": {"A": "bcde"}, "enabled": true},
         "r": {"type": "remote", "url": "https://r.example/mcp", "enabled": false}}}""",
+    "opencode_references.json": """{"mcp": {"c": {"type": "remote", "url": "https://c.example/mcp", "enabled": true,
+        "headers": {"KEY": "{env:API_KEY}", "Authorization": "Bearer {env:TOKEN}"}, "timeout": 5000, "oauth": {}}}}""",
+    "opencode_2.json": """{"$schema": "https://opencode.ai/config.json", "mcp": {"servers": {"e": {"type": "local",
+        "command": ["npx", "-y", "e"], "cwd": ".", "environment": {"LOG": "debug"}, "disabled": true}}}}""",
+    "copilot_cli.json": """{"mcpServers": {"l": {"type": "local", "command": "uvx", "args": ["l"], "tools": ["*"],
+        "env": {"KEY": "${API_KEY}"}}, "r": {"type": "http", "url": "https://r.example/mcp", "tools": ["*"],
+        "headers": {"Authorization": "Bearer ${TOKEN}"}}}}""",
     "fastmcp.json": """{"mcpServers": {"w": {"transport": "http", "url": "https://w.example/mcp",
         "auth": "a-token-of-ours"}, "l": {"transport": "stdio", "command": "python", "args": ["s.py"],
         "description": "d", "icon": "i"}}}""",

@@ -10,10 +10,11 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+import jsonschema_rs
 import pytest
 
 from trioxport import UsageError
-from trioxport.config import ConfigError, load_servers
+from trioxport.config import ConfigError, config_schema, load_servers
 
 FILES: Final = 200
 
@@ -65,6 +66,22 @@ BREAKAGES: Final[tuple[Breakage, ...]] = (
     ("options.idle_timeot", lambda s: http(s) | {"options": {"idle_timeot": 3}}),
     ("env", lambda s: http(s) | {"env": {"A": s}}),
 )
+
+
+BEYOND_SHAPE: Final = {
+    *("${NOT_THERE}", "${input:nothing}", "${file:not-there}", "${keyring:wrong}", "nothing://", "https://user:"),
+    *("unix:///run/s#/mcp", '"envFile": "not-there"', "\\n", '"attempts": 0', '"attempts": -1', '"keys"'),
+    *('{"Compression": {}}, "Metrics"', '"layers": ["Metrics"], "env"'),
+}
+"""Mistakes in values, which the schema cannot see."""
+
+
+def test_the_schema_refuses_all_that_is_wrong_in_shape() -> None:
+    validator = jsonschema_rs.validator_for(config_schema())
+    for field, make in BREAKAGES:
+        entry = make("secret")
+        is_beyond = any(text in json.dumps(entry) for text in BEYOND_SHAPE)
+        assert validator.is_valid({"mcpServers": {"a": entry}}) == is_beyond, field
 
 
 @pytest.mark.parametrize("seed", range(FILES))

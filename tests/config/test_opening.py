@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
 import trio
 
-from trioxport import Connection, Limits, Request, Response, UsageError, open_transport, serve_transport
+from trioxport import Connection, Limits, Request, Response, TransportError, UsageError, open_transport, serve_transport
 from trioxport.config import load_servers
 from trioxport.layers import Metrics
 from trioxport.servers import open_servers
@@ -46,6 +48,25 @@ async def test_a_stdio_and_an_http_server_of_one_file(nursery: trio.Nursery, tmp
     (metrics, _) = servers["local"].layers
     assert isinstance(metrics, Metrics)
     assert metrics.snapshot().sent["initialize"].count == 1
+
+
+async def test_errors_and_logs_of_running_servers_show_no_secret(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    secret = "a-secret-of-ours"
+    table = {
+        "missing": {"command": "no-such-program", "args": ["--token", "${TOKEN}"], "env": {"KEY": "${TOKEN}"}},
+        "dies": {"command": sys.executable, "args": ["-c", "raise SystemExit(3)", "${TOKEN}"]},
+        "offline": {"url": "http://127.0.0.1:9/mcp", "headers": {"Authorization": "Bearer ${TOKEN}"}},
+        "auth": {"url": "ws://127.0.0.1:9/${TOKEN}", "auth": {"type": "bearer", "token": "${TOKEN}"}},
+    }
+    configs = load_servers({"mcpServers": table}, environment={"TOKEN": secret})
+    shown: list[str] = [str(configs), *map(str, configs.values())]
+    async with open_servers(configs, client_info=INFO) as servers:
+        for upstream in servers.values():
+            with pytest.raises(TransportError) as raised:
+                await upstream.list_tools()
+            shown += traceback.format_exception(raised.value)
+    assert not any(secret in text for text in [*shown, caplog.text])
 
 
 async def test_a_disabled_server_says_so() -> None:

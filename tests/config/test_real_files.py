@@ -13,6 +13,7 @@ from tests.config.real_files import ENVIRONMENT, FILES
 from trioxport.config import ServerConfigs, config_schema, load_servers
 from trioxport.config.reading import _JSON_TOKEN
 from trioxport.layers import Timeout
+from trioxport.transports.stdio import Stdio
 
 each_file = pytest.mark.parametrize("name", FILES)
 
@@ -20,6 +21,7 @@ each_file = pytest.mark.parametrize("name", FILES)
 def loaded(name: str, folder: Path) -> ServerConfigs:
     path = folder / name
     path.write_text(FILES[name], encoding="utf-8")
+    (folder / ".env").write_text("FROM_FILE=1\n", encoding="utf-8")
     return load_servers(path, ask=lambda _: "an-answer", environment=ENVIRONMENT)
 
 
@@ -48,7 +50,58 @@ def test_the_schema_accepts_it(name: str) -> None:
 
 
 def test_there_are_enough() -> None:
-    assert len(FILES) >= 25
+    assert len(FILES) >= 30
+
+
+@pytest.mark.parametrize(
+    ("name", "server", "field", "values"),
+    [
+        ("gemini_variables.json", "p", "env", {"KEY": "key-from-environment", "PRICE": "$FIVE"}),
+        (
+            "gemini_variables.json",
+            "p",
+            "args",
+            (*["run", "-i", "-e", "KEY", "-v", "/home/ada:/workspace", "image:latest"],),
+        ),
+        ("vscode_inputs.json", "p", "env", {"KEY": "an-answer"}),
+        ("vscode_sandbox.json", "s", "env", {"FROM_FILE": "1"}),
+        ("cursor_stdio.json", "s", "env", {"API_KEY": "key-from-environment"}),
+        ("windsurf.json", "f", "headers", {"K": "key-from-environment"}),
+        ("codex.toml", "passing", "env", {"API_KEY": "key-from-environment", "TOKEN": "token-from-environment"}),
+        ("codex.toml", "remote", "headers", {"X-Region": "eu-1", "X-Key": "key-from-environment"}),
+        ("opencode.json", "l", "args", ("-y", "x")),
+        (
+            "opencode_references.json",
+            "c",
+            "headers",
+            {"KEY": "key-from-environment", "Authorization": "Bearer token-from-environment"},
+        ),
+        ("continue.json", "s", "headers", {"A": "bcde"}),
+        ("copilot_cli.json", "l", "env", {"KEY": "key-from-environment"}),
+    ],
+)
+def test_values_are_those_that_the_client_uses(
+    name: str, server: str, field: str, values: object, tmp_path: Path
+) -> None:
+    assert getattr(loaded(name, tmp_path)[server].target.transport, field) == values
+
+
+@pytest.mark.parametrize("editor", [".vscode", ".github", ".cursor"])
+def test_a_folder_of_an_editor_is_in_the_workspace(editor: str, tmp_path: Path) -> None:
+    folder = tmp_path / editor
+    folder.mkdir()
+    source = {"mcpServers": {"n": {"command": "n", "args": ["${workspaceFolder}", "${workspaceFolderBasename}"]}}}
+    (folder / "mcp.json").write_text(json.dumps(source), encoding="utf-8")
+    transport = load_servers(folder / "mcp.json")["n"].target.transport
+    assert isinstance(transport, Stdio)
+    assert transport.args == (str(tmp_path), tmp_path.name)
+
+
+def test_a_variable_without_braces_that_is_not_set_is_noted(tmp_path: Path) -> None:
+    notes = loaded("gemini_variables.json", tmp_path).notes
+    assert ("p", "env.PRICE", "the variable FIVE is not set, so this is a plain text") in [
+        (note.server, note.field, note.reason) for note in notes
+    ]
 
 
 @pytest.mark.parametrize(

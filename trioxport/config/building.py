@@ -203,7 +203,10 @@ def _plain_url(entry: Mapping[str, Any], structurer: Structurer) -> Any:
         return None
     from trioxport.transports.stream import Tls
 
-    files = structurer.options(cast("Mapping[str, Any]", tls), TLSOptions, "tls") if isinstance(tls, Mapping) else None
+    if not isinstance(tls, Mapping):
+        structurer.add("tls", "this is no table", "Write names and files")
+        return None
+    files = structurer.options(cast("Mapping[str, Any]", tls), TLSOptions, "tls")
     return None if files is None else structurer.made(Tls, files, "tls", target.host, target.port)
 
 

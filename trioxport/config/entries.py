@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from trioxport._diagnostics.hints import close_to
 from trioxport.config.options import snake
 from trioxport.config.problems import Findings
-from trioxport.protocol import items_of
+from trioxport.protocol import items_of, members_of
 
 OWN: Final = (
     *("layers", "reconnect", "limits", "auth", "tls", "options", "connect_timeout", "close_timeout"),
@@ -40,12 +40,17 @@ FOREIGN: Final = frozenset(
         *("always_allow", "auto_approve", "disabled_tools", "enabled_tools", "include_tools", "exclude_tools", "trust"),
         *("description", "name", "icon", "icon_path", "gallery", "version", "dev", "sandbox", "sandbox_enabled"),
         *("server_instructions", "custom_user_vars", "requires_o_auth", "requires_oauth", "oauth", "chat_menu"),
-        *("watch_paths", "source", "settings", "remote", "tools", "required", "scopes", "oauth_resource", "env_vars"),
+        *("watch_paths", "source", "settings", "remote", "tools", "required", "scopes", "oauth_resource"),
+        *("env_vars", "supports_parallel_tool_calls", "experimental_environment"),
         *("startup", "fetch", "proxy", "auth_provider_type", "headers_helper", "always_load", "authentication", "tags"),
         *("default_tools_approval_mode", "provider", "provider_url", "logo_url", "long_running", "registry_url"),
         *("is_active", "enabled", "bearer_token_env_var", "env_http_headers", "request_options", "disabled_reason"),
     )
 )
+TRANSLATED: Final = frozenset(
+    ("is_active", "enabled", "bearer_token_env_var", "env_http_headers", "env_vars", "request_options")
+)
+"""Those of them that are expressed by other fields."""
 _MILLISECONDS: Final = frozenset({"timeout_ms", "startup_timeout_ms", "init_timeout", "connection_timeout"})
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)")
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -54,7 +59,9 @@ MAX_PLAIN_SECONDS: Final = 3600
 Greater ones are milliseconds: Claude Code, Gemini CLI and LibreChat."""
 
 
-def normalize(name: str, entry: Mapping[str, Any], strict: bool, findings: Findings) -> dict[str, Any]:
+def normalize(
+    name: str, entry: Mapping[str, Any], strict: bool, environment: Mapping[str, str], findings: Findings
+) -> dict[str, Any]:
     """The fields of an entry under their own names; the others become notes, or problems in a strict file."""
     found: dict[str, Any] = {}
     strict = strict or any(snake(given) in OWN and snake(given) != "auth" for given in entry)
@@ -69,11 +76,13 @@ def normalize(name: str, entry: Mapping[str, Any], strict: bool, findings: Findi
             findings.rename(name, target, given)
             found[target] = _milliseconds(value) if field in _MILLISECONDS else value
         elif field in FOREIGN:
-            if field not in {"is_active", "enabled", "bearer_token_env_var", "env_http_headers", "request_options"}:
+            if field not in TRANSLATED:
                 findings.note(name, given, "this setting of another client is left out")
         else:
             _unknown(name, given, strict, findings)
-    _translate({snake(given): value for given, value in entry.items()}, found)
+    fields = {snake(given): value for given, value in entry.items()}
+    _translate(fields, found)
+    _pass_on(fields.get("env_vars"), environment, found)
     return found
 
 
@@ -115,6 +124,14 @@ def _translate(entry: Mapping[str, Any], found: dict[str, Any]) -> None:
         found["headers"] = {**headers, **found.get("headers", {})}
     if isinstance(request := entry.get("request_options"), dict):  # Continue
         found.setdefault("headers", cast("dict[str, Any]", request).get("headers", {}))
+
+
+def _pass_on(variables: Any, environment: Mapping[str, str], found: dict[str, Any]) -> None:
+    """Pass on the variables that Codex names; one that is not set stays so."""
+    names = [members_of(each).get("name", each) for each in items_of(variables)]
+    passed = {name: f"${{{name}}}" for name in names if isinstance(name, str) and name in environment}
+    if passed:
+        found["env"] = {**passed, **members_of(found.get("env"))}
 
 
 def seconds(value: Any, server: str, field: str, findings: Findings) -> float | None:

@@ -51,7 +51,7 @@ def load_servers(
         for name, entry in document.servers.items():
             if names is not None and name not in names:
                 continue
-            server = _load(name, entry, document, references, findings)
+            server = _load(name, entry, document, references, variables, findings)
             if server is not None:
                 servers[name] = server
     if findings.problems:
@@ -72,11 +72,18 @@ def list_servers(source: str | os.PathLike[str] | Mapping[str, Any]) -> Sequence
     return list(document.servers)
 
 
-def _load(name: str, raw: Any, document: Document, references: References, findings: Findings) -> ServerConfig | None:
+def _load(
+    name: str,
+    raw: Any,
+    document: Document,
+    references: References,
+    variables: Mapping[str, str],
+    findings: Findings,
+) -> ServerConfig | None:
     if not isinstance(raw, dict):
         findings.add(name, "", "the server is no table", 'Write {"command": ...} or {"url": ...}')
         return None
-    entry = normalize(name, cast("dict[str, Any]", raw), document.strict, findings)
+    entry = normalize(name, cast("dict[str, Any]", raw), document.strict, variables, findings)
     structurer = Structurer(name, findings)
     findings.hide_named(entry)
     disabled = structurer.value(entry.pop("disabled", False), bool, "disabled")

@@ -14,8 +14,13 @@ from trioxport.config.problems import Findings
 from trioxport.protocol import items_of, members_of
 
 _JSON_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*.*?\*/|,(?=(?:\s|//[^\n]*|/\*.*?\*/)*[}\]])', re.DOTALL)
-_TABLES: Final = ("mcpServers", "servers", "context_servers", "mcp_servers")
-_EDITOR_FOLDERS: Final = frozenset({".vscode", ".cursor", ".roo", ".gemini", ".codex", ".zed", ".kilocode"})
+TABLES: Final = ("mcpServers", "servers", "context_servers", "mcp_servers")
+_EDITOR_FOLDERS: Final = frozenset(
+    (
+        *(".vscode", ".cursor", ".roo", ".gemini", ".codex", ".zed", ".kilocode", ".github", ".windsurf"),
+        *(".amazonq", ".opencode"),
+    )
+)
 STRICT_MARK: Final = "trioxport"
 
 
@@ -107,7 +112,7 @@ def _document(content: Any, folder: Path, findings: Findings) -> Document | None
 def _table(content: dict[str, Any], holder: dict[str, Any]) -> Any:
     """The table of the servers: under one of its usual names, or else the whole file if that looks like one."""
     for place in (content, holder):
-        for name in _TABLES:
+        for name in TABLES:
             if name in place:
                 return place[name]
     whole: dict[str, Any] = {name: entry for name, entry in holder.items() if isinstance(entry, dict)}

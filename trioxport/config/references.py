@@ -15,7 +15,10 @@ from trioxport.protocol import items_of
 Ask: TypeAlias = Callable[[Mapping[str, Any]], str | None]
 """A function that returns the value of an input of VS Code, given its definition; None if there is no answer."""
 
-_REFERENCE: Final = re.compile(r"\$?\$\{([^{}]*)\}")
+_REFERENCE: Final = re.compile(r"\$?\$\{([^{}]*)\}|(?<!\$)\{((?:env|file):[^{}]*)\}")
+"""The second form is that of opencode."""
+_BARE: Final = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
+"""A whole value of ``env`` or ``headers`` in the form of Gemini CLI."""
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KINDS: Final = "${VAR}, ${VAR:-default}, ${env:VAR}, ${file:PATH}, ${keyring:SERVICE/USER} and ${input:ID}"
 
@@ -57,6 +60,8 @@ class References:
     def resolve(self, value: Any, server: str, field: str) -> Any:
         """``value`` with its references replaced, also inside lists and mappings."""
         if isinstance(value, str):
+            if field.startswith(("env.", "headers.")) and (bare := _BARE.fullmatch(value)):
+                return self._bare(bare, server, field)
             return _REFERENCE.sub(lambda found: self._replaced(found, server, field), value)
         if isinstance(value, list):
             items = items_of(cast("object", value))
@@ -66,21 +71,35 @@ class References:
             return {name: self.resolve(each, server, f"{field}.{name}") for name, each in members.items()}
         return value
 
+    def _bare(self, found: re.Match[str], server: str, field: str) -> str:
+        """The value of a variable without braces; one that is not set may be meant as it stands."""
+        if (value := self._environment.get(found[1])) is None:
+            self._findings.note(server, field, f"the variable {found[1]} is not set, so this is a plain text")
+            return found[0]
+        self._findings.hide(value)
+        return value
+
     def _replaced(self, found: re.Match[str], server: str, field: str) -> str:
         if found[0].startswith("$$"):
             return found[0][1:]
         try:
-            return self._value(found[1])
+            return self._value(found[1] or found[2] or "")
         except _Unresolved as error:
             self._findings.add_unresolved(server, field, error.reason, error.hint)
-            return ""
+            return "unresolved"  # a text that causes no further problem
 
     def _value(self, reference: str) -> str:
-        places = {"workspaceFolder": self._folder, "workspaceRoot": self._folder, "userHome": Path.home()}
+        places: dict[str, object] = {
+            "workspaceFolder": self._folder,
+            "workspaceRoot": self._folder,
+            "workspaceFolderBasename": self._folder.name,
+            "userHome": Path.home(),
+            "cwd": Path.cwd(),
+            "pathSeparator": os.sep,
+            "/": os.sep,
+        }
         if reference in places:
             return str(places[reference])
-        if reference in {"pathSeparator", "/"}:
-            return os.sep
         kind, colon, rest = reference.partition(":")
         looked_up = {"env": self._variable, "file": self._file, "keyring": self._keyring, "input": self._input}
         look_up = looked_up.get(kind) if colon and not rest.startswith("-") else None

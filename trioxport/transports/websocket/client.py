@@ -41,18 +41,19 @@ async def _open_with_credentials(options: WebSocketOptions, scope: Scope) -> Web
 
 
 async def _open(options: WebSocketOptions, scope: Scope, credentials: Mapping[str, str]) -> WebSocketWire:
+    target = scope.settings.target
     parts = urlsplit(options.url)
     host = parts.hostname or ""
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     headers = {**credentials, **{name.lower(): value for name, value in options.headers.items()}}
-    socket = await connect(host, parts.port or WEBSOCKET_PORTS[parts.scheme], str(options))
+    socket = await connect(host, parts.port or WEBSOCKET_PORTS[parts.scheme], target)
     try:
         stream: trio.SocketStream | TLSStream = socket
         if parts.scheme == "wss":
-            stream = TLSStream(socket, _context(options), server_hostname=host)
-            await secure(stream, str(options))
+            stream = TLSStream(socket, _context(options, target), server_hostname=host)
+            await secure(stream, target)
             scope.info.tls = stream.version
-        result = await request_upgrade(stream, str(options), parts.netloc, path, options.subprotocols, headers)
+        result = await request_upgrade(stream, target, parts.netloc, path, options.subprotocols, headers)
     except BaseException:
         await trio.aclose_forcefully(socket)
         raise
@@ -62,6 +63,6 @@ async def _open(options: WebSocketOptions, scope: Scope, credentials: Mapping[st
     )
 
 
-def _context(options: WebSocketOptions) -> ssl.SSLContext:
-    with about_target(str(options)):
+def _context(options: WebSocketOptions, target: str) -> ssl.SSLContext:
+    with about_target(target):
         return tls_of(options).client_context("http/1.1")

@@ -70,11 +70,11 @@ class Http(HttpOptions):
 
         parts = urlsplit(self.url)
         if parts.port == 0:
-            raise UsageError("port 0 is for servers, which get a free one", target=str(self))
+            raise UsageError("port 0 is for servers, which get a free one", target=scope.settings.target)
         if parts.scheme == "http":
             refuse_plaintext(parts.hostname or "", scope.settings)
         if scope.settings.codec.content_type != "application/json":
-            raise UsageError(f"HTTP carries JSON, not {scope.settings.codec.name}", target=str(self))
+            raise UsageError(f"HTTP carries JSON, not {scope.settings.codec.name}", target=scope.settings.target)
         async with open_endpoint(self, scope) as endpoint, open_channels(endpoint, scope, self) as channels:
             yield channels
 
