@@ -24,6 +24,7 @@ import trio
 KILL_SECONDS: Final = 20.0
 ROUNDS: Final = 500
 LEAVING: Final = 2000
+REFRESHES: Final = 200
 
 Storm: TypeAlias = Callable[[int], Awaitable[Any]]
 """One storm over one binding, by its seed; returns its counts, whose ``total`` is the damage."""
@@ -52,7 +53,17 @@ def _leaving() -> Iterator[tuple[str, Storm]]:
     return ((binding, partial(storms.leaving_clients, binding, LEAVING)) for binding in storms.BINDINGS)
 
 
-STORMS: Final = {"kills": _kills, "cancellations": _cancellations, "leaving": _leaving}
+def _refreshes() -> Iterator[tuple[str, Storm]]:
+    storms = import_module("tests.soak.refreshes")
+    return ((kind, partial(storms.refreshes, kind, REFRESHES, kills=REFRESHES // 10)) for kind in storms.STORES)
+
+
+STORMS: Final = {
+    "kills": _kills,
+    "cancellations": _cancellations,
+    "leaving": _leaving,
+    "refreshes": _refreshes,
+}
 
 
 def soak(names: list[str], minutes: float, seed: int) -> int:

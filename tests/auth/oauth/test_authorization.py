@@ -276,7 +276,7 @@ def test_a_registration_that_fails_says_why(response: OAuthResponse, reason: str
 def test_a_client_authenticates_by_its_secret() -> None:
     client = OAuthClient("a b:c", client_secret="s:&ü")
     fields, form = client_authentication(server(), client)
-    assert form == {}
+    assert form == {"client_id": "a b:c"}
     assert basic(OAuthRequest("POST", "u", "token", fields)) == ("a b:c", "s:&ü")
     assert quote("s:&ü", safe="") not in str(form)
     by_post = server(token_endpoint_auth_methods_supported=["client_secret_post"])

@@ -51,7 +51,7 @@ async def test_client_credentials_with_a_secret(site: Site) -> None:
     for _ in range(2):
         assert await site.request(auth) == 200
         site.revoke_access()
-    assert site.forms == [{"grant_type": "client_credentials", "resource": SERVER, "scope": "a"}] * 2
+    assert site.forms == [{"grant_type": "client_credentials", "resource": SERVER, "scope": "a", "client_id": "me"}] * 2
     assert basic(site.requests[-1]) == ("me", "s3cret")
     assert site.pages == []
 
@@ -220,6 +220,7 @@ async def test_a_person_enters_a_code_on_another_device(site: Site, autojump_clo
     assert polls == pytest.approx([5, 10, 20, 30])
     assert site.forms[-1]["resource"] == SERVER
     assert "device_code" in site.registered["client-1"]["grant_types"][0]
+    assert (site.registered["client-1"]["redirect_uris"], site.registered["client-1"]["response_types"]) == ([], [])
 
 
 async def test_a_server_that_is_down_is_asked_more_seldom(site: Site, autojump_clock: MockClock) -> None:

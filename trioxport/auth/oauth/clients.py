@@ -100,11 +100,10 @@ class RegistrationMetadata:
             "grant_types": list(self.grant_types),
             "token_endpoint_auth_method": _wanted_method(server),
             "application_type": "native" if local else "web",
-            **self.extra,
+            "redirect_uris": list(self.redirect_uris),
+            "response_types": ["code"] if self.redirect_uris else [],
         }
-        if self.redirect_uris:
-            members |= {"redirect_uris": list(self.redirect_uris), "response_types": ["code"]}
-        return members
+        return {**members, **self.extra}
 
 
 def _wanted_method(server: AuthorizationServer) -> str:

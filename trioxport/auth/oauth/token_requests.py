@@ -144,7 +144,8 @@ def client_authentication(server: AuthorizationServer, client: OAuthClient) -> t
             return {}, {"client_id": client.client_id}
         case "client_secret_basic" if client.client_secret is not None:
             pair = f"{quote(client.client_id, safe='')}:{quote(client.client_secret.reveal(), safe='')}"
-            return {"authorization": f"Basic {base64.b64encode(pair.encode()).decode('ascii')}"}, {}
+            basic = base64.b64encode(pair.encode()).decode("ascii")
+            return {"authorization": f"Basic {basic}"}, {"client_id": client.client_id}  # some servers look there only
         case "client_secret_post" if client.client_secret is not None:
             return {}, {"client_id": client.client_id, "client_secret": client.client_secret.reveal()}
         case "private_key_jwt" if client.private_key is not None:
