@@ -1,4 +1,4 @@
-"""``trioxport serve`` as a child process, and the lines of its log."""
+"""``trioxport serve`` and ``trioxport bridge`` as child processes, and the lines of their logs."""
 
 from __future__ import annotations
 
@@ -57,9 +57,16 @@ class Served:
 @asynccontextmanager
 async def serve_command(*arguments: str, folder: Path) -> AsyncGenerator[Served]:
     """``trioxport serve ARGUMENTS`` in a folder, for the time of a block."""
+    async with running(*COMMAND, *arguments, folder=folder) as served:
+        yield served
+
+
+@asynccontextmanager
+async def running(*command: str, folder: Path) -> AsyncGenerator[Served]:
+    """A command that serves, in a folder, for the time of a block."""
     with trio.fail_after(25):
         process = await trio.lowlevel.open_process(
-            [*COMMAND, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            list(command), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         assert process.stdout is not None and process.stderr is not None
         async with process.stdout, process.stderr:

@@ -63,3 +63,12 @@ def _ask(definition: Mapping[str, Any]) -> str | None:
     default = definition.get("default")
     answer: str = click.prompt(text, default=default, hide_input=hidden, show_default=not hidden, err=True)
     return answer
+
+
+def configured_names(config: str | None) -> Sequence[str]:
+    """The names of all servers of the file ``config``, or of the first of ``PLACES``. Raises ``UsageError``."""
+    places = _places(config)
+    if not places:
+        looked_for = ", ".join(PLACES)
+        raise UsageError("there is no target", hint=f"Write one, or --config FILE (looked for: {looked_for})")
+    return list_servers(places[0])

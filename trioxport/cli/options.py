@@ -132,6 +132,12 @@ def _read_token(path: str) -> str:
 
 
 _FILE: Final = click.Path(dir_okay=False)
+_ERA: Final = click.option(
+    "--era",
+    type=click.Choice(["auto", "modern", "legacy"]),
+    default="auto",
+    help="modern: revision 2026-07-28; legacy: the initialize handshake; auto: negotiate (default).",
+)
 _OPTIONS: Final = (
     click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", callback=_headers,
                  help="Send this HTTP header with every request; may be repeated."),
@@ -146,8 +152,7 @@ list of processes, unlike that of --token-file."),
     click.option("--cwd", type=click.Path(file_okay=False), metavar="FOLDER", help="Run a command in this folder."),
     click.option("--timeout", type=Seconds(), default=60.0, metavar="SECONDS", show_default=True,
                  help="Give up after this time without an answer or progress; connecting counts too."),
-    click.option("--era", type=click.Choice(["auto", "modern", "legacy"]), default="auto",
-                 help="modern: revision 2026-07-28; legacy: the initialize handshake; auto: negotiate (default)."),
+    _ERA,
     plaintext_option,
     click.option("--config", type=_FILE, metavar="FILE",
                  help="Look the name of a server up in this file (default: mcp.json, .mcp.json, .vscode/mcp.json)."),
@@ -155,19 +160,24 @@ list of processes, unlike that of --token-file."),
 )  # fmt: skip
 
 
-def connection_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a connection; the parameter ``options`` gets them as :class:`ConnectionOptions`."""
+def connection_options(function: Callable[..., Any], *, without_era: bool = False) -> Callable[..., Any]:
+    """Add the options of a connection; the parameter ``options`` gets them as :class:`ConnectionOptions`.
+
+    Args:
+        function: The function to add them to.
+        without_era: Whether to leave out ``--era``.
+    """
 
     @wraps(function)
     def with_options(**given: Any) -> Any:
-        names = {field.name for field in attrs.fields(ConnectionOptions)}
+        names = {field.name for field in attrs.fields(ConnectionOptions)} & given.keys()
         taken = {name: given.pop(name) for name in names}
         taken["token"] = _token(taken["token"], given.pop("token_file"))
-        taken["era"] = cast("Era | None", None if taken["era"] == "auto" else taken["era"])
+        taken["era"] = cast("Era | None", None if taken.get("era") == "auto" else taken.get("era"))
         return function(options=ConnectionOptions(**taken), **given)
 
     decorated: Callable[..., Any] = with_options
-    for option in reversed(_OPTIONS):
+    for option in reversed([each for each in _OPTIONS if not (without_era and each is _ERA)]):
         decorated = option(decorated)
     return decorated
 

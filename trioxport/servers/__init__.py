@@ -1,6 +1,6 @@
 """Many servers at once: named upstreams, bridges between any two transports, and translation between the eras."""
 
-from trioxport.servers.bridge import Bridge, open_bridge, serve_bridge
+from trioxport.servers.bridge import Bridge, Sharing, open_bridge, serve_bridge
 from trioxport.servers.group import Servers, ServerTool, open_servers
 from trioxport.servers.translation import AsLegacyServer, AsModernServer
 from trioxport.servers.upstream import Upstream, UpstreamState
@@ -11,6 +11,7 @@ __all__ = [
     "Bridge",
     "ServerTool",
     "Servers",
+    "Sharing",
     "Upstream",
     "UpstreamState",
     "open_bridge",
