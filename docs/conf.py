@@ -42,7 +42,7 @@ class CommandHelp(Directive):
     """The ``--help`` of a command, as the build finds it: ``trioxport call``, or the module after ``python -m``."""
 
     required_arguments = 1
-    optional_arguments = 1
+    optional_arguments = 2
 
     def run(self) -> list[nodes.Node]:
         program, *command = self.arguments

@@ -32,6 +32,7 @@ FLOORS: Final = (
     {"config", "opening", "_layering"},
     {"peer"},
     {"servers"},
+    {"diagnosis"},
     {"interop"},
     {"running"},
     {FACE},

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import os
 import platform
 import subprocess
 import sys
-import tarfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-import brotli  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 import trio
 from websockets.exceptions import ConnectionClosed
@@ -24,6 +20,7 @@ from websockets.trio.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
 from tests.peers.test_typescript import running
+from tests.support.browser import unpacked_chromium
 from tests.transports.websocket.test_websocket import LOCAL, Recorder, echo, serving
 from trioxport import (
     Connection,
@@ -157,7 +154,6 @@ async def test_a_server_of_ws(node: str) -> None:
 
 # A browser
 
-CHROMIUM: Final = PEERS / "node_modules/@sparticuz/chromium/bin"
 PAGE: Final = """
 <script>
 const ask = (id, method, params) => JSON.stringify({jsonrpc: "2.0", id, method, params});
@@ -186,19 +182,7 @@ open(["mcp", "mcp.version.2026-07-28", "mcp.auth.s3cret"], (socket) => {
 @pytest.fixture(scope="module")
 def chromium() -> Generator[list[str]]:
     """The command that runs a browser without a window, on a page whose address comes behind it."""
-    with TemporaryDirectory() as folder:
-        browser = Path(folder, "chromium")
-        browser.write_bytes(brotli.decompress((CHROMIUM / "chromium.br").read_bytes()))
-        browser.chmod(0o700)
-        for archive in ("al2023", "swiftshader", "fonts"):
-            packed = brotli.decompress((CHROMIUM / f"{archive}.tar.br").read_bytes())
-            with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
-                tar.extractall(folder, filter="data")
-        libraries = f"LD_LIBRARY_PATH={folder}/lib"
-        options = "--headless=shell --no-sandbox --no-zygote --no-first-run --single-process --in-process-gpu"
-        graphics = "--use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader --ignore-gpu-blocklist"
-        profile = f"--user-data-dir={folder}/profile"
-        command = ["env", f"HOME={folder}", libraries, str(browser), profile, *options.split(), *graphics.split()]
+    with unpacked_chromium() as command:
         yield command
 
 

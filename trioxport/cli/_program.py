@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "demo": "Start a server in a child process and call its tools.",
     "serve": "Serve a server of your own until Ctrl-C or SIGTERM.",
     "serve-demo": "Serve the demo server until Ctrl-C or SIGTERM.",
+    "tap": "Record what a client and a server say to each other, and show it.",
 }
 """The summary of each command; the command itself is in the module of its name, imported when it is used."""
 

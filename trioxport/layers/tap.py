@@ -14,7 +14,7 @@ import msgspec
 from trioxport._diagnostics.message_redaction import Redaction, as_paths
 from trioxport._diagnostics.text_redaction import redact_text
 from trioxport._diagnostics.validators import COUNT, COUNT_OR_0, OptionCheck
-from trioxport.abc import Codec, FrameChannels, Scope
+from trioxport.abc import Codec, FrameChannels, Role, Scope
 from trioxport.errors import TransportError
 from trioxport.frames import MIB, Frame
 from trioxport.layers._support import PassingReceive, PassingSend
@@ -34,10 +34,11 @@ MAX_FILE_BYTES: Final = 64 * MIB
 class Tap:
     """Records every frame, in both directions, as lines of JSON.
 
-    A line has ``time`` (seconds since the epoch), ``direction`` (``"sent"`` or ``"received"``), ``target``,
-    ``connection``, an id of the connection, and ``payload``, the text of the frame; a payload that is not text has
-    ``base64`` instead. ``error`` is the fault of a received payload, or the reason why a frame was not accepted for
-    sending. Frames are recorded before they are passed on, so a frame that is not accepted has a second line.
+    A line has ``time`` (seconds since the epoch), ``direction`` (``"sent"`` or ``"received"``), ``role``, the side that
+    records (``"client"`` or ``"server"``), ``target``, ``connection``, an id of the connection, and ``payload``, the
+    text of the frame; a payload that is not text has ``base64`` instead. ``error`` is the fault of a received
+    payload, or the reason why a frame was not accepted for sending. Frames are
+    recorded before they are passed on, so a frame that is not accepted has a second line.
     :class:`trioxport.testing.Replay` plays the peer of a recording.
 
     The tap records frames at its own place among the layers: above ``Compression`` they are readable, below they are
@@ -74,7 +75,7 @@ class Tap:
         else:
             write = open_recording(os.fspath(self.to), self.max_size, self.keep, scope)
         shown = None if self.redact is None else _Shown(Redaction.of(self.redact), scope.settings.codec)
-        record = _Record(write, scope.settings.target, os.urandom(6).hex(), shown)
+        record = _Record(write, scope.settings.role, scope.settings.target, os.urandom(6).hex(), shown)
         return attrs.evolve(
             channels,
             send=PassingSend(channels.send, record.sent, record.not_sent),
@@ -100,6 +101,7 @@ class _Shown:
 @attrs.frozen
 class _Record:
     write: Write
+    role: Role
     target: str
     connection: str
     shown: _Shown | None
@@ -119,6 +121,7 @@ class _Record:
         line: dict[str, Any] = {
             "time": time.time(),
             "direction": direction,
+            "role": self.role,
             "target": self.target,
             "connection": self.connection,
         }
