@@ -118,6 +118,15 @@ async def test_tokens_that_are_not_for_this_server_are_invalid(answer: dict[str,
             assert found.count == 1
 
 
+async def test_a_client_that_acts_for_itself_is_the_principal() -> None:
+    own = {"active": True, "client_id": "batch", "aud": AUDIENCE}
+    with trio.fail_after(BOUND):
+        async with authority(good=own) as found:
+            assert (await found.verifier()("good")).principal == "batch"
+            with pytest.raises(InvalidToken, match="no principal"):
+                await found.verifier(principal="email")("good")
+
+
 async def test_the_audience_is_left_unchecked_only_if_that_is_said() -> None:
     with trio.fail_after(BOUND):
         async with authority(good={"active": True, "sub": "ada"}) as found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Final
 
 import httpx
@@ -27,9 +27,10 @@ from tests.support.tokens import (
 )
 from trioxport import AuthenticationError, UsageError, open_transport
 from trioxport.auth.dpop import DPoPKey, token_hash
-from trioxport.auth.verification import DPoP, JWTVerifier
+from trioxport.auth.verification import DPoP, JWTVerifier, proofs
 from trioxport.auth.verification.proofs import normal_target
 from trioxport.auth.verification.replays import UsedProofs
+from trioxport.auth.verified import InvalidProof
 from trioxport.transports.http.server import HttpServer, ProtectedResource
 from trioxport.transports.websocket import WebSocket
 
@@ -300,6 +301,25 @@ def test_targets_that_are_the_same(one: str, other: str) -> None:
 
 def test_texts_that_are_no_target() -> None:
     assert [normal_target(text) for text in ("", "/mcp", "ftp://a/b", "http://a:b/", "https://me@a/")] == [None] * 5
+
+
+def test_the_keys_that_are_kept_ready_are_bounded_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proofs, "MAX_KNOWN_KEYS", 2)
+    dpop, url = DPoP(), "https://mcp.example.com/mcp"
+
+    def check(key: DPoPKey, proof: str) -> None:
+        dpop.check(proof, method="POST", url=url, token="token", thumbprint=key.thumbprint)
+
+    for key in (KEY, OTHER, DPoPKey(), KEY, KEY):
+        check(key, key.proof("POST", url, ath=token_hash("token")))
+    private = ec_key("known").jwk(d="AAAA")
+    known = thumbprint_of(ec_key("known"))
+    for jwk, why in ((ec_key("known").jwk(), None), (private, "private key"), (KEY.public_jwk, "another key")):
+        header = {"typ": "dpop+jwt", "kid": None, "jwk": jwk}
+        claims = {"htm": "POST", "htu": url, "iat": int(time.time()), "jti": "one", "ath": token_hash("token")}
+        proof = ec_key("known").token(claims, header)
+        with nullcontext() if why is None else pytest.raises(InvalidProof, match=why):
+            dpop.check(proof, method="POST", url=url, token="token", thumbprint=known)
 
 
 # Sessions, WebSockets.

@@ -14,6 +14,8 @@ from trioxport.auth.verified import InvalidToken, VerifiedToken, canonical
 from trioxport.errors import UsageError
 from trioxport.protocol import items_of
 
+SUBJECT: Final = "sub"
+"""The claim that names the principal, by default."""
 LEEWAY_SECONDS: Final = 30.0
 """The difference between two clocks that is put up with, by default."""
 
@@ -39,21 +41,24 @@ class ClaimRules:
 
     issuer: str | None = attrs.field(validator=TEXT.or_none())
     audience: tuple[str, ...]
-    principal: str = attrs.field(default="sub", validator=TEXT, kw_only=True)
+    principal: str = attrs.field(default=SUBJECT, validator=TEXT, kw_only=True)
     leeway: float = attrs.field(default=LEEWAY_SECONDS, validator=SECONDS_OR_0, kw_only=True)
 
-    def verified(self, claims: Mapping[str, Any], *, needs_expiry: bool) -> VerifiedToken:
+    def verified(self, claims: Mapping[str, Any], *, looked_up: bool = False) -> VerifiedToken:
         """The token with these claims. Raises ``InvalidToken``.
 
         Args:
             claims: The claims, from a source that is trusted.
-            needs_expiry: Whether a token without ``exp`` is refused.
+            looked_up: Whether they are an answer of RFC 7662, which need not have ``exp``, nor, where a client acts for
+                itself, ``sub``: then the client is the principal.
         """
         if self.issuer is not None and claims.get("iss") != self.issuer:
             raise InvalidToken("the token is from another issuer", detail=f"its issuer is {claims.get('iss')!r:.200}")
         self._check_audience(claims)
-        expires_at = self._check_times(claims, needs_expiry)
+        expires_at = self._check_times(claims, needs_expiry=not looked_up)
         principal = claims.get(self.principal)
+        if looked_up and self.principal == SUBJECT and SUBJECT not in claims:
+            principal = claims.get("client_id")
         if not isinstance(principal, str) or not principal:
             raise InvalidToken("the token names no principal", detail=f"it has no claim {self.principal!r}")
         client_id = claims.get("client_id", claims.get("azp"))
@@ -75,7 +80,7 @@ class ClaimRules:
             detail = f"its audience is {found!r:.200}, and this server is {' or '.join(self.audience)}"
             raise InvalidToken("the token is for another audience", detail=detail)
 
-    def _check_times(self, claims: Mapping[str, Any], needs_expiry: bool) -> float | None:
+    def _check_times(self, claims: Mapping[str, Any], *, needs_expiry: bool) -> float | None:
         now = time.time()
         expires_at, begins_at, issued_at = (_time(claims, name) for name in ("exp", "nbf", "iat"))
         if expires_at is None and needs_expiry:

@@ -15,7 +15,7 @@ from trioxport._diagnostics.redaction import redact_url
 from trioxport._diagnostics.validators import COUNT, COUNT_OR_0, SECONDS, SECONDS_OR_0, TEXT, one_of
 from trioxport.auth.secret import Secret, secret
 from trioxport.auth.tls import TLSOptions
-from trioxport.auth.verification.claims import LEEWAY_SECONDS, ClaimRules, audiences
+from trioxport.auth.verification.claims import LEEWAY_SECONDS, SUBJECT, ClaimRules, audiences
 from trioxport.auth.verification.decisions import MAX_DECISIONS, Decision, Decisions, TokenHash, hash_of
 from trioxport.auth.verification.documents import DocumentSource, IssuerDocument, check_url
 from trioxport.auth.verification.single_flight import SingleFlight
@@ -43,7 +43,7 @@ class IntrospectionVerifier:
             of the resource names it.
         client_auth: The place of the client's credentials: the header, or the body of the request (RFC 6749, section
             2.3.1).
-        principal: The claim that names the principal.
+        principal: The claim that names the principal; where a client acts for itself, and has no ``sub``, its id.
         leeway: Seconds by which the clocks of this machine and of the authorization server may differ.
         cached: The most answers that are remembered; 0 remembers none.
         cache_seconds: Seconds for which an active token is remembered, at most until it expires.
@@ -65,7 +65,7 @@ class IntrospectionVerifier:
     client_auth: Literal["header", "body"] = attrs.field(
         default="header", validator=one_of("header", "body"), kw_only=True
     )
-    principal: str = attrs.field(default="sub", validator=TEXT, kw_only=True)
+    principal: str = attrs.field(default=SUBJECT, validator=TEXT, kw_only=True)
     leeway: float = attrs.field(default=LEEWAY_SECONDS, validator=SECONDS_OR_0, kw_only=True)
     cached: int = attrs.field(default=MAX_DECISIONS, validator=COUNT_OR_0, kw_only=True)
     cache_seconds: float = attrs.field(default=60.0, validator=SECONDS_OR_0, kw_only=True)
@@ -150,6 +150,6 @@ class IntrospectionVerifier:
         if self.issuer is not None and issuer != self.issuer:
             return InvalidToken("the token is from another issuer", detail=f"its issuer is {issuer!r:.200}")
         try:
-            return self._rules.verified(members, needs_expiry=False)
+            return self._rules.verified(members, looked_up=True)
         except InvalidToken as error:
             return error

@@ -11,7 +11,7 @@ import httpx
 from trioxport._diagnostics.validators import COUNT, COUNT_OR_0, SECONDS, SECONDS_OR_0, TEXT, one_of
 from trioxport.auth.jose import ALGORITHM_NAMES, ALGORITHMS, MAX_JWT_BYTES, BadJWT, SignedJWT
 from trioxport.auth.tls import TLSOptions
-from trioxport.auth.verification.claims import LEEWAY_SECONDS, ClaimRules, audiences
+from trioxport.auth.verification.claims import LEEWAY_SECONDS, SUBJECT, ClaimRules, audiences
 from trioxport.auth.verification.decisions import MAX_DECISIONS, Decisions, hash_of
 from trioxport.auth.verification.documents import DocumentSource, check_url
 from trioxport.auth.verification.keys import FetchedKeys, GivenKeys, KeySource, Rotation
@@ -61,7 +61,7 @@ class JWTVerifier:
     keys: Mapping[str, Any] | None = attrs.field(default=None, repr=False, kw_only=True)
     algorithms: Sequence[str] = attrs.field(default=ALGORITHMS, validator=ALGORITHM_NAMES, kw_only=True)
     type: Literal["any", "at+jwt"] = attrs.field(default="any", validator=one_of("any", "at+jwt"), kw_only=True)
-    principal: str = attrs.field(default="sub", validator=TEXT, kw_only=True)
+    principal: str = attrs.field(default=SUBJECT, validator=TEXT, kw_only=True)
     leeway: float = attrs.field(default=LEEWAY_SECONDS, validator=SECONDS_OR_0, kw_only=True)
     key_lifetime: float = attrs.field(default=3600.0, validator=SECONDS, kw_only=True)
     stale_keys: float = attrs.field(default=86400.0, validator=SECONDS_OR_0, kw_only=True)
@@ -140,7 +140,7 @@ class JWTVerifier:
                 "the token is from another issuer", detail=f"its issuer is {jwt.claims.get('iss')!r:.200}"
             )
         await self._check_signature(jwt)
-        return self._rules.verified(jwt.claims, needs_expiry=True)
+        return self._rules.verified(jwt.claims)
 
     async def _check_signature(self, jwt: SignedJWT) -> None:
         kid = jwt.header.get("kid")

@@ -14,13 +14,15 @@ import attrs
 
 from trioxport._diagnostics.validators import COUNT, FLAG, SECONDS, SECONDS_OR_0
 from trioxport.auth.dpop import DPOP_TYPE, token_hash
-from trioxport.auth.jose import ALGORITHM_NAMES, BadJWT, BadKey, SignedJWT, public_key_of_header
+from trioxport.auth.jose import ALGORITHM_NAMES, BadJWT, BadKey, PublicKey, SignedJWT, public_key_of_header
 from trioxport.auth.secret import Secret, secret
 from trioxport.auth.verification.nonces import Nonces
 from trioxport.auth.verification.replays import UsedProofs
 from trioxport.auth.verified import InvalidProof
 
 MAX_PROOF_BYTES: Final = 8 * 1024
+MAX_KNOWN_KEYS: Final = 1000
+"""Keys of clients that are kept ready."""
 PROOF_ALGORITHMS: Final = ("ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "RS256", "Ed25519", "EdDSA")
 """The signatures of proofs that are accepted, by default."""
 
@@ -29,6 +31,14 @@ _HTTP_SCHEMES: Final = {"wss": "https", "ws": "http"}
 """The scheme of the HTTP request that opens a WebSocket."""
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED: Final = re.compile(r"[A-Za-z0-9._~-]")
+
+
+@attrs.frozen
+class _KnownKey:
+    """A key that has signed a proof, as its client wrote it; to read it takes as long as to check the signature."""
+
+    jwk: Mapping[str, Any]
+    key: PublicKey
 
 
 @attrs.frozen(eq=False)
@@ -57,6 +67,7 @@ class DPoP:
     nonce_key: Secret | None = attrs.field(default=None, converter=attrs.converters.optional(secret), kw_only=True)
     _used: UsedProofs = attrs.field(init=False, repr=False)
     _nonces: Nonces | None = attrs.field(init=False, repr=False)
+    _keys: dict[str, _KnownKey] = attrs.field(factory=dict[str, "_KnownKey"], init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_used", UsedProofs(self.remembered, self.window))
@@ -99,7 +110,7 @@ class DPoP:
             jwt = SignedJWT.read(proof, self.algorithms, most_bytes=MAX_PROOF_BYTES)
             if jwt.header.get("typ") != DPOP_TYPE:
                 raise InvalidProof(f"the type of the proof is not {DPOP_TYPE}")
-            key = public_key_of_header(jwt.header.get("jwk"), jwt.algorithm)
+            key = self._key_of(jwt, thumbprint)
         except BadJWT as error:
             raise InvalidProof(f"the proof is no JWT to accept: {error}") from None
         except BadKey as error:
@@ -108,7 +119,17 @@ class DPoP:
             raise InvalidProof("the token is bound to another key")
         if not jwt.is_signed_by(key):
             raise InvalidProof("the signature of the proof is wrong")
+        self._keys[thumbprint] = _KnownKey(jwt.header["jwk"], key)
+        if len(self._keys) > MAX_KNOWN_KEYS:
+            del self._keys[next(iter(self._keys))]
         return jwt.claims
+
+    def _key_of(self, jwt: SignedJWT, thumbprint: str) -> PublicKey:
+        """The key in the header of a proof. Raises ``BadKey``."""
+        jwk, known = jwt.header.get("jwk"), self._keys.get(thumbprint)
+        if known is not None and known.jwk == jwk and jwt.algorithm in known.key.algorithms:
+            return known.key
+        return public_key_of_header(jwk, jwt.algorithm)
 
     def _check_nonce(self, claims: Mapping[str, Any]) -> str | None:
         nonce = claims.get("nonce")

@@ -20,6 +20,7 @@ from tests.support.raw_http import (
     calling,
     initialized,
     modern,
+    modern_fields,
     notification,
     request,
 )
@@ -219,6 +220,16 @@ async def test_a_verifier_that_cannot_tell_asks_clients_to_come_back(caplog: pyt
             assert "login.example.com" not in (await reply.body()).decode()
     assert "login.example.com does not answer" in caplog.text
     assert metrics.snapshot().refusals == {"503 Service Unavailable (token verification)": 1}
+
+
+async def test_a_token_in_the_query_is_none() -> None:
+    message = modern("hello")
+    with trio.fail_after(BOUND):
+        async with (
+            serving(HttpServer(ANYWHERE, verify=verify)) as served,
+            asking(served.url, "POST", modern_fields(message), message, "/mcp?access_token=mcp") as reply,
+        ):
+            assert (reply.status, reply.headers["www-authenticate"]) == (401, "Bearer")
 
 
 # The end of a token.
