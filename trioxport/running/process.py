@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from tempfile import TemporaryDirectory
 from typing import Final
 from urllib.parse import urlsplit
@@ -106,10 +106,8 @@ class WorkerRunner:
     ) -> None:
         """Ask a process to stop once it is to, and kill it when its time is over."""
         await stopping.wait()
-        try:
+        with suppress(trio.BrokenResourceError):  # it is about to end, or has closed all of its descriptors
             await link.send_eof()
-        except trio.BrokenResourceError:
-            return  # it ends by itself
         with trio.move_on_after(self._stop_seconds) as waiting:
             await killing.wait()
         if waiting.cancelled_caught:
@@ -152,15 +150,12 @@ def _shared_address(target: Target) -> tuple[str, int]:
 async def _read_report(link: trio.SocketStream, on_listening: Callable[[list[str]], object]) -> None:
     """Read the addresses that a worker reports once it listens."""
     received = b""
-    try:
-        while not received.endswith(b"\n") and len(received) < MAX_REPORT_BYTES:
-            data = await link.receive_some()
-            if not data:
-                return
+    with suppress(trio.BrokenResourceError):
+        while len(received) < MAX_REPORT_BYTES and (data := await link.receive_some()):
             received += data
-    except trio.BrokenResourceError:
-        return
-    on_listening(json.loads(received))
+            if received.endswith(b"\n"):
+                on_listening(json.loads(received))
+                return
 
 
 async def _reap(process: trio.Process) -> None:

@@ -12,10 +12,12 @@ import trio
 
 from trioxport._core.nursery import open_bare_nursery, require_trio
 from trioxport._diagnostics import logger
-from trioxport._diagnostics.validators import COUNT
-from trioxport.abc import CLOSE_TIMEOUT
+from trioxport._diagnostics.validators import COUNT, names_options
+from trioxport.abc import CLOSE_TIMEOUT, CONNECT_TIMEOUT, Codec, Layer
+from trioxport.codecs.json import JSON
 from trioxport.errors import UsageError
-from trioxport.opening import serve_transport
+from trioxport.frames import Limits
+from trioxport.opening import DEFAULT_LIMITS, serve_transport
 from trioxport.running.figures import Figures
 from trioxport.running.pool import WorkerPool
 from trioxport.running.process import open_runner
@@ -28,6 +30,7 @@ from trioxport.transports.listening import inherited_sockets
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
+@names_options
 async def run_server(
     server: Any,
     target: Target,
@@ -35,7 +38,12 @@ async def run_server(
     on_listening: Callable[[Sequence[str]], object] = lambda addresses: None,
     workers: int = 1,
     metrics: str | None = None,
-    **options: Any,
+    layers: Sequence[Layer] = (),
+    codec: Codec = JSON,
+    limits: Limits = DEFAULT_LIMITS,
+    connect_timeout: float = CONNECT_TIMEOUT,
+    close_timeout: float = CLOSE_TIMEOUT,
+    allow_plaintext: bool = False,
 ) -> None:
     """Serve until SIGINT or SIGTERM, and then stop in order.
 
@@ -49,7 +57,12 @@ async def run_server(
             call. One that dies is started again. Not on Windows.
         metrics: The path of a page with the figures of :class:`~trioxport.layers.Metrics` for Prometheus, as
             ``"/metrics"``, on an HTTP server; with workers it has their sums. The layer is added if there is none.
-        options: Those of :func:`trioxport.serve_transport`; ``close_timeout`` is what running handlers get to finish.
+        layers: As for :func:`trioxport.serve_transport`, and so are the others.
+        codec: The encoding of messages.
+        limits: The limits of sizes and buffers.
+        connect_timeout: Seconds that a client may take to connect.
+        close_timeout: Seconds that running handlers get to finish.
+        allow_plaintext: Whether to listen beyond loopback without encryption.
 
     Raises:
         UsageError: The target cannot be served. With ``workers`` it has to be an address of TCP, and an HTTP server
@@ -69,13 +82,22 @@ async def run_server(
     config = _served(target)
     part = WorkerPart.taken()
     if workers > 1 and part is None:
-        await _run_workers(workers, config, options.get("close_timeout", CLOSE_TIMEOUT), on_listening)
+        await _run_workers(workers, config, close_timeout, on_listening)
         return
     figures = None
     if metrics is not None:
-        figures = Figures(options.get("layers", ()), part)
-        config, options["layers"] = figures.page_of(config, metrics), figures.layers
-    serve = partial(_serving_function(server), target=config, **options)
+        figures = Figures(layers, part)
+        config, layers = figures.page_of(config, metrics), figures.layers
+    serve = partial(
+        _serving_function(server),
+        target=config,
+        layers=layers,
+        codec=codec,
+        limits=limits,
+        connect_timeout=connect_timeout,
+        close_timeout=close_timeout,
+        allow_plaintext=allow_plaintext,
+    )
     if part is None:
         await _run(serve, on_listening)
     else:
