@@ -83,6 +83,8 @@ _BUILT_IN: Final = {
     "sse+http": "trioxport.transports.http:Http.from_url",
     "sse+https": "trioxport.transports.http:Http.from_url",
     "memory": "trioxport.transports.memory:Memory.from_url",
+    "redis": "trioxport.transports.redis:Redis.from_url",
+    "rediss": "trioxport.transports.redis:Redis.from_url",
     "stdio": "trioxport.transports.stdio:stdio_from_url",
     "tcp": "trioxport.transports.stream:Tcp.from_url",
     "tls": "trioxport.transports.stream:Tls.from_url",

@@ -130,6 +130,7 @@ FACES: Final = [
     "trioxport.transports.http",
     "trioxport.transports.http.server",
     "trioxport.transports.reconnecting",
+    "trioxport.transports.redis",
     "trioxport.transports.websocket",
 ]
 """The modules whose ``__all__`` is what programs may import, no more and no less."""

@@ -16,6 +16,7 @@ import attrs
 import trio
 import trustme
 
+from tests.support import redis_links
 from trioxport import Reconnect, Reconnecting
 from trioxport.framing import FramingName
 from trioxport.testing import MakePair, TransportPair, open_cuttable_proxy, tcp_pair
@@ -44,6 +45,10 @@ def memory_link(tmp_path: Path) -> MakePair:
 
 def tcp_link(tmp_path: Path, framing: FramingName = "newline") -> MakePair:
     return tcp_pair(lambda port: Tcp("127.0.0.1", port, framing))
+
+
+def redis_link(tmp_path: Path) -> MakePair:
+    return redis_links.redis_link()
 
 
 def tls_link(tmp_path: Path, framing: FramingName = "newline") -> MakePair:

@@ -46,6 +46,7 @@ REQUIREMENTS: Final = {
     "mcp": ("mcp>=2.3",),
     "oauth": ("joserfc>=1.6",),
     "otel": ("opentelemetry-api>=1.31",),
+    "redis": ("coredis>=6.9",),
     "validation": ("jsonschema-rs>=0.60",),
     "zstd": ("backports.zstd>=1.0",),
 }

