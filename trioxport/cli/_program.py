@@ -22,9 +22,13 @@ COMMANDS: Final = {
     "bridge": "Expose a server, or several, over another transport.",
     "call": "Call a method of a server and print the result.",
     "demo": "Start a server in a child process and call its tools.",
+    "doctor": "Look for the cause of a failure.",
+    "login": "Log in at a server by OAuth.",
+    "logout": "Forget the login at a server.",
     "serve": "Serve a server of your own until Ctrl-C or SIGTERM.",
     "serve-demo": "Serve the demo server until Ctrl-C or SIGTERM.",
     "tap": "Record what a client and a server say to each other, and show it.",
+    "token": "Print an access token of a login.",
 }
 """The summary of each command; the command itself is in the module of its name, imported when it is used."""
 

@@ -96,6 +96,8 @@ def _configured(transport: Transport, options: ConnectionOptions) -> Transport:
     if options.token is not None:
         places.value("auth", "--token")
         places.change("auth", Bearer(options.token))
+    elif (login := places.stored_login(options.ca)) is not None:
+        places.change("auth", login)
     if options.env:
         places.change("env", {**(places.value("env", "--env") or {}), **options.env})
     if options.cwd is not None:
@@ -121,6 +123,16 @@ class _Places:
         if name not in self._names:
             raise UsageError(f"{option} does not apply to this target", target=describe(self._transport))
         return getattr(self._transport, name)
+
+    def stored_login(self, ca: str | None) -> Any:
+        """The login of ``trioxport login`` for an HTTP target without credentials; None if there is none."""
+        if "http2" not in self._names or self._transport.auth is not None:
+            return None
+        if any(name.lower() == "authorization" for name in self._transport.headers):
+            return None
+        from trioxport.cli._oauth import stored_login
+
+        return stored_login(self._transport.url, ca)
 
     def change(self, name: str, value: Any) -> None:
         self._changes[name] = value

@@ -15,7 +15,7 @@ from trioxport.auth.oauth.challenges import oauth_challenge, offers_dpop
 from trioxport.auth.oauth.clients import REGISTRATION_STEP, OAuthClient, RegistrationMetadata, register
 from trioxport.auth.oauth.discovery import Discovery, discover
 from trioxport.auth.oauth.grants import AuthorizationCode, Grant
-from trioxport.auth.oauth.logins import Login, client_in, login_in, to_text
+from trioxport.auth.oauth.logins import Login, client_in, client_key, login_in, login_key, to_text
 from trioxport.auth.oauth.metadata import AuthorizationServer
 from trioxport.auth.oauth.network import NetworkPolicy
 from trioxport.auth.oauth.sender import GuardedSender
@@ -80,7 +80,7 @@ class Authorizer:
         self.server = canonical(server, keep_query=True)
         self.options = options
         self._url = server
-        self._key = f"login:{self.server}"
+        self._key = login_key(self.server)
         self._send = GuardedSender(server, options.network).send
         self._dpop_states: dict[str, DPoPState] = {}
         self._waiting: Authorization | None = None
@@ -368,4 +368,4 @@ class Authorization:
         return client_in(await self.authorizer.options.store.read(self._client_key()))
 
     def _client_key(self) -> str:
-        return f"client:{self.discovery.server.issuer}"
+        return client_key(self.discovery.server.issuer)

@@ -20,6 +20,16 @@ STORE_STEP: Final = "store of credentials"
 FORMAT: Final = 1
 
 
+def login_key(server: str) -> str:
+    """The key of the login for an MCP server, by its canonical URL."""
+    return f"login:{server}"
+
+
+def client_key(issuer: str) -> str:
+    """The key of the client that is registered at an authorization server."""
+    return f"client:{issuer}"
+
+
 @attrs.frozen
 class Login:
     """The tokens of one client for one MCP server.

@@ -110,12 +110,22 @@ class OAuth:
         """The authorization of one request to ``server``; see :class:`~trioxport.auth.RequestAuthorizer`."""
         return self.session(server).attempt(operation)
 
-    async def login(self, server: str) -> Login:
-        """Log in at ``server`` now, with a person if that is needed. Raises ``OAuthError``, ``InteractionRequired``."""
+    async def login(self, server: str, *, challenge: str | None = None) -> Login:
+        """Log in now, with a person if that is needed. Returns the stored login if there is one.
+
+        Args:
+            server: The URL of the MCP server.
+            challenge: The ``WWW-Authenticate`` of its response to a request without a token, if that is known: it may
+                name scopes, and the place of the metadata.
+
+        Raises:
+            OAuthError: It failed.
+            InteractionRequired: It needs a person, who cannot be asked here.
+        """
         session = self.session(server)
         held = await session.current(None)
         if held is None:
-            held = await session.replaced(None, TokenRefusal())
+            held = await session.replaced(None, TokenRefusal(header=challenge))
         assert held is not None
         return held.login
 
