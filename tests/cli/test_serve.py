@@ -224,6 +224,8 @@ MISTAKES: Final[Sequence[tuple[str, str]]] = [
     ("good tls://127.0.0.1:0 --cert c", "cannot use the certificate files: c: No such file or directory"),
     ("good tls://127.0.0.1:0", "Add --cert FILE"),
     ("good http://127.0.0.1:0/mcp --token-file t", "cannot read the file of tokens: No such file or directory: t"),
+    ("good tcp://127.0.0.1:0 --token-file t.py", "--token-file does not apply to this target"),
+    ("checked http://127.0.0.1:0/mcp --token-file t.py", "Keep one: auth of the server, or verify= of HttpServer"),
     ("good http://0.0.0.0:0/mcp --allow-plaintext", "Add --hosts mcp.example.com: without them any web page"),
     ("good http://0.0.0.0:0/mcp --hosts a", "Use an encrypted target, or say --allow-plaintext"),
     ("good --reload --workers 2", "--reload runs one process: leave out --workers"),
@@ -235,6 +237,18 @@ MISTAKES: Final[Sequence[tuple[str, str]]] = [
 ]
 
 
+CHECKED: Final = """
+from mcp.server import MCPServer
+from mcp.server.auth.settings import AuthSettings
+
+class Tokens:
+    async def verify_token(self, token): ...
+
+urls = {"issuer_url": "https://login.example.com", "resource_server_url": "https://mcp.example.com/mcp"}
+server = MCPServer("checked", token_verifier=Tokens(), auth=AuthSettings(validate_token_resource=True, **urls))
+"""
+
+
 @pytest.mark.parametrize(("line", "text"), MISTAKES)
 def test_a_mistake_is_exit_code_2(
     line: str, text: str, in_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -243,7 +257,7 @@ def test_a_mistake_is_exit_code_2(
     if line.startswith("typed"):
         monkeypatch.setattr(sys, "orig_argv", ["python"])
     good = "NUMBER = 1\nasync def server(connection): ...\n"
-    write(in_folder, good=good, typed=good, empty="")
+    write(in_folder, good=good, typed=good, empty="", checked=CHECKED, t="token ada\n")
     write(in_folder, other="from trio import sleep\nasync def own(connection): ...\nasync def _hidden(c): ...\n")
     assert main(["serve", *shlex.split(line)]) == 2
     out, err = capsys.readouterr()

@@ -22,7 +22,8 @@ def snapshot(count: int = 3, connections: int = 2) -> MetricsSnapshot:
         times.add(seconds)
     calls = OperationSummary(count, 1, {"tool_error": 1, ODD: 2}, times.summary())
     idle = OperationSummary(1, 0, {}, None)
-    return MetricsSnapshot(connections, {"ping": idle}, {ODD: calls}, idle, calls, {"401 Unauthorized": 4})
+    refusals, clients = {"401 Unauthorized": 4}, {"editor": 7}
+    return MetricsSnapshot(connections, {"ping": idle}, {ODD: calls}, idle, calls, refusals, clients)
 
 
 def samples(text: str) -> Mapping[tuple[Any, ...], float]:
@@ -38,6 +39,7 @@ def test_the_parser_of_prometheus_reads_all_figures() -> None:
     received = (("direction", "received"), ("method", ODD))
     assert found["trioxport_connections",] == 2
     assert found["trioxport_refusals_total", ("reason", "401 Unauthorized")] == 4
+    assert found["trioxport_client_messages_total", ("client", "editor")] == 7
     assert found["trioxport_messages_total", *received] == 3
     assert found["trioxport_messages_total", ("direction", "sent"), ("method", "ping")] == 1
     assert found["trioxport_requests_in_flight", *received] == 1
@@ -63,6 +65,7 @@ def test_the_families_have_their_types_without_any_figure() -> None:
         "trioxport_requests_in_flight": "gauge",
         "trioxport_errors": "counter",
         "trioxport_request_duration_seconds": "histogram",
+        "trioxport_client_messages": "counter",
         "trioxport_refusals": "counter",
     }
 
@@ -80,6 +83,7 @@ def test_counters_outlast_a_process_and_gauges_do_not() -> None:
     kept = samples(counters_in(prometheus_text(snapshot())))
     assert {name for name, *_ in kept} == {
         "trioxport_messages_total",
+        "trioxport_client_messages_total",
         "trioxport_errors_total",
         "trioxport_refusals_total",
         "trioxport_request_duration_seconds_bucket",

@@ -23,7 +23,7 @@ _Stamp = tuple[int, int, int]
 
 
 class TokenFile:
-    """A verifier of bearer tokens for ``ProtectedResource(TokenFile(path))``: the valid ones are listed in a file.
+    """A verifier of bearer tokens for ``HttpServer(url, verify=TokenFile(path))``: the valid ones are listed in a file.
 
     A line is ``TOKEN`` or ``TOKEN PRINCIPAL``; empty lines and lines that begin with ``#`` are left out. A token
     without a principal has that of its line, as ``"line 3"``. Tokens are kept as digests and compared in constant time.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias
@@ -13,6 +12,7 @@ import trio
 from trioxport._diagnostics.validators import kind_of
 from trioxport.auth.credentials import field_value
 from trioxport.auth.secret import Secret, secret
+from trioxport.auth.single_flight import SingleFlight
 from trioxport.errors import AuthenticationError, TransportError, UsageError
 from trioxport.messages import HIDDEN
 
@@ -42,15 +42,6 @@ class _CurrentToken:
 
     header: Secret
     until: float
-
-
-@attrs.define
-class _Refresh:
-    """A call of the provider, and its outcome for the tasks that wait for it."""
-
-    over: trio.Event = attrs.Factory(trio.Event)
-    held: _CurrentToken | None = None
-    failure: AuthenticationError | UsageError | None = None
 
 
 class Bearer:
@@ -84,7 +75,7 @@ class Bearer:
             )
         self._margin = margin
         self._timeout = timeout
-        self._refresh: _Refresh | None = None
+        self._refreshes = SingleFlight[None, _CurrentToken]()
 
     def __repr__(self) -> str:
         return f"Bearer({HIDDEN})"
@@ -95,10 +86,8 @@ class Bearer:
         Raises ``AuthenticationError`` if the provider fails or takes too long.
         """
         held = self._held
-        while held is None or trio.current_time() >= held.until:
-            held = await self._replaced()
-            if held is not None:  # even if it expires at once
-                break
+        if held is None or trio.current_time() >= held.until:
+            held = await self._refreshes.run(None, self._replace)  # and used even if it expires at once
         return {AUTHORIZATION: held.header.reveal()}
 
     async def refused(self, headers: Mapping[str, str]) -> bool:
@@ -109,28 +98,8 @@ class Bearer:
             self._held = None
         return True
 
-    async def _replaced(self) -> _CurrentToken | None:
-        """A new token, or None if the request that called the provider was cancelled."""
-        refresh = self._refresh
-        if refresh is None:
-            return await self._replace()
-        await refresh.over.wait()
-        if refresh.failure is not None:
-            failure = copy.copy(refresh.failure)
-            failure.__cause__ = refresh.failure.__cause__
-            raise failure
-        return refresh.held
-
     async def _replace(self) -> _CurrentToken:
-        self._refresh = refresh = _Refresh()
-        try:
-            self._held = refresh.held = held = await self._provided()
-        except (AuthenticationError, UsageError) as failure:
-            refresh.failure = failure
-            raise
-        finally:
-            self._refresh = None
-            refresh.over.set()
+        self._held = held = await self._provided()
         return held
 
     async def _provided(self) -> _CurrentToken:

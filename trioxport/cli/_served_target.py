@@ -94,7 +94,6 @@ def _access(options: ServingOptions) -> dict[str, Any]:
     }
     if options.token_file is not None:
         from trioxport.auth import TokenFile
-        from trioxport.transports.http.server import ProtectedResource
 
-        found["verify"] = ProtectedResource(TokenFile(options.token_file))
+        found["verify"] = TokenFile(options.token_file)
     return {name: value for name, value in found.items() if value is not None}

@@ -30,7 +30,8 @@ OTHER: Final = "_OTHER"
 """The name under which methods and errors beyond the limits are counted together."""
 MAX_METHODS: Final = 128
 MAX_ERRORS: Final = 64
-"""The numbers of methods and of errors that are counted separately; a peer may send more."""
+MAX_CLIENTS: Final = 64
+"""The numbers of methods, of errors and of OAuth clients that are counted separately; there may be more."""
 REFUSALS: Final = "trioxport.server.refusals"
 """The counter of refusals; the conventions define none."""
 
@@ -66,6 +67,8 @@ class MetricsSnapshot:
         refusals: The number of requests and connections that a server refused before they reached a handler, by
             reason: an HTTP status, as ``"401 Unauthorized"``, or, with the header at fault,
             ``"403 Forbidden (Origin)"``; or the name of an error, as ``"TLSError"``.
+        clients: The number of messages that a server received, by the ``client_id`` of their access tokens;
+            ``"_OTHER"`` from the 65th client on.
     """
 
     connections: int
@@ -74,6 +77,7 @@ class MetricsSnapshot:
     all_sent: OperationSummary
     all_received: OperationSummary
     refusals: Mapping[str, int]
+    clients: Mapping[str, int] = attrs.field(factory=dict[str, int])
 
 
 @attrs.frozen(eq=False)
@@ -111,6 +115,7 @@ class Metrics:
             _sum(totals.sent),
             _sum(totals.received),
             dict(totals.refusals),
+            dict(totals.clients),
         )
 
     def note_refusal(self, reason: str) -> None:
@@ -150,6 +155,13 @@ class _Totals:
     sent: dict[str, _Tally] = attrs.Factory(dict[str, _Tally])
     received: dict[str, _Tally] = attrs.Factory(dict[str, _Tally])
     refusals: dict[str, int] = attrs.Factory(dict[str, int])
+    clients: dict[str, int] = attrs.Factory(dict[str, int])
+
+    def note_client(self, client_id: str) -> None:
+        """Count a message of an OAuth client."""
+        if client_id not in self.clients and len(self.clients) >= MAX_CLIENTS:
+            client_id = OTHER
+        self.clients[client_id] = self.clients.get(client_id, 0) + 1
 
 
 def _sum(tallies: Mapping[str, _Tally]) -> OperationSummary:
@@ -233,6 +245,9 @@ class _Meters:
 
     def received(self, message: Request | Notification) -> tuple[Request | Notification, Operation | None]:
         tally = _tally(self._totals.received, message)
+        token = self._info.token
+        if token is not None and token.client_id is not None:
+            self._totals.note_client(token.client_id)
         if type(message) is Notification:  # no message says when its handler is done
             tally.count += 1
             return message, None

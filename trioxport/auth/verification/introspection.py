@@ -14,11 +14,11 @@ import trio
 from trioxport._diagnostics.redaction import redact_url
 from trioxport._diagnostics.validators import COUNT, COUNT_OR_0, SECONDS, SECONDS_OR_0, TEXT, one_of
 from trioxport.auth.secret import Secret, secret
+from trioxport.auth.single_flight import SingleFlight
 from trioxport.auth.tls import TLSOptions
 from trioxport.auth.verification.claims import LEEWAY_SECONDS, SUBJECT, ClaimRules, audiences
 from trioxport.auth.verification.decisions import MAX_DECISIONS, Decision, Decisions, TokenHash, hash_of
 from trioxport.auth.verification.documents import DocumentSource, IssuerDocument, check_url
-from trioxport.auth.verification.single_flight import SingleFlight
 from trioxport.auth.verified import InvalidToken, VerificationUnavailable, VerifiedToken
 
 MAX_TOKEN_BYTES: Final = 16 * 1024

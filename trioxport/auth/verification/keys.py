@@ -12,9 +12,9 @@ import trio
 from trioxport._diagnostics import logger
 from trioxport._diagnostics.redaction import redact_url
 from trioxport.auth.jose import BadJWT, BadKey, PublicKey
+from trioxport.auth.single_flight import SingleFlight
 from trioxport.auth.verification.discovery import discover_keys
 from trioxport.auth.verification.documents import RETRY_AFTER_SECONDS, DocumentSource
-from trioxport.auth.verification.single_flight import SingleFlight
 from trioxport.auth.verified import VerificationUnavailable
 from trioxport.errors import UsageError
 

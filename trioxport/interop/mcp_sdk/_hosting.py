@@ -108,7 +108,7 @@ class Hosting:
                 raise UsageError(
                     "both the server and HttpServer check bearer tokens",
                     target=str(config),
-                    hint="Keep one: verify= of HttpServer, or auth of the server",
+                    hint="Keep one: auth of the server, or verify= of HttpServer (--token-file of a command)",
                 )
             changes["verify"] = self.protected(path)
         if routes := self.routes(path):

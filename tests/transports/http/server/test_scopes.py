@@ -28,6 +28,7 @@ from tests.support.recording_handler import serving
 from trioxport import ConnectionLost, ErrorResponse, Notification, Request, Response, UsageError, open_transport
 from trioxport.auth import Bearer, InvalidToken, VerificationUnavailable, VerifiedToken
 from trioxport.layers import Metrics
+from trioxport.layers.metrics import MAX_CLIENTS
 from trioxport.transports.http.server import HttpServer, ProtectedResource, Sessions
 from trioxport.transports.websocket import WebSocket
 
@@ -230,6 +231,21 @@ async def test_a_token_in_the_query_is_none() -> None:
             asking(served.url, "POST", modern_fields(message), message, "/mcp?access_token=mcp") as reply,
         ):
             assert (reply.status, reply.headers["www-authenticate"]) == (401, "Bearer")
+
+
+async def test_messages_are_counted_by_the_client_of_their_token() -> None:
+    async def verify_client(token: str) -> VerifiedToken | str:
+        return "ada" if token == "plain" else VerifiedToken("ada", client_id=token)
+
+    metrics = Metrics()
+    with trio.fail_after(BOUND):
+        async with serving(HttpServer(ANYWHERE, verify=verify_client), layers=[metrics]) as served:
+            for token in ("editor", "plain", "editor", *(f"client-{number}" for number in range(MAX_CLIENTS + 1))):
+                async with calling(served.url, modern("hello"), authorization=f"Bearer {token}") as reply:
+                    assert reply.status == 200
+    clients = metrics.snapshot().clients
+    assert len(clients) == MAX_CLIENTS + 1
+    assert (clients["editor"], clients["client-0"], clients["_OTHER"]) == (2, 1, 2)
 
 
 # The end of a token.
