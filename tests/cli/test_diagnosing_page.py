@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from trioxport.cli import main
 DOCS: Final = Path(__file__).parents[2] / "docs"
 PAGE: Final = (DOCS / "operate/diagnosing.md").read_text(encoding="utf-8")
 BLOCKS: Final = re.findall(r"^```console\n\$ trioxport (.*?)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+DEMO: Final = shlex.join([sys.executable, "-m", "trioxport", "serve-demo", "stdio:"])
 SHOWN: Final = [(command, output) for command, output in BLOCKS if command.startswith("tap show")]
 
 
@@ -32,3 +34,12 @@ def test_a_recording_is_shown_as_on_the_page(
     assert capsys.readouterr() == (output, "")
     if "--html" in command:
         assert {"session.html", "session.har"} < {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("command", [command for command, _output in BLOCKS if command.startswith("bench")])
+def test_a_measurement_takes_the_options_of_the_page(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = shlex.split(command)
+    tool = ["--tool", "echo", "--arguments", '{"text": "x"}'] if "--tool" in words else []
+    assert main(["bench", DEMO, *words[2:], *tool, "-n", "5"]) == 0
+    out = capsys.readouterr().out
+    assert '"succeeded":5' in out if "--json" in words else out.startswith("5 requests in ")

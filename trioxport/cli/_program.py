@@ -19,6 +19,7 @@ from trioxport.cli._errors import complain_of, complain_of_arguments
 from trioxport.protocol import JSONRPCError
 
 COMMANDS: Final = {
+    "bench": "Measure the latencies of a server under load.",
     "bridge": "Expose a server, or several, over another transport.",
     "call": "Call a method of a server and print the result.",
     "demo": "Start a server in a child process and call its tools.",
