@@ -21,11 +21,13 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.types import TextContent
 
 from tests.support.raw_http import asking
-from tests.support.serve_command import COMMAND, serve_command
+from tests.support.serve_command import BOUND, COMMAND, serve_command
 from trioxport import open_transport
 from trioxport.cli import main
 from trioxport.peer import open_client
 from trioxport.transports.stdio import Stdio
+
+pytestmark = pytest.mark.deadline(BOUND + 5)
 
 INFO: Final = {"name": "test", "version": "1"}
 URL: Final = "http://127.0.0.1:0/mcp"
@@ -115,7 +117,7 @@ async def test_standard_streams_carry_nothing_but_messages(tmp_path: Path) -> No
     log: list[str] = []
     python, *arguments = COMMAND
     path = {"PYTHONPATH": os.pathsep.join(sys.path)}
-    with trio.fail_after(25):
+    with trio.fail_after(BOUND):
         target = Stdio(python, [*arguments, "tools.py", "stdio:"], cwd=str(tmp_path), env=path, stderr=log.append)
         async with open_transport(target) as connection, open_client(connection, client_info=INFO) as client:
             assert (await client.call_tool("whoami")).text.startswith("sdk")

@@ -15,12 +15,15 @@ import trio
 from mcp import Client
 from mcp.types import TextContent
 
-from tests.support.serve_command import Served, serve_command
+from tests.support.serve_command import BOUND, Served, serve_command
 from trioxport import ConnectionLost, UsageError, open_transport
 from trioxport.peer import open_client
 from trioxport.running.reloading import run_reloading
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no workers on Windows")
+pytestmark = [
+    pytest.mark.deadline(BOUND + 5),
+    pytest.mark.skipif(sys.platform == "win32", reason="there are no workers on Windows"),
+]
 
 INFO: Final = {"name": "test", "version": "1"}
 SOURCE: Final = """

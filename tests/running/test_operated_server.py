@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Final
 
 import httpx2
+import pytest
 import trio
 import trustme
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import TextContent
 
-from tests.support.serve_command import Served
+from tests.support.serve_command import BOUND, Served
 
 PROGRAM: Final = Path(__file__).parents[2] / "docs/examples/operated/reports.py"
 IN_FLIGHT: Final = 'trioxport_requests_in_flight{direction="received",method="tools/call"} 1'
 
 
+@pytest.mark.deadline(BOUND + 5)
 async def test_a_call_finishes_while_load_balancers_are_told(tmp_path: Path) -> None:
     source = PROGRAM.read_text(encoding="utf-8")
     assert "127.0.0.1:8443" in source
@@ -35,7 +37,7 @@ async def test_a_call_finishes_while_load_balancers_are_told(tmp_path: Path) -> 
     authority.configure_trust(context)
     command = [sys.executable, "reports.py"]
     texts: list[str] = []
-    with trio.fail_after(25):
+    with trio.fail_after(BOUND):
         process = await trio.lowlevel.open_process(command, cwd=tmp_path, stderr=subprocess.PIPE)
         assert process.stderr is not None
         headers = {"authorization": "Bearer secret-of-ada"}

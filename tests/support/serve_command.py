@@ -12,6 +12,8 @@ from typing import Final
 
 import trio
 
+BOUND: Final = 50.0
+"""Seconds that a test may take: several processes start in it, which is slow on a busy machine."""
 COMMAND: Final = (sys.executable, "-m", "trioxport", "serve")
 
 
@@ -64,7 +66,7 @@ async def serve_command(*arguments: str, folder: Path) -> AsyncGenerator[Served]
 @asynccontextmanager
 async def running(*command: str, folder: Path) -> AsyncGenerator[Served]:
     """A command that serves, in a folder, for the time of a block."""
-    with trio.fail_after(25):
+    with trio.fail_after(BOUND):
         process = await trio.lowlevel.open_process(
             list(command), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
