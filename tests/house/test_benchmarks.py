@@ -93,6 +93,12 @@ def test_every_coding_of_compression_is_measured() -> None:
         assert f"| {row} | " in done.stdout
 
 
+def test_the_cost_of_oauth_is_measured() -> None:
+    command = [sys.executable, "-m", "benchmarks.oauth", "--rounds", "1", "--count", "10"]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
+    assert [row.split("|")[1].strip() for row in done.stdout.splitlines()[2:]] == ["valid token", "DPoP"]
+
+
 def test_websocket_is_measured_beside_both_clients_of_websockets() -> None:
     command = [sys.executable, "-m", "benchmarks.websocket", "--rounds", "1", "--count", "10"]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=60)

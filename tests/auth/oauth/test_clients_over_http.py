@@ -15,7 +15,7 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.support.authorization_server import Site, serving_site
-from trioxport import InteractionRequired, OAuthError, Request, open_transport
+from trioxport import InteractionRequired, OAuthError, PermissionDenied, Request, open_transport
 from trioxport.auth.oauth import Browser, FileStore, OAuth, OutOfBand
 from trioxport.peer import Client, open_client
 from trioxport.transports.http import Http
@@ -121,6 +121,14 @@ async def test_the_official_sdk_uses_it() -> None:
             await session.initialize()
             assert (await session.list_tools()).tools == []
         assert len(site.pages) == 1
+
+
+async def test_a_permission_that_is_not_granted_is_the_callers() -> None:
+    async with serving_site(needed={"tools/list": frozenset({"admin"})}, granted="") as site:
+        async with opened(Http(site.server, auth=auth())) as client:
+            with pytest.raises(PermissionDenied):
+                await client.list_tools()
+        assert len(site.pages) <= 4
 
 
 async def test_an_authorization_that_fails_is_an_error_of_the_caller() -> None:

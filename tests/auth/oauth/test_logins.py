@@ -13,7 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.authorization_server import ISSUER, REDIRECT, SERVER, Site, answer, connect, refuse
 from trioxport import InteractionRequired, OAuthError, UsageError
-from trioxport.auth.oauth import MemoryStore, OAuth, OAuthClient, OutOfBand
+from trioxport.auth.oauth import AuthorizationCode, MemoryStore, OAuth, OAuthClient, OutOfBand
 from trioxport.auth.oauth.steps import OAuthRequest, OAuthResponse
 
 
@@ -605,6 +605,12 @@ async def test_an_answer_that_nobody_waits_for_is_refused(site: Site) -> None:
     await auth.complete(SERVER, redirected)
     with pytest.raises(UsageError, match="waits for an answer"):
         await auth.complete(SERVER, redirected)
+
+
+async def test_a_grant_completes_what_it_has_begun_only(site: Site) -> None:
+    grant = AuthorizationCode(OutOfBand(REDIRECT))
+    with pytest.raises(UsageError, match="waits for an answer"):
+        await grant.complete(None, f"{REDIRECT}?code=1")  # type: ignore[arg-type]
 
 
 # The client at the authorization server.

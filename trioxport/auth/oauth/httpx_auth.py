@@ -41,4 +41,5 @@ def flow_for(library: Any, server: str, attempt: Callable[[str, str], RequestAtt
 
 def operation_of(headers: Any) -> str:
     """The operation of a request, by the headers that name it (2026-07-28, streamable HTTP)."""
-    return f"{headers.get('mcp-method', '')} {headers.get('mcp-name', '')}".strip()
+    method, name = headers.get("mcp-method", ""), headers.get("mcp-name")
+    return str(method if name is None else f"{method} {name}")

@@ -101,10 +101,12 @@ class OAuth:
 
     def session(self, server: str) -> ResourceSession:
         """The tokens for the MCP server at the URL ``server``."""
-        key = canonical(server, keep_query=True)
-        if key not in self._sessions:
-            self._sessions[key] = ResourceSession(Authorizer(server, self._options))
-        return self._sessions[key]
+        found = self._sessions.get(server)
+        if found is None:
+            key = canonical(server, keep_query=True)
+            found = self._sessions.setdefault(key, ResourceSession(Authorizer(server, self._options)))
+            self._sessions[server] = found
+        return found
 
     def attempt(self, server: str, operation: str = "") -> RequestAttempt:
         """The authorization of one request to ``server``; see :class:`~trioxport.auth.RequestAuthorizer`."""

@@ -32,16 +32,19 @@ class AuthorizedRequests:
     url: httpx.URL
     authorizer: RequestAuthorizer
     start_soon: Callable[..., Any]
+    _endpoint: str = attrs.field(init=False, default=attrs.Factory(lambda self: str(self.url), takes_self=True))
+    _path: str = attrs.field(
+        init=False, default=attrs.Factory(lambda self: self.url.raw_path.decode("ascii"), takes_self=True)
+    )
 
     async def send(self, request: HTTPRequest) -> tuple[ResponseHead, BodyStream]:
         if "authorization" in request.headers:
             return await self.inner(request)
-        endpoint = str(self.url)
-        url = endpoint if request.path == self._path else str(self.url.copy_with(raw_path=request.path.encode()))
-        attempt = self.authorizer.attempt(endpoint, _operation(request.headers))
+        url = self._endpoint if request.path == self._path else str(self.url.copy_with(raw_path=request.path.encode()))
+        attempt = self.authorizer.attempt(self._endpoint, _operation(request.headers))
         while True:
             fields = await attempt.fields(request.method, url, self.start_soon)
-            head, body = await self.inner(attrs.evolve(request, headers={**fields, **request.headers}))
+            head, body = await self.inner(_with(request, fields) if fields else request)
             if head.status_code not in CHALLENGES and "dpop-nonce" not in head.headers:
                 return head, body
             try:
@@ -53,11 +56,14 @@ class AuthorizedRequests:
                 return head, body
             await body.aclose()
 
-    @property
-    def _path(self) -> str:
-        return self.url.raw_path.decode("ascii")
+
+def _with(request: HTTPRequest, fields: Mapping[str, str]) -> HTTPRequest:
+    """The request with further headers; its own take precedence."""
+    headers = {**fields, **request.headers}
+    return HTTPRequest(request.method, request.path, headers, request.content, request.patient)
 
 
 def _operation(headers: Mapping[str, str]) -> str:
     """The operation that a request asks for, by the headers that name it."""
-    return f"{headers.get('mcp-method', '')} {headers.get('mcp-name', '')}".strip()
+    method, name = headers.get("mcp-method", ""), headers.get("mcp-name")
+    return method if name is None else f"{method} {name}"
