@@ -111,8 +111,27 @@ def bodies(data: bytes) -> None:
             assert expand(coding, compress(coding, data), len(data)) == data
 
 
+def responses(data: bytes) -> None:
+    """A response of HTTP/1.1 is the same however the stream is cut, or refused in all cases."""
+    from trioxport.transports.http.client.stack.response_parser import BadResponse, ResponseParser
+
+    def read(*parts: bytes) -> tuple[object, ...]:
+        parser, body = ResponseParser(), b""
+        try:
+            for part in filter(None, parts):
+                parser.feed(part)
+                body += parser.take()
+            parser.end()
+        except BadResponse:
+            return ("refused", parser.head, body + parser.take())
+        return (parser.head, parser.is_over, body)
+
+    cut, stream = _cut(data)
+    assert read(stream) == read(stream[:cut], stream[cut:])
+
+
 TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
-    target.__name__: target for target in (sse, framing, json, msgpack, batch, headers, bodies)
+    target.__name__: target for target in (sse, framing, json, msgpack, batch, headers, bodies, responses)
 }
 
 SEEDS: Final = (
@@ -126,6 +145,8 @@ SEEDS: Final = (
     b"text/event-stream;q=0.5, application/*;q=0, */*",
     b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03K\x04\x00C\xbe\xb7\xe8\x01\x00\x00\x00",
     b"x\x9cK\x04\x00\x00b\x00b",
+    b"\x21HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+    b"\x29HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nabHTTP/1.1 200 OK\r\n\r\n",
 )
 """Something to begin with for every target."""
 

@@ -25,6 +25,7 @@ LATE: Final = (
     "trio_websocket",
     "wsproto",
     "h11",
+    "httptools",
     "cattrs",
     "hypercorn",
     "coredis",

@@ -182,10 +182,10 @@ async def test_403_names_the_scopes_and_401_the_reason() -> None:
     assert isinstance(denied, PermissionDenied)
     assert "insufficient_scope" in str(denied)
     assert 'It requires the scopes files:write "admin"' in str(denied)
-    expired = 'Bearer error="invalid_token", error_description="The token\x1b expired"'
+    expired = 'Bearer error="invalid_token", error_description="The token\x9b expired"'
     refusal = await refused_by(saying(401, www_authenticate=expired))
     assert isinstance(refusal, AuthenticationError)
-    assert "401 Said (invalid_token: The token expired)" in str(refusal)
+    assert "401 Said (invalid_token: The token\u00c2 expired)" in str(refusal)
     assert "Bearer is asked for" in str(await refused_by(saying(401, www_authenticate="Bearer")))
 
 

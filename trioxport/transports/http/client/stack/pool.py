@@ -1,4 +1,4 @@
-"""HTTP/1.1 with ``h11`` on Trio's own streams: the connections to one origin.
+"""HTTP/1.1 with llhttp on Trio's own streams: the connections to one origin.
 
 The pool under ``httpx`` looks at every connection for each request: with 32 in flight it reaches a quarter of this
 rate (benchmarks/README.md). Here idle connections are a stack, and closing one is bounded in time. The errors are those
@@ -8,6 +8,7 @@ of ``httpx``.
 from __future__ import annotations
 
 import math
+import re
 import select
 import ssl
 import sys
@@ -16,19 +17,19 @@ from contextlib import suppress
 from typing import Final
 
 import attrs
-import h11
 import httpx
 import trio
 
-from trioxport.transports._http_heads import ResponseHead
+from trioxport.transports._http_heads import FIELD_VALUE, TOKEN, ResponseHead
+from trioxport.transports._prompt_socket import PromptSocket
 from trioxport.transports._tls import TLSStream
+from trioxport.transports.http.client.stack.response_parser import BadResponse, ResponseParser
 from trioxport.transports.http.client.stack.types import CLOSE_SECONDS, HTTPRequest, NoAnswer
 
 TLS_ALERT_PREFIX: Final = b"\x15\x03"
 """The beginning of a TLS server's response to unencrypted data (RFC 8446, section 5.1)."""
 
-MAX_HEAD_BYTES: Final = 64 * 1024
-"""The size of the head of a response, or of the line before a chunk."""
+_REQUEST_LINE: Final = re.compile(r"[A-Z]+ [!-~]+ HTTP/1\.1")
 
 
 @attrs.frozen
@@ -63,20 +64,15 @@ class _PooledConnection:
         self.tls = tls
         self.expires = math.inf
         self._socket = socket
-        self._stream = tls or socket
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
+        self._stream: PromptSocket | TLSStream = tls or PromptSocket(socket)
+        self._response = ResponseParser()
         self._broken: httpx.TransportError | None = None
         self._answered = False
 
+    @property
     def is_reusable(self) -> bool:
         """Whether the response has arrived to its end, and another request may follow."""
-        try:
-            while self._broken is None and isinstance(self._http.next_event(), h11.Data | h11.EndOfMessage):
-                pass
-            self._http.start_next_cycle()
-        except (h11.RemoteProtocolError, h11.LocalProtocolError):
-            return False
-        return self._http.trailing_data == (b"", False)  # else it would be taken for the next response
+        return self._broken is None and self._response.is_over and self._response.keeps_alive
 
     async def is_idle(self) -> bool:
         """Whether the server has neither closed the connection nor sent data without a request."""
@@ -85,79 +81,64 @@ class _PooledConnection:
                 return False
         return True
 
-    async def send(
-        self, request: h11.Request, content: bytes | None, write_timeout: float, read_timeout: float
-    ) -> h11.Response:
+    async def send(self, data: bytes, write_timeout: float, read_timeout: float) -> ResponseHead:
         """Send a request and return the head of the response."""
-        data = [self._http.send(request)]
-        if content:
-            data.append(self._http.send(h11.Data(data=content)))
-        data.append(self._http.send(h11.EndOfMessage()))
-        await self._write(b"".join(part for part in data if part), write_timeout)
-        while True:
-            event = self._next_event()
-            if event is h11.NEED_DATA:
-                await self._fill(read_timeout)
-            elif isinstance(event, h11.Response):
-                self._answered = True
-                return event
-            elif not isinstance(event, h11.InformationalResponse):
-                raise self._no_answer()
+        self._response.begin()
+        await self._write(data, write_timeout)
+        while self._response.head is None:
+            await self._fill(read_timeout)
+        self._answered = True
+        return self._response.head
 
     async def _write(self, data: bytes, write_timeout: float) -> None:
+        sent = self._stream.send_now(data) if isinstance(self._stream, PromptSocket) else 0
+        if sent == len(data):
+            return
         with trio.move_on_after(write_timeout) as scope:
             with suppress(trio.BrokenResourceError):  # the server may have answered before; reading shows whether
-                await self._stream.send_all(data)
+                await self._stream.send_all(data[sent:])
         if scope.cancelled_caught:
             raise httpx.WriteTimeout("the server takes no data")
 
     async def read(self, read_timeout: float) -> bytes:
         """The bytes of the body that have arrived, at least one; none at its end."""
-        parts: list[bytes] = []
-        next_event = self._http.next_event
-        while self._broken is None and self._http.their_state is h11.SEND_BODY:
+        response = self._response
+        while not (part := response.take()) and self._broken is None and not response.is_over:
             try:
-                while isinstance(event := next_event(), h11.Data):
-                    parts.append(event.data)
-                if parts or self._http.their_state is not h11.SEND_BODY:
-                    break
                 await self._fill(read_timeout)
-            except h11.RemoteProtocolError as error:
-                self._broken = httpx.RemoteProtocolError(str(error))
-                self._broken.__cause__ = error
             except httpx.TransportError as error:
                 self._broken = error
-        if self._broken is not None and not parts:
+        if self._broken is not None and not part:
             raise self._broken
-        return b"".join(parts)
-
-    def _next_event(self) -> object:
-        try:
-            return self._http.next_event()
-        except h11.RemoteProtocolError as error:
-            data, ended = self._http.trailing_data
-            if data.startswith(TLS_ALERT_PREFIX):
-                raise NoAnswer("the server answered with a TLS alert") from error
-            if ended and not data:
-                raise self._no_answer() from error
-            raise httpx.RemoteProtocolError(str(error)) from error
-
-    def _no_answer(self) -> httpx.RemoteProtocolError:
-        """The error of a connection that ends without a response, as a TLS server ends an unencrypted one."""
-        kind = httpx.RemoteProtocolError if self._answered or self.tls else NoAnswer
-        return kind("the server closed the connection without an answer")
+        return part
 
     async def _fill(self, read_timeout: float) -> None:
-        with trio.move_on_after(read_timeout) as scope:
+        """Take the next bytes of the response, or the end of the connection. Raises ``httpx`` errors."""
+        data = await self._receive(read_timeout)
+        try:
+            if data:
+                self._response.feed(data)
+            elif self._response.has_begun:
+                self._response.end()
+            else:
+                kind = httpx.RemoteProtocolError if self._answered or self.tls else NoAnswer
+                raise kind("the server closed the connection without an answer")  # as a TLS server may end this one
+        except BadResponse as error:
+            if self._response.head is None and data.startswith(TLS_ALERT_PREFIX):
+                raise NoAnswer("the server answered with a TLS alert") from error
+            raise httpx.RemoteProtocolError(str(error)) from error
+
+    async def _receive(self, read_timeout: float) -> bytes:
+        with trio.move_on_after(read_timeout):
             try:
-                self._http.receive_data(bytes(await self._stream.receive_some()))
+                return await self._stream.receive_some()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise httpx.ReadError(_reason(error)) from error
-        if scope.cancelled_caught:
-            raise httpx.ReadTimeout("the server is silent")
+        raise httpx.ReadTimeout("the server is silent")
 
     def close(self) -> None:
         """Close it at once, without waiting for data in flight."""
+        self._response.close()
         self._socket.socket.close()
 
     async def aclose(self) -> None:
@@ -194,19 +175,14 @@ class ConnectionPool:
 
     async def send(self, request: HTTPRequest) -> tuple[ResponseHead, _PooledBody]:
         """Send a request, and return the response with its body unread. Raises ``httpx`` errors."""
-        built = _h11_request(self._origin.authority, request)
+        data = _encode(self._origin.authority, request)
         read_timeout = math.inf if request.patient else self._origin.idle_timeout
         connection = await self._pop_idle() or await self._connect()
         try:
-            response = await connection.send(built, request.content, self._origin.idle_timeout, read_timeout)
+            head = await connection.send(data, self._origin.idle_timeout, read_timeout)
         except BaseException:
             connection.close()
             raise
-        fields: dict[str, str] = {}
-        for name, value in response.headers:
-            key, text = name.decode("ascii"), value.decode("latin-1")
-            fields[key] = f"{fields[key]}, {text}" if key in fields else text
-        head = ResponseHead(response.status_code, response.reason.decode("latin-1"), fields)
         return head, _PooledBody(self, connection, read_timeout)
 
     async def warm(self) -> str | None:
@@ -268,21 +244,26 @@ class ConnectionPool:
 
     def take_back(self, connection: _PooledConnection) -> None:
         """Keep a connection for the next request if it is reusable; else close it."""
-        if connection.is_reusable():
+        if connection.is_reusable:
             self._push_idle(connection)
         else:
             connection.close()
 
 
-def _h11_request(authority: bytes, request: HTTPRequest) -> h11.Request:
-    headers = [(b"host", authority)]
-    try:
-        headers += [(name.encode("ascii"), value.encode("ascii")) for name, value in request.headers.items()]
-        if request.content is not None:
-            headers.append((b"content-length", b"%d" % len(request.content)))
-        return h11.Request(method=request.method, target=request.path, headers=headers)
-    except (h11.LocalProtocolError, UnicodeEncodeError):
-        raise httpx.LocalProtocolError("a header cannot be written") from None  # its text quotes the value
+def _encode(authority: bytes, request: HTTPRequest) -> bytes:
+    """Return the bytes of a request. Raises ``httpx.LocalProtocolError``, which quotes no value."""
+    content = request.content
+    lines = [f"{request.method} {request.path} HTTP/1.1"]
+    for name, value in request.headers.items():
+        if not (TOKEN.fullmatch(name) and FIELD_VALUE.fullmatch(value)):
+            raise httpx.LocalProtocolError("a header cannot be written")
+        lines.append(f"{name}: {value}")
+    if content is not None:
+        lines.append(f"content-length: {len(content)}")
+    if not _REQUEST_LINE.fullmatch(lines[0]):
+        raise httpx.LocalProtocolError("the target of a request cannot be written")
+    head = "\r\n".join(lines).encode("ascii")
+    return b"%b\r\nhost: %b\r\n\r\n%b" % (head, authority, content or b"")
 
 
 def _readable(descriptor: int) -> bool:
