@@ -46,7 +46,7 @@ def target_uri(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.lower()}{parts.path or '/'}"
 
 
-def thumbprint(jwk: dict[str, Any]) -> str:
+def _thumbprint(jwk: dict[str, Any]) -> str:
     """The SHA-256 thumbprint of a public EC key as a JWK (RFC 7638, section 3.2), the claim ``jkt``."""
     members = {name: jwk[name] for name in ("crv", "kty", "x", "y")}
     return base64url(hashlib.sha256(json.dumps(members, separators=(",", ":")).encode()).digest())
@@ -67,7 +67,7 @@ class DPoPKey:
         numbers = self._key.public_key().public_numbers()
         x, y = (base64url(number.to_bytes(_COORDINATE_BYTES, "big")) for number in (numbers.x, numbers.y))
         self.public_jwk: dict[str, Any] = {"kty": "EC", "crv": "P-256", "x": x, "y": y}
-        self.thumbprint: str = thumbprint(self.public_jwk)
+        self.thumbprint: str = _thumbprint(self.public_jwk)
         self._header = _encoded({"typ": DPOP_TYPE, "alg": DPOP_ALGORITHM, "jwk": self.public_jwk})
 
     @classmethod

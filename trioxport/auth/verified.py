@@ -59,12 +59,15 @@ def deadline_of(token: VerifiedToken | None) -> float:
     return trio.current_time() + token.expires_at - time.time()
 
 
-def canonical(audience: str) -> str:
+def comparable_audience(audience: str) -> str:
     """An audience for a comparison: scheme and host of a URL in lower case, and no slash after a bare host.
 
     Specification 2026-07-28, basic/authorization, section Canonical Server URI.
     """
-    parts = urlsplit(audience) if "://" in audience else None
+    try:
+        parts = urlsplit(audience) if "://" in audience else None
+    except ValueError:
+        parts = None
     if parts is None or not parts.netloc:
         return audience
     path = "" if parts.path == "/" and not parts.query else audience.partition("://")[2][len(parts.netloc) :]

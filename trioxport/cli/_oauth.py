@@ -13,8 +13,8 @@ import httpx
 
 from trioxport import InteractionRequired, __version__
 from trioxport.auth import TLSOptions
+from trioxport.auth.addresses import canonical, fault_of
 from trioxport.auth.oauth import Consent, FileStore, NetworkPolicy, OAuth
-from trioxport.auth.oauth.addresses import canonical, fault_of
 from trioxport.auth.oauth.file_store import default_directory, file_name
 from trioxport.auth.oauth.logins import login_key
 from trioxport.errors import ConnectError

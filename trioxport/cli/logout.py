@@ -6,8 +6,8 @@ import sys
 
 import click
 
+from trioxport.auth.addresses import canonical
 from trioxport.auth.oauth import FileStore
-from trioxport.auth.oauth.addresses import canonical
 from trioxport.auth.oauth.logins import client_key, login_in, login_key
 from trioxport.auth.oauth.stores import LOCK_SECONDS
 from trioxport.cli._commands import cli_command

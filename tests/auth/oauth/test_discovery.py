@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.authorization_server import answer
 from trioxport import OAuthError
-from trioxport.auth.oauth.addresses import canonical, covers, resource_metadata_urls, server_metadata_urls, shown_url
+from trioxport.auth.addresses import canonical, covers, resource_metadata_urls, server_metadata_urls, shown_url
 from trioxport.auth.oauth.challenges import TokenChallenge, oauth_challenge, offers_dpop, parse_challenges
 from trioxport.auth.oauth.discovery import Discovery, discover
 from trioxport.auth.oauth.steps import OAuthResponse, Steps

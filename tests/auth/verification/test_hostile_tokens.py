@@ -201,6 +201,7 @@ HOSTILE: Final[dict[str, Hostile]] = {
     "other audience": (lambda: good(aud="https://other.example.com/mcp"), AUDIENCE_WRONG),
     "audience of a longer name": (lambda: good(aud=AUDIENCE + ".evil.example"), AUDIENCE_WRONG),
     "audience of a path above": (lambda: good(aud="https://mcp.example.com"), AUDIENCE_WRONG),
+    "audience that is no URL": (lambda: good(aud="https://[::1"), AUDIENCE_WRONG),
     "no audience": (lambda: good(aud=None), AUDIENCE_WRONG),
     "empty audience": (lambda: good(aud=[]), AUDIENCE_WRONG),
     "audience that is an object": (lambda: good(aud={AUDIENCE: True}), AUDIENCE_WRONG),

@@ -23,8 +23,8 @@ from tests.support.scripted_http import serving as scripted
 from tests.support.tokens import AUDIENCE, ISSUER, SigningKey, claims_now, ec_key, ed_key, jwks, rsa_key
 from trioxport import UsageError
 from trioxport.auth import InvalidToken, TLSOptions, VerificationUnavailable
+from trioxport.auth.addresses import server_metadata_urls
 from trioxport.auth.verification import JWTVerifier
-from trioxport.auth.verification.discovery import metadata_urls
 from trioxport.auth.verification.keys import MAX_KEYS
 
 BOUND: Final = 10.0
@@ -106,7 +106,7 @@ async def test_metadata_is_looked_for_in_the_order_of_the_specification(path: st
 
 
 def test_an_issuer_with_a_slash_at_its_end_has_its_metadata_at_the_same_place() -> None:
-    assert list(metadata_urls("https://a.example/")) == ["https://a.example" + OAUTH, "https://a.example" + OPENID]
+    assert server_metadata_urls("https://a.example/") == ["https://a.example" + OAUTH, "https://a.example" + OPENID]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import attrs
 
-from trioxport.auth.oauth.addresses import shown_url
+from trioxport.auth.addresses import shown_url
 from trioxport.auth.oauth.clients import OAuthClient
 from trioxport.auth.oauth.metadata import AuthorizationServer
 from trioxport.auth.oauth.steps import Steps, error_code, json_object, refusal, shown_text

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 import attrs
 import trio
 
-from trioxport.auth.oauth.addresses import canonical, shown_url
+from trioxport.auth.addresses import canonical, shown_url
 from trioxport.auth.oauth.challenges import oauth_challenge, offers_dpop
 from trioxport.auth.oauth.clients import REGISTRATION_STEP, OAuthClient, RegistrationMetadata, register
 from trioxport.auth.oauth.discovery import Discovery, discover

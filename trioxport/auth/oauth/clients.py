@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import attrs
 import msgspec
 
-from trioxport.auth.oauth.addresses import fault_of
+from trioxport.auth.addresses import fault_of
 from trioxport.auth.oauth.metadata import AuthorizationServer
 from trioxport.auth.oauth.steps import OAuthRequest, OAuthResponse, Steps, are_texts, json_object, refusal
 from trioxport.auth.secret import Secret, secret

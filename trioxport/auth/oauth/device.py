@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from trioxport.auth.oauth.addresses import fault_of, shown_url
+from trioxport.auth.addresses import fault_of, shown_url
 from trioxport.auth.oauth.clients import OAuthClient
 from trioxport.auth.oauth.discovery import Discovery
 from trioxport.auth.oauth.grants import GrantContext, base_form

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 
 import attrs
 
-from trioxport.auth.oauth.addresses import (
+from trioxport.auth.addresses import (
     canonical,
     fault_of,
     resource_metadata_urls,

@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeAlias, TypeVar
 
 import attrs
 
-from trioxport.auth.oauth.addresses import root_of, shown_url
+from trioxport.auth.addresses import root_of, shown_url
 from trioxport.auth.oauth.authorization import check_pkce
 from trioxport.auth.oauth.challenges import TokenChallenge, oauth_challenge
 from trioxport.auth.oauth.clients import REGISTRATION_STEP, RegistrationMetadata, register

@@ -8,7 +8,7 @@ from typing import Final, Protocol, TypeAlias, TypeVar
 
 import attrs
 
-from trioxport.auth.oauth.addresses import fault_of
+from trioxport.auth.addresses import fault_of
 from trioxport.auth.oauth.authorization import (
     AuthorizationRequest,
     authorization_request,

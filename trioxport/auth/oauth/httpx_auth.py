@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from trioxport.auth.oauth.addresses import origin_of
+from trioxport.auth.addresses import origin_of
 from trioxport.auth.oauth.session import RequestAttempt
 
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 
-from trioxport.auth.oauth.addresses import fault_of, shown_url
+from trioxport.auth.addresses import fault_of, shown_url
 from trioxport.auth.oauth.clients import check_redirect_uri
 from trioxport.auth.oauth.loopback import LoopbackListener, open_listener
 from trioxport.errors import InteractionRequired, OAuthError

@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 import attrs
 
-from trioxport.auth.oauth.addresses import covers, fault_of, shown_url
+from trioxport.auth.addresses import covers, fault_of, shown_url
 from trioxport.auth.oauth.steps import OAuthResponse, are_texts, json_object
 from trioxport.errors import OAuthError
 

@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from trioxport._diagnostics.redaction import redact_url
-from trioxport.auth.oauth.addresses import fault_of, is_loopback_host, shown_url
+from trioxport.auth.addresses import fault_of, is_loopback_host, shown_url
 from trioxport.auth.tls import TLSOptions
 from trioxport.errors import OAuthError, UsageError
 

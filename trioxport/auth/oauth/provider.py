@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from trioxport.auth.oauth.addresses import canonical, fault_of
+from trioxport.auth.addresses import canonical, fault_of
 from trioxport.auth.oauth.authorizer import AskClient, Authorizer, OAuthOptions, TokenRefusal
 from trioxport.auth.oauth.clients import OAuthClient, RegistrationMetadata, check_client_document
 from trioxport.auth.oauth.grants import AuthorizationCode, Grant

@@ -11,7 +11,7 @@ import httpcore
 import trio
 
 from trioxport._version import __version__
-from trioxport.auth.oauth.addresses import shown_url
+from trioxport.auth.addresses import shown_url
 from trioxport.auth.oauth.network import NETWORK_STEP, SSRF_SECTION, AddressGuard, NetworkPolicy
 from trioxport.auth.oauth.steps import OAuthRequest, OAuthResponse
 from trioxport.errors import OAuthError

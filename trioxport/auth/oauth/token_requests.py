@@ -14,7 +14,7 @@ from urllib.parse import quote
 import attrs
 
 from trioxport._diagnostics.hints import install_hint
-from trioxport.auth.oauth.addresses import origin_of
+from trioxport.auth.addresses import origin_of
 from trioxport.auth.oauth.clients import OAuthClient
 from trioxport.auth.oauth.metadata import AuthorizationServer
 from trioxport.auth.oauth.steps import OAuthRequest, OAuthResponse, Steps, json_object, post_form, refusal

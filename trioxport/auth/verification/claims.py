@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 import attrs
 
 from trioxport._diagnostics.validators import SECONDS_OR_0, TEXT
-from trioxport.auth.verified import InvalidToken, VerifiedToken, canonical
+from trioxport.auth.verified import InvalidToken, VerifiedToken, comparable_audience
 from trioxport.errors import UsageError
 from trioxport.protocol import items_of
 
@@ -75,8 +75,8 @@ class ClaimRules:
             return
         found = claims.get("aud")
         named = [found] if isinstance(found, str) else items_of(found)
-        mine = {canonical(each) for each in self.audience}
-        if not any(isinstance(each, str) and canonical(each) in mine for each in named):
+        mine = {comparable_audience(each) for each in self.audience}
+        if not any(isinstance(each, str) and comparable_audience(each) in mine for each in named):
             detail = f"its audience is {found!r:.200}, and this server is {' or '.join(self.audience)}"
             raise InvalidToken("the token is for another audience", detail=detail)
 

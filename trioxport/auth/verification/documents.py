@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
-from urllib.parse import urlsplit
 
 import attrs
 import httpx
@@ -16,6 +14,7 @@ import trio
 
 from trioxport._diagnostics.redaction import redact_url
 from trioxport._diagnostics.validators import SECONDS, instance_of
+from trioxport.auth.addresses import fault_of
 from trioxport.auth.tls import TLSOptions
 from trioxport.auth.verified import VerificationUnavailable
 from trioxport.errors import UsageError
@@ -125,32 +124,11 @@ def _members(body: bytes) -> Mapping[str, Any]:
     return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
 
 
-def is_safe_url(url: object) -> bool:
-    """Whether documents may be fetched from ``url``: over https, or from this machine."""
-    if not isinstance(url, str):
-        return False
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-    except ValueError:
-        return False
-    if parts.username is not None or parts.fragment or not host:
-        return False
-    return parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def check_url(url: str, option: str) -> str:
     """Return ``url``. Raises ``UsageError`` unless documents may be fetched from it."""
-    if not is_safe_url(url):
+    if fault_of(url) is not None:
         raise UsageError(
             f"{option} has to be an https URL, or an http URL of this machine, without user name and fragment",
-            target=redact_url(url) if isinstance(cast("object", url), str) else None,
+            target=redact_url(url),
         )
     return url

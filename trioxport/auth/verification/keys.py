@@ -13,7 +13,7 @@ from trioxport._diagnostics import logger
 from trioxport._diagnostics.redaction import redact_url
 from trioxport.auth.jose import BadJWT, BadKey, PublicKey
 from trioxport.auth.single_flight import SingleFlight
-from trioxport.auth.verification.discovery import discover_keys
+from trioxport.auth.verification.discovery import discover_keys, fetch_keys
 from trioxport.auth.verification.documents import RETRY_AFTER_SECONDS, DocumentSource
 from trioxport.auth.verified import VerificationUnavailable
 from trioxport.errors import UsageError
@@ -193,13 +193,11 @@ class FetchedKeys:
 
     async def _renew(self) -> None:
         uri = self._jwks_uri or await discover_keys(self._issuer, self._source)
-        document = await self._source.get(uri)
-        if document.status != 200:
-            raise VerificationUnavailable(f"the keys at {redact_url(uri)} are answered with {document.status}")
-        keys = KeySet.of(document.members, self._algorithms)
+        members = await fetch_keys(uri, self._source)
+        keys = KeySet.of(members, self._algorithms)
         if not keys.keys:
             raise VerificationUnavailable(f"{redact_url(uri)} has no key that fits the allowed algorithms")
-        if document.members != self._document:
+        if members != self._document:
             self._changed()
-        self._keys, self._document, self._failure = keys, document.members, None
+        self._keys, self._document, self._failure = keys, members, None
         self._fetched_at = trio.current_time()

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from trioxport._diagnostics.validators import COUNT, FLAG, SECONDS, SECONDS_OR_0
+from trioxport.auth.addresses import DEFAULT_PORTS
 from trioxport.auth.dpop import DPOP_TYPE, token_hash
 from trioxport.auth.jose import ALGORITHM_NAMES, BadJWT, BadKey, PublicKey, SignedJWT, public_key_of_header
 from trioxport.auth.secret import Secret, secret
@@ -26,7 +27,6 @@ MAX_KNOWN_KEYS: Final = 1000
 PROOF_ALGORITHMS: Final = ("ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "RS256", "Ed25519", "EdDSA")
 """The signatures of proofs that are accepted, by default."""
 
-_DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 _HTTP_SCHEMES: Final = {"wss": "https", "ws": "http"}
 """The scheme of the HTTP request that opens a WebSocket."""
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
@@ -168,10 +168,10 @@ def normal_target(url: str) -> str | None:
     except ValueError:
         return None
     scheme = _HTTP_SCHEMES.get(parts.scheme, parts.scheme)
-    if scheme not in _DEFAULT_PORTS or not host or parts.username is not None:
+    if scheme not in DEFAULT_PORTS or not host or parts.username is not None:
         return None
     authority = f"[{host}]" if ":" in host else host
-    if port is not None and port != _DEFAULT_PORTS[scheme]:
+    if port is not None and port != DEFAULT_PORTS[scheme]:
         authority += f":{port}"
     return f"{scheme}://{authority}{_ESCAPE.sub(_normal_escape, parts.path) or '/'}"
 

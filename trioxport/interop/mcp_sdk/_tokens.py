@@ -10,7 +10,7 @@ from mcp.server.auth.provider import AccessToken, TokenVerifier, principal_compo
 
 from trioxport._diagnostics import logger
 from trioxport.auth import InvalidToken, VerifiedToken, Verify
-from trioxport.auth.verified import IssuedTokens, canonical
+from trioxport.auth.verified import IssuedTokens, comparable_audience
 from trioxport.protocol import items_of
 
 
@@ -61,7 +61,7 @@ def _resource_of(token: VerifiedToken, resource: str | None) -> str | None:
     found = token.claims.get("aud")
     named = [each for each in ([found] if isinstance(found, str) else items_of(found)) if isinstance(each, str)]
     if resource is not None:
-        return next((each for each in named if canonical(each) == canonical(resource)), None)
+        return next((each for each in named if comparable_audience(each) == comparable_audience(resource)), None)
     return named[0] if len(named) == 1 else None
 
 
@@ -80,7 +80,7 @@ def from_sdk_verifier(verifier: TokenVerifier, *, resource: str | None) -> Verif
             raise InvalidToken("the token is not valid")
         if found.expires_at is not None and found.expires_at <= time.time():
             raise InvalidToken("the token has expired")
-        if resource is not None and canonical(found.resource or "") != canonical(resource):
+        if resource is not None and comparable_audience(found.resource or "") != comparable_audience(resource):
             detail = f"its resource is {found.resource!r:.200}"
             raise InvalidToken("the token is for another audience", detail=detail)
         return verified_token(found)

@@ -14,11 +14,12 @@ from urllib.parse import quote, urlsplit
 import attrs
 
 from trioxport.auth import InvalidToken, VerificationUnavailable, VerifiedToken
+from trioxport.auth.addresses import RESOURCE_SUFFIX
 from trioxport.auth.verified import InvalidProof
 from trioxport.errors import PermissionDenied
 from trioxport.messages import Message
 from trioxport.transports._access.challenges import Challenge, Scheme
-from trioxport.transports._access.protected import WELL_KNOWN, ProtectedResource
+from trioxport.transports._access.protected import ProtectedResource
 from trioxport.transports._access.request import AccessRefused, AccessRequest
 from trioxport.transports._access.scopes import Scopes
 
@@ -55,7 +56,9 @@ class BearerAuth:
     def __init__(self, resource: ProtectedResource, path: str, *, publishes_metadata: bool) -> None:
         self._resource = resource
         self._path = path
-        self._well_known = WELL_KNOWN + (urlsplit(resource.resource).path if resource.resource else path).rstrip("/")
+        self._well_known = RESOURCE_SUFFIX + (urlsplit(resource.resource).path if resource.resource else path).rstrip(
+            "/"
+        )
         publishes = publishes_metadata and bool(resource.authorization_servers)
         self.metadata_path = self._well_known if publishes else None
         self._names_metadata = publishes or (not publishes_metadata and resource.resource is not None)

@@ -18,7 +18,6 @@ from trioxport.transports._access.scopes import OFFLINE_ACCESS, RequiredScopes
 if TYPE_CHECKING:
     from trioxport.auth.verification.proofs import DPoP
 
-WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 _OWN_MEMBERS: Final = frozenset(
     {
         "resource",
