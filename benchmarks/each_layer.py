@@ -21,6 +21,7 @@ from trioxport.layers import (
     Batching,
     CircuitBreaker,
     Compression,
+    Encryption,
     Logging,
     Metrics,
     Rate,
@@ -86,6 +87,7 @@ CASES: Final = (
     Case("Batching, with a revision that has none", Batching),
     Case("Compression, below min_size", Compression),
     Case("Signing", lambda: Signing({"k": b"0123456789abcdef0123456789abcdef"}), at_peer=True),
+    Case("Encryption", lambda: Encryption({"k": b"0123456789abcdef0123456789abcdef"}), 8.0, at_peer=True),
     Case("Tap", lambda: Tap(os.devnull), 10.0),
 )
 """Message layers before frame layers: the last row has all of them, in this order."""

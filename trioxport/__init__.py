@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from trioxport.layers import Batching as Batching
     from trioxport.layers import CircuitBreaker as CircuitBreaker
     from trioxport.layers import Compression as Compression
+    from trioxport.layers import Encryption as Encryption
     from trioxport.layers import Logging as Logging
     from trioxport.layers import Metrics as Metrics
     from trioxport.layers import RateLimit as RateLimit
@@ -133,6 +134,7 @@ _LAZY: Final = {
     "Batching": "trioxport.layers",
     "CircuitBreaker": "trioxport.layers",
     "Compression": "trioxport.layers",
+    "Encryption": "trioxport.layers",
     "Logging": "trioxport.layers",
     "Metrics": "trioxport.layers",
     "RateLimit": "trioxport.layers",

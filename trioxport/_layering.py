@@ -76,11 +76,14 @@ def _refuse_repeated(layers: Sequence[Layer]) -> None:
 
 def _refuse_idle(layers: Sequence[FrameLayer]) -> None:
     from trioxport.layers.batching import Batching
+    from trioxport.layers.encryption import Encryption
     from trioxport.layers.signing import Signing
 
     kinds = [type(layer) for layer in layers]
-    if Batching in kinds and Signing in kinds[: kinds.index(Batching)]:
-        raise UsageError(
-            "Batching below Signing has nothing to do: what is signed travels in an envelope of its own",
-            hint="List Batching first",
-        )
+    above = kinds[: kinds.index(Batching)] if Batching in kinds else []
+    for kind in (Signing, Encryption):
+        if kind in above:
+            raise UsageError(
+                f"Batching below {kind.__name__} has nothing to do: each message travels in an envelope of its own",
+                hint="List Batching first",
+            )

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
 import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import links
+from tests.support.protected_wire import NOTES, Server, Wire, sent_by_client
 from trioxport import (
     Connection,
-    Frame,
     Limits,
     Message,
     MessageTooLarge,
     Notification,
-    ProtocolViolation,
     Request,
     Response,
     Undelivered,
@@ -31,7 +28,7 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
-from trioxport.abc import Carries, Codec, FrameChannels, Layer, Scope
+from trioxport.abc import Codec, Layer
 from trioxport.codecs import JSON, MessagePack
 from trioxport.framing.envelope import MARK
 from trioxport.layers import Compression, Signing
@@ -39,58 +36,6 @@ from trioxport.testing import check_layer, check_transport
 
 OLD: Final = b"o" * 32
 NEW: Final = b"n" * 32
-NOTES: Final = [Notification("note", {"number": number}) for number in range(3)]
-
-
-@attrs.define
-class Wire:
-    """A transport that keeps the frames that are sent over it, and receives those that it was given."""
-
-    arriving: Iterable[bytes] = ()
-    sent: list[bytes] = attrs.Factory(list[bytes])
-    carries: Carries = "bytes"
-
-    @asynccontextmanager
-    async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
-        to_wire, outgoing = trio.open_memory_channel[Frame](99)
-        incoming, from_wire = trio.open_memory_channel[Frame](99)
-        for payload in self.arriving:
-            incoming.send_nowait(Frame(payload))
-        with incoming, outgoing, from_wire:
-            scope.peer_done()
-            incoming.close()
-            yield FrameChannels(to_wire, from_wire, self.carries)
-            self.sent = [frame.payload async for frame in outgoing]
-
-
-async def sent_by_client(layer: Signing, messages: Iterable[Notification] = NOTES) -> list[bytes]:
-    wire = Wire()
-    async with open_transport(wire, layers=[layer]) as (tx, _):
-        for message in messages:
-            await tx.send(message)
-    return wire.sent
-
-
-@attrs.define
-class Server:
-    """The messages of ``arriving`` that a server's handler received, and those that it discarded."""
-
-    layer: Signing
-    received: list[Any] = attrs.Factory(list[Any])
-    discarded: int = 0
-
-    async def take(self, arriving: Iterable[bytes]) -> None:
-        async def handler(connection: Connection) -> None:
-            self.received = [message async for message in connection.rx]
-            self.discarded = connection.statistics().discarded.get(ProtocolViolation.__name__, 0)
-
-        @attrs.define
-        class Once:
-            async def listen(self, acceptor: Any, settings: Any, *, task_status: Any) -> None:
-                task_status.started([])
-                await acceptor.serve_only(Wire(arriving))
-
-        await serve_transport(handler, Once(), layers=[self.layer])
 
 
 async def refused(arriving: Iterable[bytes], layer: Signing | None = None) -> int:

@@ -30,6 +30,7 @@ from trioxport.layers import (
     Batching,
     CircuitBreaker,
     Compression,
+    Encryption,
     Logging,
     Metrics,
     Rate,
@@ -57,6 +58,7 @@ LAYERS: Final[dict[str, Callable[[], Layer]]] = {
     "batching": Batching,
     "compression": lambda: Compression(min_size=64),
     "signing": lambda: Signing({"key": b"a secret of thirty-two bytes or so"}),
+    "encryption": lambda: Encryption({"key": b"a secret of thirty-two bytes, yes"[:32]}),
     "tap": lambda: Tap(lambda line: None),
 }
 """Each makes a new layer; message layers before frame layers. A layer that is not here is not in the matrix."""

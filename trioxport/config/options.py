@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from cattrs import Converter
 
 LAYERS: Final = (
-    *("Batching", "CircuitBreaker", "Compression", "Logging", "Metrics", "RateLimit", "Retry", "Signing", "Tap"),
+    *(
+        "Batching",
+        "CircuitBreaker",
+        "Compression",
+        "Encryption",
+        "Logging",
+        "Metrics",
+        "RateLimit",
+        "Retry",
+        "Signing",
+        "Tap",
+    ),
     *("Timeout", "Tracing", "Validation"),
 )
 _CODE_ONLY: Final = frozenset(

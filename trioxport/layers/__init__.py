@@ -9,6 +9,7 @@ from trioxport.layers._latency import Latency
 from trioxport.layers.batching import Batching
 from trioxport.layers.circuit_breaker import CircuitBreaker, counts_as_failure
 from trioxport.layers.compression import Compression
+from trioxport.layers.encryption import Encryption
 from trioxport.layers.logging import Logging
 from trioxport.layers.metrics import Metrics, MetricsSnapshot, OperationSummary
 from trioxport.layers.prometheus import prometheus_text
@@ -26,6 +27,7 @@ __all__ = [
     "CircuitBreaker",
     "CircuitState",
     "Compression",
+    "Encryption",
     "FailureRate",
     "Latency",
     "Logging",

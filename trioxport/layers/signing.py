@@ -4,71 +4,29 @@ from __future__ import annotations
 
 import base64
 import hmac
-import re
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import ClassVar, Final, Literal
 
 import attrs
 
-from trioxport._diagnostics.validators import SECONDS, OptionCheck, instance_of
+from trioxport._diagnostics.validators import SECONDS
 from trioxport.abc import Codec, FrameChannels, Role, Scope
 from trioxport.errors import MessageTooLarge, ProtocolViolation, TransportError, UsageError
 from trioxport.frames import Frame
 from trioxport.framing.envelope import Envelope, open_envelope
+from trioxport.layers._shared_keys import SeenStreams, key_check, whole_number
 from trioxport.layers._support import PassingReceive, PassingSend
 
 NAME: Final = "hmac-sha256"
 MIN_KEY_BYTES: Final = 32
 """The size of the hash: RFC 2104, section 3, discourages shorter keys."""
 
-_KEYS: Final = OptionCheck("a mapping of keys by their ids", lambda keys: isinstance(keys, Mapping))
-_KEY: Final = instance_of(bytes, "bytes")
-_KEY_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_DIGITS: Final = re.compile(r"[0-9]{1,18}")
 
-
-@attrs.define
-class _Seen:
-    """The latest number of each received stream of messages, and the time when it was signed.
-
-    A stream is forgotten once its messages are too old to begin one anew.
-    """
-
-    max_age: float
-    _streams: OrderedDict[str, tuple[int, int]] = attrs.Factory(OrderedDict[str, tuple[int, int]])
-
-    def accept(self, stream: str, number: int, sent_at: int, now: float) -> None:
-        """Record a message with a valid signature. Raises ``ProtocolViolation`` if it is a repetition or too old."""
-        last = self._streams.get(stream)
-        if last is None:
-            if abs(now - sent_at) > self.max_age:
-                raise ProtocolViolation(
-                    f"a message was signed {now - sent_at:.0f} s ago", hint="Check the clocks of both sides"
-                )
-            self._forget(now)
-        elif number <= last[0]:
-            raise ProtocolViolation("a signed message comes again, or late")
-        self._streams[stream] = (number, sent_at)
-        self._streams.move_to_end(stream)
-
-    def _forget(self, now: float) -> None:
-        while self._streams and now - next(iter(self._streams.values()))[1] > self.max_age:
-            self._streams.popitem(last=False)
-
-
-def _checked(_layer: object, _field: object, keys: Mapping[str, bytes]) -> None:
-    _KEYS.option("keys", keys)
-    if not keys:
-        raise UsageError("signing needs a key")
-    for key_id, key in keys.items():
-        if not _KEY_ID.fullmatch(key_id):
-            raise UsageError(f"{key_id!r} is no id of a key", hint="Use up to 64 letters, digits, '.', '_' and '-'")
-        _KEY.option(f"keys[{key_id!r}]", key)
-        if len(key) < MIN_KEY_BYTES:
-            raise UsageError(f"the key {key_id} is shorter than {MIN_KEY_BYTES} bytes", hint="secrets.token_bytes(32)")
+def _check_size(key_id: str, key: bytes) -> None:
+    if len(key) < MIN_KEY_BYTES:
+        raise UsageError(f"the key {key_id} is shorter than {MIN_KEY_BYTES} bytes", hint="secrets.token_bytes(32)")
 
 
 @attrs.frozen(eq=False)
@@ -99,10 +57,12 @@ class Signing:
 
     level: ClassVar[Literal["frame"]] = "frame"
 
-    keys: Mapping[str, bytes] = attrs.field(repr=lambda keys: str(list(keys)), validator=_checked)
+    keys: Mapping[str, bytes] = attrs.field(
+        repr=lambda keys: str(list(keys)), validator=key_check("signing", _check_size)
+    )
     max_age: float = attrs.field(default=300.0, validator=SECONDS)
-    _seen: _Seen = attrs.field(
-        init=False, repr=False, default=attrs.Factory(lambda self: _Seen(self.max_age), takes_self=True)
+    _seen: SeenStreams = attrs.field(
+        init=False, repr=False, default=attrs.Factory(lambda self: SeenStreams(self.max_age), takes_self=True)
     )
 
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
@@ -155,7 +115,7 @@ class _Verifier:
     """Verifies the frames that one connection receives."""
 
     keys: Mapping[str, bytes]
-    seen: _Seen
+    seen: SeenStreams
     sender: Role
     codec: Codec
 
@@ -190,6 +150,4 @@ class _Verifier:
         expected = _signature(key, self.sender, fields, envelope.body)
         if not hmac.compare_digest(signature, expected):
             raise ProtocolViolation("a signature does not fit its message")
-        if not (_DIGITS.fullmatch(number) and _DIGITS.fullmatch(sent_at)):
-            raise ProtocolViolation("a signature is of another kind")
-        self.seen.accept(stream, int(number), int(sent_at), time.time())
+        self.seen.accept(stream, whole_number(number), whole_number(sent_at), time.time())
