@@ -127,6 +127,16 @@ async def test_a_client_that_acts_for_itself_is_the_principal() -> None:
                 await found.verifier(principal="email")("good")
 
 
+@pytest.mark.parametrize("options", [{"cached": 0}, {"cache_seconds": 0}])
+async def test_an_answer_need_not_be_remembered(options: dict[str, Any]) -> None:
+    with trio.fail_after(BOUND):
+        async with authority() as found:
+            verify = found.verifier(**options)
+            for _ in range(3):
+                assert (await verify("good")).principal
+            assert found.count == 3
+
+
 async def test_the_audience_is_left_unchecked_only_if_that_is_said() -> None:
     with trio.fail_after(BOUND):
         async with authority(good={"active": True, "sub": "ada"}) as found:

@@ -30,16 +30,14 @@ def audiences(given: str | Sequence[str] | None) -> tuple[str, ...]:
 
 @attrs.frozen
 class ClaimRules:
-    """The rules for claims.
+    """The rules for claims, all but that for the issuer: a signed token is refused for it before its key is looked for.
 
     Args:
-        issuer: The only ``iss`` to accept; None accepts tokens without a look at it.
         audience: The names of this server: one of them has to be an ``aud``. Without one ``aud`` is not checked.
         principal: The claim that names the principal.
         leeway: Seconds by which the clocks of this machine and of the issuer may differ.
     """
 
-    issuer: str | None = attrs.field(validator=TEXT.or_none())
     audience: tuple[str, ...]
     principal: str = attrs.field(default=SUBJECT, validator=TEXT, kw_only=True)
     leeway: float = attrs.field(default=LEEWAY_SECONDS, validator=SECONDS_OR_0, kw_only=True)
@@ -52,8 +50,6 @@ class ClaimRules:
             looked_up: Whether they are an answer of RFC 7662, which need not have ``exp``, nor, where a client acts for
                 itself, ``sub``: then the client is the principal.
         """
-        if self.issuer is not None and claims.get("iss") != self.issuer:
-            raise InvalidToken("the token is from another issuer", detail=f"its issuer is {claims.get('iss')!r:.200}")
         self._check_audience(claims)
         expires_at = self._check_times(claims, needs_expiry=not looked_up)
         principal = claims.get(self.principal)

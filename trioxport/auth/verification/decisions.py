@@ -69,6 +69,3 @@ class Decisions:
     def clear(self) -> None:
         """Forget all decisions."""
         self._kept.clear()
-
-    def __len__(self) -> int:
-        return len(self._kept)

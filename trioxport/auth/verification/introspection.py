@@ -82,7 +82,7 @@ class IntrospectionVerifier:
 
     def __attrs_post_init__(self) -> None:
         check_url(self.url, "url")
-        rules = ClaimRules(None, self.audience, principal=self.principal, leeway=self.leeway)
+        rules = ClaimRules(self.audience, principal=self.principal, leeway=self.leeway)
         object.__setattr__(self, "_rules", rules)
         object.__setattr__(self, "_source", DocumentSource(self.client, self.tls, self.timeout))
         object.__setattr__(self, "_decisions", Decisions(self.cached))

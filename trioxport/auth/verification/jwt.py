@@ -82,7 +82,7 @@ class JWTVerifier:
                 "JWTVerifier needs an audience: a token for another server must not be accepted here",
                 hint="Pass the URL of this server, for which the authorization server issues the tokens",
             )
-        rules = ClaimRules(self.issuer, self.audience, principal=self.principal, leeway=self.leeway)
+        rules = ClaimRules(self.audience, principal=self.principal, leeway=self.leeway)
         object.__setattr__(self, "_rules", rules)
         object.__setattr__(self, "_source", self._key_source())
         object.__setattr__(self, "_decisions", Decisions(self.cached))
