@@ -27,6 +27,8 @@ from trioxport import (
     UsageError,
     serve_transport,
 )
+from trioxport.config import ServerConfig
+from trioxport.config.server import ConfiguredTarget
 from trioxport.interop.mcp_sdk import serve_sdk
 from trioxport.layers import CircuitBreaker
 from trioxport.peer import Handlers, IncomingRequest, JSONRPCError, open_peer
@@ -152,11 +154,14 @@ async def test_a_server_that_does_not_open_the_conversation(autojump_clock: trio
     switch = MemorySwitch()
     async with trio.open_nursery() as nursery:
         await nursery.start(serve_transport, mute, switch)
-        async with group({"mute": switch}, connect_timeout=7) as servers:
+        configured = ServerConfig("slow", ConfiguredTarget("slow", switch), connect_timeout=40)
+        async with group({"mute": switch}, connect_timeout=7) as servers, group({"slow": configured}) as others:
             started = trio.current_time()
             with pytest.raises(RequestTimeout, match="mute: the server did not open the conversation within 7 s"):
                 await servers.call("mute/any")
             assert trio.current_time() - started == pytest.approx(7, abs=0.5)
+            with pytest.raises(RequestTimeout, match="slow: the server did not open the conversation within 40 s"):
+                await others.call("slow/any")
             assert isinstance(servers["mute"].error, RequestTimeout)
         nursery.cancel_scope.cancel()
 

@@ -25,6 +25,7 @@ from trioxport._diagnostics.validators import names_options
 from trioxport._version import __version__
 from trioxport.abc import CLOSE_TIMEOUT, Codec, Layer
 from trioxport.codecs.json import JSON
+from trioxport.config import ServerConfig
 from trioxport.errors import TransportError, UsageError
 from trioxport.frames import Limits
 from trioxport.messages import NOTHING
@@ -154,6 +155,11 @@ def _is_usable(target: Target, options: Mapping[str, Any]) -> bool:
     return True
 
 
+def _seconds_to_connect(target: Target, seconds: float) -> float:
+    configured = target.connect_timeout if isinstance(target, ServerConfig) else None
+    return configured if configured is not None and seconds == CONNECT_TIMEOUT else seconds
+
+
 @names_options
 @asynccontextmanager
 async def open_servers(
@@ -180,7 +186,8 @@ async def open_servers(
             server of a name, so that a user can be shown the server that asks.
         capabilities: More than those that ``handlers`` stand for.
         lazy: Whether a server is connected when it is first used; by default all are at once.
-        connect_timeout: Seconds until a server has to be connected and to have negotiated.
+        connect_timeout: Seconds until a server has to be connected and to have negotiated. A time in the server's
+            configuration takes the place of the default.
         layers: The layers of each connection; or a function that returns those for the server of a name. A layer with a
             state, such as ``CircuitBreaker``, is shared by all servers unless a function makes it.
         codec: As for :func:`trioxport.open_transport`, for each connection, and so are the others.
@@ -206,7 +213,8 @@ async def open_servers(
         own = {**options, "layers": layers(name) if callable(layers) else layers}
         answers = handlers(name) if callable(handlers) else handlers
         converse = partial(open_client, client_info=client_info, handlers=answers, capabilities=capabilities)
-        upstreams[name] = Upstream(name, partial(open_transport, target, **own), converse, connect_timeout)
+        seconds = _seconds_to_connect(target, connect_timeout)
+        upstreams[name] = Upstream(name, partial(open_transport, target, **own), converse, seconds)
         if _is_usable(target, own):
             usable.append(upstreams[name])
     async with open_bare_nursery() as tasks:
