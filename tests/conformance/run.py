@@ -16,6 +16,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -29,8 +30,9 @@ PEERS: Final = HERE.parent / "peers"
 SUITE: Final = PEERS / "node_modules" / "@modelcontextprotocol" / "conformance"
 PAGE: Final = ROOT / "docs" / "reference" / "conformance.md"
 
-Role: TypeAlias = Literal["client", "server"]
-ROLES: Final[tuple[Role, ...]] = ("client", "server")
+Role: TypeAlias = Literal["client", "server", "bridge"]
+"""``bridge`` is the same server, over HTTP too, behind a bridge."""
+ROLES: Final[tuple[Role, ...]] = ("client", "server", "bridge")
 REVISIONS: Final = ("2025-11-25", "2026-07-28")
 TIMEOUT_SECONDS: Final = 300
 """For one scenario, and until it is its turn: those of a client all start at once."""
@@ -76,7 +78,7 @@ class Outcome:
 def known_failures(role: Role) -> Mapping[str, str]:
     """The cause of each scenario that is known to fail."""
     listed = tomllib.loads((HERE / "known_failures.toml").read_text())
-    causes: Mapping[str, str] = listed.get(role, {})
+    causes: Mapping[str, str] = listed.get("server" if role == "bridge" else role, {})
     return causes
 
 
@@ -87,7 +89,10 @@ def run(role: Role, revision: str) -> Outcome:
             words = (sys.executable, HERE / "in_turn.py", folder, sys.executable, HERE / "conforming_client.py")
             return _judged(role, revision, folder, "--command", " ".join(map(str, words)))
         with _server() as url:
-            return _judged(role, revision, folder, "--url", url)
+            if role == "server":
+                return _judged(role, revision, folder, "--url", url)
+            with _bridge(url) as bridge:
+                return _judged(role, revision, folder, "--url", bridge)
 
 
 @contextmanager
@@ -101,9 +106,24 @@ def _server() -> Generator[str]:
             server.terminate()
 
 
+@contextmanager
+def _bridge(url: str) -> Generator[str]:
+    command = [sys.executable, "-m", "trioxport", "bridge", "http://127.0.0.1:0/mcp", url, "--no-access-log"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as bridge, ThreadPoolExecutor() as threads:
+        assert bridge.stderr is not None
+        try:
+            found = re.search(r"serving (\S+)$", bridge.stderr.readline())
+            assert found
+            threads.submit(bridge.stderr.read)
+            yield found[1]
+        finally:
+            bridge.terminate()
+
+
 def _judged(role: Role, revision: str, folder: str, *options: str) -> Outcome:
     timeout = str(TIMEOUT_SECONDS * 1000)
-    suite = ["node", str(SUITE / "dist" / "index.js"), role, "--requirements", revision, "--timeout", timeout]
+    judged = "client" if role == "client" else "server"
+    suite = ["node", str(SUITE / "dist" / "index.js"), judged, "--requirements", revision, "--timeout", timeout]
     command = [*suite, "--output-dir", folder, *options]
     environment = {name: value for name, value in os.environ.items() if name != MEASURING}
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False, env=environment)
@@ -137,7 +157,10 @@ def page(outcomes: list[Outcome]) -> str:
         "revision's release.",
     ]
     causes = {
-        (outcome.role, name): cause for outcome in outcomes for name, cause in known_failures(outcome.role).items()
+        (outcome.role, name): cause
+        for outcome in outcomes
+        if outcome.role != "bridge"  # its are those of the server
+        for name, cause in known_failures(outcome.role).items()
     }
     if causes:
         lines += ["", "## Known failures", "", "| role | scenario | cause |", "|---|---|---|"]
@@ -150,7 +173,7 @@ def _row(outcome: Outcome) -> str:
     others = [scenario for scenario in outcome.scenarios if not scenario.required]
     checks = sum(scenario.passed + scenario.failed for scenario in required)
     cells = [
-        outcome.role,
+        "server behind a bridge" if outcome.role == "bridge" else outcome.role,
         outcome.revision,
         "Streamable HTTP",
         _share(sum(not scenario.failed for scenario in required), len(required)),

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import bridge
 from benchmarks.programs.sdk_program import uvicorn_server
 from trioxport import layers
 
@@ -150,3 +151,12 @@ def test_the_sdk_on_uvicorn_answers_without_waiting_for_acknowledgements(capsys:
 
     assert asyncio.run(nodelay()) == 1
     assert capsys.readouterr().out.startswith("http://127.0.0.1:")
+
+
+def test_a_call_through_a_bridge_and_its_idle_sessions_are_measured() -> None:
+    times, memory = bridge.run(quick=True)
+    assert set(times) == {"modern", "legacy"}
+    for measured in times.values():
+        assert {"HTTP, direct", "stdio, direct", bridge.OURS} <= set(measured)
+        assert min(best for _, best in measured.values()) > 0
+    assert "an idle session: " in bridge.table(times, memory)

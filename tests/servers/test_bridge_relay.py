@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
+import httpx2
 import pytest
 import trio
 
-from tests.support.bridges import INITIALIZED, PlayedServer, bridged, legacy_client, legacy_pair, modern, next_request
+from tests.support.bridges import (
+    INITIALIZED,
+    MODERN,
+    VERSION,
+    PlayedServer,
+    bridged,
+    legacy_client,
+    legacy_pair,
+    modern,
+    next_request,
+)
 from trioxport import Connection, ErrorResponse, Http, Notification, Request, Response, open_transport, serve_transport
 from trioxport.frames import Limits
 from trioxport.messages import Incoming
@@ -110,3 +121,17 @@ async def test_messages_of_a_client_to_a_server_that_is_gone() -> None:
         kinds = INITIALIZED["capabilities"]
         assert isinstance(kinds, dict)
         assert len(messages) - 1 == sum("listChanged" in kind for kind in kinds.values())
+
+
+async def test_a_modern_request_to_initialize_is_refused() -> None:
+    server = PlayedServer()
+    async with trio.open_nursery() as nursery:
+        [url] = await nursery.start(partial(serve_bridge, HTTP, server.switch))
+        accepted = "application/json, text/event-stream"
+        headers = {"mcp-protocol-version": VERSION, "mcp-method": "initialize", "accept": accepted}
+        async with httpx2.AsyncClient() as http:
+            body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"_meta": MODERN}}
+            answer = await http.post(url, json=body, headers=headers)
+        assert answer.status_code == 404
+        assert answer.json()["error"] == {"code": -32601, "message": "Method not found"}
+        nursery.cancel_scope.cancel()

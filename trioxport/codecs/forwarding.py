@@ -96,7 +96,7 @@ def renamed(
     if form is None or form.codec != JSON.name or not is_same(message, form.message):
         return changed
     payload = _changed_payload(form.payload, request_id, place, params, meta)
-    form = EncodedForm(payload, form.codec, attrs.evolve(changed, metadata=NOTHING))
+    form = EncodedForm(payload, form.codec, changed)
     return attrs.evolve(changed, metadata={**message.metadata, "encoded": form})
 
 

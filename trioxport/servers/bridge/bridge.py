@@ -24,9 +24,9 @@ from trioxport.config.server import ServerConfig
 from trioxport.connection import Connection
 from trioxport.errors import TransportError, UsageError
 from trioxport.frames import Limits
-from trioxport.messages import Message, Notification, Request, Undelivered
+from trioxport.messages import ErrorResponse, Message, Notification, Request, Undelivered
 from trioxport.opening import open_transport, serve_transport
-from trioxport.protocol import DISCOVER, META, meta_of
+from trioxport.protocol import DISCOVER, INITIALIZE, META, METHOD_NOT_FOUND, meta_of
 from trioxport.servers.bridge.failures import error_response
 from trioxport.servers.bridge.gathered_mode import GatheredMode
 from trioxport.servers.bridge.headers import ClientMetadata, HeaderAllowList
@@ -80,6 +80,9 @@ class Bridge:
         Returns:
             Whether that is over, and the message to begin anew with if there is one.
         """
+        if connection.info.era == "modern" and isinstance(first, Request) and first.method == INITIALIZE:
+            await connection.tx.send(ErrorResponse(first.id, METHOD_NOT_FOUND, "Method not found"))
+            return False, None
         async with AsyncExitStack() as stack:
             try:
                 channels = self._mode.channels(era_of(connection, first), metadata.exchanged(first))
