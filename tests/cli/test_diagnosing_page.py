@@ -43,3 +43,13 @@ def test_a_measurement_takes_the_options_of_the_page(command: str, capsys: pytes
     assert main(["bench", DEMO, *words[2:], *tool, "-n", "5"]) == 0
     out = capsys.readouterr().out
     assert '"succeeded":5' in out if "--json" in words else out.startswith("5 requests in ")
+
+
+def test_an_examination_has_the_steps_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    code = "print('Loading...', flush=True); import trio; from trioxport import demo, serve_transport; "
+    code += "trio.run(serve_transport, demo.serve_demo, 'stdio:')"
+    [shown] = re.findall(r"^```text\n(ok +command.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    assert main(["doctor", shlex.join([sys.executable, "-c", code])]) == 1
+    out = capsys.readouterr().out
+    assert [line.split()[:2] for line in out.splitlines()] == [line.split()[:2] for line in shown.splitlines()]
+    assert "lines that are no messages: 1; the last: Loading..." in out

@@ -206,7 +206,7 @@ def test_a_client_that_is_registered_by_hand(site: Site, capsys: Capture, tmp_pa
         (["login", "https://mcp.test", "--device", "--no-browser"], "keep one of them"),
         (["login", "https://mcp.test", "--client-secret-file", __file__], "name the client as well"),
         (["login", "https://mcp.test", "--issuer", "http://as.test"], "not encrypted"),
-        (["doctor", "nothing"], "No such command"),
+        (["doctor", "nothing"], "is no URL, and there is no configuration file here"),
     ],
 )
 def test_arguments_that_cannot_work(arguments: list[str], text: str, capsys: Capture) -> None:

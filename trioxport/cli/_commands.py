@@ -47,3 +47,25 @@ def cli_command(function: Callable[..., Awaitable[int]]) -> click.Command:
         return trio.run(partial(function, **given))
 
     return click.command(context_settings=CONTEXT, epilog=EXIT_CODES)(in_trio)
+
+
+class GroupWithDefault(click.Group):
+    """A group of commands, of which one need not be named: ``tap record ...`` is ``tap ...``.
+
+    Args:
+        default: The name of that command.
+        usage: The arguments of the group in its usage line.
+    """
+
+    def __init__(self, *args: Any, default: str, usage: str, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._default = default
+        self._usage = usage
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *CONTEXT["help_option_names"]):
+            args = [self._default, *args]
+        return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [self._usage]

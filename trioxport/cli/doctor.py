@@ -11,7 +11,8 @@ import click
 
 from trioxport.auth.oauth import NetworkPolicy
 from trioxport.auth.oauth.examination import AuthorizationFinding, examine
-from trioxport.cli._commands import CONTEXT, cli_command
+from trioxport.cli._commands import CONTEXT, GroupWithDefault, cli_command
+from trioxport.cli._examining import server
 from trioxport.cli._oauth import challenge_of, network_options, server_argument
 from trioxport.cli._output import one_line, write
 from trioxport.cli.options import json_option
@@ -19,9 +20,12 @@ from trioxport.cli.options import json_option
 MARKS: Final = {"ok": "ok    ", "note": "note  ", "failed": "FAILED"}
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(cls=GroupWithDefault, default="server", usage="TARGET | COMMAND ...", context_settings=CONTEXT)
 def command() -> None:
-    """Look for the cause of a failure, step by step."""
+    """Look for the cause of a failure, step by step.
+
+    doctor TARGET examines a server, as doctor server TARGET does.
+    """
 
 
 @cli_command
@@ -52,4 +56,5 @@ def _print(finding: AuthorizationFinding) -> None:
     write(f"{MARKS[finding.verdict]}  {finding.step}: {finding.text}{section}{hint}", sys.stdout)
 
 
+command.add_command(server)
 command.add_command(auth)

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from trioxport import UsageError
-from trioxport.cli._commands import CONTEXT, cli_command
+from trioxport.cli._commands import CONTEXT, GroupWithDefault, cli_command
 from trioxport.cli._output import complain, write
 from trioxport.cli._timeline import timeline_text
 from trioxport.cli._wire_log import wire_log
@@ -30,19 +30,9 @@ from trioxport.servers import open_bridge
 from trioxport.servers.bridge.bridge import Sharing
 
 
-class TapCommand(click.Group):
-    """The group of ``record`` and ``show``, of which ``record`` need not be said."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0] not in (*self.commands, *CONTEXT["help_option_names"]):
-            args = ["record", *args]
-        return super().parse_args(ctx, args)
-
-    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        return ["LISTEN TARGET -o FILE | show FILE"]
-
-
-@click.group(cls=TapCommand, context_settings=CONTEXT)
+@click.group(
+    cls=GroupWithDefault, default="record", usage="LISTEN TARGET -o FILE | show FILE", context_settings=CONTEXT
+)
 def command() -> None:
     """Record what a client and a server say to each other, and show it.
 

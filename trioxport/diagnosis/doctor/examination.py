@@ -1,0 +1,131 @@
+"""``examine``: all steps that apply to a target."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx
+
+from trioxport.abc import Era, Layer, Transport
+from trioxport.auth.tls import TLSOptions
+from trioxport.config.server import ServerConfig
+from trioxport.diagnosis.doctor.command import check_command
+from trioxport.diagnosis.doctor.conversation import STEPS as CONVERSATION
+from trioxport.diagnosis.doctor.conversation import ConversationOptions, check_conversation
+from trioxport.diagnosis.doctor.findings import OnFinding, ServerFindings
+from trioxport.diagnosis.doctor.http_probe import check_http
+from trioxport.diagnosis.doctor.network import NetworkAddress, check_network
+from trioxport.targets import Target, describe, to_transport
+from trioxport.transports.http import Http
+from trioxport.transports.http.client.stack.proxies import proxy_for
+from trioxport.transports.stdio import Stdio
+from trioxport.transports.stream import Tcp, Tls, Unix
+from trioxport.transports.websocket import WebSocket
+
+STEPS: Final = (
+    *("name", "connection", "proxy", "tls", "http", "authorization"),
+    *("command", "start", "stdout", "stderr", "socket"),
+    *CONVERSATION,
+    "closing",
+)
+"""The names of all steps; a target has some of them."""
+
+_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+
+
+def _ignore(_finding: object) -> None:
+    """Do nothing: the caller reads the findings at the end."""
+
+
+async def examine(
+    target: Target,
+    *,
+    on_finding: OnFinding = _ignore,
+    timeout: float = 60.0,  # noqa: ASYNC109 (of each step)
+    era: Era | None = None,
+    allow_plaintext: bool = False,
+    layers: Sequence[Layer] = (),
+) -> ServerFindings:
+    """Examine a server, step by step, up to the step that fails.
+
+    Args:
+        target: The server.
+        on_finding: Called with each finding as soon as it is there; it must not block.
+        timeout: Seconds for connecting and negotiating, and for each answer.
+        era: The era, if it is not to be negotiated.
+        allow_plaintext: Whether unencrypted traffic may leave this machine.
+        layers: Frame layers of the conversation.
+
+    Raises:
+        UsageError: The target is none.
+
+    An endpoint over HTTP gets a request without the credentials of ``auth``, and then the usual ones with them. A
+    command is started.
+    """
+    findings = ServerFindings(on_finding)
+    options = ConversationOptions(timeout, era, allow_plaintext)
+    transport = _transport_of(target)
+    if isinstance(transport, Stdio):
+        await check_command(transport, options, findings, layers)
+    elif isinstance(transport, Unix) and not _check_socket(transport, findings):
+        findings.skip(CONVERSATION, "there is no socket")
+    elif await _check_way(transport, findings):
+        await check_conversation(target, options, findings, layers)
+    else:
+        findings.skip(CONVERSATION, "an earlier step failed")
+    return findings
+
+
+def _transport_of(target: Target) -> Transport:
+    if isinstance(target, ServerConfig) and target.target.transport is not None:
+        return target.target.transport
+    return to_transport(target)
+
+
+async def _check_way(transport: Transport, findings: ServerFindings) -> bool:
+    """Check the steps before the first message; returns whether to go on."""
+    match transport:
+        case Http():
+            return await _check_endpoint(transport, findings)
+        case WebSocket():
+            parts = urlsplit(transport.url)
+            tls = (transport.tls or TLSOptions()) if parts.scheme == "wss" else None
+            return await check_network(
+                NetworkAddress(parts.hostname or "", parts.port or _PORTS[parts.scheme], tls), findings
+            )
+        case Tls():
+            tls = transport.ssl_context or TLSOptions(transport.ca, transport.cert, transport.key)
+            return await check_network(NetworkAddress(transport.host, transport.port, tls), findings)
+        case Tcp():
+            return await check_network(NetworkAddress(transport.host, transport.port), findings)
+        case _:
+            return True
+
+
+async def _check_endpoint(target: Http, findings: ServerFindings) -> bool:
+    url = httpx.URL(target.url)
+    proxy = proxy_for(url, target)
+    tls = (target.tls or TLSOptions()) if url.scheme == "https" else None
+    named = None if proxy is None else str(proxy)
+    if named is None:
+        findings.add("proxy", "ok", "none: the environment names none for this host")
+    address = NetworkAddress(url.host, url.port or _PORTS[url.scheme], tls, named)
+    return await check_network(address, findings) and await check_http(target, named, findings)
+
+
+def _check_socket(target: Unix, findings: ServerFindings) -> bool:
+    try:
+        is_socket = stat.S_ISSOCK(os.stat(target.path).st_mode)
+    except OSError as error:
+        remedy = "Check the path, and that the server runs"
+        findings.add("socket", "failed", f"{target.path}: {error.strerror}", remedy)
+        return False
+    if is_socket:
+        findings.add("socket", "ok", f"{target.path} is a socket")
+        return True
+    findings.add("socket", "failed", f"{describe(target)} is no socket", "Check the path")
+    return False
