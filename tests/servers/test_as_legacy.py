@@ -29,6 +29,7 @@ from trioxport import (
 from trioxport.peer import JSONRPCError, open_peer
 from trioxport.protocol import META, SUBSCRIPTION
 from trioxport.servers import AsLegacyServer
+from trioxport.servers.translation import _changes
 
 CLIENT: Final = {"name": "old", "version": "1"}
 CAPABILITIES: Final = {"roots": {"listChanged": True}, "sampling": {}, "elicitation": {}, "tasks": {"list": {}}, "x": 1}
@@ -226,6 +227,13 @@ async def test_codes_of_the_modern_era_are_mapped(code: int, known: int) -> None
         assert await client.received() == ErrorResponse(1, known, "no", {"d": 1})
 
 
+async def test_an_answer_to_no_request_is_discarded() -> None:
+    async with session() as client:
+        client.server.say(Response(999, {}))
+        assert await client.nothing_received()
+        assert sum(client.connection.statistics().discarded.values()) == 1
+
+
 async def test_an_id_in_flight_is_refused() -> None:
     async with session() as client:
         await client.asked(call())
@@ -242,8 +250,14 @@ async def test_progress_belongs_to_its_request() -> None:
         assert progress.metadata["related_request"] == 1
 
 
-async def test_log_messages_of_the_level_that_was_set() -> None:
+async def test_a_level_is_refused_by_a_server_that_logs_nothing() -> None:
     async with session() as client:
+        await client.send(Request(1, "logging/setLevel", {"level": "debug"}))
+        assert (await client.error()).code == -32601
+
+
+async def test_log_messages_of_the_level_that_was_set() -> None:
+    async with session(capabilities={"logging": {}}) as client:
         await client.send(Request(1, "logging/setLevel", {"level": "debug"}))
         assert await client.received() == Response(1, {})
         asked = await client.asked(call(2))
@@ -345,6 +359,46 @@ async def test_rounds_are_bounded() -> None:
         await client.send(Response((await client.request()).id, {"action": "accept"}))
         client.server.answer(await client.server.request(), input_required(a=ELICITATION))
         assert "needs more input after 2 rounds" in (await client.error()).message
+
+
+async def test_questions_are_bounded() -> None:
+    async with session(AsLegacyServer(max_questions=2)) as client:
+        client.server.answer(await client.asked(call(1)), input_required(a=ELICITATION, b=ELICITATION))
+        first, second = await client.request(), await client.request()
+        client.server.answer(await client.asked(call(2)), input_required(a=ELICITATION))
+        refusal = await client.error()
+        assert (refusal.id, refusal.message) == (2, "Too many questions wait for the client")
+        for question in (first, second):
+            await client.send(Response(question.id, {"action": "decline"}))
+        await client.server.request()
+        client.server.answer(await client.asked(call(2)), input_required(a=ELICITATION))
+        await client.request()  # there is room again
+
+
+async def test_a_client_that_does_not_answer(autojump_clock: trio.testing.MockClock) -> None:
+    async with session(AsLegacyServer(answer_timeout=30)) as client:
+        client.server.answer(await client.asked(call()), input_required(a=ELICITATION, b=ELICITATION))
+        answered, question = await client.request(), await client.request()
+        await client.send(Response(answered.id, {"action": "accept"}))
+        await trio.sleep(29)
+        assert await client.nothing_received()
+        await trio.sleep(2)
+        cancelled = await client.notification()
+        assert params_of(cancelled)["requestId"] == question.id
+        refusal = await client.error()
+        assert (refusal.id, refusal.message) == (1, "The client gave no input within 30 s")
+        await client.send(Response(question.id, {"action": "accept"}))  # too late
+        assert client.server.nothing_sent()
+
+
+async def test_a_client_that_answers_in_time_is_waited_for_no_longer(autojump_clock: trio.testing.MockClock) -> None:
+    async with session(AsLegacyServer(answer_timeout=30)) as client:
+        client.server.answer(await client.asked(call()), input_required(a=ELICITATION))
+        await client.send(Response((await client.request()).id, {"action": "accept"}))
+        second = await client.server.request()
+        await trio.sleep(60)
+        client.server.answer(second, {"resultType": "complete"})
+        assert (await client.response()).id == 1
 
 
 # Cancellation.
@@ -476,6 +530,15 @@ async def test_a_resource_that_the_server_does_not_watch() -> None:
         assert (await client.error()).code == -32602
 
 
+async def test_resources_of_a_client_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_changes, "MAX_RESOURCES", 1)
+    async with session(capabilities={"resources": {"subscribe": True}}) as client:
+        await subscribed(client, 1, "a:")
+        await client.send(Request(2, "resources/subscribe", {"uri": "b:"}))
+        refusal = await client.error()
+        assert (refusal.id, refusal.message) == (2, "Too many resources are subscribed to: 1 is the limit")
+
+
 async def test_a_subscription_that_the_server_refuses() -> None:
     async with session(capabilities=OFFERED) as client:
         client.server.say(ErrorResponse((await client.server.request()).id, -32601, "no listening here"))
@@ -485,6 +548,26 @@ async def test_a_subscription_that_the_server_refuses() -> None:
         client.server.say(ErrorResponse(listen.id, -32602, "no such thing"))
         assert await client.received() == ErrorResponse(1, -32602, "no such thing")
         assert client.server.nothing_sent()
+
+
+async def test_a_subscription_that_is_not_delivered() -> None:
+    async with session(capabilities={"resources": {"subscribe": True}}) as client:
+        listen = await client.asked(Request(1, "resources/subscribe", {"uri": "a:"}))
+        client.server.refuse(listen, ProtocolViolation("odd"))
+        settlement = await client.received()
+        assert isinstance(settlement, Undelivered)
+        assert settlement.original == Request(1, "resources/subscribe", {"uri": "a:"})
+
+
+async def test_a_stream_that_ends_after_the_client_has_half_closed(autojump_clock: trio.testing.MockClock) -> None:
+    async with session(capabilities={"resources": {"subscribe": True}}) as client:
+        listen = await subscribed(client, 1, "a:")
+        asked = await client.asked(call(2))
+        await client.connection.tx.aclose()
+        client.server.answer(listen, {"resultType": "complete"})
+        await trio.sleep(60)
+        client.server.answer(asked, {"resultType": "complete"})
+        assert await client.received() == Response(2, {})
 
 
 async def test_a_subscription_that_is_not_acknowledged(autojump_clock: trio.testing.MockClock) -> None:

@@ -28,6 +28,7 @@ from trioxport import (
 from trioxport.peer import open_peer
 from trioxport.protocol import META, SUBSCRIPTION
 from trioxport.servers import AsModernServer
+from trioxport.servers.translation import _listeners
 
 CLIENT: Final = {"name": "new", "version": "1"}
 SERVER_INFO: Final = {"name": "old", "version": "2"}
@@ -725,6 +726,40 @@ async def test_resources_are_watched_as_long_as_a_client_wants_it() -> None:
         await client.send(Notification("notifications/cancelled", {"requestId": 3}))
         client.server.answer(again, {})
         assert (await client.server.request()).method == "resources/unsubscribe"
+
+
+async def test_subscriptions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_listeners, "MAX_SUBSCRIPTIONS", 1)
+    monkeypatch.setattr(_listeners, "MAX_RESOURCES", 2)
+    async with server() as client:
+        await client.send(listen(1, resourceSubscriptions=["a:", "b:", "c:"]))
+        for _ in range(2):
+            client.server.answer(await client.server.request(), {})
+        assert await acknowledged(client) == (1, {"resourceSubscriptions": ["a:", "b:"]})
+        await client.send(listen(2))
+        refusal = await client.error()
+        assert (refusal.id, refusal.message) == (2, "Too many subscriptions are open at this server")
+        await client.send(Notification("notifications/cancelled", {"requestId": 1}))
+        await client.send(listen(3))
+        assert (await acknowledged(client))[0] == 3
+
+
+async def test_a_server_that_takes_no_answers() -> None:
+    """Its requests are dropped at some number, and clients wait."""
+    scripted = ScriptedPeer(room=1)
+    async with (
+        open_transport(scripted, layers=[AsModernServer()]) as connection,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(connection.rx.receive)
+        for number in range(2000):
+            scripted.say(Request(number, "ping"))
+        await wait_all_tasks_blocked()
+        assert sum(connection.statistics().discarded.values()) > 900
+        nursery.start_soon(connection.tx.send, call())
+        await wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 2
+        nursery.cancel_scope.cancel()
 
 
 async def test_resources_that_cannot_be_watched_are_not_acknowledged() -> None:

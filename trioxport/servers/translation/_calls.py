@@ -116,8 +116,6 @@ class ModernCall:
 
     def for_server(self) -> Request:
         """The request as the server gets it."""
-        if isinstance(self.request.params, list):  # of a method of no revision
-            return attrs.evolve(self.request, id=self.id)
         params: Any = without_meta(without(members_of(self.request.params), *_INPUT), *REQUEST_KEYS)
         if self.token is not None:
             params = with_meta(params, progressToken=self.id)

@@ -32,6 +32,8 @@ from trioxport.protocol import (
 from trioxport.servers.translation._link import Link
 from trioxport.servers.translation._members import without, without_subscription
 
+MAX_RESOURCES: Final = 1024
+"""Resources that one client may watch at the same time."""
 OVERLAP_SECONDS: Final = 1.0
 """Seconds for which a replaced stream is still read: a change from before the new one may be on its way."""
 
@@ -104,6 +106,10 @@ class Changes:
         """Watch a resource. The request is answered when the server has agreed."""
         if uri in self._uris and self._current is not None and uri in self._current.uris:
             self._link.give(Response(request.id, {}))
+            return
+        if uri not in self._uris and len(self._uris) >= MAX_RESOURCES:
+            reason = f"Too many resources are subscribed to: {MAX_RESOURCES} is the limit"
+            self._link.give(ErrorResponse(request.id, INTERNAL_ERROR, reason))
             return
         self._uris.setdefault(uri, []).append(request)
         self._note_wish()

@@ -10,7 +10,6 @@ from typing import Any, Final
 import attrs
 import trio
 
-from trioxport._core.backoff import Backoff
 from trioxport._diagnostics import logger
 from trioxport.errors import ProtocolViolation, TransportError, UsageError
 from trioxport.messages import (
@@ -66,7 +65,7 @@ from trioxport.servers.translation._members import (
     without,
     without_meta,
 )
-from trioxport.servers.translation._rounds import RoundCall
+from trioxport.servers.translation._rounds import RoundCall, RoundLimits
 
 USUAL_LEVEL: Final = "info"
 """The level of log messages for a client that has set none: a legacy server may choose one."""
@@ -82,10 +81,9 @@ _RANDOM: Final = Random()
 class LegacySession:
     """The translation behind ``AsLegacyServer``."""
 
-    def __init__(self, link: Link, max_rounds: int, backoff: Backoff) -> None:
+    def __init__(self, link: Link, limits: RoundLimits) -> None:
         self.link = link
-        self._max_rounds = max_rounds
-        self._backoff = backoff
+        self._limits = limits
         self._ids = count(1)
         self._meta: dict[str, Any] = {VERSION_KEY: MODERN_VERSIONS[0], CAPABILITIES_KEY: {}, LEVEL_KEY: USUAL_LEVEL}
         self._capabilities: Mapping[str, Any] = NOTHING
@@ -93,7 +91,7 @@ class LegacySession:
         self._rounds: dict[RequestId, RoundCall] = {}
         self._asked: dict[RequestId, RoundCall] = {}
         self._by_token: dict[RequestId, RoundCall] = {}
-        self._changes = Changes(link, self._listen_request, backoff)
+        self._changes = Changes(link, self._listen_request, limits.backoff)
         self._local: Mapping[str, Callable[[Request], Awaitable[None]]] = {
             INITIALIZE: self._initialize,
             PING: self._pong,
@@ -133,7 +131,9 @@ class LegacySession:
 
     async def _set_level(self, request: Request) -> None:
         level = members_of(request.params).get("level")
-        if is_level(level):
+        if "logging" not in self._capabilities:
+            await self._refuse_unknown(request)
+        elif is_level(level):
             self._meta[LEVEL_KEY] = level
             await self._answer(Response(request.id, {}))
         else:
@@ -216,6 +216,7 @@ class LegacySession:
         """The request of the next round, which is in flight from now on."""
         method = DISCOVER if call.request.method == INITIALIZE else call.request.method
         params = NOTHING if method == DISCOVER else call.params_of_round()
+        call.end_pause()
         call.round_id = next(self._ids)
         call.rounds += 1
         self._rounds[call.round_id] = call
@@ -234,29 +235,37 @@ class LegacySession:
 
     def _ask(self, call: RoundCall, result: Mapping[str, Any]) -> None:
         """Put the server's questions to the client."""
-        if call.rounds >= self._max_rounds:
-            self._fail(call, f"{call.request.method} needs more input after {self._max_rounds} rounds")
+        if call.rounds >= self._limits.max_rounds:
+            self._fail(call, f"{call.request.method} needs more input after {call.rounds} rounds")
             return
         try:
             questions = call.ask(result)
         except ValueError as error:
             self._fail(call, f"The server needs input, and asks for it wrongly: {error}")
             return
+        if len(self._asked) + len(questions) > self._limits.max_questions:
+            self._fail(call, "Too many questions wait for the client")
+            return
         for question in questions:
             self._asked[question.id] = call
             self.link.give(question)
-        if not questions:
-            call.pause = trio.CancelScope()
-            self.link.start(self._repeat_later, call)
+        call.pause = trio.CancelScope()
+        self.link.start(self._expire_later if questions else self._repeat_later, call, call.pause)
 
     def _fail(self, call: RoundCall, reason: str) -> None:
         self._settle(call, ErrorResponse(call.request.id, INTERNAL_ERROR, reason))
 
-    async def _repeat_later(self, call: RoundCall) -> None:
-        assert call.pause is not None
-        with call.pause:
-            await trio.sleep(self._backoff.delay(call.rounds - 1, _RANDOM))
+    async def _repeat_later(self, call: RoundCall, pause: trio.CancelScope) -> None:
+        with pause:
+            await trio.sleep(self._limits.backoff.delay(call.rounds - 1, _RANDOM))
             self._post_next_round(call)
+
+    async def _expire_later(self, call: RoundCall, pause: trio.CancelScope) -> None:
+        with pause:
+            await trio.sleep(self._limits.answer_timeout)
+            reason = f"The client gave no input within {self._limits.answer_timeout:g} s"
+            refusal = ErrorResponse(call.request.id, INTERNAL_ERROR, reason)
+            self._give_up(call, refusal, "the answer did not come in time")
 
     def _take_answer(self, answer: Response | ErrorResponse) -> None:
         """Take the client's answer to a question; after the last one the next round begins."""
@@ -264,11 +273,15 @@ class LegacySession:
         call = self._asked.pop(answer.id)
         refusal = call.take_answer(answer)
         if refusal is not None:
-            for _, question in call.questions.values():
-                self.link.give(cancellation_of(question, "another question of the same request was refused"))
-            self._settle(call, refusal)
+            self._give_up(call, refusal, "another question of the same request was refused")
         elif not call.questions:
             self._post_next_round(call)
+
+    def _give_up(self, call: RoundCall, refusal: ErrorResponse, reason: str) -> None:
+        """Take back the questions of a call, and answer it by an error."""
+        for _, question in call.questions.values():
+            self.link.give(cancellation_of(question, reason))
+        self._settle(call, refusal)
 
     def _settle(self, call: RoundCall, answer: Response | ErrorResponse) -> None:
         self._forget(call)
@@ -282,8 +295,7 @@ class LegacySession:
             self._asked.pop(question_id, None)
         if call.token is not None and self._by_token.get(call.token) is call:
             del self._by_token[call.token]
-        if call.pause is not None:
-            call.pause.cancel()
+        call.end_pause()
 
     # Messages of the server.
 

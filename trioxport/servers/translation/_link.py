@@ -20,7 +20,7 @@ from trioxport.errors import ConnectionLost, ProtocolViolation, TransportError
 from trioxport.messages import ErrorResponse, Incoming, Message, Request, Response
 
 MAX_POSTED: Final = 1024
-"""Refusals that wait until the server takes them; a server that reads nothing gets no more."""
+"""Messages that wait until the server takes them; a server that reads nothing gets no more answers."""
 
 AskServer: TypeAlias = Callable[[str, Mapping[str, Any], Callable[[Response | ErrorResponse], object]], object]
 """Sends a request of a translation's own, and calls a function with its answer."""
@@ -83,8 +83,8 @@ class Link:
         return self._ready.popleft()
 
     async def wait_for_room(self) -> None:
-        """Wait until the client has received enough of the messages that were made for it."""
-        while len(self._ready) >= self._max_ready:
+        """Wait until the client and the server have taken enough of the messages that were made for them."""
+        while len(self._ready) >= self._max_ready or len(self._posted) >= MAX_POSTED:
             await self._changed.wait()
 
     async def receive(self, *, waits: bool) -> Incoming | None:
@@ -121,11 +121,15 @@ class Link:
 
     def refuse(self, request: Request, code: int, reason: str) -> None:
         """Answer a request of the server by an error."""
-        if len(self._posted) >= MAX_POSTED:
-            self.scope.discard(ProtocolViolation(f"a request ({request.method}) of a server that takes no answers"))
-            return
         logger.debug("%s: %s is refused: %s", self.target, request.method, reason)
-        self.post(ErrorResponse(request.id, code, reason))
+        self.answer(request, ErrorResponse(request.id, code, reason))
+
+    def answer(self, request: Request, answer: Response | ErrorResponse) -> None:
+        """Answer a request of the server, if the server takes answers."""
+        if len(self._posted) < MAX_POSTED:
+            self.post(answer)
+        else:
+            self.scope.discard(ProtocolViolation(f"a request ({request.method}) of a server that takes no answers"))
 
     def start(self, task: Callable[..., Awaitable[object]], *args: Any) -> bool:
         """Run a task until the connection ends. Returns False if it has ended."""

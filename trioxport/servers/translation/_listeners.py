@@ -14,9 +14,14 @@ from trioxport.errors import TransportError
 from trioxport.messages import ErrorResponse, Notification, Request, RequestId, Response, Undelivered
 from trioxport.metadata import Metadata
 from trioxport.peer.subscriptions import ACKNOWLEDGED, FILTERS, UPDATED
-from trioxport.protocol import INVALID_PARAMS, SUBSCRIPTION, items_of, members_of
+from trioxport.protocol import INTERNAL_ERROR, INVALID_PARAMS, SUBSCRIPTION, items_of, members_of
 from trioxport.servers.translation._link import AskServer, Link
 from trioxport.servers.translation._members import COMPLETE, SUBSCRIBE, UNSUBSCRIBE, with_meta
+
+MAX_SUBSCRIPTIONS: Final = 1024
+"""Subscriptions of all clients of one server."""
+MAX_RESOURCES: Final = 1024
+"""Resources of one subscription; the acknowledgment is without those beyond."""
 
 _URIS: Final = "resourceSubscriptions"
 _KINDS: Final = {"toolsListChanged": "tools", "promptsListChanged": "prompts", "resourcesListChanged": "resources"}
@@ -95,13 +100,17 @@ class Listeners:
         if not asked and wanted != {}:
             self._link.give(ErrorResponse(request.id, INVALID_PARAMS, "notifications has to be an object"))
             return
+        if len(self._by_id) >= MAX_SUBSCRIPTIONS:
+            self._link.give(ErrorResponse(request.id, INTERNAL_ERROR, "Too many subscriptions are open at this server"))
+            return
         lists = frozenset(
             name
             for name, kind in _KINDS.items()
             if asked.get(name) is True and members_of(capabilities.get(kind)).get("listChanged")
         )
         can_watch = members_of(capabilities.get("resources")).get("subscribe")
-        uris = {uri for uri in items_of(asked.get(_URIS)) if isinstance(uri, str)} if can_watch else set[str]()
+        named = items_of(asked.get(_URIS))[:MAX_RESOURCES] if can_watch else ()
+        uris = {uri for uri in named if isinstance(uri, str)}
         listener = self._by_id[request.id] = ClientSubscription(request, lists, uris, set())
         self._watch(listener)
 

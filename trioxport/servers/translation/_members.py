@@ -110,7 +110,7 @@ def to_legacy_result(method: str, result: Any) -> Any:
     members = members_of(result)
     if members.get("resultType") != COMPLETE:
         return result
-    known = without(members, "resultType")
+    known = without(members_of(without_meta(members, SERVER_KEY)), "resultType")
     if method == CALL_TOOL and not isinstance(known.get("structuredContent", {}), dict):
         del known["structuredContent"]
     elif method == LIST_TOOLS and isinstance(known.get("tools"), list):
@@ -152,8 +152,6 @@ def to_modern_result(method: str, result: Any, server_info: Mapping[str, Any]) -
 
 def to_modern_error(error: ErrorResponse) -> ErrorResponse:
     """An error of a legacy server for a modern client."""
-    if isinstance(error, Undelivered):
-        return error
     if error.code == RESOURCE_NOT_FOUND:
         return attrs.evolve(error, code=INVALID_PARAMS)
     is_reserved = error.code in _LEGACY_CODES or error.code == URL_ELICITATION_REQUIRED

@@ -257,7 +257,7 @@ class ModernServer:
 
     def _take_question(self, request: Request) -> None:
         if request.method == PING:
-            self.link.post(Response(request.id, {}))
+            self.link.answer(request, Response(request.id, {}))
             return
         if request.method not in QUESTIONS:
             self.link.refuse(request, METHOD_NOT_FOUND, f"Method not found: {request.method}")

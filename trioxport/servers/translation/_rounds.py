@@ -11,6 +11,7 @@ from typing import Any, Final
 import attrs
 import trio
 
+from trioxport._core.backoff import Backoff
 from trioxport._core.reissues import new_request_id
 from trioxport.messages import ErrorResponse, Params, Request, RequestId, Response
 from trioxport.metadata import Metadata
@@ -19,6 +20,23 @@ from trioxport.protocol import as_id, members_of, meta_of
 
 _CANCEL: Final = {"action": "cancel"}
 _URL_MODE: Final = "url"
+
+
+@attrs.frozen
+class RoundLimits:
+    """The limits of the rounds of one session.
+
+    Args:
+        max_rounds: Rounds of one request.
+        max_questions: Questions that may wait for the client at the same time.
+        answer_timeout: Seconds in which the client has to answer the questions of a round.
+        backoff: The waits before a round for which the server asks nothing.
+    """
+
+    max_rounds: int
+    max_questions: int
+    answer_timeout: float
+    backoff: Backoff
 
 
 @attrs.define(eq=False)
@@ -32,7 +50,7 @@ class RoundCall:
         questions: The questions that the client has not answered, by the id of their requests.
         answers: The client's answers for the next round, by the server's keys.
         state: The member ``requestState`` for the next round, if there is one.
-        pause: The scope of a wait before the next round.
+        pause: The scope of the wait for the next round.
     """
 
     request: Request
@@ -47,6 +65,12 @@ class RoundCall:
     def token(self) -> RequestId | None:
         """The progress token."""
         return as_id(meta_of(self.request.params).get("progressToken"))
+
+    def end_pause(self) -> None:
+        """End the wait for the next round."""
+        if self.pause is not None:
+            self.pause.cancel()
+            self.pause = None
 
     def params_of_round(self) -> Params | None:
         """The parameters of the next round."""
