@@ -13,8 +13,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.authorization_server import ISSUER, REDIRECT, SERVER, Site, answer, connect, refuse
 from trioxport import InteractionRequired, OAuthError, UsageError
-from trioxport.auth.oauth import AuthorizationCode, MemoryStore, OAuth, OAuthClient, OutOfBand
+from trioxport.auth.oauth import MemoryStore, OAuth, OAuthClient, OutOfBand
 from trioxport.auth.oauth.steps import OAuthRequest, OAuthResponse
+from trioxport.auth.secret import Secret
 
 
 @pytest.fixture
@@ -304,6 +305,7 @@ async def test_no_other_refusal_deletes_the_login(clocked: MockClock, site: Site
     with pytest.raises(OAuthError, match=code) as caught:
         await site.request(auth)
     assert (caught.value.target, caught.value.issuer, caught.value.step) == (SERVER, ISSUER, "refresh")
+    assert ("logout URL --client" in str(caught.value)) == (code == "invalid_client")
     assert "refresh-1" not in str(caught.value)
     site.answers.clear()
     assert await site.request(auth) == 200
@@ -607,10 +609,79 @@ async def test_an_answer_that_nobody_waits_for_is_refused(site: Site) -> None:
         await auth.complete(SERVER, redirected)
 
 
+async def test_requests_for_two_servers_wait_for_their_own_answers(site: Site) -> None:
+    """2026-07-28: state, verifier and issuer are kept together for each request."""
+    other = "https://mcp.test/other"
+
+    async def about_other(_: OAuthRequest) -> OAuthResponse:
+        return answer({**site.about_resource(), "resource": other})
+
+    site.answers["/.well-known/oauth-protected-resource/other"] = about_other
+    auth, pages = OAuth(interaction=OutOfBand(REDIRECT)), dict[str, str]()
+    for server in (SERVER, other):
+        with pytest.raises(InteractionRequired) as caught:
+            await auth.login(server)
+        assert caught.value.url is not None
+        pages[server] = caught.value.url
+    for server, page in pages.items():
+        login = await auth.complete(server, await site.consent(page))
+        assert login.resource == server
+    assert len({asked(page)["code_challenge"] for page in pages.values()}) == 2
+
+
 async def test_a_grant_completes_what_it_has_begun_only(site: Site) -> None:
-    grant = AuthorizationCode(OutOfBand(REDIRECT))
+    auth = OAuth(interaction=OutOfBand(REDIRECT))
+    with pytest.raises(InteractionRequired):
+        await auth.login(SERVER)
+    context = auth.session(SERVER).authorizer._waiting
+    assert context is not None
+    context.pending = None
     with pytest.raises(UsageError, match="waits for an answer"):
-        await grant.complete(None, f"{REDIRECT}?code=1")  # type: ignore[arg-type]
+        await auth.complete(SERVER, f"{REDIRECT}?code=1")
+
+
+async def test_a_client_that_the_server_has_forgotten_is_registered_anew(site: Site) -> None:
+    auth = site.client()
+    await auth.login(SERVER)
+    await auth.logout(SERVER)
+
+    async def forgotten(request: OAuthRequest) -> OAuthResponse | None:
+        return refuse("invalid_client", 401) if b"client_id=client-1" in (request.content or b"") else None
+
+    site.answers["/token"] = forgotten
+    with pytest.raises(OAuthError, match="registered anew with the next attempt"):
+        await auth.login(SERVER)
+    assert (await auth.login(SERVER)).client.client_id == "client-2"
+
+
+async def test_a_client_that_was_registered_by_hand_is_not_forgotten(site: Site) -> None:
+    async def refusing(_: OAuthRequest) -> OAuthResponse:
+        return refuse("invalid_client", 401)
+
+    site.answers["/token"] = refusing
+    with pytest.raises(OAuthError, match="invalid_client") as caught:
+        await site.client(client=OAuthClient("mine")).login(SERVER)
+    assert "anew" not in str(caught.value)
+
+
+async def test_a_store_that_fails_leaves_the_living_token(
+    clocked: MockClock, site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(MemoryStore):
+        async def write(self, key: str, text: Secret | None) -> None:
+            if self.is_broken:
+                raise ZeroDivisionError
+            await super().write(key, text)
+
+        is_broken = False
+
+    store = Broken()
+    auth = site.client(store=store)
+    await site.request(auth)
+    store.is_broken = True
+    await trio.sleep(3600 - 30)
+    assert await site.request(auth) == 200
+    assert "is not refreshed yet" in caplog.text
 
 
 # The client at the authorization server.

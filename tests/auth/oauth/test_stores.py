@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import keyring.backend
@@ -60,6 +62,27 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> CredentialStore:
     return MAKE[request.param](tmp_path / "store")
 
 
+def held_locks() -> list[str]:
+    """The lock files that this process has open: also those of threads whose task no longer waits for the lock."""
+    found = list[str]()
+    for number in os.listdir("/dev/fd"):
+        with suppress(OSError):
+            found.append(os.readlink(f"/dev/fd/{number}"))
+    return [each for each in found if each.endswith(".lock")]
+
+
+async def threads_are_over() -> None:
+    """Wait until each abandoned thread has got its lock, and has given it back."""
+
+    def poll() -> None:
+        until = time.monotonic() + 10
+        while held_locks() and time.monotonic() < until:
+            time.sleep(0.01)
+
+    await trio.to_thread.run_sync(poll)
+    assert held_locks() == []
+
+
 # All stores.
 
 
@@ -109,6 +132,7 @@ async def test_a_fence_that_is_held_too_long_fails_closed(store: CredentialStore
             nursery.start_soon(second)
     async with store.fence("a", 1):
         pass
+    await threads_are_over()
 
 
 async def test_a_cancelled_wait_leaves_the_fence_open(store: CredentialStore) -> None:
@@ -125,6 +149,7 @@ async def test_a_cancelled_wait_leaves_the_fence_open(store: CredentialStore) ->
         for _ in range(10):
             async with store.fence("a", 5):
                 pass
+    await threads_are_over()
 
 
 async def test_an_exception_opens_the_fence(store: CredentialStore) -> None:

@@ -11,6 +11,7 @@ import attrs
 import trio
 
 from trioxport.auth.addresses import canonical, shown_url
+from trioxport.auth.oauth.authorization import AuthorizationRequest
 from trioxport.auth.oauth.challenges import oauth_challenge, offers_dpop
 from trioxport.auth.oauth.clients import REGISTRATION_STEP, OAuthClient, RegistrationMetadata, register
 from trioxport.auth.oauth.discovery import Discovery, discover
@@ -30,6 +31,7 @@ CONSENT_LOCK_SECONDS: Final = 330.0
 RECENT_SECONDS: Final = 60.0
 """The age of a token below which a server that refuses it is not worth asking a person again."""
 OFFLINE_ACCESS: Final = "offline_access"
+UNKNOWN_CLIENT: Final = "invalid_client"
 
 Result = TypeVar("Result")
 AskClient = Callable[[str], Awaitable[OAuthClient]]
@@ -125,6 +127,10 @@ class Authorizer:
         try:
             tokens = await self._new_tokens(kept)
         except OAuthError as error:
+            if error.code == UNKNOWN_CLIENT and kept.client.is_dynamic:
+                error.hint = (
+                    "If the server has forgotten the client: run trioxport logout URL --client, and log in again"
+                )
             if error.code != "invalid_grant" or kept.refresh_token is None:
                 raise
             return await self._without_refresh_token(kept)
@@ -210,8 +216,12 @@ class Authorizer:
         try:
             tokens = await self.options.grant.obtain(context)
         except InteractionRequired:
-            if isinstance(self.options.grant, AuthorizationCode):
+            if context.pending is not None:
                 self._waiting = context
+            raise
+        except OAuthError as error:
+            if error.code == UNKNOWN_CLIENT:
+                await context.forget_client(error)
             raise
         return await self._keep(context, tokens)
 
@@ -293,6 +303,7 @@ class Authorization:
         scopes: The scopes to ask for.
         dpop: The key to bind the tokens to.
         kept: The login so far at the same authorization server.
+        pending: The request whose answer a person brings later.
     """
 
     authorizer: Authorizer
@@ -300,6 +311,7 @@ class Authorization:
     scopes: tuple[str, ...]
     dpop: DPoPState | None
     kept: Login | None
+    pending: AuthorizationRequest | None = None
     _used: OAuthClient | None = None
 
     async def run(self, steps: Steps[Result]) -> Result:
@@ -308,6 +320,15 @@ class Authorization:
     def used_client(self) -> OAuthClient:
         assert self._used is not None
         return self._used
+
+    async def forget_client(self, refusal: OAuthError) -> None:
+        """Delete a client that was registered dynamically and that the authorization server no longer knows."""
+        options = self.authorizer.options
+        async with options.store.fence(self._client_key(), LOCK_SECONDS):
+            stored = await self._stored()
+            if stored is not None and stored.is_dynamic and stored == self._used:
+                await options.store.write(self._client_key(), None)
+                refusal.hint = "The server no longer knows the client, which is registered anew with the next attempt"
 
     async def registered(self) -> Sequence[str]:
         configured = self._configured()

@@ -47,6 +47,9 @@ class GrantContext(Protocol):
     @property
     def dpop(self) -> DPoPState | None: ...
 
+    pending: AuthorizationRequest | None
+    """The request whose answer a person brings later."""
+
     async def run(self, steps: Steps[Result]) -> Result:
         """Run steps over the network."""
         ...
@@ -98,7 +101,6 @@ class AuthorizationCode:
 
     def __init__(self, interaction: Interaction) -> None:
         self._interaction = interaction
-        self._pending: AuthorizationRequest | None = None
 
     async def obtain(self, context: GrantContext) -> TokenSet:
         check_pkce(context.discovery.server)
@@ -118,14 +120,14 @@ class AuthorizationCode:
             try:
                 redirected = await consent.ask(request.url)
             except InteractionRequired as error:
-                self._pending = request
+                context.pending = request
                 error.issuer = request.server.issuer
                 raise
             return await self._redeem(context, request, redirected)
 
     async def complete(self, context: GrantContext, redirected: str) -> TokenSet:
         """The tokens for the answer to the request of the last ``InteractionRequired``."""
-        request, self._pending = self._pending, None
+        request = context.pending
         if request is None:
             raise UsageError("no authorization request waits for an answer")
         return await self._redeem(context, request, redirected)

@@ -139,6 +139,8 @@ class ResourceSession:
             await self.renewed(held, lambda: self.authorizer.renew(held.login))
         except (AuthenticationError, UsageError) as failure:
             _log.warning("the token for %s is not refreshed yet: %s", self.authorizer.server, failure.reason)
+        except Exception:  # of a store of the application's own: the token in use is still good
+            _log.exception("the token for %s is not refreshed yet", self.authorizer.server)
 
     async def _loaded(self) -> HeldToken | None:
         if not self._is_loaded:
