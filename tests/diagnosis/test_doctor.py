@@ -21,7 +21,7 @@ from trioxport import UsageError, serve_transport
 from trioxport.auth import Bearer
 from trioxport.config import load_servers
 from trioxport.demo import serve_demo
-from trioxport.diagnosis.doctor import STEPS, ServerFindings, StepFinding, examine
+from trioxport.diagnosis.doctor import STEPS, ServerFindings, StepFinding, certificates, examine
 from trioxport.transports.http import Http
 from trioxport.transports.stdio import Stdio
 from trioxport.transports.stream import Tls
@@ -280,6 +280,37 @@ async def test_a_certificate_that_is_wrong(name: str, days: int, trusted: bool, 
     assert failed(findings, "tls").text.startswith(text)
     assert "valid from" in findings["tls"].text
     assert findings["negotiation"].status == "skipped"
+
+
+@pytest.mark.parametrize("reason", ["cryptography", "unreadable", "closed"])
+async def test_a_certificate_that_is_wrong_and_cannot_be_shown(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(der: bytes) -> str:
+        raise ValueError("no certificate")
+
+    async def closed(*arguments: object) -> None:
+        raise OSError("refused")
+
+    async with tls_demo(trustme.CA().issue_cert("127.0.0.1")) as port:
+        if reason == "cryptography":
+            monkeypatch.setattr(certificates, "find_spec", lambda name: None)
+        elif reason == "unreadable":
+            monkeypatch.setattr(certificates, "_described", unreadable)
+        else:
+            monkeypatch.setattr(certificates, "_connect", closed)
+        findings = await examined(f"tls://127.0.0.1:{port}")
+    assert failed(findings, "tls").text == "the issuer of the certificate is not known"
+
+
+async def test_a_server_that_demands_a_certificate_of_the_client() -> None:
+    authority = trustme.CA()
+    context = context_of(authority.issue_cert("127.0.0.1"))
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.maximum_version = ssl.TLSVersion.TLSv1_2  # the refusal comes within the handshake
+    authority.configure_trust(context)
+    async with demo_at(Tls("127.0.0.1", 0, ssl_context=context)) as address:
+        port = int(address.rpartition(":")[2])
+        findings = await examined(Tls("127.0.0.1", port, ssl_context=trusting(authority)))
+    assert failed(findings, "tls").text.startswith("the handshake failed: ")
 
 
 async def test_a_certificate_that_is_not_verified_is_a_warning() -> None:

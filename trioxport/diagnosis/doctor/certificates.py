@@ -15,6 +15,7 @@ RENEWAL_DAYS: Final = 14
 """Days before the end of a certificate from which on there is a warning."""
 PEEK_SECONDS: Final = 5.0
 
+_connect: Final = trio.open_tcp_stream
 _DAY: Final = 86400.0
 _NO_TLS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE")
 _ENDED: Final = "UNEXPECTED_EOF_WHILE_READING"
@@ -79,13 +80,13 @@ async def _facts(host: str, port: int) -> str | None:
     context.verify_mode = ssl.CERT_NONE
     try:
         with trio.fail_after(PEEK_SECONDS):
-            async with await trio.open_tcp_stream(host, port) as stream:
+            async with await _connect(host, port) as stream:
                 wrapped = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
                 await wrapped.do_handshake()
                 der = wrapped.getpeercert(binary_form=True)
-    except (OSError, trio.TooSlowError, trio.BrokenResourceError):
+        return _described(der)
+    except (OSError, trio.TooSlowError, trio.BrokenResourceError, ValueError):  # ValueError: it cannot be read
         return None
-    return _described(der)
 
 
 def _described(der: bytes) -> str:
