@@ -10,6 +10,7 @@ from trioxport.auth.oauth.grants import (
     AuthorizationCode,
     ClientCredentials,
     EnterpriseManaged,
+    Grant,
     WorkloadIdentity,
 )
 from trioxport.auth.oauth.interaction import Browser, Consent, Interaction, OutOfBand, open_browser
@@ -29,6 +30,7 @@ __all__ = [
     "DeviceCode",
     "EnterpriseManaged",
     "FileStore",
+    "Grant",
     "Interaction",
     "KeychainStore",
     "Login",
