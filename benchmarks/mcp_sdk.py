@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from time import perf_counter
 from typing import Final, Literal, TypeAlias
 
@@ -23,7 +22,7 @@ from mcp.client.stdio import StdioServerParameters
 from trioxport.interop.mcp_sdk import sdk_transport
 from trioxport.transports.stdio import Stdio
 
-PROGRAM: Final = str(Path(__file__).with_name("programs") / "sdk_program.py")
+PROGRAM: Final = ["-m", "benchmarks.programs.sdk_program"]
 SIDES: Final = ("sdk", "trioxport")
 IN_FLIGHT: Final = (1, 32)
 
@@ -68,7 +67,7 @@ async def _client(wire: Wire, mode: Mode, side: str) -> AsyncGenerator[Client]:
         async with _serving(side) as url, Client(url if side == "sdk" else sdk_transport(url), mode=mode) as client:
             yield client
     else:
-        arguments = [PROGRAM, "stdio", side]
+        arguments = [*PROGRAM, "stdio", side]
         theirs = StdioServerParameters(command=sys.executable, args=arguments)
         ours = Stdio(sys.executable, arguments)
         async with Client(theirs if side == "sdk" else sdk_transport(ours), mode=mode) as client:
@@ -77,7 +76,7 @@ async def _client(wire: Wire, mode: Mode, side: str) -> AsyncGenerator[Client]:
 
 @asynccontextmanager
 async def _serving(side: str) -> AsyncGenerator[str]:
-    command = [sys.executable, PROGRAM, "http", side]
+    command = [sys.executable, *PROGRAM, "http", side]
     process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None and process.stdout is not None
     try:

@@ -1,6 +1,6 @@
 """Clients of an HTTP server, many in one process, on plain sockets: the load that ``load.py`` puts on its servers.
 
-    load_client.py requests PORT ERA CONNECTIONS SECONDS
+    load_client.py requests PORT PID ERA SECONDS CONNECTIONS SIZE STEPS
     load_client.py streams  PORT PID COUNT SECONDS
     load_client.py sessions PORT PID COUNT
 
@@ -26,7 +26,7 @@ META = {
     "io.modelcontextprotocol/clientCapabilities": {},
 }
 OPENING = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "load", "version": "1"}}
-ECHO = {"name": "echo", "arguments": {"text": "hello"}}
+CALL = {"name": "answer", "arguments": {"size": 100, "steps": 0}}
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 SESSION = re.compile(rb"mcp-session-id: *(\S+)", re.IGNORECASE)
 TICK = re.compile(rb'"at": ?([0-9.]+)')
@@ -47,7 +47,7 @@ def post(message: dict[str, Any], *fields: str) -> bytes:
 
 
 def modern(method: str, params: dict[str, Any], *fields: str) -> bytes:
-    message = {"id": 1, "method": method, "params": {**params, "_meta": META}}
+    message = {"id": 1, "method": method, "params": {**params, "_meta": {**META, **params.get("_meta", {})}}}
     return post(message, "mcp-protocol-version: 2026-07-28", f"mcp-method: {method}", *fields)
 
 
@@ -86,33 +86,58 @@ def in_session(client: socket.socket) -> list[str]:
     return fields
 
 
-def requests(port: int, era: str, connections: int, seconds: float) -> dict[str, float]:
-    """Responses a second, each connection with one request on the way at any time."""
+def call_of(client: socket.socket, era: str, size: int, steps: int) -> bytes:
+    """The request that calls the tool; in the legacy era in a new session."""
+    meta = {"progressToken": 1} if steps else {}
+    params = {"name": "answer", "arguments": {"size": size, "steps": steps}, "_meta": meta}
+    if era == "legacy":
+        return post({"id": 1, "method": "tools/call", "params": params}, *in_session(client))
+    return modern("tools/call", params, "mcp-name: answer")
+
+
+def requests(
+    port: int, pid: int, era: str, connections: int, size: int, steps: int, seconds: float
+) -> dict[str, float]:
+    """Responses a second and their latency, each connection with one request on the way at any time."""
     selector = selectors.DefaultSelector()
     for _ in range(connections):
         client = connect(port)
-        if era == "modern":
-            data = modern("tools/call", ECHO, "mcp-name: echo")
-        else:
-            data = post({"id": 1, "method": "tools/call", "params": ECHO}, *in_session(client))
-        assert b"hello" in ask(client, data)
-        selector.register(client, selectors.EVENT_READ, [data, b""])
+        data = call_of(client, era, size, steps)
+        assert b"x" * size in ask(client, data)
+        selector.register(client, selectors.EVENT_READ, [data, b"", 0.0])
+    used, began = cpu_seconds(pid), monotonic()
     for key in list(selector.get_map().values()):
         assert isinstance(key.fileobj, socket.socket)
+        key.data[2] = monotonic()
         key.fileobj.sendall(key.data[0])
-    count, began = 0, monotonic()
-    while (elapsed := monotonic() - began) < seconds:
+    took: list[float] = []
+    while (now := monotonic()) - began < seconds or len(took) < 2:
         for key, _ in selector.select():
             assert isinstance(key.fileobj, socket.socket)
-            more = key.fileobj.recv(65536)
+            more = key.fileobj.recv(262144)
             assert more, key.data[1]
             key.data[1] += more
             if is_whole(key.data[1]):
                 assert key.data[1].startswith(b"HTTP/1.1 200"), key.data[1]
-                count += 1
-                key.data[1] = b""
+                now = monotonic()
+                took.append(now - key.data[2])
+                key.data[1:] = b"", now
                 key.fileobj.sendall(key.data[0])
-    return {"per_second": count / elapsed}
+    hundredths = statistics.quantiles(took, n=100)
+    return {
+        "per_second": len(took) / (now - began),
+        "p50": hundredths[49] * 1e3,
+        "p99": hundredths[98] * 1e3,
+        "cpu": (cpu_seconds(pid) - used) / len(took) * 1e6,
+        "memory": resident(pid) / 2**20,
+    }
+
+
+def cpu_seconds(pid: int) -> float:
+    """The CPU time of a process, in user mode and in the system."""
+    with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident(pid: int) -> int:
@@ -123,7 +148,7 @@ def resident(pid: int) -> int:
 def streams(port: int, pid: int, count: int, seconds: float) -> dict[str, float]:
     """The delay of ticks on streams, in milliseconds, and the bytes of the server's memory that a stream takes."""
     with connect(port) as client:  # so that imports and first allocations are done
-        ask(client, modern("tools/call", ECHO, "mcp-name: echo"))
+        ask(client, modern("tools/call", CALL, "mcp-name: answer"))
     before = resident(pid)
     selector = selectors.DefaultSelector()
     for _ in range(count):
@@ -169,8 +194,9 @@ if __name__ == "__main__":
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     match sys.argv[1:]:
-        case ["requests", port, era, connections, seconds]:
-            print(json.dumps(requests(int(port), era, int(connections), float(seconds))))
+        case ["requests", port, pid, era, seconds, *numbers]:
+            connections, size, steps = map(int, numbers)
+            print(json.dumps(requests(int(port), int(pid), era, connections, size, steps, float(seconds))))
         case ["streams", port, pid, count, seconds]:
             print(json.dumps(streams(int(port), int(pid), int(count), float(seconds))))
         case ["sessions", port, pid, count]:

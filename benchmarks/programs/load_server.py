@@ -1,7 +1,7 @@
 """A server with a minimal handler, on trioxport's HTTP: the other process of ``load.py``.
 
-``tools/call`` echoes a text; ``ticks`` sends a notification with the time each second. It writes its address as a line,
-and ends with its standard input.
+``tools/call`` answers with a text of the wanted size, after the wanted notifications; ``ticks`` sends a notification
+with the time each second. It writes its address as a line, and ends with its standard input.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ async def answer(connection: Connection, request: Request) -> None:
     params = request.params
     assert isinstance(params, dict)
     if request.method == "tools/call":
-        content = [{"type": "text", "text": params["arguments"]["text"]}]
+        size, steps = params["arguments"]["size"], params["arguments"]["steps"]
+        for step in range(steps):
+            progress = {"progressToken": params["_meta"]["progressToken"], "progress": step + 1}
+            await connection.tx.send(Notification("notifications/progress", progress, {"related_request": request.id}))
+        content = [{"type": "text", "text": "x" * size}]
         await connection.tx.send(Response(request.id, {"content": content, "resultType": "complete"}))
     elif request.method == "initialize":
         await connection.tx.send(Response(request.id, {"protocolVersion": params["protocolVersion"], **INFO}))

@@ -1,8 +1,10 @@
 """A server of the official SDK, on the SDK's own transport or on trioxport: the other process of ``mcp_sdk.py``.
 
-    python sdk_program.py stdio|http sdk|trioxport
+    python -m benchmarks.programs.sdk_program stdio|http sdk|trioxport
+    python -m benchmarks.programs.sdk_program own COUNT
 
-Over HTTP it writes its address as a line, and ends with its standard input.
+The last prints the microseconds that the SDK's own work for a modern request takes, without any transport. Over HTTP it
+writes its address as a line, and ends with its standard input.
 """
 
 from __future__ import annotations
@@ -11,19 +13,34 @@ import os
 import socket
 import sys
 import threading
+from time import process_time
+from typing import Any
 
 import trio
 import uvicorn
-from mcp.server.mcpserver import MCPServer
+from mcp.server.connection import Connection
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.runner import serve_one
+from mcp.shared.transport_context import TransportContext
 
+from benchmarks.programs.sdk_tools import add_answer
 from trioxport.interop.mcp_sdk import serve_sdk
 
+INFO = {"name": "load", "version": "1"}
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientInfo": INFO,
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
 server = MCPServer("benchmark", log_level="ERROR")
 
 
 @server.tool()
 async def echo(text: str) -> str:
     return text
+
+
+add_answer(server, Context, structured_output=False)
 
 
 async def serve_http() -> None:
@@ -46,13 +63,38 @@ class AnnouncingServer(uvicorn.Server):
         announce(f"http://127.0.0.1:{self.servers[0].sockets[0].getsockname()[1]}/mcp")
 
 
-def uvicorn_server() -> AnnouncingServer:
-    return AnnouncingServer(uvicorn.Config(server.streamable_http_app(), host="127.0.0.1", port=0, log_level="error"))
+def uvicorn_server(app: Any = None) -> AnnouncingServer:
+    """The server of an application; without one, of the SDK's."""
+    app = app or server.streamable_http_app()
+    return AnnouncingServer(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
 
 
-def serve_http_by_uvicorn() -> None:
+def run_uvicorn(app: Any = None) -> None:
+    """Serve until the end of standard input."""
     threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-    uvicorn_server().run()
+    uvicorn_server(app).run()
+
+
+class _NoTransport:
+    """The SDK's context of a request that no transport has brought."""
+
+    transport = TransportContext(kind="benchmark", can_send_request=False, headers=None)
+    request_id = 1
+    message_metadata = None
+    can_send_request = False
+
+
+async def own_work(count: int) -> float:
+    """Seconds of CPU time of ``count`` calls of the tool, by the SDK's driver for single requests."""
+    lowlevel = server._lowlevel_server
+    params = {"name": "answer", "arguments": {"size": 100, "steps": 0}, "_meta": META}
+    async with lowlevel.lifespan(lowlevel) as state:
+        began = process_time()
+        for _ in range(count):
+            known = Connection.from_envelope("2026-07-28", INFO, {})
+            context: Any = _NoTransport()
+            await serve_one(lowlevel, context, "tools/call", params, connection=known, lifespan_state=state)
+        return process_time() - began
 
 
 def announce(address: str) -> None:
@@ -67,6 +109,9 @@ if __name__ == "__main__":
         case ["stdio", "trioxport"]:
             trio.run(serve_sdk, server, "stdio:")
         case ["http", "sdk"]:
-            serve_http_by_uvicorn()
+            run_uvicorn()
         case ["http", "trioxport"]:
             trio.run(serve_http)
+        case ["own", count]:
+            trio.run(own_work, int(count) // 10)  # the first calls are slower
+            announce(f"{trio.run(own_work, int(count)) / int(count) * 1e6:.0f}")

@@ -120,16 +120,19 @@ def test_idle_connections_are_measured() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is read from /proc")
 def test_http_servers_are_measured_under_load() -> None:
-    few = ["--rounds", "1", "--seconds", "0.1", "--connections", "2", "--streams", "20", "--sessions", "5"]
+    few = ["--rounds", "1", "--seconds", "0.02", "--streams", "20", "--sessions", "5"]
     command = [sys.executable, "-m", "benchmarks.load", *few]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
-    head, _, *rows, _, streams, sessions = done.stdout.splitlines()
-    assert {"official SDK, uvicorn", "official SDK, trioxport", "trioxport"} <= {
-        cell.strip() for cell in head.split("|")
-    }
-    assert [row.split("|")[1].strip() for row in rows] == ["modern", "legacy"]
-    assert streams.startswith("20 streams, ")
-    assert sessions.startswith("5 idle sessions: ")
+    for era in ("modern", "legacy"):
+        for case in ("16 connections, 100 B", "1 connection, 100 B", "64 connections", "100 KiB", "SSE"):
+            assert f"| {era}, " in done.stdout
+            assert case in done.stdout
+        assert f"| trioxport / official SDK, uvicorn | {era} | " in done.stdout
+    for contender in ("official SDK, uvicorn", "official SDK, trioxport", "trioxport", "FastMCP, uvicorn"):
+        assert done.stdout.count(f"\n| {contender} | ") == 10
+    assert "The SDK's own work for a modern request: " in done.stdout
+    assert "\n20 streams, " in done.stdout
+    assert "\n5 idle sessions: " in done.stdout
 
 
 def test_the_sdk_on_uvicorn_answers_without_waiting_for_acknowledgements(capsys: pytest.CaptureFixture[str]) -> None:
