@@ -100,6 +100,13 @@ def test_the_cost_of_oauth_is_measured() -> None:
     assert [row.split("|")[1].strip() for row in done.stdout.splitlines()[2:]] == ["valid token", "DPoP"]
 
 
+def test_the_cost_of_checking_tokens_is_measured() -> None:
+    command = [sys.executable, "-m", "benchmarks.verification", "--rounds", "1", "--count", "10"]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
+    cases = ["known token", "unknown token, ES256", "known token, DPoP"]
+    assert [row.split("|")[1].strip() for row in done.stdout.splitlines()[2:]] == cases
+
+
 def test_websocket_is_measured_beside_both_clients_of_websockets() -> None:
     command = [sys.executable, "-m", "benchmarks.websocket", "--rounds", "1", "--count", "10"]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
