@@ -92,14 +92,6 @@ def test_a_server_without_a_description(capsys: pytest.CaptureFixture[str]) -> N
     assert json.loads(capsys.readouterr().out)["capabilities"] == {}
 
 
-def test_content_that_is_no_text_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    from trioxport.cli._output import readable
-
-    link = {"type": "resource_link", "uri": "file:///x"}
-    assert readable({"content": [{"type": "text", "text": "a"}, link]}) == "a\n" + json.dumps(link, indent=2)
-    assert readable({"content": "odd"}) == json.dumps({"content": "odd"}, indent=2)
-
-
 def test_parameters_from_standard_input(
     server: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,8 +124,8 @@ def test_an_error_response_is_exit_code_1(server: str, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["call", "stdio:true", "x", "{"], "PARAMS-JSON is not JSON: "),
-        (["call", "stdio:true", "x", "[1]"], "PARAMS-JSON is not a JSON object"),
+        (["call", "stdio:true", "x", "{"], "the parameters are not JSON: "),
+        (["call", "stdio:true", "x", "[1]"], "the parameters are JSON, but no object"),
         (["call", "nope://x", "x"], "no transport for the scheme 'nope'"),
         (["call", "stdio:", "x"], "this target can be served, but not opened"),
         (["call", "tcp://192.0.2.1:1", "x"], "Use an encrypted target, or say --allow-plaintext"),
@@ -160,7 +152,7 @@ def test_invalid_arguments_are_exit_code_2(arguments: list[str], text: str, caps
         (["cal", "stdio:true", "x"], "Did you mean 'call'?"),
         (["serve_demo", "stdio:"], "Did you mean 'serve-demo'?"),
         (["call", "stdio:true", "x", "--tiemout", "1"], "Did you mean '--timeout'?"),
-        (["call", "stdio:true"], "Missing argument 'METHOD'"),
+        (["call", "stdio:true"], "Missing argument 'METHOD|TOOL'"),
         (["call", "stdio:true", "x", "--timeout", "0"], "a number of seconds above 0"),
         (["call", "stdio:true", "x", "--timeout", "soon"], "a number of seconds above 0"),
         (["call", "stdio:true", "x", "--era", "stone"], "'stone' is not one of 'auto', 'modern', 'legacy'"),
@@ -190,7 +182,7 @@ def test_without_a_command_there_is_the_help(capsys: pytest.CaptureFixture[str])
     assert main([]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert "Call a method of a server and print the result" in err
+    assert "Call a tool or a method of a server and print the result" in err
 
 
 def test_json_holds_for_errors_too(server: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -285,8 +277,10 @@ def test_progress_is_shown_to_people(
     assert capfd.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setattr(sys.stderr, "fileno", lambda: 2)
+    monkeypatch.setenv("NO_COLOR", "1")
     assert main(["call", server, "tools/call", params]) == 0
-    assert capfd.readouterr().err == "  1 of 2: step 1 of 2\n  2 of 2: step 2 of 2\n"
+    bars = ["━" * 12 + " " * 12 + " 1/2 step 1 of 2", "━" * 24 + " 2/2 step 2 of 2"]
+    assert capfd.readouterr().err.split("\r\x1b[K") == ["", *bars, ""]
 
 
 def test_a_stopped_terminal_does_not_hold_up_a_call(server: str) -> None:
@@ -366,7 +360,7 @@ def test_the_reader_of_the_output_may_close_it() -> None:
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
-        assert process.wait(20) == 1
+        assert process.wait(20) == 141
         assert process.stderr.read() == ""
 
 

@@ -1,9 +1,13 @@
 """The command ``trioxport``.
 
-To add a command ``bench``: give it a line in ``COMMANDS`` of ``_program``. Write a module ``bench`` here whose
-``command`` is an async function that returns the exit code, decorated with ``@cli_command`` and the options of
-``options``; it connects by ``open_target`` or ``open_session`` of ``connecting``. Add it to
-``docs/reference/command-line.md``.
+To add a command ``bench``:
+
+1. Give it a line in ``COMMANDS`` of ``_program``.
+2. Write a module ``bench`` here with a ``command``: an async function that returns the exit code, decorated with
+   ``@cli_command`` and the options of ``options``; it connects by ``open_target`` or ``open_session`` of
+   ``connecting``. A command with commands of its own, such as ``tap show``, is a ``click.Group`` of them.
+3. Add a heading and ``{command-help} trioxport bench`` to ``docs/reference/command-line.md``; the text is generated,
+   and a test finds what is missing there.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ Exit codes:
   3    the connection could not be opened, or was lost
   4    no answer came in time
   130  interrupted by Ctrl-C
+  141  the reader of the output closed it, as head does
 """
 
 CONTEXT: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from trioxport import OAuthError, TransportError
+from trioxport import OAuthError, RequestTimeout, TransportError, UsageError
 from trioxport.cli._output import complain, one_line, write
 from trioxport.protocol import JSONRPCError
 
@@ -28,6 +28,19 @@ _IN_THE_SHELL: Final = (
 """The advice of an error to a program, and the same advice to a user of the shell."""
 
 
+def report(error: BaseException, *, as_json: bool) -> int | None:
+    """Print an error of a command and return its exit code; None for any other exception, which is not printed."""
+    if isinstance(error, click.ClickException):
+        complain_of_arguments(error, as_json=as_json)
+        return 2
+    if not isinstance(error, TransportError | JSONRPCError):
+        return None
+    complain_of(error, as_json=as_json)
+    if isinstance(error, JSONRPCError):
+        return 1
+    return 2 if isinstance(error, UsageError) else 4 if isinstance(error, RequestTimeout) else 3
+
+
 def complain_of(error: TransportError | JSONRPCError, *, as_json: bool) -> None:
     """Print an error to standard error."""
     if as_json:
@@ -35,7 +48,8 @@ def complain_of(error: TransportError | JSONRPCError, *, as_json: bool) -> None:
     elif isinstance(error, TransportError):
         complain(_text_of(error))
     else:
-        complain(f"the server answered with error {error.code}: {error.message}")
+        hint = "" if error.hint is None else f". {error.hint}"
+        complain(f"the server answered with error {error.code}: {error.message}{hint}")
         if error.data is not None:
             complain(f"details: {one_line(error.data)}")
 

@@ -11,17 +11,22 @@ from typing import Any, Final
 import click
 from click.shell_completion import shell_complete
 
-from trioxport import RequestTimeout, TransportError, UsageError, __version__
+from trioxport import __version__
 from trioxport._core.nursery import sole_exception
 from trioxport._diagnostics.hints import close_to
 from trioxport.cli._commands import CONTEXT, EXIT_CODES
-from trioxport.cli._errors import complain_of, complain_of_arguments
-from trioxport.protocol import JSONRPCError
+from trioxport.cli._errors import report
+from trioxport.cli.completion import COMPLETION_VARIABLE
 
 COMMANDS: Final = {
     "bench": "Measure the latencies of a server under load.",
     "bridge": "Expose a server, or several, over another transport.",
-    "call": "Call a method of a server and print the result.",
+    "call": "Call a tool or a method of a server and print the result.",
+    "list": "List the tools, resources, templates and prompts of a server.",
+    "info": "Show a server's description of itself, and the connection to it.",
+    "ping": "Measure round trips to a server.",
+    "connect": "Converse with a server: call after call over one connection.",
+    "completion": "Print the script by which a shell completes the words of this program.",
     "demo": "Start a server in a child process and call its tools.",
     "doctor": "Look for the cause of a failure.",
     "login": "Log in at a server by OAuth.",
@@ -32,8 +37,6 @@ COMMANDS: Final = {
     "token": "Print an access token of a login.",
 }
 """The summary of each command; the command itself is in the module of its name, imported when it is used."""
-
-COMPLETION_VARIABLE: Final = "_TRIOXPORT_COMPLETE"
 
 
 class Program(click.Group):
@@ -103,15 +106,9 @@ def _explain(error: BaseException, *, as_json: bool) -> int:
         case BrokenPipeError():
             # The reader of the output has closed it: nothing more may be written, not even by the interpreter at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
-        case click.ClickException():
-            complain_of_arguments(error, as_json=as_json)
-            return 2
-        case JSONRPCError():
-            complain_of(error, as_json=as_json)
-            return 1
-        case TransportError():
-            complain_of(error, as_json=as_json)
-            return 2 if isinstance(error, UsageError) else 4 if isinstance(error, RequestTimeout) else 3
+            return 141
         case _:
-            raise error
+            code = report(error, as_json=as_json)
+            if code is None:
+                raise error
+            return code

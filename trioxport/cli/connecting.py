@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import attrs
 import trio
@@ -26,39 +26,41 @@ from trioxport.cli.options import ConnectionOptions
 from trioxport.peer import Client, Handlers, open_client
 from trioxport.targets import describe, to_transport
 
+OnLine: TypeAlias = Callable[[str], object]
 CLIENT_INFO: Final = {"name": "trioxport", "version": __version__}
 
 _COMMAND: Final = re.compile(r"[^:\s]*(\s|/)")
 """The beginning of a command: a word without a colon that is a path, or is followed by another word."""
 
 
-def resolve(target: str, options: ConnectionOptions) -> Target:
+def resolve(target: str, options: ConnectionOptions, on_stderr: OnLine | None = None) -> Target:
     """The target that ``target`` means, under ``options``.
 
     Args:
         target: A URL, a command, or the name of a server in a configuration file.
         options: The options; one that the target has no place for is an error.
+        on_stderr: Called with each line that a command writes to its standard error; None leaves it on the terminal.
 
     Raises:
         UsageError: There is no such target, or an option does not apply to it.
     """
     if _COMMAND.match(target):
-        return _configured(to_transport(f"stdio:{target}"), options)
+        return _configured(to_transport(f"stdio:{target}"), options, on_stderr)
     if ":" in target:
-        return _configured(to_transport(target), options)
+        return _configured(to_transport(target), options, on_stderr)
     server = find_server(target, options.config)
     if server.target.transport is None:
         return server
-    transport = _configured(server.target.transport, options)
+    transport = _configured(server.target.transport, options, on_stderr)
     return attrs.evolve(server, target=attrs.evolve(server.target, transport=transport))
 
 
 def open_target(
-    target: str, options: ConnectionOptions, layers: Sequence[Layer] = ()
+    target: str, options: ConnectionOptions, layers: Sequence[Layer] = (), on_stderr: OnLine | None = None
 ) -> AbstractAsyncContextManager[Connection]:
     """Open a connection as the user asked for it; ``layers`` are message layers, then frame layers."""
     return open_transport(
-        resolve(target, options),
+        resolve(target, options, on_stderr),
         layers=[*layers, *([wire_log()] if options.verbose else [])],
         allow_plaintext=options.allow_plaintext,
         connect_timeout=min(CONNECT_TIMEOUT, options.timeout),
@@ -70,10 +72,11 @@ async def open_session(
     target: str,
     options: ConnectionOptions,
     handlers: Handlers = Handlers(),  # noqa: B008 (it is frozen)
+    on_stderr: OnLine | None = None,
 ) -> AsyncGenerator[Client]:
     """Open a connection and negotiate. A server that is too late for a request is not waited for on leaving either."""
     with trio.CancelScope() as patience:
-        async with open_target(target, options) as connection:
+        async with open_target(target, options, on_stderr=on_stderr) as connection:
             try:
                 async with open_client(
                     connection,
@@ -88,7 +91,7 @@ async def open_session(
                 raise
 
 
-def _configured(transport: Transport, options: ConnectionOptions) -> Transport:
+def _configured(transport: Transport, options: ConnectionOptions, on_stderr: OnLine | None) -> Transport:
     """The transport, with the options that the user gave."""
     places = _Places(transport)
     if options.headers:
@@ -106,6 +109,8 @@ def _configured(transport: Transport, options: ConnectionOptions) -> Transport:
     files = {name: file for name, file in (("ca", options.ca), ("cert", options.cert), ("key", options.key)) if file}
     if files:
         places.change_certificates(files)
+    if on_stderr is not None and places.is_default("stderr", "inherit"):
+        places.change("stderr", on_stderr)
     return places.changed()
 
 
@@ -133,6 +138,10 @@ class _Places:
         from trioxport.cli._oauth import stored_login
 
         return stored_login(self._transport.url, ca)
+
+    def is_default(self, name: str, default: Any) -> bool:
+        """Whether there is such a field, and it has its default."""
+        return name in self._names and getattr(self._transport, name) == default
 
     def change(self, name: str, value: Any) -> None:
         self._changes[name] = value

@@ -14,7 +14,8 @@ import trio
 from trioxport import open_transport
 from trioxport._core.nursery import open_bare_nursery
 from trioxport.cli._commands import cli_command
-from trioxport.cli._output import texts_of, write
+from trioxport.cli._output import write
+from trioxport.cli._results import readable
 from trioxport.cli.connecting import CLIENT_INFO
 from trioxport.frames import MIB
 from trioxport.peer import JSONRPCError, Peer, open_peer
@@ -69,7 +70,7 @@ Report = Callable[[str, str], None]
 
 async def _echo(peer: Peer, report: Report) -> None:
     result = await _call(peer, "echo", text="hello, world")
-    report("echo", _summary(result))
+    report("echo", readable(result))
 
 
 async def _add(peer: Peer, report: Report) -> None:
@@ -81,7 +82,7 @@ async def _many(peer: Peer, report: Report) -> None:
     answers: dict[str, str] = {}
 
     async def ask(text: str) -> None:
-        answers[text] = _summary(await _call(peer, "echo", text=text))
+        answers[text] = readable(await _call(peer, "echo", text=text))
 
     async with open_bare_nursery() as tasks:
         for number in range(100):
@@ -92,7 +93,7 @@ async def _many(peer: Peer, report: Report) -> None:
 
 async def _payload(peer: Peer, report: Report) -> None:
     result = await _call(peer, "payload", size=4 * MIB)
-    report("payload", f"{len(_summary(result)):,} bytes in one message")
+    report("payload", f"{len(readable(result)):,} bytes in one message")
 
 
 async def _sleep(peer: Peer, report: Report) -> None:
@@ -101,7 +102,7 @@ async def _sleep(peer: Peer, report: Report) -> None:
 
     params = {"name": "sleep", "arguments": {"seconds": 0.4, "steps": 4}}
     result = await peer.request("tools/call", params, on_progress=on_progress)
-    report("sleep", _summary(result))
+    report("sleep", readable(result))
 
 
 async def _cancel(peer: Peer, report: Report) -> None:
@@ -112,7 +113,7 @@ async def _cancel(peer: Peer, report: Report) -> None:
 
 async def _fail(peer: Peer, report: Report) -> None:
     result = await _call(peer, "fail", message="the fuel is gone")
-    report("fail", f"the tool answered with an error: {_summary(result)}")
+    report("fail", f"the tool answered with an error: {readable(result)}")
 
 
 async def _unknown(peer: Peer, report: Report) -> None:
@@ -125,10 +126,6 @@ async def _unknown(peer: Peer, report: Report) -> None:
 async def _call(peer: Peer, tool: str, **arguments: Any) -> dict[str, Any]:
     result: dict[str, Any] = await peer.request("tools/call", {"name": tool, "arguments": arguments})
     return result
-
-
-def _summary(result: dict[str, Any]) -> str:
-    return "\n".join(texts_of(result) or ())
 
 
 def _say(text: str) -> None:

@@ -76,21 +76,21 @@ class Client:
         self._handlers = handlers
         self._subscriptions = subscriptions
 
-    async def list_tools(self) -> Sequence[Tool]:
+    async def list_tools(self, *, timeout: float | None = REQUEST_TIMEOUT) -> Sequence[Tool]:  # noqa: ASYNC109
         """List the tools, of all pages (2026-07-28, server/tools)."""
-        return await self._list("tools/list", "tools", Tool)
+        return await self._list("tools/list", "tools", Tool, timeout)
 
-    async def list_resources(self) -> Sequence[Resource]:
+    async def list_resources(self, *, timeout: float | None = REQUEST_TIMEOUT) -> Sequence[Resource]:  # noqa: ASYNC109
         """List the resources, of all pages (2026-07-28, server/resources)."""
-        return await self._list("resources/list", "resources", Resource)
+        return await self._list("resources/list", "resources", Resource, timeout)
 
-    async def list_resource_templates(self) -> Sequence[ResourceTemplate]:
+    async def list_resource_templates(self, *, timeout: float | None = REQUEST_TIMEOUT) -> Sequence[ResourceTemplate]:  # noqa: ASYNC109
         """List the templates of resources, of all pages."""
-        return await self._list("resources/templates/list", "resourceTemplates", ResourceTemplate)
+        return await self._list("resources/templates/list", "resourceTemplates", ResourceTemplate, timeout)
 
-    async def list_prompts(self) -> Sequence[Prompt]:
+    async def list_prompts(self, *, timeout: float | None = REQUEST_TIMEOUT) -> Sequence[Prompt]:  # noqa: ASYNC109
         """List the prompts, of all pages (2026-07-28, server/prompts)."""
-        return await self._list("prompts/list", "prompts", Prompt)
+        return await self._list("prompts/list", "prompts", Prompt, timeout)
 
     async def call_tool(
         self,
@@ -109,16 +109,16 @@ class Client:
             timeout: Seconds without an answer or, with ``on_progress``, without progress; None waits for ever.
         """
         params = {"name": name, "arguments": dict(arguments)}
-        result = await self._ask("tools/call", params, on_progress=on_progress, timeout=timeout)
+        result = await self.request("tools/call", params, on_progress=on_progress, timeout=timeout)
         return structure(ToolResult, result, "tools/call")
 
     async def read_resource(self, uri: str) -> Sequence[ResourceContents]:
         """Read a resource: one may have several contents, as a folder has."""
-        return contents_of(await self._ask("resources/read", {"uri": uri}))
+        return contents_of(await self.request("resources/read", {"uri": uri}))
 
     async def get_prompt(self, name: str, arguments: Mapping[str, str] = NOTHING) -> PromptResult:
         """Fill in a prompt."""
-        result = await self._ask("prompts/get", {"name": name, "arguments": dict(arguments)})
+        result = await self.request("prompts/get", {"name": name, "arguments": dict(arguments)})
         return structure(PromptResult, result, "prompts/get")
 
     async def complete(
@@ -164,12 +164,18 @@ class Client:
         wanted = {"toolsListChanged": tools, "promptsListChanged": prompts, "resourcesListChanged": resources}
         return self._subscriptions.open(self.peer, [name for name, is_wanted in wanted.items() if is_wanted], uris)
 
-    async def _list(self, method: str, member: str, kind: type[Listed]) -> Sequence[Listed]:
+    async def _list(
+        self,
+        method: str,
+        member: str,
+        kind: type[Listed],
+        timeout: float | None,  # noqa: ASYNC109 (of each request)
+    ) -> Sequence[Listed]:
         found: list[Listed] = []
         params: dict[str, Any] = {}
         cursors: set[str] = set()
         while len(cursors) < MAX_PAGES:
-            page = members_of(await self.peer.request(method, params))
+            page = members_of(await self.peer.request(method, params, timeout=timeout))
             items = items_of(page.get(member))
             if not isinstance(page.get(member), list):
                 raise ProtocolViolation(f"the answer to {method} has no array {member!r}", target=self.peer.target)
@@ -183,18 +189,28 @@ class Client:
             params = {"cursor": cursor}
         raise ProtocolViolation(f"{method} has more than {MAX_PAGES} pages", target=self.peer.target)
 
-    async def _ask(
+    async def request(
         self,
         method: str,
-        params: Mapping[str, Any],
+        params: Mapping[str, Any] | None = None,
         *,
         on_progress: ProgressCallback | None = None,
         timeout: float | None = REQUEST_TIMEOUT,  # noqa: ASYNC109 (silence is measured, which fail_after cannot)
     ) -> Any:
-        """Send a request until the server needs no more input for it (2026-07-28, basic/patterns/mrtr)."""
+        """Send a request that has no method here; the handlers answer what the server asks meanwhile, in either era.
+
+        Args:
+            method: Such as ``"tools/call"``.
+            params: Its parameters.
+            on_progress: A plain function, called with ``(progress, total, message)``.
+            timeout: Seconds without an answer or, with ``on_progress``, without progress; None waits for ever.
+
+        Returns the result as it came. Specification 2026-07-28, basic/patterns/mrtr.
+        """
         answers: dict[str, Any] = {}
         for number in range(MAX_ROUNDS):
-            result = await self.peer.request(method, {**params, **answers}, timeout=timeout, on_progress=on_progress)
+            given = {**(params or {}), **answers} if params is not None or answers else None
+            result = await self.peer.request(method, given, timeout=timeout, on_progress=on_progress)
             members = members_of(result)
             if members.get("resultType") != _INPUT_REQUIRED:
                 return result

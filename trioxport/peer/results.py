@@ -50,6 +50,23 @@ def structure(kind: type[Result], value: object, where: str) -> Result:
     return kind(**found)
 
 
+def unstructure(value: object) -> Any:
+    """The JSON value that an object of this module, or a sequence of such, stands for: the inverse of ``structure``."""
+    if isinstance(value, tuple):
+        return [unstructure(each) for each in cast("tuple[object, ...]", value)]
+    kind: Any = value.__class__
+    if not attrs.has(kind):
+        return value
+    members: dict[str, Any] = {}
+    for field in attrs.fields(kind):
+        given = getattr(value, field.name)
+        if _MEMBER not in field.metadata:
+            members |= given
+        elif given != field.default:
+            members[field.metadata[_MEMBER]] = unstructure(given)
+    return members
+
+
 def _nested(kind: type[attrs.AttrsInstance]) -> Read:
     return lambda value, where: structure(kind, value, where)
 

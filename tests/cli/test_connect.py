@@ -1,0 +1,156 @@
+"""``trioxport connect`` on a terminal, and as a script."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.support.terminal import on_terminal
+from trioxport.cli import main
+
+COMMAND: Final = (sys.executable, "-m", "trioxport")
+DEMO: Final = "stdio:" + shlex.join([*COMMAND, "serve-demo", "stdio:"])
+PROMPT: Final = "trioxport-demo>"
+DIES: Final = """
+import json, sys
+for line in sys.stdin:
+    request = json.loads(line)
+    if request["method"] == "tools/call":
+        sys.exit("the fuel is gone")
+    result = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}},
+              "tools": [{"name": "fly", "inputSchema": {}}]}
+    print(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result}), flush=True)
+"""
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {"XDG_STATE_HOME": str(folder), "PYTHONPATH": os.pathsep.join(sys.path), "NO_COLOR": "1"}
+
+
+def with_path(folder: Path) -> list[str]:
+    return ["connect", DEMO, "--env", "PYTHONPATH"]
+
+
+def test_a_conversation(tmp_path: Path) -> None:
+    with on_terminal(with_path(tmp_path), environment(tmp_path)) as terminal:
+        terminal.wait_for("Type help for help, Ctrl-D to leave.")
+        terminal.wait_for(PROMPT)
+        terminal.type("add a=1 b=2\r")
+        terminal.wait_for("sum: 3")
+        terminal.wait_for(PROMPT)
+        terminal.type("tools/list\r")
+        terminal.wait_for('{\n  "resultType": "complete",\n  "tools": [')
+        terminal.wait_for(PROMPT)
+        terminal.type("add a=1\r")
+        terminal.wait_for("trioxport: the tool 'add' needs b: number")
+        terminal.wait_for(PROMPT)
+        terminal.type("sleep seconds=600 steps=9000\r")
+        terminal.wait_for("/9000 step")  # its progress
+        terminal.type("\x03")
+        terminal.wait_for("cancelled")
+        terminal.wait_for(PROMPT)
+        terminal.type("echo text=on\r")  # the session goes on
+        terminal.wait_for("on\n")
+        terminal.wait_for(PROMPT)
+        terminal.type("half a line")
+        terminal.wait_for("half a line")
+        terminal.type("\x03")
+        terminal.wait_for(f"\n{PROMPT}")  # a new one: the one before may be drawn again
+        terminal.type("\x04")
+        assert terminal.wait_for_exit() == 0
+    history = tmp_path / "trioxport" / "history"
+    assert "+add a=1 b=2\n" in history.read_text(encoding="utf-8")
+    assert history.stat().st_mode & 0o077 == 0
+
+
+def test_completion_and_history(tmp_path: Path) -> None:
+    with on_terminal(with_path(tmp_path), environment(tmp_path)) as terminal:
+        terminal.wait_for(PROMPT)
+        terminal.type("echo text=loaded\r")
+        terminal.wait_for("loaded\n")
+        terminal.wait_for(PROMPT)
+        terminal.type("pay\t")
+        terminal.wait_for("payload")
+        terminal.type(" s\t")
+        terminal.wait_for("size=")
+        terminal.type("3\r")
+        terminal.wait_for("012\n")
+        terminal.wait_for(PROMPT)
+        terminal.type("\x1b[A\x1b[A\r")  # two lines up
+        terminal.wait_for("loaded\n")
+        terminal.wait_for(PROMPT)
+        terminal.type("exit\r")
+        assert terminal.wait_for_exit() == 0
+
+
+def test_the_server_dies_during_a_call(tmp_path: Path) -> None:
+    target = "stdio:" + shlex.join([sys.executable, "-c", DIES])
+    with on_terminal(["connect", target], environment(tmp_path)) as terminal:
+        terminal.wait_for("mcp>")
+        terminal.type("fly\r")
+        terminal.wait_for("the fuel is gone")
+        terminal.wait_for("the server process exited with code 1")
+        assert terminal.wait_for_exit() == 3
+
+
+def script(lines: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, "connect", DEMO, *options]
+    return subprocess.run(command, input=lines, capture_output=True, text=True, timeout=60)
+
+
+def test_piped_input_is_a_script() -> None:
+    done = script(
+        "# a comment\n\nadd a=1 b=2\nhelp\nhelp add\nlist tools\ninfo\nping\n"
+        'call echo {"text": "two words"}\nexit\necho text=never\n'
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for text in ("sum: 3\n", "call a tool", "add\nAdds two numbers.\narguments: a: number, b: number\n", "tools (5)\n",
+                 "revision:     2026-07-28 (modern)\n", "server/discover: ", "two words\n"):  # fmt: skip
+        assert text in done.stdout
+    assert "never" not in done.stdout
+
+
+def test_a_script_ends_at_its_first_failure_unless_it_is_to_go_on() -> None:
+    lines = "fail message=oh\necho text=after"
+    done = script(lines)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "trioxport: the tool failed: oh\n")
+    done = script(lines, "--keep-going", "--json")
+    assert done.returncode == 1
+    assert [json.loads(line)["content"][0]["text"] for line in done.stdout.splitlines()] == ["oh", "after"]
+    assert json.loads(done.stderr) == {"error": {"type": "ToolError", "message": "oh"}}
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("call", "call needs the name of a tool or a method"),
+        ("list x", "there is no list of 'x'. The lists: tools, resources, templates, prompts"),
+        ("help x", "there is no tool 'x'. See: list tools"),
+        ("ad a=1", "this server has no tool 'ad'. Did you mean 'add'? Its tools: echo, add"),
+        ("echo -", "standard input has the commands"),
+        ("tools/lits", "Did you mean 'tools/list'?"),
+        ("echo 'x", "Close the quote"),
+    ],
+)
+def test_lines_that_cannot_be_run(line: str, text: str) -> None:
+    done = script(line + "\n")
+    assert done.returncode == (1 if "/" in line else 2)
+    assert text in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_closed_standard_input_is_an_empty_script() -> None:
+    done = subprocess.run([*COMMAND, "connect", DEMO], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_no_connection_is_an_error_before_the_prompt(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["connect", "stdio:no-such-program"]) == 3
+    assert "there is no program 'no-such-program' on PATH" in capsys.readouterr().err
