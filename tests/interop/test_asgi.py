@@ -21,6 +21,7 @@ from trioxport import Limits, UsageError
 from trioxport.interop.asgi import McpApplication
 from trioxport.layers import Logging
 from trioxport.transports.http.server import HttpServer, MemoryEvents
+from trioxport.transports.http.server.disconnects import WATCH_AFTER_SECONDS
 
 BOUND: Final = 15.0
 
@@ -102,6 +103,44 @@ async def test_mounted(mount: str) -> None:
                 await reply.ask("GET", "/page")
                 assert await reply.body() == b"a page"
         await served.until(lambda: served.over == 2)
+
+
+async def test_a_server_that_is_slow_to_take_the_end_of_an_answer_ends_no_session() -> None:
+    """Each response is followed by ``http.disconnect`` (ASGI, HTTP, Disconnect), be the client there or not."""
+    served = Served()
+    mcp = application(served)
+    over = trio.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await mcp(scope, receive, send)
+            return
+        more, answered = True, trio.Event()
+
+        async def receive_to_the_end() -> Any:
+            nonlocal more
+            if more:
+                part = await receive()
+                more = part.get("more_body", False)
+                return part
+            await answered.wait()
+            return {"type": "http.disconnect"}
+
+        async def send_slowly(message: Any) -> None:
+            await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                answered.set()
+                await trio.sleep(4 * WATCH_AFTER_SECONDS)
+
+        await mcp(scope, receive_to_the_end, send_slowly)
+        over.set()
+
+    with trio.fail_after(BOUND):
+        async with on_hypercorn(slow) as origin:
+            client = await initialized(f"{origin}/mcp")
+            await over.wait()
+            assert await client.tell(notification("note")) == 202
+            assert await client.delete() == 204
 
 
 async def test_an_application_beside_the_endpoint_gets_bodies_within_the_limit() -> None:

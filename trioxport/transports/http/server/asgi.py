@@ -30,7 +30,7 @@ _TLS_VERSIONS: Final = {0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
 class AsgiRequest(ServerRequest):
     """A request as an ASGI application gets it."""
 
-    __slots__ = ("_receive", "_scope", "_send")
+    __slots__ = ("_handed_over", "_receive", "_scope", "_send")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = scope.get("client")
@@ -45,6 +45,7 @@ class AsgiRequest(ServerRequest):
             root=scope.get("root_path", ""),
         )
         self.begun = False
+        self._handed_over = False
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -59,6 +60,8 @@ class AsgiRequest(ServerRequest):
         with suppress(*DISCONNECT_ERRORS):
             while (await self._receive())["type"] != DISCONNECT:
                 pass
+        if self._handed_over:  # the event follows each response then, whether the client is there or not
+            await trio.sleep_forever()
 
     async def respond(self, status: int, body: bytes = b"", *fields: Field) -> None:
         await self.begin(status, [*self.response_fields(body, fields), (b"content-length", b"%d" % len(body))])
@@ -81,6 +84,8 @@ class AsgiRequest(ServerRequest):
         if message["type"] == "http.response.start":
             self.begun = True
             self.status = message["status"]
+        else:
+            self._handed_over = not message.get("more_body", False)
         self.sent += len(message.get("body", b""))
 
     async def delegate(self, application: Application, limit: int) -> None:
