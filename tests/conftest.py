@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import logging
 import os
 import signal
 import sys
@@ -60,6 +61,17 @@ def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Generator[None]:
 def _knows_no_server() -> None:
     """A port may have been another server's in an earlier test."""
     era_cache.forget_all()
+
+
+@pytest.fixture(autouse=True)
+def _keeps_the_log() -> Generator[None]:
+    """A command sets up the log of its process, and here that is the process of all tests."""
+    loggers = [logging.getLogger(name) for name in ("trioxport", "trioxport.access")]
+    before = [(each.level, [*each.handlers], each.propagate) for each in loggers]
+    yield
+    for each, (level, handlers, propagate) in zip(loggers, before, strict=True):
+        each.setLevel(level)
+        each.handlers[:], each.propagate = handlers, propagate
 
 
 def _deadline(request: pytest.FixtureRequest) -> float:

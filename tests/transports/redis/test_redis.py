@@ -388,6 +388,7 @@ async def test_a_peer_that_sends_more_than_it_was_granted_is_lost(redis: RedisPr
             await link.subscribe("flood")
             for _ in range(3):
                 await link.publish("flood", b"x")
+            await wait_all_tasks_blocked()
             assert [await inbox.receive(), await inbox.receive()] == [b"x", b"x"]
             with pytest.raises(ConnectionLost, match="more messages than it was granted"):
                 await inbox.receive()
