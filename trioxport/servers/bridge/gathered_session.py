@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import attrs
 import trio
@@ -311,8 +311,8 @@ class GatheredSession:
         related = metadata_of(message).get("related_request")
         if related is None or related in self._scopes:
             return message
-        metadata: Metadata = {name: each for name, each in message.metadata.items() if name != "related_request"}  # type: ignore[assignment]
-        return attrs.evolve(message, metadata=metadata)
+        rest = {name: each for name, each in message.metadata.items() if name != "related_request"}
+        return attrs.evolve(message, metadata=cast("Metadata", rest))
 
 
 _Handler: TypeAlias = Callable[[GatheredSession, Request], Awaitable[Answer]]
