@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -63,6 +64,15 @@ class RedisProcess:
             except OSError:
                 await trio.sleep(0.01)  # nothing says when it listens
         return False
+
+    def hang(self) -> None:
+        """Stop the server without ending it: its connections stay open, and nothing is answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     async def kill(self) -> None:
         """Kill the server with SIGKILL, and wait for its end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 import sys
 from collections import Counter
@@ -345,6 +346,46 @@ async def test_a_client_reconnects_while_redis_is_killed_and_restarted(redis: Re
             assert isinstance(result, dict) and result["params"] == {"number": number}
             await redis.kill()
             await redis.start()
+
+
+class Losses(logging.Handler):
+    """Releases a semaphore for each server that has lost Redis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = trio.Semaphore(0)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "Redis has been silent for 0.5 s; connecting again" in record.getMessage():
+            self.seen.release()
+
+
+async def test_a_redis_that_hangs_is_lost_by_clients_and_by_a_server_that_has_none(redis: RedisProcess) -> None:
+    losses = Losses()
+    logging.getLogger("trioxport").addHandler(losses)
+    target = Redis(HOST, redis.port, silence=0.5)
+    async with serving(target), serving(Redis(HOST, redis.port, service="idle", silence=0.5)):
+        async with open_transport(target) as connection:
+            await ask(connection)
+            redis.hang()
+            with trio.fail_after(5), pytest.raises(ConnectionLost, match=r"silent for 0\.5 s"):
+                await connection.rx.receive()
+        with trio.fail_after(5):
+            for _ in range(2):
+                await losses.seen.acquire()
+        redis.go_on()
+        with trio.fail_after(20):
+            await until_served(Redis(HOST, redis.port, service="idle"))
+
+
+async def until_served(target: Redis) -> None:
+    """Connect, again and again while no server of the service is connected to Redis."""
+    while True:
+        with suppress(ServerUnreachable):
+            async with open_transport(target) as connection:
+                assert isinstance(await ask(connection), Response)
+                return
+        await trio.sleep(0.05)
 
 
 # Flow.

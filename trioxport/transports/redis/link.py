@@ -142,17 +142,22 @@ class RedisLink:
         except LOST as error:
             self._end(loss_of(error))
 
-    async def watch(self) -> None:
-        """Check the presence of peers until the connection is lost."""
+    async def watch(self, silence: float) -> None:
+        """Check the presence of peers, and of Redis itself, until the connection is lost.
+
+        Args:
+            silence: Seconds that Redis may take to answer before the connection is lost.
+        """
         while self._loss is None:
             await trio.sleep(PRESENCE_SECONDS)
-            names = list(self._watched)
-            if names:
-                try:
-                    counts = await self.command(b"PUBSUB", b"NUMSUB", *names)
-                except TransportError as error:
-                    self._end(error)
-                    return
+            try:
+                with trio.fail_after(silence):
+                    counts = await self.command(b"PUBSUB", b"NUMSUB", *self._watched)
+            except trio.TooSlowError:
+                self._end(ConnectionLost(f"Redis has been silent for {silence:g} s"))
+            except TransportError as error:
+                self._end(error)
+            else:
                 self._end_absent(dict(zip(counts[::2], counts[1::2], strict=True)))
 
     def _end_absent(self, counts: dict[bytes, int]) -> None:
@@ -222,6 +227,6 @@ async def open_link(options: RedisOptions, target: str) -> AsyncGenerator[RedisL
             raise as_connect_error(error, target) from error
         link = RedisLink(connection)
         tasks.start_soon(link.run)
-        tasks.start_soon(link.watch)
+        tasks.start_soon(link.watch, options.silence)
         yield link
         tasks.cancel_scope.cancel()

@@ -42,7 +42,8 @@ class Redis(RedisOptions):
         cert: The file of this side's own certificate, for TLS.
         key: The file of its private key, if it is not in ``cert``.
         ssl_context: The application's own context, in place of these three.
-        silence: Seconds without a sign of life after which the peer is lost. It is given one three times in that time.
+        silence: Seconds without a sign of life after which the peer is lost, or Redis. It is given one three times in
+            that time.
 
     Needs the extra ``redis``. A slow reader is disconnected by Redis itself once more than its
     ``client-output-buffer-limit`` waits: 32 MiB by default.
