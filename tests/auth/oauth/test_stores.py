@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,7 +30,7 @@ class Keyring(keyring.backend.KeyringBackend):
     priority = 1
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # keyring is not typed here
         self.texts: dict[tuple[str, str], str] = {}
         self.is_locked = False
 
@@ -248,6 +249,24 @@ async def test_a_lock_that_cannot_be_taken_leaves_no_descriptor(
 
 
 # The keychain.
+
+
+async def test_a_keychain_that_waits_for_a_person_holds_up_no_program_for_ever(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    unlocked = threading.Event()
+
+    class Asking(Keyring):
+        def set_password(self, service: str, username: str, password: str) -> None:
+            unlocked.wait(20)
+            super().set_password(service, username, password)
+
+    backend = Asking()
+    store = KeychainStore(keyring=backend, locks=tmp_path)
+    with pytest.raises(OAuthError, match=r"did not take a login within 60 s\. .*Unlock it"):
+        await store.write("key", Secret("text"))
+    unlocked.set()
+    assert await store.read("key") == Secret("text")  # behind the write, whose thread goes on
 
 
 async def test_a_locked_keychain_says_what_to_do(tmp_path: Path) -> None:

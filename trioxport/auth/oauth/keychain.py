@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from keyring.backend import KeyringBackend
 
 SERVICE: Final = "trioxport"
+WRITE_SECONDS: Final = 60
+"""Seconds for a change of the keychain, which cancelling does not cut short: a person may have to unlock it."""
+STORE_HINT: Final = "Unlock it, or use a FileStore"
 
 
 class KeychainStore:
@@ -57,11 +60,15 @@ class KeychainStore:
         return None if text is None else Secret(text)
 
     async def write(self, key: str, text: Secret | None) -> None:
-        with trio.CancelScope(shield=True):  # a call of the system, which ends by itself
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + WRITE_SECONDS) as scope:
             if text is not None:
                 await self._call(lambda backend: _set(backend, self._service, key, text))
             elif await self.read(key) is not None:
                 await self._call(lambda backend: backend.delete_password(self._service, key))
+        if scope.cancelled_caught:
+            raise OAuthError(
+                f"the keychain did not take a login within {WRITE_SECONDS} s", step=STORE_STEP, hint=STORE_HINT
+            )
 
     @asynccontextmanager
     async def fence(self, key: str, seconds: float) -> AsyncGenerator[None]:
@@ -75,12 +82,11 @@ class KeychainStore:
 
         try:
             return await trio.to_thread.run_sync(
-                lambda: use(self._keyring or get_keyring()), limiter=self._one_at_a_time
+                lambda: use(self._keyring or get_keyring()), limiter=self._one_at_a_time, abandon_on_cancel=True
             )
         except KeyringError as error:
             reason = f"the keychain cannot be used: {type(error).__name__}"
-            hint = "Unlock it, or use a FileStore"
-            raise OAuthError(reason, step=STORE_STEP, hint=hint) from error
+            raise OAuthError(reason, step=STORE_STEP, hint=STORE_HINT) from error
 
 
 def _set(backend: KeyringBackend, service: str, key: str, text: Secret) -> None:
