@@ -143,7 +143,7 @@ def test_other_credentials_take_precedence(site: Site, capsys: Capture) -> None:
 
 def test_without_a_browser_the_address_is_pasted(site: Site, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     class Person(io.StringIO):
-        def readline(self, *_: Any) -> str:  # type: ignore[override]
+        def readline(self, *_: Any) -> str:  # type: ignore[override]  # of the same use
             page = capsys.readouterr().err.splitlines()[1]
             with httpx.Client(trust_env=False) as client:
                 return client.get(page).headers["location"] + "\n"

@@ -21,7 +21,7 @@ class MemoryKeyring(keyring.backend.KeyringBackend):
     priority = 1
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # keyring is not typed here
         self.asked: list[tuple[str, str]] = []
         self._entries = {("search", "ada"): "a-secret-token", ("https://a.example/mcp", "bob"): "another-token"}
 

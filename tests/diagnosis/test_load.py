@@ -16,7 +16,7 @@ from trioxport.protocol import JSONRPCError
 
 
 async def measured(send: Callable[[], Awaitable[object]], **plan: float | None) -> LoadReport:
-    return await LoadMeasurement(send, LoadPlan(**plan)).run()  # type: ignore[arg-type]
+    return await LoadMeasurement(send, LoadPlan(**plan)).run()  # type: ignore[arg-type]  # of any kind
 
 
 async def test_a_closed_loop_sends_when_the_last_request_is_answered(autojump_clock: MockClock) -> None:

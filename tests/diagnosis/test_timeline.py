@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.diagnosis.lines import CONVERSATION, line, recorded, request
-from trioxport import UsageError, open_transport, serve_transport
+from trioxport import Connection, UsageError, open_transport, serve_transport
 from trioxport.diagnosis.latencies import duration, histogram, percentile
 from trioxport.diagnosis.recording import Recording
 from trioxport.diagnosis.timeline import Selection, Timeline, timeline_of
@@ -137,9 +137,10 @@ def test_a_file_that_is_no_recording(tmp_path: Path, content: str | None) -> Non
 async def test_the_recording_of_a_client_and_that_of_a_server_are_the_same_timeline(tmp_path: Path) -> None:
     import trio
 
-    async def handler(connection: object) -> None:
-        async for message in connection.rx:  # type: ignore[attr-defined]
-            await connection.tx.send(Response(message.id, {}))  # type: ignore[attr-defined]
+    async def handler(connection: Connection) -> None:
+        async for message in connection.rx:
+            assert isinstance(message, Request)
+            await connection.tx.send(Response(message.id, {}))
 
     switch = MemorySwitch()
     files = [str(tmp_path / "client"), str(tmp_path / "server")]

@@ -95,8 +95,8 @@ def main(port: int) -> None:
         "protected",
         auth_server_provider=Authorization(),
         auth=AuthSettings(
-            issuer_url=url,  # type: ignore[arg-type]
-            resource_server_url=f"{url}/mcp",  # type: ignore[arg-type]
+            issuer_url=url,  # type: ignore[arg-type]  # pydantic converts it
+            resource_server_url=f"{url}/mcp",  # type: ignore[arg-type]  # as above
             required_scopes=["user"],
             validate_token_resource=True,
             client_registration_options=ClientRegistrationOptions(

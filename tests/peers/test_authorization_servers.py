@@ -17,7 +17,7 @@ import httpx
 import httpx2
 import pytest
 import trio
-from authlib.oauth2.rfc9068 import JWTBearerTokenGenerator  # type: ignore[import-untyped]
+from authlib.oauth2.rfc9068 import JWTBearerTokenGenerator  # type: ignore[import-untyped]  # it has no types
 from fastmcp.server.auth.providers.in_memory import InMemoryOAuthProvider
 from joserfc.jwk import ECKey, KeyParameters, KeySet, RSAKey
 from mcp import Client

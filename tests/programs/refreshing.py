@@ -27,7 +27,7 @@ class SharedKeyring(keyring.backend.KeyringBackend):
     priority = 1
 
     def __init__(self, directory: Path) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # keyring is not typed here
         self._directory = directory
 
     def _path(self, service: str, username: str) -> Path:

@@ -102,7 +102,7 @@ async def test_figures_that_cannot_be_written(caplog: pytest.LogCaptureFixture, 
 
 async def test_a_misspelt_option() -> None:
     with pytest.raises(TypeError, match="run_server has no option 'worker', did you mean 'workers'"):
-        await run_server(trio.sleep, "tcp://127.0.0.1:0", worker=2)  # type: ignore[call-arg]
+        await run_server(trio.sleep, "tcp://127.0.0.1:0", worker=2)  # type: ignore[call-arg]  # a mistyped name
 
 
 @pytest.mark.parametrize("workers", [0, -1])

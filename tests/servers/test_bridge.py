@@ -77,7 +77,7 @@ async def test_a_header_that_transports_set_cannot_be_forwarded() -> None:
 
 async def test_mistakes_of_the_caller_are_raised_at_once() -> None:
     with pytest.raises(UsageError, match="sharing has to be one of 'shared', 'per-session'"):
-        async with open_bridge("memory://x", sharing="both"):  # type: ignore[arg-type]
+        async with open_bridge("memory://x", sharing="both"):  # type: ignore[arg-type]  # a mistake
             pytest.fail("opened")
     with pytest.raises(TypeError, match="open_transport has no option 'layer'"):
         async with open_bridge("memory://x", layer=[]):
@@ -85,7 +85,7 @@ async def test_mistakes_of_the_caller_are_raised_at_once() -> None:
     with pytest.raises(UsageError, match="no transport for the scheme 'nothing'"):
         await serve_bridge(MemorySwitch(), "nothing://x")
     with pytest.raises(TypeError, match="serve_bridge has no option 'share', did you mean 'sharing'"):
-        await serve_bridge(MemorySwitch(), "memory://x", share="shared")  # type: ignore[call-arg]
+        await serve_bridge(MemorySwitch(), "memory://x", share="shared")  # type: ignore[call-arg]  # a mistyped name
 
 
 @both_modes

@@ -19,7 +19,7 @@ from tests.support.bridges import (
     refusal,
 )
 from trioxport import Connection, ErrorResponse, Notification, Request, Response, open_transport
-from trioxport.protocol import META
+from trioxport.protocol import META, members_of
 from trioxport.servers.bridge.port import MAX_IN_FLIGHT, MAX_QUEUED
 
 PROGRESS = "notifications/progress"
@@ -52,7 +52,8 @@ async def test_clients_with_the_same_ids_and_tokens_do_not_meet() -> None:
         for client, name in ((one, "one"), (two, "two")):
             await client.tx.send(modern(1, "call", {"progressToken": 1}, name=name))
         played = await server.modern()
-        requests = {r.params["name"]: r for r in [await next_request(played) for _ in range(2)]}  # type: ignore[index,call-overload]
+        arrived = [await next_request(played) for _ in range(2)]
+        requests = {members_of(request.params)["name"]: request for request in arrived}
         assert requests["one"].id != requests["two"].id
         assert token_of(requests["one"]) != token_of(requests["two"])
         for name, number in (("two", 2), ("one", 1)):

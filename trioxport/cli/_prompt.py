@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -67,12 +66,14 @@ class LinePrompt:
 
     async def _read(self, session: PromptSession[str], message: Any) -> str:
         finished = threading.Event()
-        above: Callable[[str], object] = lambda text: print(escaped(text), flush=True)  # noqa: E731
+
+        def print_above(text: str) -> None:
+            print(escaped(text), flush=True)
 
         def prompt() -> str:
             try:
                 with patch_stdout(raw=True):
-                    self._status.prompt = above
+                    self._status.prompt = print_above
                     return session.prompt(message, handle_sigint=False, set_exception_handler=False)
             finally:
                 self._status.prompt = None

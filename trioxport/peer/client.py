@@ -76,19 +76,19 @@ class Client:
         self._handlers = handlers
         self._subscriptions = subscriptions
 
-    async def list_tools(self, *, timeout: float | None = REQUEST_TIMEOUT) -> Sequence[Tool]:  # noqa: ASYNC109
+    async def list_tools(self, *, timeout: float | None = REQUEST_TIMEOUT) -> Sequence[Tool]:  # noqa: ASYNC109 (silence is measured)
         """List the tools, of all pages (2026-07-28, server/tools)."""
         return await self._list("tools/list", "tools", Tool, timeout)
 
-    async def list_resources(self, *, timeout: float | None = REQUEST_TIMEOUT) -> Sequence[Resource]:  # noqa: ASYNC109
+    async def list_resources(self, *, timeout: float | None = REQUEST_TIMEOUT) -> Sequence[Resource]:  # noqa: ASYNC109 (as above)
         """List the resources, of all pages (2026-07-28, server/resources)."""
         return await self._list("resources/list", "resources", Resource, timeout)
 
-    async def list_resource_templates(self, *, timeout: float | None = REQUEST_TIMEOUT) -> Sequence[ResourceTemplate]:  # noqa: ASYNC109
+    async def list_resource_templates(self, *, timeout: float | None = REQUEST_TIMEOUT) -> Sequence[ResourceTemplate]:  # noqa: ASYNC109 (as above)
         """List the templates of resources, of all pages."""
         return await self._list("resources/templates/list", "resourceTemplates", ResourceTemplate, timeout)
 
-    async def list_prompts(self, *, timeout: float | None = REQUEST_TIMEOUT) -> Sequence[Prompt]:  # noqa: ASYNC109
+    async def list_prompts(self, *, timeout: float | None = REQUEST_TIMEOUT) -> Sequence[Prompt]:  # noqa: ASYNC109 (as above)
         """List the prompts, of all pages (2026-07-28, server/prompts)."""
         return await self._list("prompts/list", "prompts", Prompt, timeout)
 

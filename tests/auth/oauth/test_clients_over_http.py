@@ -30,7 +30,7 @@ async def browse(url: str) -> None:
 
 
 def auth(**options: object) -> OAuth:
-    return OAuth(client_name="test", interaction=Browser(show=browse), **options)  # type: ignore[arg-type]
+    return OAuth(client_name="test", interaction=Browser(show=browse), **options)  # type: ignore[arg-type]  # of any kind
 
 
 @asynccontextmanager
@@ -100,12 +100,12 @@ async def test_httpx2_uses_it() -> None:
 async def _calls(site: Site, client: httpx.AsyncClient | httpx2.AsyncClient, flow: object) -> None:
     message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
     for _ in range(2):
-        response = await client.post(site.server, json=message, auth=flow)  # type: ignore[arg-type]
+        response = await client.post(site.server, json=message, auth=flow)  # type: ignore[arg-type]  # of either library
         assert response.status_code == 200
-    own = await client.post(site.server, json=message, auth=flow, headers={"authorization": "Bearer x"})  # type: ignore[arg-type]
+    own = await client.post(site.server, json=message, auth=flow, headers={"authorization": "Bearer x"})  # type: ignore[arg-type]  # as above
     assert own.status_code == 401
     other = site.server.replace("127.0.0.1", "localhost")
-    assert (await client.post(other, json=message, auth=flow)).status_code == 401  # type: ignore[arg-type]
+    assert (await client.post(other, json=message, auth=flow)).status_code == 401  # type: ignore[arg-type]  # as above
     assert len(site.pages) == 1
     assert repr(flow) == f"OAuthFlow({site.server!r})"
 

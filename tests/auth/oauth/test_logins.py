@@ -804,7 +804,7 @@ async def test_of_several_authorization_servers_the_known_one_is_used(site: Site
 )
 def test_options_that_cannot_work_are_refused(options: dict[str, object], match: str) -> None:
     with pytest.raises(UsageError, match=match):
-        OAuth(**options)  # type: ignore[arg-type]
+        OAuth(**options)  # type: ignore[arg-type]  # of wrong kinds
 
 
 def test_a_grant_and_an_interaction_exclude_each_other() -> None:
