@@ -110,6 +110,11 @@ async def test_a_bridge_that_dials_a_hub(tmp_path: Path) -> None:
         (["memory://x", "memory://y", "--upstream", "some"], "'some' is not one of 'shared', 'per-session'"),
         (["nothing://x", "memory://y"], "no transport for the scheme 'nothing'"),
         (["memory://x", "memory://y", "--token", "t"], "--token does not apply to this target"),
+        (["tcp://127.0.0.1:0", "memory://y", "--health", "/livez"], "--health does not apply to this target"),
+        (["https://127.0.0.1:0/mcp", "memory://y"], "https needs a certificate: add --listen-cert FILE"),
+        (["tls://127.0.0.1:0", "memory://y"], "Add --listen-cert FILE"),
+        (["http://0.0.0.0:0/mcp", "memory://y", "--allow-plaintext"], "Add --hosts mcp.example.com"),
+        (["memory://x", "memory://y", "--dial", "--hosts", "h"], "--dial listens nowhere: leave out --hosts"),
     ],
 )
 def test_mistakes(

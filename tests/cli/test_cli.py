@@ -179,10 +179,12 @@ def test_help_lists_the_exit_codes(command: list[str], capsys: pytest.CaptureFix
 
 
 def test_without_a_command_there_is_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 2
+    assert main([]) == 0
     out, err = capsys.readouterr()
-    assert out == ""
-    assert "Call a tool or a method of a server and print the result" in err
+    assert err == ""
+    assert "Call a tool or a method of a server and print the result" in out
+    assert main(["--help"]) == 0
+    assert capsys.readouterr().out == out
 
 
 def test_json_holds_for_errors_too(server: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,8 +73,8 @@ def program(context: click.Context) -> int | None:
     """Reach, serve and examine servers of the Model Context Protocol (MCP), over any channel."""
     if context.invoked_subcommand is not None:
         return None
-    click.echo(context.get_help(), err=True)
-    return 2
+    click.echo(context.get_help())
+    return 0
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -13,7 +13,7 @@ from trioxport import Target, load_servers, run_server
 from trioxport.abc import Layer
 from trioxport.cli._commands import cli_command
 from trioxport.cli._configuration import configured_names, find_server
-from trioxport.cli._served_target import ServingOptions, served_target
+from trioxport.cli._served_target import EndpointNames, ServingOptions, served_target
 from trioxport.cli._wire_log import log_server, wire_log
 from trioxport.cli.connecting import resolve
 from trioxport.cli.options import ConnectionOptions, connection_options
@@ -21,7 +21,7 @@ from trioxport.codecs.forwarding import Forwarding
 from trioxport.servers import Sharing, open_bridge
 from trioxport.transports.dial import Dial
 
-_FILE: Final = click.Path(dir_okay=False)
+_NAMES: Final = EndpointNames("--listen-cert", "--listen-key", "--client-tokens")
 
 
 @cli_command
@@ -51,29 +51,7 @@ era over HTTP, for each request.",
     metavar="NAME[=JSON]",
     help="Add a layer to the connections to the server, as Metrics or 'Retry={\"attempts\": 3}'; may be repeated.",
 )
-@click.option("--listen-cert", type=_FILE, metavar="FILE", help="Serve with the certificate in this file.")
-@click.option("--listen-key", type=_FILE, metavar="FILE", help="Its private key, if that is in a file of its own.")
-@click.option(
-    "--client-tokens",
-    type=_FILE,
-    metavar="FILE",
-    help="Admit clients with a bearer token of this file: TOKEN or TOKEN PRINCIPAL in each line.",
-)
-@click.option(
-    "--hosts",
-    multiple=True,
-    metavar="NAME",
-    help="Answer under this name; may be repeated. * is any (default: the host of LISTEN).",
-)
-@click.option(
-    "--trusted-proxy",
-    "trusted_proxies",
-    multiple=True,
-    metavar="ADDRESS",
-    help="Let this proxy name the client by X-Forwarded-For; an address or network, may be repeated.",
-)
-@click.option("--health", metavar="PATH", help="Answer liveness probes at this path, as /livez.")
-@click.option("--no-access-log", is_flag=True, help="Do not log each request of HTTP.")
+@_NAMES.options
 @partial(connection_options, without_era=True)
 async def command(
     listen: str,
@@ -96,7 +74,7 @@ async def command(
     """
     log_server(has_workers=False)
     upstream = _upstream(targets, options)
-    served = _served(listen, dial=dial, **serving)
+    served = _dialled(listen, serving) if dial else served_target(listen, ServingOptions(**serving), _NAMES)
     added = [*_layers(layers), *([wire_log()] if options.verbose else [])]
     async with open_bridge(
         upstream,
@@ -108,7 +86,8 @@ async def command(
         connect_timeout=options.timeout,
     ) as bridge:
         settings: dict[str, Any] = {"codec": Forwarding(), "allow_plaintext": options.allow_plaintext}
-        await run_server(bridge.handler, served, **settings)
+        with _NAMES.in_advice():
+            await run_server(bridge.handler, served, **settings)
     return 0
 
 
@@ -122,28 +101,15 @@ def _upstream(targets: Sequence[str], options: ConnectionOptions) -> Target | Ma
     return {name: find_server(name, options.config) for name in targets or configured_names(options.config)}
 
 
+def _dialled(hub: str, serving: Mapping[str, Any]) -> Dial:
+    if any(serving.values()):
+        raise click.UsageError("--dial listens nowhere: leave out --hosts, --health and the like, or --dial")
+    return Dial(hub)
+
+
 def _name(targets: Sequence[str]) -> str:
     """The name of the server in errors that clients get: that of the configuration, but no address."""
     return targets[0] if len(targets) == 1 and targets[0].isidentifier() else "server"
-
-
-def _served(
-    listen: str, *, dial: bool, listen_cert: str | None, listen_key: str | None, client_tokens: str | None, **given: Any
-) -> Target:
-    if dial:
-        return Dial(listen)
-    is_logged = not given.pop("no_access_log")
-    options = ServingOptions(
-        cert=listen_cert,
-        key=listen_key,
-        token_file=client_tokens,
-        ready=None,
-        drain=None,
-        sessions=True,
-        access_log=is_logged,
-        **given,
-    )
-    return served_target(listen, options)
 
 
 def _layers(given: Sequence[str]) -> Sequence[Layer]:

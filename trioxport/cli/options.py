@@ -20,6 +20,8 @@ from trioxport.cli._configuration import known_servers
 from trioxport.messages import HIDDEN, NOTHING
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+FILE: Final = click.Path(dir_okay=False)
+"""The type of an option that names a file."""
 
 
 def _shown_headers(headers: Mapping[str, str]) -> str:
@@ -131,7 +133,6 @@ def _read_token(path: str) -> str:
     raise click.BadParameter(f"the file {path} cannot be read: {why}", param_hint="'--token-file'")
 
 
-_FILE: Final = click.Path(dir_okay=False)
 _ERA: Final = click.option(
     "--era",
     type=click.Choice(["auto", "modern", "legacy"]),
@@ -143,10 +144,10 @@ _OPTIONS: Final = (
                  help="Send this HTTP header with every request; may be repeated."),
     click.option("--token", metavar="TOKEN", help="Send this bearer token; others on this machine can see it in the \
 list of processes, unlike that of --token-file."),
-    click.option("--token-file", type=_FILE, metavar="FILE", help="Send the bearer token in this file."),
-    click.option("--ca", type=_FILE, metavar="FILE", help="Trust the certificates in this file, and no others."),
-    click.option("--cert", type=_FILE, metavar="FILE", help="Show the certificate in this file to the server."),
-    click.option("--key", type=_FILE, metavar="FILE", help="Its private key, if that is in a file of its own."),
+    click.option("--token-file", type=FILE, metavar="FILE", help="Send the bearer token in this file."),
+    click.option("--ca", type=FILE, metavar="FILE", help="Trust the certificates in this file, and no others."),
+    click.option("--cert", type=FILE, metavar="FILE", help="Show the certificate in this file to the server."),
+    click.option("--key", type=FILE, metavar="FILE", help="Its private key, if that is in a file of its own."),
     click.option("--env", multiple=True, metavar="NAME[=VALUE]", callback=_variables,
                  help="Set a variable for a command, or pass on the one of this name; may be repeated."),
     click.option("--cwd", type=click.Path(file_okay=False), metavar="FOLDER", help="Run a command in this folder."),
@@ -154,7 +155,7 @@ list of processes, unlike that of --token-file."),
                  help="Give up after this time without an answer or progress; connecting counts too."),
     _ERA,
     plaintext_option,
-    click.option("--config", type=_FILE, metavar="FILE",
+    click.option("--config", type=FILE, metavar="FILE",
                  help="Look the name of a server up in this file (default: mcp.json, .mcp.json, .vscode/mcp.json)."),
     click.option("-v", "--verbose", is_flag=True, help="Log all messages to standard error, without credentials."),
 )  # fmt: skip

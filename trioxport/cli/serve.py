@@ -10,50 +10,24 @@ from typing import Any, Final
 import click
 import trio
 
-from trioxport import UsageError, run_server
+from trioxport import run_server
 from trioxport.abc import CLOSE_TIMEOUT
 from trioxport.cli._commands import CONTEXT, EXIT_CODES
 from trioxport.cli._loading import load_server
-from trioxport.cli._served_target import ServingOptions, served_target
+from trioxport.cli._served_target import EndpointNames, ServingOptions, served_target
 from trioxport.cli._wire_log import log_server, wire_log
 from trioxport.cli.options import Seconds, plaintext_option
 from trioxport.running.reloading import run_reloading
 from trioxport.running.worker import is_worker
 
 DEFAULT_TARGET: Final = "http://127.0.0.1:8000/mcp"
-_FILE: Final = click.Path(dir_okay=False)
-_HINTS: Final = (
-    ('Pass hosts=["mcp.example.com"]', "Add --hosts mcp.example.com"),
-    ("Pass cert or ssl_context", "Add --cert FILE"),
-)
-"""The advice of an error to a program, and the same advice to a user of this command."""
+_NAMES: Final = EndpointNames("--cert", "--key", "--token-file")
 
 
 @click.command(context_settings=CONTEXT, epilog=EXIT_CODES)
 @click.argument("server", metavar="MODULE:SERVER")
 @click.argument("target", metavar="[TARGET]", default=DEFAULT_TARGET)
-@click.option("--cert", type=_FILE, metavar="FILE", help="Serve with the certificate in this file (https, wss, tls).")
-@click.option("--key", type=_FILE, metavar="FILE", help="Its private key, if that is in a file of its own.")
-@click.option(
-    "--token-file",
-    type=_FILE,
-    metavar="FILE",
-    help="Admit clients with a bearer token of this file: TOKEN or TOKEN PRINCIPAL in each line.",
-)
-@click.option(
-    "--hosts",
-    multiple=True,
-    metavar="NAME",
-    help="Answer under this name; may be repeated. * is any (default: the host of TARGET).",
-)
-@click.option(
-    "--trusted-proxy",
-    "trusted_proxies",
-    multiple=True,
-    metavar="ADDRESS",
-    help="Let this proxy name the client by X-Forwarded-For; an address or network, may be repeated.",
-)
-@click.option("--health", metavar="PATH", help="Answer liveness probes at this path, as /livez.")
+@_NAMES.options
 @click.option("--ready", metavar="PATH", help="Answer readiness probes at this path: 503 once the server is to stop.")
 @click.option("--metrics", metavar="PATH", help="Show figures for Prometheus at this path.")
 @click.option(
@@ -79,7 +53,6 @@ _HINTS: Final = (
     help="The time that running calls get to finish when the server stops.",
 )
 @click.option("--no-sessions", is_flag=True, help="Serve the modern era alone, so that any replica can answer.")
-@click.option("--no-access-log", is_flag=True, help="Do not log each request of HTTP.")
 @click.option("--reload", is_flag=True, help="For development: start the server anew when a Python file changes.")
 @click.option(
     "--reload-dir",
@@ -106,12 +79,8 @@ def command(server: str, target: str, **given: Any) -> int:
     if folders and not reload:
         raise click.UsageError("--reload-dir is for --reload: add that")
     log_server(has_workers=given["workers"] > 1)
-    try:
+    with _NAMES.in_advice():
         _serve(server, target, folders or ["."] if reload else [], **given)
-    except UsageError as error:
-        for api, shell in _HINTS:
-            error.hint = error.hint and error.hint.replace(api, shell)
-        raise
     return 0
 
 
@@ -124,14 +93,13 @@ def _serve(
     metrics: str | None,
     close_timeout: float,
     no_sessions: bool,
-    no_access_log: bool,
     allow_plaintext: bool,
     verbose: bool,
     **given: Any,
 ) -> None:
     """Serve, or, with folders to watch, keep a process that does."""
-    options = ServingOptions(sessions=not no_sessions and workers == 1, access_log=not no_access_log, **given)
-    target = served_target(url, options)
+    options = ServingOptions(no_sessions=no_sessions or workers > 1, **given)
+    target = served_target(url, options, _NAMES)
     if folders and not is_worker():
         trio.run(partial(run_reloading, target, folders, close_timeout=close_timeout))
         return
