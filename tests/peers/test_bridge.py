@@ -61,7 +61,7 @@ def everything(command: list[str]) -> Stdio:
 @both_modes
 async def test_the_first_typescript_sdk_and_a_modern_server(sharing: Sharing, everything_server: list[str]) -> None:
     async with bridge_to_modern(sharing=sharing) as url:
-        seen = await run([everything_server[0], PEERS / "ts_http_client.mjs", url, "first", "", "deploy"])
+        seen = await run([everything_server[0], PEERS / "ts_http_client.mjs", url, "first", "", "modern"])
     assert {"add", "ask", "deploy"} <= set(seen.pop("tools"))
     assert seen == {
         "version": "2025-11-25",
@@ -72,8 +72,11 @@ async def test_the_first_typescript_sdk_and_a_modern_server(sharing: Sharing, ev
         "long": 300_000,
         "failed": True,
         "note": "buy milk",
+        "greeting": "Greet Ada",
         "asked": "asked {'colour': 'blue'}",
+        "sampled": "It",
         "cancelled": ["one"],
+        "updated": "note://todo",
         "after": 404,
     }
 
@@ -100,6 +103,34 @@ async def test_the_python_sdk_of_the_legacy_era_and_a_modern_server(sharing: Sha
 
 
 # A modern client and a legacy server.
+
+
+async def test_the_second_typescript_sdk_of_the_modern_era_and_the_everything_server(
+    everything_server: list[str],
+) -> None:
+    async with bridge_to(everything(everything_server)) as url:
+        seen = await run([everything_server[0], PEERS / "ts_everything_client.mjs", url])
+    assert {"echo", "trigger-sampling-request", "trigger-elicitation-request"} <= set(seen.pop("tools"))
+    assert "the weather" in seen["asked"].pop(0)
+    assert "Oslo" in seen.pop("prompt")
+    uri = "demo://resource/dynamic/text/1"
+    assert seen == {
+        "version": MODERN,
+        "echo": "Echo: grüß dich",
+        "sums": ["2", "3", "4"],
+        "listed": True,
+        "read": uri,
+        "completed": ["Engineering"],
+        "sampled": True,
+        "elicited": True,
+        "rooted": True,
+        "worked": True,
+        "progress": [1, 2],
+        "cancelled": True,
+        "updated": uri,
+        "after": "Echo: after",
+        "asked": ["form", "roots"],
+    }
 
 
 async def test_a_modern_client_and_the_everything_server(everything_server: list[str]) -> None:

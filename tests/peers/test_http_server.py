@@ -67,6 +67,7 @@ async def test_the_python_sdk(mode: str, version: str) -> None:
 @pytest.mark.parametrize(
     ("mode", "version"), [("first", LEGACY), ("legacy", LEGACY), ("auto", MODERN), ("modern", MODERN)]
 )
+@pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")  # sampling in the legacy era
 async def test_the_typescript_sdk(mode: str, version: str, everything_server: list[str]) -> None:
     """Both its generations and both eras: answers, progress, questions, cancellation, and the end of a session."""
     with trio.fail_after(BOUND):
@@ -83,8 +84,11 @@ async def test_the_typescript_sdk(mode: str, version: str, everything_server: li
         "long": 300_000,
         "failed": True,
         "note": "buy milk",
+        "greeting": "Greet Ada",
         "asked": "accept blue" if legacy else "asked {'colour': 'blue'}",
+        "sampled": "It",
         "cancelled": ["one"],
+        "updated": None if legacy else "note://todo",
         **({"after": 404} if legacy else {}),
     }
 

@@ -1,28 +1,39 @@
-// The official TypeScript SDK's client: `ts_http_client.mjs URL MODE [TOKEN [QUESTION]]` uses the server of
+// The official TypeScript SDK's client: `ts_http_client.mjs URL MODE [TOKEN [SERVER]]` uses the server of
 // sdk_programs.py and prints what it sees. Modes: `first` is SDK 1; `legacy`, `auto` and `modern` are SDK 2, by how it
-// finds the era. QUESTION is the tool that asks.
+// finds the era. SERVER is `modern` if a server of that era is behind what stands at URL.
 import * as second from "@modelcontextprotocol/client";
 import { Client as Client1 } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport as Transport1 } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
-import { ElicitRequestSchema } from "@modelcontextprotocol/sdk/types.js";
+import {
+  CreateMessageRequestSchema,
+  ElicitRequestSchema,
+  ResourceUpdatedNotificationSchema,
+} from "@modelcontextprotocol/sdk/types.js";
 
-const [url, mode, token, question] = process.argv.slice(2);
+const [url, mode, token, server] = process.argv.slice(2);
 const authorized = token ? { authorization: `Bearer ${token}` } : {};
 const options = { requestInit: { headers: authorized } };
 const name = { name: "ts", version: "1" };
-const capabilities = { elicitation: { form: {} } };
+const capabilities = { elicitation: { form: {} }, sampling: {} };
 const negotiation = { legacy: "legacy", auto: "auto", modern: { pin: "2026-07-28" } };
 const answer = async () => ({ action: "accept", content: { colour: "blue" } });
+const sample = async () => ({ role: "assistant", model: "none", content: { type: "text", text: "It" } });
+let heard;
+const updated = new Promise((resolve) => (heard = ({ params }) => resolve(params.uri)));
 
 let client, transport;
 if (mode === "first") {
   client = new Client1(name, { capabilities });
   transport = new Transport1(new URL(url), options);
   client.setRequestHandler(ElicitRequestSchema, answer);
+  client.setRequestHandler(CreateMessageRequestSchema, sample);
+  client.setNotificationHandler(ResourceUpdatedNotificationSchema, heard);
 } else {
   client = new second.Client(name, { capabilities, versionNegotiation: { mode: negotiation[mode] } });
   transport = new second.StreamableHTTPClientTransport(new URL(url), options);
   client.setRequestHandler("elicitation/create", answer);
+  client.setRequestHandler("sampling/createMessage", sample);
+  client.setNotificationHandler("notifications/resources/updated", heard);
 }
 const call = (tool, args = {}, options) => {
   const params = { name: tool, arguments: args };
@@ -39,8 +50,18 @@ async function cancelled() {
   return failed && found;
 }
 
+async function subscribed() {
+  const uri = "note://todo";
+  if (!client.getServerCapabilities().resources?.subscribe) return null;
+  await (modern ? client.listen({ resourceSubscriptions: [uri] }) : client.subscribeResource({ uri }));
+  await call("edit", { name: "journal", text: "day two" });
+  await call("edit", { name: "todo", text: "water plants" });
+  return updated;
+}
+
 await client.connect(transport);
 const modern = mode === "auto" || mode === "modern";
+const [asks, samples] = modern || server === "modern" ? ["deploy", "muse"] : ["ask", "sample"];
 const progress = [];
 const seen = {
   version: modern ? client.getNegotiatedProtocolVersion() : transport.protocolVersion,
@@ -52,8 +73,11 @@ const seen = {
   long: (await text("repeat", { text: "ü", times: 300_000 })).length,
   failed: (await call("fail")).isError,
   note: (await client.readResource({ uri: "note://todo" })).contents[0].text,
-  asked: await text(question ?? (modern ? "deploy" : "ask")),
+  greeting: (await client.getPrompt({ name: "greet", arguments: { name: "Ada" } })).messages[0].content.text,
+  asked: await text(asks),
+  sampled: await text(samples),
   cancelled: await cancelled(),
+  updated: await subscribed(),
 };
 if (seen.session) {
   const headers = { "mcp-session-id": transport.sessionId, accept: "text/event-stream", ...authorized };

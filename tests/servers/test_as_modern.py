@@ -462,26 +462,69 @@ async def test_a_form_may_be_offered_without_its_name() -> None:
         await asking(client, call(1, _meta=meta({"elicitation": {}})), elicit())
 
 
-async def test_a_question_of_unknown_origin_is_put_to_no_client() -> None:
+async def test_a_question_of_unknown_origin_is_put_to_none_of_several_clients() -> None:
     async with server() as client:
         client.server.say(elicit(1))
         refusal = await client.server.sent()
         assert isinstance(refusal, ErrorResponse)
         assert "No request is in flight" in refusal.message
-        one = await client.asked(call(1))
-        two = await client.asked(call(2))
+        one = await client.asked(call(1, "ada"))
+        two = await client.asked(call(2, "bob"))
         client.server.say(elicit(2))
         refusal = await client.server.sent()
         assert isinstance(refusal, ErrorResponse)
-        assert refusal.message == (
-            "2 requests of clients are in flight, and elicitation/create does not say to which it belongs"
-        )
+        assert refusal.message == "elicitation/create does not say to which of 2 requests of several clients it belongs"
         client.server.say(attrs.evolve(elicit(3), metadata={"related_request": two.id}))
         assert (await client.response()).id == 2
         client.server.say(attrs.evolve(elicit(4), metadata={"related_request": 999}))
         assert isinstance(await client.server.sent(), ErrorResponse)
         client.server.answer(one, {})
         assert (await client.response()).id == 1
+
+
+async def test_a_question_of_unknown_origin_is_put_to_the_only_client() -> None:
+    """During a request that may be answered by questions, even if that turns out to be another one."""
+    async with server() as client:
+        await client.asked(request(1, "tools/list", "ada"))
+        other = await client.asked(call(2, "ada", _meta=meta({})))
+        upstream = await client.asked(call(3, "ada"))
+        client.server.say(elicit())
+        first = await client.response()
+        assert first.id == 3
+        result = await asked(client, first)
+        client.server.answer(upstream, {"content": []})
+        assert await client.nothing_received()
+        await client.send(call(4, "ada", requestState=result["requestState"], inputResponses={"1": {"action": "x"}}))
+        assert await client.server.sent() == Response("q", {"action": "x"})
+        assert (await client.response()).id == 4
+        client.server.answer(other, {"content": []})
+        assert (await client.response()).id == 2
+
+
+@pytest.mark.parametrize("event", ["answered", "cancelled", "expired"])
+async def test_a_question_of_unknown_origin_outlives_the_request_with_which_it_was_put(
+    event: str, autojump_clock: trio.abc.Clock
+) -> None:
+    async with server(AsModernServer(answer_timeout=60)) as client:
+        first = await client.asked(call(1))
+        await client.asked(call(2))
+        client.server.say(elicit())
+        if event == "answered":
+            client.server.answer(first, {"content": []})
+            assert (await client.response()).id == 1
+        else:
+            result = await asked(client, await client.response())
+            if event == "cancelled":
+                await client.send(call(3, requestState=result["requestState"], inputResponses={}))
+                assert (await client.response()).id == 3  # asked again
+            await trio.sleep(61)
+            assert isinstance(await client.server.sent(), Notification)
+        second = await client.response()
+        assert second.id == 2
+        result = await asked(client, second)
+        [key] = result["inputRequests"]
+        await client.send(call(4, requestState=result["requestState"], inputResponses={key: {"action": "x"}}))
+        assert await client.server.sent() == Response("q", {"action": "x"})
 
 
 async def test_a_client_is_asked_during_some_requests_only() -> None:

@@ -18,9 +18,23 @@ from tests.support.bridges import (
     next_request,
     refusal,
 )
-from trioxport import Connection, ErrorResponse, Notification, Request, Response, open_transport
+from trioxport import (
+    Bearer,
+    Connection,
+    ErrorResponse,
+    Http,
+    HttpServer,
+    Notification,
+    Request,
+    Response,
+    open_transport,
+    serve_transport,
+)
+from trioxport.peer import Client, Handlers, open_client
 from trioxport.protocol import META, members_of
+from trioxport.servers import serve_bridge
 from trioxport.servers.bridge.port import MAX_IN_FLIGHT, MAX_QUEUED
+from trioxport.transports.memory import MemorySwitch
 
 PROGRESS = "notifications/progress"
 SAMPLE = "sampling/createMessage"
@@ -327,6 +341,62 @@ async def test_a_question_goes_to_the_only_client_with_a_request_in_flight() -> 
         assert await received(played) == Response(1, "sampled")
         await played.tx.send(Response(call.id, "done"))
         assert await received(two) == Response(1, "done")
+
+
+async def ask_during_the_second_call(connection: Connection) -> None:
+    """A legacy server that asks once two calls are in flight, without saying for which."""
+    calls: list[Request] = []
+    async for message in connection.rx:
+        if isinstance(message, Request) and message.method == "tools/call":
+            calls.append(message)
+            if len(calls) == 2:
+                await connection.tx.send(Request("q", "roots/list"))
+        elif isinstance(message, Request):
+            known = message.method == "initialize"
+            await connection.tx.send(Response(message.id, INITIALIZED) if known else refusal(message))
+        elif isinstance(message, Response | ErrorResponse):
+            said = message.message if isinstance(message, ErrorResponse) else message.result["roots"][0]["uri"]
+            for call in calls:
+                await connection.tx.send(Response(call.id, {"content": [{"type": "text", "text": said}]}))
+
+
+@pytest.mark.parametrize(
+    ("over", "token", "answer"),
+    [
+        ("memory", None, "file:///here"),
+        ("http", "ada", "file:///here"),
+        ("http", None, "does not say to which of 2 requests of several clients"),
+    ],
+)
+async def test_a_question_during_two_calls_is_put_to_the_only_client(over: str, token: str | None, answer: str) -> None:
+    """That is one connection, or, over HTTP, where each request of the modern era is one, the same principal."""
+
+    async def principal(token: str) -> str:
+        return token
+
+    async def roots() -> list[str]:
+        return ["file:///here"]
+
+    async def call(client: Client) -> None:
+        assert answer in (await client.call_tool("t")).text
+
+    switch, listen = MemorySwitch(), MemorySwitch()
+    config = HttpServer("http://127.0.0.1:0/mcp", verify=None if token is None else principal)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_transport, ask_during_the_second_call, switch)
+        addresses = await nursery.start(serve_bridge, config if over == "http" else listen, switch)
+        target = Http(addresses[0], auth=None if token is None else Bearer(token)) if over == "http" else listen
+        offered = Handlers(roots=roots)
+        async with (
+            open_transport(target) as connection,
+            open_client(
+                connection, client_info={"name": "c", "version": "1"}, handlers=offered, era="modern"
+            ) as client,
+            trio.open_nursery() as calls,
+        ):
+            for _ in range(2):
+                calls.start_soon(call, client)
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_question_is_never_put_to_the_wrong_client() -> None:

@@ -96,6 +96,19 @@ def build_server(**settings: Any) -> MCPServer:
         return f"{ctx.request_state} {answer.content}"
 
     @server.tool()
+    async def muse(ctx: Context) -> str | types.InputRequiredResult:
+        if ctx.input_responses is None:
+            said = types.SamplingMessage(role="user", content=types.TextContent(text="Say it"))
+            question = types.CreateMessageRequest(
+                params=types.CreateMessageRequestParams(messages=[said], max_tokens=10)
+            )
+            return types.InputRequiredResult(input_requests={"said": question}, request_state="asked")
+        answer = ctx.input_responses["said"]
+        assert isinstance(answer, types.CreateMessageResult)
+        assert isinstance(answer.content, types.TextContent)
+        return answer.content.text
+
+    @server.tool()
     async def edit(name: str, text: str, ctx: Context) -> str:
         notes[name] = text
         await ctx.notify_resource_updated(f"note://{name}")

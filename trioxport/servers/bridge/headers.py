@@ -68,8 +68,13 @@ class ClientMetadata:
         self._info = info
         self._headers = headers
         self._principal = info.principal
-        if self._principal is None and not self.is_one_request:
-            self._principal = f"connection {next(_numbers)}"
+        self._client: str | None = None
+        if self._principal is None:
+            connection = f"connection {next(_numbers)}"
+            if self.is_one_request:  # another request may come from the same client
+                self._client = connection
+            else:
+                self._principal = connection
 
     def exchanged(self, message: Message) -> Message:
         """The message as the server is to get it."""
@@ -79,6 +84,8 @@ class ClientMetadata:
             metadata["encoded"] = noted["encoded"]
         if self._principal is not None:
             metadata["principal"] = self._principal
+        if self._client is not None:
+            metadata["client"] = self._client
         if headers := self._headers.of(message, self._info):
             metadata["headers"] = headers
         return attrs.evolve(message, metadata=metadata)

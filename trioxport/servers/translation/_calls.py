@@ -46,11 +46,13 @@ class InputQuestion:
         method: The method of the request that asks it.
         params: Its parameters, or None.
         id: The id of the server's request; None for one that no answer is sent to.
+        is_placed: Whether the server did not say to which of several requests it belongs.
     """
 
     method: str
     params: Any
     id: RequestId | None
+    is_placed: bool = False
 
     def as_input_request(self) -> dict[str, Any]:
         """The member of ``inputRequests``."""
@@ -97,6 +99,12 @@ class ModernCall:
         return metadata_of(self.request).get("principal")
 
     @property
+    def client(self) -> tuple[str | None, str | None]:
+        """The identity of the client: its principal, or else its connection where that is known."""
+        noted = metadata_of(self.request)
+        return self.principal, None if self.principal is not None else noted.get("client")
+
+    @property
     def token(self) -> RequestId | None:
         """The client's progress token."""
         return as_id(meta_of(self.request.params).get("progressToken"))
@@ -113,6 +121,10 @@ class ModernCall:
     def add(self, question: InputQuestion) -> None:
         self.numbers += 1
         self.questions[str(self.numbers)] = question
+
+    def may_be_asked(self, question: InputQuestion) -> bool:
+        """Whether the client takes a question during this request."""
+        return self.request.method in MAY_ASK and question.is_offered_by(self.capabilities)
 
     def for_server(self) -> Request:
         """The request as the server gets it."""

@@ -153,13 +153,14 @@ class ModernServer:
             await self._call(ModernCall(next(self._ids), request))
             return
         self._by_client[request.id] = call
+        answers = members_of(members_of(request.params).get("inputResponses"))
+        for key, question in list(call.questions.items()):
+            if key in answers and (call.answer is None or question.is_placed):
+                del call.questions[key]
+                self._answer(call, question, answers[key])
         if call.answer is not None:
             self._settle(call, call.answer)
-            return
-        answers = members_of(members_of(request.params).get("inputResponses"))
-        for key in [key for key in call.questions if key in answers]:
-            self._answer(call, call.questions.pop(key), answers[key])
-        if call.questions:
+        elif call.questions:
             self._ask_later(call)
 
     def _answer(self, call: ModernCall, question: InputQuestion, answer: Any) -> None:
@@ -229,6 +230,7 @@ class ModernServer:
         else:
             result = to_modern_result(request.method, answer.result, self._handshake.server_info)
             self.link.give(attrs.evolve(answer, id=request.id, result=result))
+        self._place_again(call)
 
     def _forget(self, call: ModernCall) -> None:
         self._calls.pop(call.id, None)
@@ -242,8 +244,9 @@ class ModernServer:
         """Forget a call, and refuse the questions that its client has not answered."""
         self._forget(call)
         for question in call.questions.values():
-            if question.id is not None and call.answer is None:
+            if question.id is not None and call.answer is None and not question.is_placed:
                 self.link.post(ErrorResponse(question.id, INTERNAL_ERROR, reason))
+        self._place_again(call)
 
     def _expire(self, call: ModernCall) -> None:
         """Cancel a call whose client has not come back with the input."""
@@ -262,30 +265,43 @@ class ModernServer:
         if request.method not in QUESTIONS:
             self.link.refuse(request, METHOD_NOT_FOUND, f"Method not found: {request.method}")
             return
-        call = self._asking(request)
-        question = InputQuestion(request.method, request.params, request.id)
+        self._place(InputQuestion(request.method, request.params, request.id), request)
+
+    def _place(self, question: InputQuestion, request: Request) -> None:
+        """Add a question to the call that it belongs to, or may belong to, or refuse it."""
+        related = metadata_of(request).get("related_request")
+        call = self._only_client_for(question) if related is None else self._calls.get(related)
         refusal = self._refusal_of(call, question)
         if call is None or refusal is not None:
             self.link.refuse(request, *(refusal or (INVALID_REQUEST, "No request is in flight")))
             return
-        call.add(question)
+        call.add(attrs.evolve(question, is_placed=related is None and len(self._calls) > 1))
         self._asked[request.id] = call
         if call.is_awaited:
             self._ask_later(call)
 
-    def _asking(self, request: Request) -> ModernCall | None:
-        """The call that a question belongs to: the one that the transport knows, or the only one in flight."""
-        related = metadata_of(request).get("related_request")
-        if related is not None:
-            return self._calls.get(related)
-        return next(iter(self._calls.values())) if len(self._calls) == 1 else None
+    def _place_again(self, call: ModernCall) -> None:
+        """Find another call for the questions that are not known to belong to one that is over."""
+        for question in call.questions.values():
+            if question.id is not None and question.is_placed:
+                self._place(question, Request(question.id, question.method, question.params))
+
+    def _only_client_for(self, question: InputQuestion) -> ModernCall | None:
+        """The call for a question that does not say to which it belongs: one of the only client; else None.
+
+        Of several, it is one during which the client takes the question, and waits for an answer.
+        """
+        calls = list(self._calls.values())
+        if len({call.client for call in calls}) != 1:
+            return None
+        return max(calls, key=lambda call: (call.may_be_asked(question), call.is_awaited))
 
     def _refusal_of(self, call: ModernCall | None, question: InputQuestion) -> tuple[int, str] | None:
         """The code and the reason to refuse a question, or None."""
         method = question.method
         if call is None:
             flying = len(self._calls)
-            reason = f"{flying} requests of clients are in flight, and {method} does not say to which it belongs"
+            reason = f"{method} does not say to which of {flying} requests of several clients it belongs"
             return INVALID_REQUEST, reason if flying else f"No request is in flight whose client {method} could ask"
         if call.request.method not in MAY_ASK:
             return INVALID_REQUEST, f"A client cannot be asked during {call.request.method}"
