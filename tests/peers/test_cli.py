@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import shlex
+import socket
+import subprocess
 import sys
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +26,7 @@ from trioxport.transports.stdio import Stdio
 CLIENT: Final = {"name": "test", "version": "1"}
 SDK_SERVER: Final = str(Path(__file__).parents[1] / "peers" / "sdk_server.py")
 
+pytestmark = pytest.mark.deadline(60)
 both_eras = pytest.mark.parametrize("era", ["modern", "legacy"])
 
 
@@ -123,3 +129,102 @@ def test_calling_the_python_sdks_server(era: str, capsys: pytest.CaptureFixture[
     assert [tool["name"] for tool in json.loads(capsys.readouterr().out)["tools"]] == ["add", "work", "fail"]
     assert main(["call", target, "tools/call", '{"name": "add", "arguments": {"a": 1, "b": 2}}', "--era", era]) == 0
     assert capsys.readouterr().out == "3\n"
+
+
+# All commands, against servers of others over stdio and HTTP.
+
+
+@pytest.fixture(scope="module")
+def sdk_url() -> Generator[str]:
+    """The official Python SDK's server, served by the SDK over HTTP."""
+    with subprocess.Popen([sys.executable, SDK_SERVER, "http"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}/mcp"
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def everything_url(everything_server: list[str]) -> Generator[str]:
+    """The server that is to show everything over HTTP; it cannot be asked which port it chose."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [*everything_server[:2], "streamableHttp"]
+    environment = {**os.environ, "PORT": str(port)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert any(f"port {port}" in line for line in process.stdout)
+            yield f"http://127.0.0.1:{port}/mcp"
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run a script of ``trioxport connect``."""
+
+    def run(target: str, lines: Sequence[str], *options: str) -> int:
+        monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+        return main(["connect", target, *options])
+
+    return run
+
+
+def test_every_command_with_the_everything_server_over_http(
+    everything_url: str, connect: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["list", everything_url]) == 0
+    listed = capsys.readouterr().out
+    for text in ("tools (", "\necho ", "\nget-sum ", "prompts (", "\nargs-prompt ", "templates (", "resources ("):
+        assert text in listed
+    assert main(["list", everything_url, "prompts", "--json"]) == 0
+    assert "simple-prompt" in {each["name"] for each in json.loads(capsys.readouterr().out)["prompts"]}
+    assert main(["info", everything_url]) == 0
+    told = capsys.readouterr().out
+    for text in ("everything", "revision:     2025-11-25 (legacy)", "session:      yes", "instructions:\n"):
+        assert text in told
+    assert main(["ping", everything_url, "-n", "2", "-i", "0.01"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("2 of 2 answered; min ")
+    assert main(["call", everything_url, "get-sum", "a=2", "b=3"]) == 0
+    assert capsys.readouterr().out == "The sum of 2 and 3 is 5.\n"
+    assert main(["call", everything_url, "resources/read", "uri=demo://resource/dynamic/text/1"]) == 0
+    assert capsys.readouterr().out.startswith("Resource 1: ")
+    lines = ["echo message=hi", 'prompts/get name=args-prompt arguments:={"city":"Oslo"}', "echo", "list tools"]
+    assert connect(everything_url, lines) == 2
+    out, err = capsys.readouterr()
+    assert out.startswith("Echo: hi\n") and "Oslo" in out and "tools (" not in out
+    assert err == "trioxport: the tool 'echo' needs message: string. Its arguments: message: string\n"
+
+
+def test_every_command_with_the_python_sdks_server_over_http(
+    sdk_url: str, connect: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["list", sdk_url]) == 0
+    assert capsys.readouterr().out.startswith("tools (3)\n")
+    for era, revision in (("modern", "2026-07-28 (modern)"), ("legacy", "2025-11-25 (legacy)")):
+        assert main(["info", sdk_url, "--era", era]) == 0
+        assert f"revision:     {revision}" in capsys.readouterr().out
+        assert main(["ping", sdk_url, "-n", "1", "--era", era]) == 0
+        assert "1 of 1 answered" in capsys.readouterr().out
+        assert main(["call", sdk_url, "add", "a=1", "b=2", "--era", era]) == 0
+        assert capsys.readouterr().out == "3\n"
+    assert connect(sdk_url, ["add a=20 b=22", "info", "ping", "fail", "add a=1 b=1"], "--keep-going") == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("42\n") and "\nserver:       sdk\n" in out and out.endswith(" ms\n2\n")
+    assert err.startswith("trioxport: the tool failed: ")
+
+
+@pytest.mark.parametrize("server", ["everything", "python"])
+def test_a_session_with_a_server_on_stdio(
+    server: str, everything_server: list[str], connect: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = everything_server if server == "everything" else [sys.executable, SDK_SERVER]
+    call, answer = ("get-sum", "The sum of 1 and 2 is 3.") if server == "everything" else ("add", "3")
+    assert connect("stdio:" + shlex.join(command), ["list", "info", "ping", f"{call} a=1 b=2"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("tools (") and "revision: " in out and out.endswith(f" ms\n{answer}\n")
