@@ -787,7 +787,7 @@ async def test_subscriptions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
         assert (await acknowledged(client))[0] == 3
 
 
-async def test_a_server_that_takes_no_answers() -> None:
+async def test_a_server_that_takes_no_answers(autojump_clock: trio.abc.Clock) -> None:
     """Its requests are dropped at some number, and clients wait."""
     scripted = ScriptedPeer(room=1)
     async with (
