@@ -38,26 +38,26 @@ def test_a_tool_of_the_official_sdks_server_in_an_open_loop(era: str, capsys: py
     assert (figures["succeeded"], figures["not_begun"], figures["end"]) == (30, 0, "time")
 
 
-def test_the_report_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", DEMO, "-n", "50"]) == 0
+def test_the_report_on_the_terminal(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", server, "-n", "50"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("50 requests in ")
     assert [line.split()[0] for line in lines[2:10]] == ["min", "mean", "p50", "p90", "p95", "p99", "p99.9", "max"]
     assert "#" * 40 in "\n".join(lines[11:])
 
 
-def test_failures_are_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", DEMO, "-n", "3", "--tool", "fail", "--arguments", '{"message": "no luck"}']) == 1
+def test_failures_are_exit_code_1(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", server, "-n", "3", "--tool", "fail", "--arguments", '{"message": "no luck"}']) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("0 requests in ")
     assert lines[-1].split()[:2] == ["ToolFailure", "3"]
     assert "no luck" in lines[-1]
-    assert measured(capsys, DEMO, "-n", "2", "--tool", "juggle", code=1)["failures"]["error -32602"]["count"] == 2
+    assert measured(capsys, server, "-n", "2", "--tool", "juggle", code=1)["failures"]["error -32602"]["count"] == 2
 
 
-def test_a_server_that_does_not_answer_in_time(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_that_does_not_answer_in_time(server: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("--tool", "sleep", "--arguments", '{"seconds": 100}', "-c", "2", "-d", "0.2", "--timeout", "1.5")
-    figures = measured(capsys, DEMO, *arguments, code=1)
+    figures = measured(capsys, server, *arguments, code=1)
     assert figures["succeeded"] == 0
     assert figures["failures"]["RequestTimeout"]["count"] + figures["unfinished"] == 2
 

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Generator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -25,19 +24,6 @@ from trioxport.cli.demo import _example
 
 COMMAND: Final = (sys.executable, "-m", "trioxport")
 CHILD: Final = "stdio:" + shlex.join([*COMMAND, "serve-demo", "stdio:"])
-
-
-@pytest.fixture(scope="module")
-def server() -> Generator[str]:
-    """The address of a demo server; in the end SIGTERM stops it, and its exit code is 0."""
-    with subprocess.Popen([*COMMAND, "serve-demo", "tcp://127.0.0.1:0"], stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        serving, _, address = process.stderr.readline().strip().partition(" ")
-        assert serving == "serving"
-        yield address
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
-        assert process.stderr.read() == ""
 
 
 def child_that(code: str) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import pytest
 
@@ -18,6 +20,7 @@ from trioxport.cli import main
 COMMAND: Final = (sys.executable, "-m", "trioxport")
 DEMO: Final = "stdio:" + shlex.join([*COMMAND, "serve-demo", "stdio:"])
 PROMPT: Final = "trioxport-demo>"
+Script: TypeAlias = Callable[..., tuple[int, str, str]]
 DIES: Final = """
 import json, sys
 for line in sys.stdin:
@@ -34,12 +37,8 @@ def environment(folder: Path) -> dict[str, str]:
     return {"XDG_STATE_HOME": str(folder), "PYTHONPATH": os.pathsep.join(sys.path), "NO_COLOR": "1"}
 
 
-def with_path(folder: Path) -> list[str]:
-    return ["connect", DEMO, "--env", "PYTHONPATH"]
-
-
 def test_a_conversation(tmp_path: Path) -> None:
-    with on_terminal(with_path(tmp_path), environment(tmp_path)) as terminal:
+    with on_terminal(["connect", DEMO, "--env", "PYTHONPATH"], environment(tmp_path)) as terminal:
         terminal.wait_for("Type help for help, Ctrl-D to leave.")
         terminal.wait_for(PROMPT)
         terminal.type("add a=1 b=2\r")
@@ -70,8 +69,8 @@ def test_a_conversation(tmp_path: Path) -> None:
     assert history.stat().st_mode & 0o077 == 0
 
 
-def test_completion_and_history(tmp_path: Path) -> None:
-    with on_terminal(with_path(tmp_path), environment(tmp_path)) as terminal:
+def test_completion_and_history(server: str, tmp_path: Path) -> None:
+    with on_terminal(["connect", server], environment(tmp_path)) as terminal:
         terminal.wait_for(PROMPT)
         terminal.type("echo text=loaded\r")
         terminal.wait_for("loaded\n")
@@ -100,16 +99,23 @@ def test_the_server_dies_during_a_call(tmp_path: Path) -> None:
         assert terminal.wait_for_exit() == 3
 
 
-def script(lines: str, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, "connect", DEMO, *options]
-    return subprocess.run(command, input=lines, capture_output=True, text=True, timeout=60)
+@pytest.fixture
+def script(server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Script:
+    """Run a script on the demo server; the exit code, and what it writes on standard output and on standard error."""
+
+    def run(lines: str, *options: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+        return main(["connect", server, *options]), *capsys.readouterr()
+
+    return run
 
 
-def test_piped_input_is_a_script() -> None:
-    done = script(
+def test_piped_input_is_a_script(server: str) -> None:
+    lines = (
         "# a comment\n\nadd a=1 b=2\nhelp\nhelp add\nlist tools\ninfo\nping\n"
         'call echo {"text": "two words"}\nexit\necho text=never\n'
     )
+    done = subprocess.run([*COMMAND, "connect", server], input=lines, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     for text in ("sum: 3\n", "call a tool", "add\nAdds two numbers.\narguments: a: number, b: number\n", "tools (5)\n",
                  "revision:     2026-07-28 (modern)\n", "server/discover: ", "two words\n"):  # fmt: skip
@@ -117,14 +123,13 @@ def test_piped_input_is_a_script() -> None:
     assert "never" not in done.stdout
 
 
-def test_a_script_ends_at_its_first_failure_unless_it_is_to_go_on() -> None:
+def test_a_script_ends_at_its_first_failure_unless_it_is_to_go_on(script: Script) -> None:
     lines = "fail message=oh\necho text=after"
-    done = script(lines)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", "trioxport: the tool failed: oh\n")
-    done = script(lines, "--keep-going", "--json")
-    assert done.returncode == 1
-    assert [json.loads(line)["content"][0]["text"] for line in done.stdout.splitlines()] == ["oh", "after"]
-    assert json.loads(done.stderr) == {"error": {"type": "ToolError", "message": "oh"}}
+    assert script(lines) == (1, "", "trioxport: the tool failed: oh\n")
+    code, out, err = script(lines, "--keep-going", "--json")
+    assert code == 1
+    assert [json.loads(line)["content"][0]["text"] for line in out.splitlines()] == ["oh", "after"]
+    assert json.loads(err) == {"error": {"type": "ToolError", "message": "oh"}}
 
 
 @pytest.mark.parametrize(
@@ -139,15 +144,15 @@ def test_a_script_ends_at_its_first_failure_unless_it_is_to_go_on() -> None:
         ("echo 'x", "Close the quote"),
     ],
 )
-def test_lines_that_cannot_be_run(line: str, text: str) -> None:
-    done = script(line + "\n")
-    assert done.returncode == (1 if "/" in line else 2)
-    assert text in done.stderr
-    assert done.stdout == ""
+def test_lines_that_cannot_be_run(line: str, text: str, script: Script) -> None:
+    code, out, err = script(line + "\n")
+    assert code == (1 if "/" in line else 2)
+    assert text in err
+    assert out == ""
 
 
-def test_a_closed_standard_input_is_an_empty_script() -> None:
-    done = subprocess.run([*COMMAND, "connect", DEMO], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+def test_a_closed_standard_input_is_an_empty_script(server: str) -> None:
+    done = subprocess.run([*COMMAND, "connect", server], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 

@@ -17,7 +17,6 @@ from trioxport.cli import main
 from trioxport.cli._results import readable, show_result
 
 COMMAND: Final = (sys.executable, "-m", "trioxport")
-DEMO: Final = "stdio:" + shlex.join([*COMMAND, "serve-demo", "stdio:"])
 SERVER: Final = """
 import json, sys
 ANSWERS = {
@@ -38,11 +37,6 @@ for line in sys.stdin:
 OWN: Final = "stdio:" + shlex.join([sys.executable, "-c", SERVER])
 
 
-@pytest.fixture(autouse=True)
-def path_of_children(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-
-
 def test_all_that_a_server_announces_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", OWN]) == 0
     assert capsys.readouterr().out == (
@@ -61,8 +55,8 @@ def test_one_kind_as_json_keeps_what_has_no_column(capsys: pytest.CaptureFixture
     assert prompt["arguments"] == [{"name": "a", "required": True}, {"name": "b"}]
 
 
-def test_the_tools_with_their_arguments(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list", DEMO, "tools", "--env", "PYTHONPATH"]) == 0
+def test_the_tools_with_their_arguments(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", server, "tools"]) == 0
     assert "sleep    seconds: number, steps?: integer  Sleeps, and" in capsys.readouterr().out
 
 
@@ -95,8 +89,8 @@ def test_the_description_of_a_server(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.parametrize(("era", "method"), [("modern", "server/discover"), ("legacy", "ping")])
-def test_round_trips(era: str, method: str, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["ping", DEMO, "-n", "2", "-i", "0.01", "--era", era, "--env", "PYTHONPATH"]
+def test_round_trips(server: str, era: str, method: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["ping", server, "-n", "2", "-i", "0.01", "--era", era]
     assert main(command) == 0
     first, second, summary = capsys.readouterr().out.splitlines()
     assert first.startswith(f"{method} 1: ") and second.startswith(f"{method} 2: ")
@@ -123,18 +117,20 @@ def test_the_script_of_a_shell(shell: str, capsys: pytest.CaptureFixture[str]) -
         ("trioxport call --tok", "--token"),
     ],
 )
-def test_bash_completes(words: str, found: str, tmp_path: Path) -> None:
+def test_bash_completes(words: str, found: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    (tmp_path / "script").write_text(capsys.readouterr().out, encoding="utf-8")
     (tmp_path / "mcp.json").write_text('{"mcpServers": {"my-files": {"command": "x"}}}', encoding="utf-8")
     program = tmp_path / "trioxport"
     program.write_text(f'#!/bin/sh\nexec {shlex.join(COMMAND)} "$@"\n', encoding="utf-8")
     program.chmod(0o755)
     typed = words.split(" ")
     code = (
-        'eval "$(trioxport completion bash)"; '
+        "source ./script; "
         f"COMP_WORDS=({shlex.join(typed)}); COMP_CWORD={len(typed) - 1}; "
         f"_trioxport_completion trioxport {typed[-1]}; printf '%s\\n' \"${{COMPREPLY[@]}}\""
     )
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": os.pathsep.join(sys.path)}
     command = ["bash", "--norc", "-c", code]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert found in done.stdout.split()
@@ -173,7 +169,7 @@ def test_bytes_are_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert json.loads((tmp_path / "a.json").read_bytes()) == {"a": 1}
 
 
-def test_a_file_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    command = ["call", DEMO, "echo", "text=x", "--env", "PYTHONPATH", "-o", str(tmp_path / "no" / "file")]
+def test_a_file_that_cannot_be_written(server: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    command = ["call", server, "echo", "text=x", "-o", str(tmp_path / "no" / "file")]
     assert main(command) == 2
     assert "cannot be written: No such file or directory. Name another file by -o" in capsys.readouterr().err
