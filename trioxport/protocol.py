@@ -93,7 +93,9 @@ def items_of(value: object) -> Sequence[Any]:
 
 def meta_of(params: object) -> Mapping[str, Any]:
     """The ``_meta`` of parameters or of a result; empty if there is no valid one."""
-    return members_of(members_of(params).get("_meta"))
+    if not isinstance(params, dict) or "_meta" not in params:  # by far the most
+        return NOTHING
+    return members_of(cast("dict[str, Any]", params)["_meta"])
 
 
 def cancelled_id(message: Incoming) -> RequestId | None:

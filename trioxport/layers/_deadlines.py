@@ -23,48 +23,60 @@ class Deadline:
 
     Args:
         request: The request.
+        sent_at: When it was sent.
         seconds: How long it may take without a sign of life.
-        at: When that is over.
         longest: How long it may take whatever signs of life there are.
-        last: When that is over.
+        at: When the first of the two is over.
         token: Its progress token, if it has one.
         progressed: Whether there was a progress notification.
         stage: The progress of ``send``: before, during or after handing the request on.
         expired: Whether it was in flight at its deadline.
+        queued: Whether it is in the queue that :meth:`Deadlines.expire` looks at.
     """
 
     request: Request
+    sent_at: float
     seconds: float
-    at: float
     longest: float
-    last: float
+    at: float
     token: RequestId | None = None
     progressed: bool = False
     stage: Literal["waiting", "sending", "sent"] = "waiting"
     expired: bool = False
+    queued: bool = False
+
+    @property
+    def last(self) -> float:
+        """The time at which the request is over, whatever signs of life there are."""
+        return self.sent_at + self.longest
 
 
 class Deadlines:
-    """The requests in flight of one connection, and those of them that are past their deadlines."""
+    """The requests in flight of one connection, and those of them that are past their deadlines.
+
+    A request is put into the queue by the first :meth:`expire` that finds it in flight: most are settled before.
+    """
 
     def __init__(self) -> None:
         self.open: dict[RequestId, Deadline] = {}
         self.late: deque[Deadline] = deque()
         self._by_token: dict[RequestId, Deadline] = {}
+        self._soonest = math.inf  # no deadline that is not queued is earlier
         self._heap: list[tuple[float, int, Deadline]] = []
         self._numbers = count()
 
     def add(self, request: Request, now: float, seconds: float, longest: float) -> Deadline:
         """Add a request that may take ``seconds`` without progress, and ``longest`` seconds at most."""
-        deadline = Deadline(request, seconds, now + seconds, longest, now + longest)
-        self.open[request.id] = deadline
-        if deadline.at < math.inf:
-            params = request.params
+        at = now + seconds
+        self.open[request.id] = deadline = Deadline(request, now, seconds, longest, at)
+        if at < self._soonest:
+            self._soonest = at
+        params = request.params
+        if params and "_meta" in params and at < math.inf:
             token = as_id(meta_of(params).get("progressToken"))
             if token is not None:
                 deadline.token = token
                 self._by_token[token] = deadline
-            self._push(deadline)
         return deadline
 
     def settle(self, request_id: RequestId) -> Deadline | None:
@@ -86,10 +98,11 @@ class Deadlines:
         """The time to call :meth:`expire`; infinity without a deadline."""
         while self._heap and not self.is_open(self._heap[0][2]):
             heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else math.inf
+        return min(self._soonest, self._heap[0][0]) if self._heap else self._soonest
 
     def expire(self, now: float) -> None:
         """Mark the requests that are past their deadlines as late."""
+        self._queue_new()
         while self._heap and self._heap[0][0] <= now:
             deadline = heapq.heappop(self._heap)[2]
             if not self.is_open(deadline):
@@ -111,6 +124,19 @@ class Deadlines:
     def is_open(self, deadline: Deadline) -> bool:
         """Whether the request is still in flight."""
         return self.open.get(deadline.request.id) is deadline
+
+    def _queue_new(self) -> None:
+        """Queue the requests that were added since the last time, which are the last ones in ``open``."""
+        new: list[Deadline] = []
+        for deadline in reversed(self.open.values()):
+            if deadline.queued:
+                break
+            new.append(deadline)
+        for deadline in reversed(new):  # of equal deadlines the one added first is late first
+            deadline.queued = True
+            if deadline.at < math.inf:
+                self._push(deadline)
+        self._soonest = math.inf
 
     def _push(self, deadline: Deadline) -> None:
         heapq.heappush(self._heap, (deadline.at, next(self._numbers), deadline))

@@ -75,10 +75,11 @@ class _TimerWatch:
     def __init__(self, timeout: Timeout, inner: SendChannel[Message], scope: Scope) -> None:
         self.deadlines = Deadlines()
         self.receiving: set[trio.CancelScope] = set()
-        self._timeout = timeout
+        self._limits = timeout.seconds, timeout.max_seconds
         self._inner = inner
         self._scope = scope
         self._sleep: trio.CancelScope | None = None
+        self._wakes_at = math.inf  # the deadline of the sleep, which a scope takes longer to tell
         self._to_cancel: deque[Request] = deque()
         self.taken: set[RequestId] = set()  # ids of expired requests that are still being sent, or cancelled
         self._freed = trio.lowlevel.ParkingLot()
@@ -87,13 +88,11 @@ class _TimerWatch:
         """Start the timer of ``request``. Raises ``UsageError`` for an id in flight."""
         if request.id in self.deadlines.open:
             raise UsageError(f"a request with the id {request.id!r} is in flight already", hint="Give each its own id")
-        seconds, longest = self._limits_of(request)
+        plain = request.metadata is NOTHING and request.method != LISTEN
+        seconds, longest = self._limits if plain else self._limits_of(request)
         deadline = self.deadlines.add(request, trio.current_time(), seconds, longest)
-        if self._sleep is None:
-            self._sleep = trio.CancelScope()
-            self._start(self._watch_deadlines)
-        elif deadline.at < self._sleep.deadline:
-            self._sleep.deadline = deadline.at
+        if deadline.at < self._wakes_at:
+            self._wake_by(deadline.at)
         return deadline
 
     async def until_free(self, deadline: Deadline) -> None:
@@ -144,15 +143,15 @@ class _TimerWatch:
 
     def _limits_of(self, request: Request) -> tuple[float, float]:
         """The seconds that a request may take without progress, and at most."""
-        timeout = self._timeout
-        if request.metadata is NOTHING or "timeout" not in (noted := metadata_of(request)):
-            return (math.inf, math.inf) if request.method == LISTEN else (timeout.seconds, timeout.max_seconds)
+        noted = metadata_of(request)
+        if "timeout" not in noted:
+            return (math.inf, math.inf) if request.method == LISTEN else self._limits
         seconds = cast("object", noted["timeout"])  # the application may have written anything
         if seconds is None:
             return math.inf, math.inf
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
             raise UsageError(f"metadata['timeout'] is {seconds!r}, and has to be a number of seconds, or None")
-        return seconds, max(seconds, timeout.max_seconds)
+        return seconds, max(seconds, self._limits[1])
 
     def _start(self, task: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -160,9 +159,19 @@ class _TimerWatch:
         except RuntimeError:  # the connection is over, which settles everything
             self._to_cancel.clear()
 
+    def _wake_by(self, at: float) -> None:
+        """Wake the task that watches the deadlines by ``at``, sooner than it would; start it if it does not run."""
+        self._wakes_at = at
+        if self._sleep is None:
+            self._sleep = trio.CancelScope()
+            self._start(self._watch_deadlines)
+        else:
+            self._sleep.deadline = at
+
     async def _watch_deadlines(self) -> None:
         while True:
-            with trio.CancelScope(deadline=self.deadlines.next()) as self._sleep:
+            self._wakes_at = self.deadlines.next()
+            with trio.CancelScope(deadline=self._wakes_at) as self._sleep:
                 await trio.sleep_forever()
             self.deadlines.expire(trio.current_time())
             if self.deadlines.late:
@@ -195,30 +204,30 @@ class _TimedSend(SendChannel[Message]):
         self._watch = watch
 
     async def send(self, value: Message) -> None:
-        if type(value) is Request:
-            return await self._send_request(value)
-        await self._inner.send(value)
-        request_id = cancelled_id(value)
-        if request_id is not None:
-            self._watch.deadlines.settle(request_id)
-        return None
-
-    async def _send_request(self, request: Request) -> None:
+        if type(value) is not Request:
+            return await self._send_other(value)
         watch = self._watch
-        deadline = watch.begin(request)
+        deadline = watch.begin(value)
         try:
             if watch.taken:
                 await watch.until_free(deadline)
             if not deadline.expired:
                 deadline.stage = "sending"
-                await self._inner.send(request)
+                await self._inner.send(value)
                 deadline.stage = "sent"
         except BaseException as error:
             if watch.withdraw(deadline) or not isinstance(error, TransportError):
                 raise
         else:
             if deadline.expired and deadline.stage == "sent":
-                watch.cancel(request)
+                watch.cancel(value)
+        return None
+
+    async def _send_other(self, message: Message) -> None:
+        await self._inner.send(message)
+        request_id = cancelled_id(message)
+        if request_id is not None:
+            self._watch.deadlines.settle(request_id)
 
     async def aclose(self) -> None:
         await self._inner.aclose()
