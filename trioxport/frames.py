@@ -14,6 +14,9 @@ from trioxport.messages import Message
 MIB: Final = 1024 * 1024
 """Bytes of a mebibyte."""
 
+EXCERPT_BYTES: Final = 512
+"""The part kept of each end of a payload that is too large: enough to find the id of a message in."""
+
 
 @attrs.define
 class Frame:

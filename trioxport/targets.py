@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import is_dataclass
 from functools import partial
 from importlib import import_module
 from types import BuiltinFunctionType, FunctionType, MethodType
@@ -343,6 +342,8 @@ def _describe_object(target: object) -> str:
     has_text = getattr(kind, "__str__", None) is not object.__str__
     if attrs.has(kind):
         return redact_urls(str(target)) if has_text else f"{kind.__name__}({', '.join(_shown_fields(target))})"
+    from dataclasses import is_dataclass
+
     if is_dataclass(target) and not has_text:
         return kind.__name__
     return target.__qualname__ if isinstance(target, _NAMED) else redact_urls(str(target))

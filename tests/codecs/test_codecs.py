@@ -25,8 +25,8 @@ from trioxport import (
     UsageError,
 )
 from trioxport.codecs import JSON, MessagePack
+from trioxport.frames import EXCERPT_BYTES
 from trioxport.framing import NEWLINE, Oversized
-from trioxport.framing.base import EXCERPT_BYTES
 
 seeded = settings(derandomize=True, max_examples=60, deadline=None)
 

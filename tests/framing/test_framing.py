@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trioxport.frames import EXCERPT_BYTES
 from trioxport.framing import FRAMINGS, LENGTH, NEWLINE, Framing, Oversized
-from trioxport.framing.base import EXCERPT_BYTES, Decoder
+from trioxport.framing.base import Decoder
 
 seeded = settings(derandomize=True, max_examples=100, deadline=None)
 both = pytest.mark.parametrize("framing", [NEWLINE, LENGTH], ids=lambda framing: framing.name)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trioxport.frames import EXCERPT_BYTES
 from trioxport.framing import Oversized
-from trioxport.framing.base import EXCERPT_BYTES
 from trioxport.framing.sse import Event, EventDecoder
 
 seeded = settings(derandomize=True, max_examples=300, deadline=None)

@@ -97,6 +97,18 @@ def test_importing_the_package_loads_nothing_optional() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_the_names_of_transports_and_layers_are_imported_by_their_use_and_load_nothing_optional() -> None:
+    program = f"""
+import sys, trioxport
+print([name for name in trioxport._LAZY if name in vars(trioxport)])
+for name in trioxport._LAZY:
+    getattr(trioxport, name)
+print([name for name in {LATE} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=20)
+    assert done.stdout.split("\n") == ["[]", "[]", ""]
+
+
 @pytest.mark.parametrize("name", trioxport.__all__)
 def test_every_public_name_is_documented(name: str) -> None:
     found = getattr(trioxport, name)

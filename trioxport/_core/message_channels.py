@@ -17,7 +17,6 @@ from trioxport.abc import FrameChannels, MessageChannels
 from trioxport.codecs.forwarding import Forwarding
 from trioxport.errors import ConnectionLost, DecodeError, MessageTooLarge, ProtocolViolation, TransportError, UsageError
 from trioxport.frames import Frame
-from trioxport.framing.envelope import open_envelope
 from trioxport.messages import (
     NOTHING,
     ErrorResponse,
@@ -213,6 +212,8 @@ class _MessageReceive(ReceiveChannel[Incoming]):
         try:
             return self._decode(payload)
         except DecodeError as error:
+            from trioxport.framing.envelope import open_envelope
+
             envelope = open_envelope(payload)
             if envelope is None:
                 raise

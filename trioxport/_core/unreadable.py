@@ -14,8 +14,7 @@ from trio.abc import SendChannel
 from trioxport._core.supervisor import Supervisor
 from trioxport._diagnostics import logger
 from trioxport.errors import DecodeError, MessageTooLarge, ProtocolViolation, TransportError
-from trioxport.frames import Frame
-from trioxport.framing.base import EXCERPT_BYTES
+from trioxport.frames import EXCERPT_BYTES, Frame
 from trioxport.messages import ErrorResponse
 from trioxport.protocol import INVALID_REQUEST, PARSE_ERROR
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from typing import Final
 
-_ADDRESS: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d+)(?P<path>/.*)?", re.DOTALL)
-_SITE: Final = re.compile(r"[\w-]+(\.[\w-]+)+/\S*")
+_ADDRESS: Final = r"(?s)(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d+)(?P<path>/.*)?"
+_SITE: Final = r"[\w-]+(\.[\w-]+)+/\S*"
 _LOCAL: Final = ("localhost", "[::1]", "127.")
 
 
 def close_to(unknown: str, known: Iterable[str]) -> str | None:
     """The known word that is most similar to ``unknown``, or None."""
+    import difflib
+
     return next(iter(difflib.get_close_matches(unknown, list(known), n=1)), None)
 
 
@@ -23,7 +24,7 @@ def whole_target(target: str) -> str | None:
     Args:
         target: The target, redacted.
     """
-    if found := _ADDRESS.fullmatch(target):
+    if found := re.fullmatch(_ADDRESS, target):
         web = "http" if found["host"].startswith(_LOCAL) else "https"
         stream = f"tcp://{found['host']}:{found['port']}"
         if found["path"]:
@@ -31,7 +32,7 @@ def whole_target(target: str) -> str | None:
         return f"Did you mean {stream}, or {web}://{target}/mcp?"
     if target.startswith(("/", "./", "../")) and " " not in target:
         return f"Did you mean unix://{target}, or stdio:{target}?"
-    if _SITE.fullmatch(target):
+    if re.fullmatch(_SITE, target):
         return f"Did you mean https://{target}?"
     if " " in target:
         return f"A command to run is written stdio:{target}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 from typing import Final
 from urllib.parse import unquote
@@ -11,10 +10,10 @@ from urllib.parse import unquote
 from trioxport._diagnostics.secret_names import is_secret_header, is_secret_name
 from trioxport.messages import HIDDEN
 
-_NAMED_VALUE: Final = re.compile(r"""([A-Za-z_][\w.-]{0,64})["']?\s{0,8}[=:]""")
-_ADDRESS: Final = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::\d*)?\Z")
-_MEMBER: Final = re.compile(r"(?:^|;)([^=;]*)=")
-_PATH_PARAMETER: Final = re.compile(r";(?P<name>[^=;/]*)=[^;/]*")
+_NAMED_VALUE: Final = r"""([A-Za-z_][\w.-]{0,64})["']?\s{0,8}[=:]"""
+_ADDRESS: Final = r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::\d*)?\Z"
+_MEMBER: Final = r"(?:^|;)([^=;]*)="
+_PATH_PARAMETER: Final = r";(?P<name>[^=;/]*)=[^;/]*"
 
 
 class Headers(dict[str, str]):
@@ -35,7 +34,7 @@ def redact_url(url: str) -> str:
     slashes = "//" if rest.startswith("//") else ""
     rest = _redact_userinfo(rest.removeprefix("//"))
     address, question, query = rest.partition("#")[0].partition("?")
-    address = _PATH_PARAMETER.sub(_redact_parameter, address)
+    address = re.sub(_PATH_PARAMETER, _redact_parameter, address)
     return f"{scheme}:{slashes}{address}{question}{'&'.join(map(_redact_member, query.split('&')))}"
 
 
@@ -61,6 +60,8 @@ def redact_words(words: Sequence[str]) -> list[str]:
 
 
 def _redact_command_line(command: str) -> str:
+    import shlex
+
     try:
         return redact_command(shlex.split(command))
     except ValueError:  # an unclosed quote: the end of a secret is unknown
@@ -69,7 +70,7 @@ def _redact_command_line(command: str) -> str:
 
 def _secret_value(word: str) -> int | None:
     """The start of the value behind a secret's name in a word (``API_KEY=``, ``Authorization:`` ...), or None."""
-    ends = (named.end() for named in _NAMED_VALUE.finditer(word) if is_secret_name(named[1]))
+    ends = (named.end() for named in re.finditer(_NAMED_VALUE, word) if is_secret_name(named[1]))
     return next(ends, None)
 
 
@@ -92,7 +93,7 @@ def _redact_userinfo(rest: str) -> str:
     info, at, host = authority.rpartition("@")
     if at:
         return _redact_user(info) if "@" in behind else f"{_redact_user(info)}@{host}{behind}"
-    return _redact_user(authority) if "@" in behind and not _ADDRESS.match(authority) else rest
+    return _redact_user(authority) if "@" in behind and not re.match(_ADDRESS, authority) else rest
 
 
 def _redact_user(info: str) -> str:
@@ -101,7 +102,7 @@ def _redact_user(info: str) -> str:
 
 
 def _redact_member(member: str) -> str:
-    for named in _MEMBER.finditer(member):
+    for named in re.finditer(_MEMBER, member):
         value = unquote(member[named.end() :])
         if is_secret_name(unquote(named[1])) or ("://" in value and "@" in value):
             return f"{member[: named.end()]}{HIDDEN}"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from http import HTTPStatus
-from typing import Final
+from functools import cache
 
 from trioxport._diagnostics import logger
 from trioxport._diagnostics.text_redaction import one_line
@@ -74,10 +73,14 @@ class RefusalLog:
 
 def status_reason(status: int, about: str = "") -> str:
     """The reason under which refusals with an HTTP status are counted, as ``"403 Forbidden (Origin)"``."""
-    return f"{status} {_PHRASES.get(status, 'Refused')}" + (f" ({about})" if about else "")
+    return f"{status} {_phrases().get(status, 'Refused')}" + (f" ({about})" if about else "")
 
 
-_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
+@cache
+def _phrases() -> dict[int, str]:
+    from http import HTTPStatus
+
+    return {status.value: status.phrase for status in HTTPStatus}
 
 
 def _is_power_of_ten(number: int) -> bool:

@@ -10,9 +10,8 @@ import re
 from functools import lru_cache
 from typing import Final
 
-_SECRET_PART: Final = re.compile(
-    r"pass(?:word|phrase|wd)?|pwd|secret|token|(?:api|access|private)[-_]?key|credential|auth|bearer|signature",
-    re.IGNORECASE,
+_SECRET_PART: Final = (
+    r"(?i)pass(?:word|phrase|wd)?|pwd|secret|token|(?:api|access|private)[-_]?key|credential|auth|bearer|signature"
 )
 """Parts of a name that make it that of a secret."""
 _SECRET_WHOLE_WORDS: Final = frozenset(
@@ -29,18 +28,18 @@ _SECRET_HEADER_WORDS: Final = frozenset(
     )
 )
 _HARMLESS_HEADERS: Final = frozenset(("idempotency-key", "sec-websocket-key"))
-_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_SECRET_MEMBER: Final = re.compile(
+_WORD: Final = r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+"
+_SECRET_MEMBER: Final = (
     r"(?:^|_)(?:pass(?:word|phrase|wd|code)?|pwd|secrets?|token|credentials?|auth(?:orization)?|bearer|cookies?|jwt|otp|pin"
     r"|signature|sig|(?:api|access|private|secret|signing|encryption)_?keys?)(?:$|_)"
 )
-_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^a-zA-Z0-9]+")
+_HUMP: Final = r"(?<=[a-z0-9])(?=[A-Z])|[^a-zA-Z0-9]+"
 _HARMLESS_MEMBERS: Final = frozenset({"progressToken"})
 
 
 def is_secret_name(name: str) -> bool:
     """Whether a query member, an option, a variable or a field of this name may hold a secret."""
-    return bool(_SECRET_PART.search(name)) or not _SECRET_WHOLE_WORDS.isdisjoint(_words(name))
+    return bool(re.search(_SECRET_PART, name)) or not _SECRET_WHOLE_WORDS.isdisjoint(_words(name))
 
 
 def is_secret_header(name: str) -> bool:
@@ -51,8 +50,8 @@ def is_secret_header(name: str) -> bool:
 @lru_cache(maxsize=1024)
 def is_secret_member(name: str) -> bool:
     """Whether a member of a message, of this name, may hold a secret: ``password``, ``apiKey``, ``X-Auth-Token`` ..."""
-    return name not in _HARMLESS_MEMBERS and bool(_SECRET_MEMBER.search(_HUMP.sub("_", name).lower()))
+    return name not in _HARMLESS_MEMBERS and bool(re.search(_SECRET_MEMBER, re.sub(_HUMP, "_", name).lower()))
 
 
 def _words(name: str) -> list[str]:
-    return [word.lower() for word in _WORD.findall(name)]
+    return [word.lower() for word in re.findall(_WORD, name)]

@@ -17,32 +17,29 @@ _LOWER: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
 _NAMED: Final = r"""[\w-]{0,32}["']?\s{0,8}[=:]\s{0,8}["']?(?:(?:bearer|basic|digest|token)\s{1,8})?([^\s"'&;,]+)"""
 """The value that follows the name of a secret, in a URL, a header, JSON or a shell."""
 _CODE: Final = r"\s{1,8}(?=\S{0,64}[0-9=])([\w.~+/=:-]{6,})"
-_IN_TEXT: Final = [
-    (literal, re.compile(pattern))
-    for literal, pattern in (
-        ("bearer", r"bearer\s{1,8}([\w.~+/=:-]{6,})"),
-        ("basic", "basic" + _CODE),
-        ("digest", "digest" + _CODE),
-        ("token", "token" + _CODE),
-        ("://", r"""://([^/\s?#"'<>]*)@"""),
-        ("pass", "pass(?:word|phrase|wd)?" + _NAMED),
-        ("pwd", "pwd" + _NAMED),
-        ("secret", "secret" + _NAMED),
-        ("token", "token" + _NAMED),
-        ("key", "(?:api|access|private)[-_]?key" + _NAMED),
-        ("credential", "credential" + _NAMED),
-        ("authorization", "authorization" + _NAMED),
-        ("signature", "signature" + _NAMED),
-        ("eyj", r"\b(eyj[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?)"),  # a JSON Web Token
-        ("github_pat_", r"(github_pat_\w{20,})"),
-        ("glpat-", r"(glpat-[\w-]{16,})"),
-        ("aiza", r"\b(aiza[\w-]{30,})"),
-        *((f"gh{kind}_", rf"\b(gh{kind}_\w{{20,}})") for kind in "oprsu"),
-        *((f"xox{kind}-", rf"\b(xox{kind}-[\w-]{{10,}})") for kind in "abeprs"),
-        *((f"{kind}k{dash}", rf"\b({kind}k{dash}[\w-]{{16,}})") for kind in "spr" for dash in "-_"),
-        *((f"a{kind}ia", rf"\b(a{kind}ia[0-9a-z]{{16}})\b") for kind in "ks"),
-    )
-]
+_IN_TEXT: Final = (
+    ("bearer", r"bearer\s{1,8}([\w.~+/=:-]{6,})"),
+    ("basic", "basic" + _CODE),
+    ("digest", "digest" + _CODE),
+    ("token", "token" + _CODE),
+    ("://", r"""://([^/\s?#"'<>]*)@"""),
+    ("pass", "pass(?:word|phrase|wd)?" + _NAMED),
+    ("pwd", "pwd" + _NAMED),
+    ("secret", "secret" + _NAMED),
+    ("token", "token" + _NAMED),
+    ("key", "(?:api|access|private)[-_]?key" + _NAMED),
+    ("credential", "credential" + _NAMED),
+    ("authorization", "authorization" + _NAMED),
+    ("signature", "signature" + _NAMED),
+    ("eyj", r"\b(eyj[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?)"),  # a JSON Web Token
+    ("github_pat_", r"(github_pat_\w{20,})"),
+    ("glpat-", r"(glpat-[\w-]{16,})"),
+    ("aiza", r"\b(aiza[\w-]{30,})"),
+    *((f"gh{kind}_", rf"\b(gh{kind}_\w{{20,}})") for kind in "oprsu"),
+    *((f"xox{kind}-", rf"\b(xox{kind}-[\w-]{{10,}})") for kind in "abeprs"),
+    *((f"{kind}k{dash}", rf"\b({kind}k{dash}[\w-]{{16,}})") for kind in "spr" for dash in "-_"),
+    *((f"a{kind}ia", rf"\b(a{kind}ia[0-9a-z]{{16}})\b") for kind in "ks"),
+)
 """For each form of credential, a text to look for first, which is fast, and the pattern; its group is hidden."""
 
 
@@ -51,7 +48,7 @@ def redact_text(text: str) -> str:
     lower = text.lower()
     if len(lower) != len(text):  # a few letters have a longer lower case
         lower = text.translate(_LOWER)
-    found = [match.span(1) for literal, form in _IN_TEXT if literal in lower for match in form.finditer(lower)]
+    found = [match.span(1) for literal, form in _IN_TEXT if literal in lower for match in re.finditer(form, lower)]
     if not found:
         return text
     shown: list[str] = []

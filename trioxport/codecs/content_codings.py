@@ -15,7 +15,7 @@ import attrs
 
 from trioxport._diagnostics.hints import install_hint
 from trioxport.errors import DecodeError, MessageTooLarge, UsageError
-from trioxport.framing.base import EXCERPT_BYTES
+from trioxport.frames import EXCERPT_BYTES
 
 Coding: TypeAlias = Literal["gzip", "deflate", "zstd", "br"]
 """The name of a content coding, as HTTP has it."""

@@ -20,7 +20,7 @@ import msgspec
 
 from trioxport.codecs.jsonrpc import from_wire, non_finite, plain, request_id, response_id, to_wire
 from trioxport.errors import DecodeError, UsageError
-from trioxport.framing.base import EXCERPT_BYTES
+from trioxport.frames import EXCERPT_BYTES
 from trioxport.messages import Message, RequestId
 from trioxport.protocol import as_id
 
@@ -36,11 +36,11 @@ _LARGE_BYTES: Final = 32 * 1024
 """Size of an encoding from which on a second one costs more than examining a few values."""
 _MAX_EXAMINED_VALUES: Final = 64
 
-_ID: Final = re.compile(rb'"id"\s*:\s*(-?\d{1,200}|"[^"\\]{0,200}")')
-_METHOD: Final = re.compile(rb'"method"\s*:\s*"[^"\\]{0,200}"')
-_SHORT_MEMBER: Final = rb'(?:"jsonrpc"\s*:\s*"2\.0"|' + _ID.pattern + b"|" + _METHOD.pattern + rb")\s*"
-_HEAD: Final = re.compile(rb"\s*\{\s*(?P<members>(?:" + _SHORT_MEMBER + rb',\s*)*)(?P<answer>"(?:result|error)"\s*:)?')
-_TAIL: Final = re.compile(rb"(?P<members>(?:,\s*" + _SHORT_MEMBER + rb")+)\}\s*\Z")
+_ID: Final = rb'"id"\s*:\s*(-?\d{1,200}|"[^"\\]{0,200}")'
+_METHOD: Final = rb'"method"\s*:\s*"[^"\\]{0,200}"'
+_SHORT_MEMBER: Final = rb'(?:"jsonrpc"\s*:\s*"2\.0"|' + _ID + b"|" + _METHOD + rb")\s*"
+_HEAD: Final = rb"\s*\{\s*(?P<members>(?:" + _SHORT_MEMBER + rb',\s*)*)(?P<answer>"(?:result|error)"\s*:)?'
+_TAIL: Final = rb"(?P<members>(?:,\s*" + _SHORT_MEMBER + rb")+)\}\s*\Z"
 """The members of an envelope that are short and known, as far as they come first and last in it."""
 
 
@@ -109,12 +109,12 @@ def _is_plain(envelope: dict[str, Any]) -> bool:
 
 def _id_in_ends(fragment: bytes, *, of_request: bool) -> RequestId | None:
     """The id among the first and the last members, if they show that the message is of the kind asked for."""
-    head, tail = _HEAD.match(fragment[:EXCERPT_BYTES]), _TAIL.search(fragment[-EXCERPT_BYTES:])
+    head, tail = re.match(_HEAD, fragment[:EXCERPT_BYTES]), re.search(_TAIL, fragment[-EXCERPT_BYTES:])
     if head is None:
         return None
     members = head["members"] + (b"" if tail is None else tail["members"])
-    calls, answers = _METHOD.search(members) is not None, head["answer"] is not None
-    found = _ID.search(members) if (calls, answers) == (of_request, not of_request) else None
+    calls, answers = re.search(_METHOD, members) is not None, head["answer"] is not None
+    found = re.search(_ID, members) if (calls, answers) == (of_request, not of_request) else None
     try:
         return None if found is None else as_id(_decode(found[1]))
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import attrs
 
-FramingName: TypeAlias = Literal["newline", "length"]
+from trioxport.frames import EXCERPT_BYTES
 
-EXCERPT_BYTES: Final = 512
-"""The part kept of each end of a payload that is too large: enough to find the id of a message in."""
+FramingName: TypeAlias = Literal["newline", "length"]
 
 
 @attrs.frozen

@@ -15,8 +15,6 @@ from trioxport.abc import FrameChannels, FrameLayer, Scope
 from trioxport.errors import UsageError
 from trioxport.targets import NamedTransport, Target, describe
 from trioxport.transports.reconnecting.policy import Reconnect
-from trioxport.transports.reconnecting.reconnector import keep_connected
-from trioxport.transports.reconnecting.target_opener import Plan
 
 MINIMAL_BACKOFF: Final = Backoff(base=0.001, cap=0.001)
 
@@ -57,7 +55,7 @@ class Failover:
 
     def __call__(self, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
         policy = Reconnect(backoff=MINIMAL_BACKOFF, attempts=len(self.targets))
-        return keep_connected(Plan(self.targets, (), policy, self.attempt_timeout), scope)
+        return _keep_connected(self.targets, (), policy, self.attempt_timeout, scope)
 
 
 @attrs.frozen
@@ -84,7 +82,19 @@ class Reconnecting:
     def __call__(self, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
         inner = self.target.transport
         if isinstance(inner, Failover):
-            plan = Plan(inner.targets, self.layers, self.policy, inner.attempt_timeout)
-        else:
-            plan = Plan((self.target,), self.layers, self.policy, math.inf)
-        return keep_connected(plan, scope)
+            return _keep_connected(inner.targets, self.layers, self.policy, inner.attempt_timeout, scope)
+        return _keep_connected((self.target,), self.layers, self.policy, math.inf, scope)
+
+
+def _keep_connected(
+    targets: Sequence[NamedTransport],
+    layers: Sequence[FrameLayer],
+    policy: Reconnect,
+    attempt_timeout: float,
+    scope: Scope,
+) -> AbstractAsyncContextManager[FrameChannels]:
+    # Imported here, since every program imports the classes above and few connect again.
+    from trioxport.transports.reconnecting.reconnector import keep_connected
+    from trioxport.transports.reconnecting.target_opener import Plan
+
+    return keep_connected(Plan(targets, layers, policy, attempt_timeout), scope)

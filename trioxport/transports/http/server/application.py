@@ -10,8 +10,7 @@ from trioxport._diagnostics.text_redaction import one_line
 from trioxport.abc import Acceptor, ConnectionSettings
 from trioxport.codecs.batch import REVISION, is_batch
 from trioxport.errors import ProtocolViolation
-from trioxport.frames import Frame
-from trioxport.framing.base import EXCERPT_BYTES
+from trioxport.frames import EXCERPT_BYTES, Frame
 from trioxport.messages import Message, Notification, Request
 from trioxport.protocol import INITIALIZE, LEGACY_VERSIONS, MODERN_VERSIONS
 from trioxport.transports._access.request import AccessRefused

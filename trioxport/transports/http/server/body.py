@@ -10,7 +10,7 @@ from trioxport.codecs.batch import split_batch
 from trioxport.codecs.content_codings import accepted_codings, expand, known
 from trioxport.codecs.json import JSON
 from trioxport.errors import DecodeError, MessageTooLarge, ProtocolViolation, TransportError
-from trioxport.framing.base import EXCERPT_BYTES
+from trioxport.frames import EXCERPT_BYTES
 from trioxport.messages import Message
 from trioxport.protocol import INVALID_REQUEST, PARSE_ERROR
 from trioxport.transports.http.server.refusals import Refusal, unavailable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from trioxport.errors import MessageTooLarge, TransportError
-from trioxport.framing.base import EXCERPT_BYTES
+from trioxport.frames import EXCERPT_BYTES
 from trioxport.messages import ErrorResponse, RequestId
 from trioxport.protocol import INTERNAL_ERROR, INVALID_REQUEST
 from trioxport.transports._access.request import AccessRefused

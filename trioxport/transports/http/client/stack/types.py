@@ -10,7 +10,7 @@ import attrs
 import httpx
 
 from trioxport.errors import MessageTooLarge
-from trioxport.framing.base import EXCERPT_BYTES
+from trioxport.frames import EXCERPT_BYTES
 from trioxport.transports._http_heads import ResponseHead
 
 CLOSE_SECONDS: Final = 1.0
