@@ -78,6 +78,7 @@ class RedisLink:
         self._inboxes: dict[bytes, Inbox] = {}
         self._watched: dict[bytes, Inbox] = {}
         self._loss: TransportError | None = None
+        self._lost = trio.Event()
 
     @contextmanager
     def subscription(
@@ -133,6 +134,12 @@ class RedisLink:
             raise loss_of(error) from error
         return _Answer(request)
 
+    async def wait_lost(self) -> None:
+        """Wait until the connection is lost, and raise the loss."""
+        await self._lost.wait()
+        assert self._loss is not None
+        raise self._loss
+
     async def run(self) -> None:
         """Take messages until the connection is lost; then all inboxes end."""
         try:
@@ -171,6 +178,7 @@ class RedisLink:
 
     def _end(self, loss: TransportError) -> None:
         self._loss = self._loss or loss
+        self._lost.set()
         for inbox in self._inboxes.values():
             inbox.end(loss)
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from random import Random
+from functools import partial
 from typing import Final
 
 import attrs
 import trio
 
-from trioxport._core.backoff import Backoff
 from trioxport._core.nursery import open_bare_nursery
 from trioxport._diagnostics import logger
 from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
 from trioxport.errors import ConnectionLost, TransportError
 from trioxport.transports.message_wire import carry_tagged_messages
 from trioxport.transports.redis.client import WELCOME, inbox_size
-from trioxport.transports.redis.link import PEER_GONE, Inbox, RedisLink, open_link
+from trioxport.transports.redis.link import PEER_GONE, Inbox, RedisLink
 from trioxport.transports.redis.options import RedisOptions
+from trioxport.transports.redis.relinking import keep_linked
 from trioxport.transports.redis.wire import RedisWire
 
 MAX_WAITING_CLIENTS: Final = 1024
@@ -27,7 +27,6 @@ CLAIM_SECONDS: Final = 60
 """The time for which the server that accepts a client claims it; longer than a client waits for one."""
 
 _CONNECTION: Final = re.compile(rb"[0-9a-f]{32}")
-_BACKOFF: Final = Backoff()
 
 
 class RedisServer:
@@ -40,43 +39,36 @@ class RedisServer:
         self._options = options
         self._acceptor = acceptor
         self._settings = settings
-        self._random = Random()
 
     async def run(self, task_status: trio.TaskStatus[list[str]]) -> None:
         """Serve until cancelled. Raises the failure of the first connection to Redis."""
         listening = False
-        attempt = 0
 
         def started() -> None:
-            nonlocal listening, attempt
-            attempt = 0
+            nonlocal listening
             if not listening:
                 listening = True
                 task_status.started([str(self._options)])
 
         async with open_bare_nursery() as tasks:
-            while True:
-                try:
-                    await self._serve_link(tasks, started)
-                except TransportError as error:
-                    if not listening:
-                        raise
-                    delay = _BACKOFF.delay(attempt, self._random)
-                    attempt += 1
-                    logger.warning("%s: %s; connecting again in %.1f s", self._settings.target, error.reason, delay)
-                    await trio.sleep(delay)
+            await keep_linked(
+                self._options,
+                self._settings.target,
+                partial(self._serve_link, tasks, started),
+                lambda _error: not listening,
+                connect_timeout=self._settings.connect_timeout,
+            )
 
-    async def _serve_link(self, tasks: trio.Nursery, started: Callable[[], None]) -> None:
+    async def _serve_link(self, tasks: trio.Nursery, started: Callable[[], None], link: RedisLink) -> None:
         """Accept clients over one connection to Redis until it is lost. Raises the loss."""
         channel = self._options.hello_channel
-        async with open_link(self._options, self._settings.target) as link:
-            with link.subscription(channel, MAX_WAITING_CLIENTS, self._drop) as hellos:
-                await link.subscribe(channel)
-                started()
-                while True:
-                    connection = await hellos.receive()
-                    if _CONNECTION.fullmatch(connection):
-                        tasks.start_soon(self._accept, link, connection.decode())
+        with link.subscription(channel, MAX_WAITING_CLIENTS, self._drop) as hellos:
+            await link.subscribe(channel)
+            started()
+            while True:
+                connection = await hellos.receive()
+                if _CONNECTION.fullmatch(connection):
+                    tasks.start_soon(self._accept, link, connection.decode())
 
     def _drop(self, _hellos: Inbox) -> None:
         logger.warning("%s: too many clients ask for a connection; one was not answered", self._settings.target)

@@ -68,7 +68,7 @@ class Redis(RedisOptions):
         return super().__str__()
 
     def __call__(self, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
-        self._check(scope.settings)
+        self.check(scope.settings)
         from trioxport.transports.redis.client import open_client
 
         return open_client(self, scope)
@@ -76,12 +76,13 @@ class Redis(RedisOptions):
     async def listen(
         self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
-        self._check(settings)
+        self.check(settings)
         from trioxport.transports.redis.server import RedisServer
 
         await RedisServer(self, acceptor, settings).run(task_status)
 
-    def _check(self, settings: ConnectionSettings) -> None:
+    def check(self, settings: ConnectionSettings) -> None:
+        """Raise ``UsageError`` without the extra, and for an unencrypted connection that is not allowed."""
         if find_spec("coredis") is None:
             raise UsageError("coredis is not installed, which Redis needs", hint=install_hint("redis"))
         if not self.tls:

@@ -1,0 +1,62 @@
+"""A connection to Redis that is opened again with exponential backoff whenever it is lost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Final
+
+import trio
+
+from trioxport._core.backoff import Backoff
+from trioxport._diagnostics import logger
+from trioxport.errors import ConnectTimeout, TransportError
+from trioxport.transports.redis.link import RedisLink, open_link
+from trioxport.transports.redis.options import RedisOptions
+
+STABLE_SECONDS: Final = 5.0
+"""Seconds that a connection lasts before its loss is answered by the shortest wait again."""
+
+_BACKOFF: Final = Backoff()
+
+
+async def keep_linked(
+    options: RedisOptions,
+    target: str,
+    use: Callable[[RedisLink], Awaitable[object]],
+    is_final: Callable[[TransportError], bool],
+    *,
+    connect_timeout: float,
+    rng: Random | None = None,
+) -> None:
+    """Open a connection to Redis and let ``use`` have it, again and again, until cancelled.
+
+    Args:
+        options: The Redis server.
+        target: The target, redacted, for errors and the log.
+        use: Uses the connection until that is lost, and raises the loss.
+        is_final: Whether an error is raised, rather than logged and followed by another attempt.
+        connect_timeout: Seconds that connecting may take.
+        rng: The source of the jitter.
+    """
+    rng = rng or Random()
+    attempt = 0
+    while True:
+        opened = math.inf
+        try:
+            with trio.CancelScope(deadline=trio.current_time() + connect_timeout) as connecting:
+                async with open_link(options, target) as link:
+                    connecting.deadline = math.inf
+                    opened = trio.current_time()
+                    await use(link)
+            error: TransportError = ConnectTimeout(f"Redis did not answer in {connect_timeout:g} s", target=target)
+        except TransportError as failure:
+            error = failure
+        if is_final(error):
+            raise error
+        attempt = 0 if trio.current_time() - opened > STABLE_SECONDS else attempt
+        delay = _BACKOFF.delay(attempt, rng)
+        attempt += 1
+        logger.warning("%s: %s; connecting again in %.1f s", target, error.reason, delay)
+        await trio.sleep(delay)

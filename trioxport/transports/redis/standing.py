@@ -1,0 +1,92 @@
+"""The connection to Redis of a part of a server, for as long as the server runs."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from trioxport.abc import ConnectionSettings
+from trioxport.errors import ConnectionLost, RequestTimeout, TransportError
+from trioxport.transports.redis.target import Redis
+
+if TYPE_CHECKING:
+    from trioxport.transports.redis.link import RedisLink
+
+COMMAND_TIMEOUT_SECONDS: Final = 5.0
+
+
+class RedisConnection:
+    """The connection to Redis of a part of a server, for as long as the server runs.
+
+    Args:
+        redis: The Redis server, and the names of the keys.
+        command_timeout: Seconds that Redis may take to answer a command.
+    """
+
+    def __init__(self, redis: Redis | str, command_timeout: float = COMMAND_TIMEOUT_SECONDS) -> None:
+        self.redis = Redis.from_url(redis) if isinstance(redis, str) else redis
+        self._command_timeout = command_timeout
+        self._links: list[RedisLink] = []
+
+    @property
+    def link(self) -> RedisLink:
+        """The open connection. Raises ``ConnectionLost`` while there is none."""
+        if not self._links:
+            raise ConnectionLost("there is no connection to Redis", target=str(self.redis), outcome="not_sent")
+        return self._links[-1]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection."""
+        return bool(self._links)
+
+    async def run(
+        self,
+        settings: ConnectionSettings,
+        use: Callable[[RedisLink], Awaitable[object]] | None = None,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Keep the connection open until cancelled. It has started after the first attempt.
+
+        Raises:
+            TransportError: The first attempt failed in a way that another one cannot mend, such as a wrong password.
+            UsageError: The connection would be unencrypted beyond this machine, and that is not allowed.
+        """
+        self.redis.check(settings)
+        has_started = False
+
+        def started() -> None:
+            nonlocal has_started
+            if not has_started:
+                has_started = True
+                task_status.started()
+
+        async def use_it(link: RedisLink) -> None:
+            self._links.append(link)
+            started()
+            try:
+                await (link.wait_lost() if use is None else use(link))
+            finally:
+                self._links.remove(link)
+
+        def is_final(error: TransportError) -> bool:
+            if has_started or error.retryable:
+                started()
+                return False
+            return True
+
+        from trioxport.transports.redis.relinking import keep_linked  # which takes the extra
+
+        target = str(self.redis)
+        await keep_linked(self.redis, target, use_it, is_final, connect_timeout=settings.connect_timeout)
+
+    async def command(self, name: bytes, *arguments: str | bytes | int) -> Any:
+        """Send a command, and return its answer. Raises ``TransportError`` if there is none in time."""
+        with trio.move_on_after(self._command_timeout):
+            return await self.link.command(name, *arguments)
+        raise RequestTimeout(
+            f"Redis has not answered a command in {self._command_timeout:g} s", target=str(self.redis), retryable=True
+        )
