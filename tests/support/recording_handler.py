@@ -54,12 +54,13 @@ class Served:
                     self.received.append(message)
                     self._changed.unpark_all()
                     if isinstance(message, Request):
-                        nursery.start_soon(self._answer, connection, message)
+                        nursery.start_soon(self.reply, connection, message)
         finally:
             self.over += 1
             self._changed.unpark_all()
 
-    async def _answer(self, connection: Connection, asked: Request) -> None:
+    async def reply(self, connection: Connection, asked: Request) -> None:
+        """Do what the method of a request says."""
         tx, params = connection.tx, asked.params if isinstance(asked.params, dict) else {}
         related = {"related_request": asked.id}
         match asked.method:

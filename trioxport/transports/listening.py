@@ -46,3 +46,13 @@ def bound(listener: trio.SocketListener) -> tuple[str, int]:
     """The address and the port of a listener."""
     host, port, *_ = listener.socket.getsockname()
     return host, port
+
+
+@contextmanager
+def closing(listeners: Sequence[trio.SocketListener]) -> Generator[None]:
+    """Close listeners after the block, such as one that fails before it accepts connections."""
+    try:
+        yield
+    finally:
+        for listener in listeners:
+            listener.socket.close()

@@ -1,5 +1,7 @@
-"""``redis://`` and ``rediss://``: clients and servers that know a Redis server, by publish and subscribe."""
+"""``redis://`` and ``rediss://`` by publish and subscribe, and what servers of HTTP keep in a Redis that they share."""
 
+from trioxport.transports.redis.events import RedisEvents
+from trioxport.transports.redis.sessions import RedisSessions
 from trioxport.transports.redis.target import Redis
 
-__all__ = ["Redis"]
+__all__ = ["Redis", "RedisEvents", "RedisSessions"]

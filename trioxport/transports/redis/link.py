@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import anyio
 import attrs
@@ -27,6 +27,22 @@ PRESENCE_SECONDS: Final = 1.0
 PEER_GONE: Final = "the peer is no longer connected to Redis"
 
 _HEARTBEAT: Final = CREDIT_TAG + b"0"
+
+
+class Ends(Protocol):
+    """A user of the connection who is told when a peer, or the connection itself, is lost."""
+
+    def end(self, loss: TransportError) -> None:
+        """Note the loss, after everything that was put before."""
+        ...
+
+
+class ChannelSink(Ends, Protocol):
+    """The receiver of the messages of one channel."""
+
+    def put(self, payload: bytes) -> None:
+        """Take a message, without waiting."""
+        ...
 
 
 class Inbox:
@@ -75,8 +91,8 @@ class RedisLink:
 
     def __init__(self, connection: BaseConnection) -> None:
         self._connection = connection
-        self._inboxes: dict[bytes, Inbox] = {}
-        self._watched: dict[bytes, Inbox] = {}
+        self._sinks: dict[bytes, ChannelSink] = {}
+        self._watched: dict[bytes, set[Ends]] = {}
         self._loss: TransportError | None = None
         self._lost = trio.Event()
 
@@ -85,14 +101,21 @@ class RedisLink:
         self, channel: str, room: int, overflow: Callable[[Inbox], object] = _refuse_flood
     ) -> Generator[Inbox]:
         """Offer an inbox for a channel; :meth:`subscribe` has to follow. The channel is left after the block."""
-        name = channel.encode()
-        inbox = self._inboxes[name] = Inbox(room, overflow)
-        if self._loss is not None:
-            inbox.end(self._loss)
-        try:
+        inbox = Inbox(room, overflow)
+        with self.receiving(channel, inbox):
             yield inbox
+
+    @contextmanager
+    def receiving(self, channel: str, sink: ChannelSink) -> Generator[None]:
+        """Give ``sink`` the messages of a channel; :meth:`subscribe` has to follow. It is left after the block."""
+        name = channel.encode()
+        self._sinks[name] = sink
+        if self._loss is not None:
+            sink.end(self._loss)
+        try:
+            yield
         finally:
-            del self._inboxes[name]
+            del self._sinks[name]
             with suppress(*LOST):
                 self._connection.send_command(b"UNSUBSCRIBE", name)
 
@@ -111,14 +134,17 @@ class RedisLink:
             raise
 
     @contextmanager
-    def presence(self, channel: str, inbox: Inbox) -> Generator[None]:
-        """End ``inbox`` once ``channel``, that of the peer, has no subscriber any more."""
+    def presence(self, channel: str, user: Ends) -> Generator[None]:
+        """End ``user`` once ``channel``, that of the peer, has no subscriber any more."""
         name = channel.encode()
-        self._watched[name] = inbox
+        users = self._watched.setdefault(name, set())
+        users.add(user)
         try:
             yield
         finally:
-            del self._watched[name]
+            users.discard(user)
+            if not users and self._watched.get(name) is users:
+                del self._watched[name]
 
     def publish(self, channel: str, payload: bytes) -> Awaitable[int]:
         """Publish a message, in the order of the calls; the number of its receivers can be awaited."""
@@ -141,7 +167,7 @@ class RedisLink:
         raise self._loss
 
     async def run(self) -> None:
-        """Take messages until the connection is lost; then all inboxes end."""
+        """Take messages until the connection is lost; then all sinks end."""
         try:
             async with aclosing(self._connection.push_messages) as pushes:
                 async for push in pushes:
@@ -169,18 +195,19 @@ class RedisLink:
 
     def _end_absent(self, counts: dict[bytes, int]) -> None:
         for name, count in counts.items():
-            if not count and name in self._watched:
-                self._watched[name].end(ConnectionLost(PEER_GONE))
+            if not count:
+                for user in list(self._watched.get(name, ())):
+                    user.end(ConnectionLost(PEER_GONE))
 
     def _take(self, push: list[Any]) -> None:
-        if push[0] == b"message" and (inbox := self._inboxes.get(push[1])) is not None:
-            inbox.put(push[2])
+        if push[0] == b"message" and (sink := self._sinks.get(push[1])) is not None:
+            sink.put(push[2])
 
     def _end(self, loss: TransportError) -> None:
         self._loss = self._loss or loss
         self._lost.set()
-        for inbox in self._inboxes.values():
-            inbox.end(loss)
+        for sink in list(self._sinks.values()):
+            sink.end(loss)
 
 
 @attrs.frozen

@@ -69,7 +69,12 @@ class RedisOptions:
             return None
         return TLSOptions(self.ca, self.cert, self.key, context=self.ssl_context).client_context()
 
-    # Channels.
+    # Channels and keys.
+
+    @property
+    def key_prefix(self) -> str:
+        """The beginning of the names of everything that belongs to the service."""
+        return f"{self.prefix}:{self.service}:"
 
     @property
     def hello_channel(self) -> str:

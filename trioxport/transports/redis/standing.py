@@ -45,11 +45,17 @@ class RedisConnection:
     async def run(
         self,
         settings: ConnectionSettings,
-        use: Callable[[RedisLink], Awaitable[object]] | None = None,
+        use: Callable[[RedisLink, Callable[[], None]], Awaitable[object]] | None = None,
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Keep the connection open until cancelled. It has started after the first attempt.
+
+        Args:
+            settings: The settings of the server.
+            use: Uses each open connection until that is lost, and raises the loss. It calls the function that it is
+                given once the connection is of use to the server.
+            task_status: Says when it has started.
 
         Raises:
             TransportError: The first attempt failed in a way that another one cannot mend, such as a wrong password.
@@ -66,9 +72,12 @@ class RedisConnection:
 
         async def use_it(link: RedisLink) -> None:
             self._links.append(link)
-            started()
             try:
-                await (link.wait_lost() if use is None else use(link))
+                if use is not None:
+                    await use(link, started)
+                else:
+                    started()
+                    await link.wait_lost()
             finally:
                 self._links.remove(link)
 

@@ -14,8 +14,10 @@ from trioxport.frames import EXCERPT_BYTES, Frame
 from trioxport.messages import Message, Notification, Request
 from trioxport.protocol import INITIALIZE, LEGACY_VERSIONS, MODERN_VERSIONS
 from trioxport.transports._access.request import AccessRefused
+from trioxport.transports._resources import resources_in, start_resources
 from trioxport.transports.http.server.access import HttpAccess
 from trioxport.transports.http.server.body import BodyBudget, check_content, decode_message, read_body, split_messages
+from trioxport.transports.http.server.directory import Replica
 from trioxport.transports.http.server.disconnects import DisconnectWatcher
 from trioxport.transports.http.server.event_streams import StreamSettings
 from trioxport.transports.http.server.http_sse import HttpSseServer
@@ -23,7 +25,7 @@ from trioxport.transports.http.server.legacy import Legacy
 from trioxport.transports.http.server.modern import ModernRequest, ResponseSettings
 from trioxport.transports.http.server.operation import Health, log_access
 from trioxport.transports.http.server.options import HttpServerOptions
-from trioxport.transports.http.server.refusals import Refusal, not_acceptable, stopping
+from trioxport.transports.http.server.refusals import Refusal, not_acceptable, session_not_found, stopping
 from trioxport.transports.http.server.request import (
     LAST_EVENT_FIELD,
     SESSION_FIELD,
@@ -62,7 +64,10 @@ class Endpoint:
         self.gate = HttpAccess(config)
         self.refusals = settings.refusals
         self._bodies = BodyBudget(config.bounds.unfinished_bodies)
-        self.health = Health(config)
+        directory = None if config.sessions is None else config.sessions.directory
+        self._replica = None if directory is None else directory.replica(self.answer)
+        self._resources = resources_in([config.events, config.rate, self._replica])
+        self.health = Health(config, self._resources)
         self._watch = DisconnectWatcher()
         capacity = max(1, settings.limits.max_buffered_messages)
         stall = config.bounds.write_timeout
@@ -76,7 +81,7 @@ class Endpoint:
         self._sse: HttpSseServer | None = None
         if config.sessions is not None:
             self._registry = SessionRegistry(
-                config.sessions, self._watch, config.events, capacity, settings.close_timeout
+                config.sessions, self._watch, config.events, capacity, settings.close_timeout, self._replica
             )
             self._legacy = Legacy(self._registry, self._watch, config.keep_alive)
             if config.sse is not None:
@@ -98,8 +103,9 @@ class Endpoint:
         self.stopping = self.health.draining = False
         try:
             async with trio.open_nursery() as nursery:
-                life = trio.CancelScope(shield=True)
-                nursery.start_soon(self._carry, acceptor, life)
+                life = trio.CancelScope()
+                await nursery.start(self._carry, acceptor, life)
+                life.shield = True
                 task_status.started()
                 try:
                     await trio.sleep_forever()
@@ -112,6 +118,8 @@ class Endpoint:
     async def drain(self) -> None:
         """Refuse new requests for ``drain`` seconds, while accepted ones go on. Shielded from cancellation."""
         self.health.draining = True
+        if self._replica is not None:
+            self._replica.leave()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + self.config.drain):
             await trio.sleep_forever()
 
@@ -124,16 +132,22 @@ class Endpoint:
                 request.stop(self.settings.close_timeout)
             if self._registry is not None:
                 self._registry.close()
+            if self._replica is not None:
+                self._replica.stop()
         return trio.current_time() + self.settings.close_timeout
 
-    async def _carry(self, acceptor: Acceptor, life: trio.CancelScope) -> None:
+    async def _carry(self, acceptor: Acceptor, life: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
         with life:
             async with trio.open_nursery() as nursery:
+                await start_resources(self._resources, nursery, self.settings)
                 nursery.start_soon(self._watch.run)
+                task_status.started()
                 if self._registry is not None:
                     await self._registry.run(acceptor)
                 while self._serving or not self.stopping:
                     await self._changed.park()
+                if self._replica is not None:
+                    await self._replica.close()
                 nursery.cancel_scope.cancel()
 
     async def answer(self, request: ServerRequest) -> None:
@@ -141,8 +155,11 @@ class Endpoint:
         started = trio.current_time()
         self._serving += 1
         try:
-            self.gate.policy.identify(request)
-            await self._serve(request)
+            if request.is_forwarded:
+                await self._route(request)
+            else:
+                self.gate.policy.identify(request)
+                await self._serve(request)
         except AccessRefused as refusal:
             self.refusals.note(refusal.counted_as, request.peer, refusal.detail)
             if not request.begun:
@@ -160,7 +177,7 @@ class Endpoint:
 
     def log(self, request: RequestHead, started: float) -> None:
         """Log a request that is over, if the server has an access log."""
-        if self.config.access_log:
+        if self.config.access_log and not request.is_forwarded:
             log_access(request, started)
 
     async def _serve(self, request: ServerRequest) -> None:
@@ -175,6 +192,29 @@ class Endpoint:
             return
         if self._acceptor is None:
             raise stopping()
+        if self._replica is None or not await self._forward(request, self._replica):
+            await self._route(request)
+
+    async def _forward(self, request: ServerRequest, replica: Replica) -> bool:
+        """Let another server answer a request of its session, and return whether there is one. Raises ``Refusal``."""
+        session_id = request.headers.get(SESSION_FIELD)
+        if session_id is None and self._sse is not None:
+            session_id = self._sse.session_id_of(request)
+        if session_id is None or replica.owns(session_id) or request.headers.get(VERSION_FIELD) in MODERN_VERSIONS:
+            return False
+        body = b""
+        if request.method == "POST":
+            with self._bodies.account() as count:
+                body = await request.body(self.settings.limits.max_message_size, count)
+        async with self._watch.until_gone(request):
+            if not await replica.forward(request, session_id, body):
+                raise session_not_found("session")
+        return True
+
+    async def _route(self, request: ServerRequest) -> None:
+        """Answer a request whose client was checked. Raises ``Refusal``."""
+        if self._acceptor is None:
+            raise session_not_found("session")
         if self._sse is not None and await self._sse.respond(request):
             return
         if not self.gate.is_endpoint(request):
@@ -216,7 +256,7 @@ class Endpoint:
         request.mcp_method = message.method if isinstance(message, Request | Notification) else None
         self.gate.check_message(request, message)
         if isinstance(message, Request):
-            self.health.admit()
+            self.health.admit(request)
         if self._legacy is None or is_modern(request, message):
             await self._post_modern(request, payload, message, acceptor)
             return
@@ -251,7 +291,7 @@ class Endpoint:
             self.gate.check_message(request, message)
         frames = [Frame(each, message, request.shown()) for each, message in messages]
         if any(isinstance(frame.message, Request) for frame in frames):
-            self.health.admit()
+            self.health.admit(request)
         await legacy.post(request, session, frames)
 
     # Legacy.

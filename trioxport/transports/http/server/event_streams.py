@@ -218,6 +218,8 @@ class EventStream:
                 kept = await store.after(self._settings.session, self.key, number)
                 if kept is None:
                     return None
+                if not self.ended:  # what the store has beyond was never queued: its sender was cancelled
+                    kept = [(each, data) for each, data in kept if each <= self.number]
             else:
                 kept = ()
             self.waiting = deque(StoredEvent(each, data) for each, data in kept)

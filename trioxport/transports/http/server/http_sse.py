@@ -98,10 +98,16 @@ class HttpSseServer:
         """Whether a request is for one of the endpoints, with any method."""
         return request.path.rstrip("/") in (self._path, self._path + MESSAGES_PATH)
 
+    def session_id_of(self, request: ServerRequest) -> str | None:
+        """The id of the session that a POST of a message is part of; None if it is another request."""
+        if request.method != "POST" or request.path.rstrip("/") != self._path + MESSAGES_PATH:
+            return None
+        return parse_qs(request.query.decode("latin-1")).get("session_id", [""])[0]
+
     async def _open(self, request: ServerRequest) -> None:
         if not accepts(request, "text/event-stream"):
             raise not_acceptable("text/event-stream")
-        self._health.admit()
+        self._health.admit(request)
         session = self._registry.create(request, SseSession)
         messages = f"{request.full_path.rstrip('/')}{MESSAGES_PATH}?session_id={session.id}"
         writer = ResponseWriter(request, self._keep_alive)
@@ -119,13 +125,12 @@ class HttpSseServer:
 
     async def _post(self, request: ServerRequest) -> None:
         check_content(request)
-        session_id = parse_qs(request.query.decode("latin-1")).get("session_id", [""])[0]
-        session = self._registry.find(session_id, request.principal, SseSession)
+        session = self._registry.find(self.session_id_of(request) or "", request.principal, SseSession)
         payload = await read_body(request, self._limit, self._bodies)
         message = decode_message(payload)
         self._access.check_message(request, message)
         if isinstance(message, Request):
-            self._health.admit()
+            self._health.admit(request)
         if isinstance(message, Request) and message.method == INITIALIZE:
             check_initialize(message)
             session.opening = message.id

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Final
 
 import trio
 
 from trioxport._diagnostics.text_redaction import MAX_LINE_CHARACTERS, one_line
+from trioxport.transports._resources import ServerResource
 from trioxport.transports.http.server.options import HttpServerOptions
-from trioxport.transports.http.server.refusals import stopping
+from trioxport.transports.http.server.refusals import session_not_found, stopping
 from trioxport.transports.http.server.request import SESSION_FIELD, Field, RequestHead, ServerRequest
 
 access: Final = logging.getLogger("trioxport.access")
@@ -25,14 +27,19 @@ _PLAIN_TEXT: Final[Field] = (b"content-type", b"text/plain; version=0.0.4; chars
 class Health:
     """The health and readiness pages of one server, and its further pages.
 
+    Args:
+        config: The options of the server.
+        resources: What it needs to be ready.
+
     Attributes:
         draining: Whether the server refuses new requests, because it is about to stop.
     """
 
-    def __init__(self, config: HttpServerOptions) -> None:
+    def __init__(self, config: HttpServerOptions, resources: Sequence[ServerResource]) -> None:
         self._health = config.health
         self._ready = config.ready
         self._pages = config.pages
+        self._resources = resources
         self.draining = False
 
     def has(self, request: RequestHead) -> bool:
@@ -44,18 +51,23 @@ class Health:
         if request.path == self._health:
             await request.respond(200, b'{"status":"ok"}', _NOT_STORED)
         elif request.path == self._ready:
-            status, body = (503, b'{"status":"draining"}') if self.draining else (200, b'{"status":"ok"}')
-            await request.respond(status, body, _NOT_STORED)
+            status = self._status()
+            await request.respond(200 if status == b"ok" else 503, b'{"status":"%b"}' % status, _NOT_STORED)
         elif request.path in self._pages:
             await request.respond(200, self._pages[request.path]().encode(), _NOT_STORED, _PLAIN_TEXT)
         else:
             return False
         return True
 
-    def admit(self) -> None:
-        """Raise ``Refusal`` for a new request while the server drains."""
+    def _status(self) -> bytes:
         if self.draining:
-            raise stopping()
+            return b"draining"
+        return b"ok" if all(resource.is_ready for resource in self._resources) else b"disconnected"
+
+    def admit(self, request: RequestHead) -> None:
+        """Raise ``Refusal`` for a new request while the server drains: other servers are asked for a new session."""
+        if self.draining:
+            raise session_not_found("stopping") if request.is_forwarded else stopping()
 
 
 def log_access(request: RequestHead, started: float) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping
+from typing import Final
 
 import attrs
 
 from trioxport._diagnostics.redaction import redact_url
-from trioxport._diagnostics.validators import COUNT, FLAG, SECONDS, SECONDS_OR_0, TEXT
+from trioxport._diagnostics.validators import COUNT, FLAG, SECONDS, SECONDS_OR_0, TEXT, instance_of
 from trioxport.auth import TLSOptions
 from trioxport.errors import UsageError
 from trioxport.transports._access.policy import AccessOptions
 from trioxport.transports._urls import HTTP_PORTS, split_url
+from trioxport.transports.http.server.directory import SessionDirectory
 from trioxport.transports.http.server.events import EventStore
 from trioxport.transports.http.server.request import Application
+
+_DIRECTORY: Final = instance_of(SessionDirectory, "a directory of sessions, such as RedisSessions(...)")
 
 
 @attrs.frozen
@@ -56,6 +60,9 @@ class Sessions:
             store; None never asks.
         retry: Seconds that clients are asked to wait before they reconnect.
         stall: Seconds that a message waits for a client that does not read its stream; then it is undelivered.
+        directory: The directory of the sessions of several servers behind a load balancer, any of which then answers
+            the requests of a session: :class:`~trioxport.transports.redis.RedisSessions`. None: each server knows its
+            own sessions alone.
     """
 
     most: int = attrs.field(default=1000, validator=COUNT, kw_only=True)
@@ -64,6 +71,7 @@ class Sessions:
     hold: float | None = attrs.field(default=None, validator=SECONDS.or_none(), kw_only=True)
     retry: float = attrs.field(default=1.0, validator=SECONDS_OR_0, kw_only=True)
     stall: float = attrs.field(default=30.0, validator=SECONDS, kw_only=True)
+    directory: SessionDirectory | None = attrs.field(default=None, validator=_DIRECTORY.or_none(), kw_only=True)
 
 
 @attrs.frozen

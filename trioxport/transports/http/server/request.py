@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 from trioxport._diagnostics.redaction import Headers
 from trioxport.abc import ConnectionInfo, Era
@@ -55,6 +55,7 @@ class RequestHead:
         status: The status of the response; 0 before its head was written.
         sent: Bytes of the response's body that were written.
         mcp_method: The method of the message in a POST, once it was read.
+        is_forwarded: Whether another server has it from the client, and has checked it.
     """
 
     __slots__ = (
@@ -74,6 +75,8 @@ class RequestHead:
         "tls",
         "token",
     )
+
+    is_forwarded: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -18,19 +18,21 @@ from trio.abc import ReceiveChannel, SendChannel
 from trioxport.abc import Carries, ConnectionInfo, FrameChannels, Scope
 from trioxport.auth import VerifiedToken
 from trioxport.codecs.json import JSON
-from trioxport.errors import ConnectionLost, UsageError
+from trioxport.errors import ConnectionLost, TransportError, UsageError
 from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Message, Notification, Request, RequestId, Response
 from trioxport.metadata import metadata_of
 from trioxport.protocol import CANCELLED, INITIALIZE, INTERNAL_ERROR, PROGRESS, as_id, members_of, meta_of
 from trioxport.transports.http.server.event_streams import EventStream, StreamEnded, StreamReader, StreamSettings
 from trioxport.transports.http.server.events import EventStore
-from trioxport.transports.http.server.refusals import Refusal, session_not_found
+from trioxport.transports.http.server.refusals import Refusal, session_not_found, unavailable
 from trioxport.transports.http.server.request import ServerRequest, describe_connection
 from trioxport.transports.http.server.response import coding_of, plain
 
 STANDALONE: Final = "0"
 """The key of the stream that belongs to no request."""
+RETRY_AFTER_SECONDS: Final = 1
+"""Seconds after which a client may resume again when the event store did not answer."""
 MAX_DROPPED_REQUESTS: Final = 256
 """The most cancelled requests of clients that left; their late answers are dropped."""
 
@@ -175,7 +177,10 @@ class ServerSession:
         reader = None
         if tag == self.settings.tag and number.isascii() and number.isdecimal() and len(number) < 16:
             stream = self._live(key) or EventStream(key, self.settings, finished=True)
-            reader = await stream.attach_after(int(number))
+            try:
+                reader = await stream.attach_after(int(number))
+            except TransportError as error:
+                raise unavailable("The events cannot be read now", RETRY_AFTER_SECONDS, "events") from error
             if reader is not None:
                 return stream, reader
         raise Refusal(400, "The events after this Last-Event-ID are not stored (any more)")

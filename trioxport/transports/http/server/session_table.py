@@ -13,6 +13,7 @@ import trio
 from trioxport._diagnostics import logger
 from trioxport.abc import Acceptor
 from trioxport.frames import Frame
+from trioxport.transports.http.server.directory import Replica
 from trioxport.transports.http.server.disconnects import DisconnectWatcher
 from trioxport.transports.http.server.events import EventStore
 from trioxport.transports.http.server.options import Sessions
@@ -40,16 +41,24 @@ class SessionRegistry:
         store: The event store, or None.
         capacity: Messages that wait in each direction.
         close_timeout: Seconds that a handler gets once its session is over.
+        replica: This server's part of the directory of sessions, or None.
     """
 
     def __init__(
-        self, config: Sessions, watch: DisconnectWatcher, store: EventStore | None, capacity: int, close_timeout: float
+        self,
+        config: Sessions,
+        watch: DisconnectWatcher,
+        store: EventStore | None,
+        capacity: int,
+        close_timeout: float,
+        replica: Replica | None = None,
     ) -> None:
         self.config = config
         self._watch = watch
         self._store = store
         self._capacity = capacity
         self._close_timeout = close_timeout
+        self._replica = replica
         self._known: dict[str, ServerSession] = {}
         self._owned: Counter[tuple[bool, str]] = Counter()
         self._idle: dict[ServerSession, float] = {}
@@ -79,8 +88,9 @@ class SessionRegistry:
         assert self._nursery is not None
         if len(self._nursery.child_tasks) > 2 * self.config.most:  # handlers of ended sessions are still there
             raise unavailable("Too many sessions", RETRY_AFTER_SECONDS, "sessions")
+        session_id = secrets.token_urlsafe(24) if self._replica is None else self._replica.new_session_id()
         self._make_room(request.client)
-        session = kind(secrets.token_urlsafe(24), request, self._capacity, self._store, self.config.stall)
+        session = kind(session_id, request, self._capacity, self._store, self.config.stall)
         self._known[session.id] = session
         self._owned[session.client] += 1
         self._nursery.start_soon(self._carry, session)

@@ -101,4 +101,4 @@ class MountedWebSockets:
         await access.policy.check(head)
         if not access.is_endpoint(head):
             raise AccessRefused(404, "There is nothing at this path")
-        health.admit()
+        health.admit(head)

@@ -17,7 +17,7 @@ from trioxport.transports.http.server.application import WRITE_GRACE_SECONDS, En
 from trioxport.transports.http.server.http1.runner import Runner
 from trioxport.transports.http.server.options import HttpServerOptions, Upgrades
 from trioxport.transports.http.server.websockets import MountedWebSockets
-from trioxport.transports.listening import bound, listen
+from trioxport.transports.listening import bound, closing, listen
 
 
 class HttpListener:
@@ -45,22 +45,23 @@ class HttpListener:
         websockets = MountedWebSockets(upgrades, endpoint, acceptor) if upgrades else None
         upgrade = None if websockets is None else websockets.upgrade
         runner = Runner(endpoint.answer, self._config.bounds, endpoint.refusals, context, upgrade)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(endpoint.run, acceptor)
-            life = trio.CancelScope(shield=True)
-            accepting = trio.CancelScope()
-            nursery.start_soon(self._serve, runner, websockets, listeners, life, accepting)
-            task_status.started([self._address(listener) for listener in listeners])
-            try:
-                await trio.sleep_forever()
-            finally:
-                runner.keeps_alive = False
-                await endpoint.drain()
-                accepting.cancel()
-                runner.drain()
-                if websockets is not None:
-                    websockets.drain()
-                life.deadline = endpoint.stop() + WRITE_GRACE_SECONDS
+        with closing(listeners):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(endpoint.run, acceptor)
+                life = trio.CancelScope(shield=True)
+                accepting = trio.CancelScope()
+                nursery.start_soon(self._serve, runner, websockets, listeners, life, accepting)
+                task_status.started([self._address(listener) for listener in listeners])
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    runner.keeps_alive = False
+                    await endpoint.drain()
+                    accepting.cancel()
+                    runner.drain()
+                    if websockets is not None:
+                        websockets.drain()
+                    life.deadline = endpoint.stop() + WRITE_GRACE_SECONDS
 
     async def _sockets(self) -> tuple[list[trio.SocketListener], Callable[[], ssl.SSLContext] | None]:
         """The listening sockets, and the contexts of TLS. Raises ``UsageError``."""

@@ -1,0 +1,126 @@
+"""Servers of the same sessions: in this process, each connected to Redis for itself, or in processes of their own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from itertools import count
+from pathlib import Path
+from subprocess import PIPE
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import attrs
+import trio
+
+from tests.support.recording_handler import Served, serving
+from tests.support.redis_links import HOST, RedisProcess
+from trioxport.testing import open_cuttable_proxy
+from trioxport.transports.http.server import HttpServer, Sessions
+from trioxport.transports.redis import RedisSessions
+from trioxport.transports.stdio.guard import open_guard
+
+ANYWHERE: Final = "http://127.0.0.1:0/mcp"
+LEASE_SECONDS: Final = 1.5
+"""Seconds of a lease in tests: short, and longer than a busy machine takes to refresh it."""
+
+
+def replica(port: int, *, lease: float = LEASE_SECONDS, limits: Sessions | None = None, **options: Any) -> HttpServer:
+    """A server that shares its sessions through the Redis at a port."""
+    directory = RedisSessions(f"redis://{HOST}:{port}", lease=lease)
+    return HttpServer(ANYWHERE, sessions=attrs.evolve(limits or Sessions(), directory=directory), **options)
+
+
+@asynccontextmanager
+async def two_replicas(redis: RedisProcess, **options: Any) -> AsyncGenerator[tuple[Served, Served]]:
+    """Two servers in this process."""
+    async with serving(replica(redis.port, **options)) as one, serving(replica(redis.port, **options)) as other:
+        yield one, other
+
+
+class ReplicaProcess:
+    """A server of the official SDK in a process of its own."""
+
+    def __init__(self, process: trio.Process, url: str) -> None:
+        self.process = process
+        self.url = url
+
+    async def kill(self) -> None:
+        """Kill it with SIGKILL, and wait for its end."""
+        self.process.kill()
+        await self.process.wait()
+
+
+class Balancer:
+    """A TCP proxy that gives each connection to the next replica that accepts it.
+
+    Attributes:
+        url: The URL of the service.
+        replicas: The replicas.
+    """
+
+    def __init__(self, port: int, replicas: Sequence[ReplicaProcess]) -> None:
+        self.url = f"http://{HOST}:{port}/mcp"
+        self.replicas = replicas
+        self._next = count()
+
+    async def connect(self) -> trio.SocketStream:
+        """Connect to the next replica."""
+        for attempt in range(len(self.replicas)):
+            chosen = self.replicas[next(self._next) % len(self.replicas)]
+            try:
+                return await trio.open_tcp_stream(HOST, urlsplit(chosen.url).port or 0)
+            except OSError:
+                if attempt == len(self.replicas) - 1:
+                    raise
+        raise AssertionError("there are no replicas")
+
+
+@asynccontextmanager
+async def replica_processes(redis_url: str, log: Path, number: int = 2) -> AsyncGenerator[Balancer]:
+    """Run replicas behind a balancer for the time of a block; ``log`` gets a line for each call of the tool ``act``."""
+    command = [sys.executable, "-m", "tests.programs.replica", redis_url, str(log), str(LEASE_SECONDS)]
+    async with open_guard() as guard, AsyncExitStack() as stack:
+        replicas: list[ReplicaProcess] = []
+        for _ in range(number):
+            process = await trio.lowlevel.open_process(command, stdout=PIPE)
+            stack.push_async_callback(ReplicaProcess(process, "").kill)
+            await guard.watch(process.pid)
+            replicas.append(ReplicaProcess(process, ""))
+        for each in replicas:
+            assert each.process.stdout is not None
+            await stack.enter_async_context(each.process.stdout)
+            each.url = (await each.process.stdout.receive_some()).decode().strip()
+            assert each.url
+        proxy = await stack.enter_async_context(open_cuttable_proxy())
+        balancer = Balancer(proxy.port, replicas)
+        proxy.forward_to(balancer.connect)
+        yield balancer
+
+
+@asynccontextmanager
+async def slow_proxy(port: int, seconds: float) -> AsyncGenerator[int]:
+    """Run a proxy that gives each piece of data to its server so many seconds later. Yield the port."""
+
+    async def forward(client: trio.SocketStream) -> None:
+        async with client, await trio.open_tcp_stream(HOST, port) as server, trio.open_nursery() as nursery:
+            nursery.start_soon(_copy, server, client, 0.0)
+            await _copy(client, server, seconds)
+            nursery.cancel_scope.cancel()
+
+    [listener] = await trio.open_tcp_listeners(0, host=HOST)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(trio.serve_listeners, forward, [listener]))
+        yield int(listener.socket.getsockname()[1])
+        nursery.cancel_scope.cancel()
+
+
+async def _copy(source: trio.SocketStream, sink: trio.SocketStream, seconds: float) -> None:
+    try:
+        async for data in source:
+            await trio.sleep(seconds)
+            await sink.send_all(data)
+    except trio.BrokenResourceError:
+        return

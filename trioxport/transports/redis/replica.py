@@ -1,0 +1,293 @@
+"""One server of sessions that several servers share: it forwards requests to the owners of sessions, and is an owner.
+
+The id of a session names its owner. That holds a leased key, whose value is the address of its channel: a new address
+with each connection to Redis, so that a message which reached no receiver is known to be lost.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import msgspec
+import trio
+
+from trioxport._core.nursery import open_bare_nursery
+from trioxport._diagnostics import logger
+from trioxport.abc import ConnectionSettings
+from trioxport.errors import ConnectionLost, TransportError
+from trioxport.protocol import INTERNAL_ERROR
+from trioxport.transports.http.server.refusals import Refusal, unavailable
+from trioxport.transports.http.server.request import ClientGone, ServerRequest
+from trioxport.transports.redis.forward import Forward, owner_lost
+from trioxport.transports.redis.forward_messages import (
+    Cancel,
+    Opening,
+    RequestPart,
+    ResponseTaken,
+    ToForwarder,
+    ToOwner,
+    decode,
+    encode,
+)
+from trioxport.transports.redis.lease import Leases, is_name
+from trioxport.transports.redis.relayed_request import RelayedRequest
+from trioxport.transports.redis.standing import RedisConnection
+from trioxport.transports.redis.target import Redis
+
+if TYPE_CHECKING:
+    from trioxport.transports.redis.link import RedisLink
+
+SEARCH_SECONDS: Final = 0.1
+"""Seconds between two attempts to reach an owner that has a lease and no channel."""
+SEARCH_LEASES: Final = 2
+"""Leases for which such an owner is searched."""
+RETRY_AFTER_SECONDS: Final = 1
+"""Seconds after which a client may repeat what was refused for want of Redis."""
+GOODBYE_SECONDS: Final = 1.0
+"""Seconds that Redis gets to end a lease."""
+MAX_ADDRESSES: Final = 1024
+"""Addresses of other replicas that are remembered."""
+
+
+@attrs.frozen
+class _Receiver:
+    """The receiver of what arrives on the channel of a replica, over one connection."""
+
+    replica: RedisReplica
+    link: RedisLink
+
+    def put(self, payload: bytes) -> None:
+        self.replica.take(self.link, payload)
+
+    def end(self, loss: TransportError) -> None:
+        self.replica.end_all(loss)
+
+
+class RedisReplica:
+    """One server of the sessions in a directory.
+
+    Args:
+        redis: The Redis server.
+        lease: Seconds of its lease.
+        serve: Answers the forwarded requests of its sessions.
+
+    Attributes:
+        leases: Its lease.
+        forwarded: The number of requests that it has forwarded.
+        served: The number of requests that others have forwarded to it.
+    """
+
+    def __init__(self, redis: Redis, lease: float, serve: Callable[[ServerRequest], Awaitable[None]]) -> None:
+        self.forwarded = self.served = 0
+        self._id = secrets.token_hex(8)
+        self.leases = Leases(redis, self._id, lease)
+        self._channels = f"{redis.key_prefix}at:"
+        self._target = str(redis)
+        self._serve = serve
+        self._connection = RedisConnection(redis)
+        self._address: str | None = None
+        self._sure_from = 0.0
+        self._addresses: dict[str, str] = {}
+        self._numbers = count(1)
+        self._forwards: dict[int, Forward] = {}
+        self._requests: dict[tuple[str, int], RelayedRequest] = {}
+        self._tasks: trio.Nursery | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether others can find the sessions of this server."""
+        return self._address is not None
+
+    def new_session_id(self) -> str:
+        """Return the id of a new session of this server. Raises ``Refusal`` while others could not find it."""
+        if self._address is None:
+            raise unavailable("New sessions cannot be opened now", RETRY_AFTER_SECONDS, "directory")
+        return f"{secrets.token_urlsafe(24)}.{self._id}"
+
+    def owns(self, session_id: str) -> bool:
+        """Whether this server has the session, if there is one with this id."""
+        return session_id.rpartition(".")[2] == self._id
+
+    # The connection.
+
+    async def run(
+        self, settings: ConnectionSettings, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Be found by others until cancelled. Raises ``TransportError`` as a resource does."""
+        async with open_bare_nursery() as self._tasks:
+            await self._connection.run(settings, self._use, task_status=task_status)
+
+    async def _use(self, link: RedisLink, started: Callable[[], None]) -> None:
+        """Answer on a channel, under the lease, until the connection is lost. Raises the loss."""
+        address = secrets.token_hex(8)
+        with link.receiving(self._channels + address, _Receiver(self, link)):
+            await link.subscribe(self._channels + address)
+            await self.leases.take(link, address)
+            self._address = address
+            started()
+            try:
+                await self.leases.hold(link, address)
+            finally:
+                self._address = None
+                self._sure_from = trio.current_time() + self.leases.seconds
+
+    def leave(self) -> None:
+        """End the lease at once: others that do not know the address of this server find its sessions no more."""
+        with suppress(TransportError):
+            self.leases.end(self._connection.link)
+
+    async def close(self) -> None:
+        """Wait until the lease is over, if Redis answers."""
+        with trio.move_on_after(GOODBYE_SECONDS), suppress(TransportError):
+            self.leave()
+            await self._connection.command(b"PING")
+
+    def stop(self) -> None:
+        """End the streams that this server forwards, whose clients resume them elsewhere."""
+        for forward in self._forwards.values():
+            if forward.is_stream:
+                forward.stop()
+
+    def take(self, link: RedisLink, payload: bytes) -> None:
+        """Take a message of another replica."""
+        try:
+            message = decode(payload)
+        except msgspec.MsgspecError:
+            logger.warning("%s: a message that no server of this version sends was dropped", self._target)
+            return
+        if isinstance(message, Opening):
+            self._accept(link, message)
+        elif isinstance(message, RequestPart | ResponseTaken | Cancel):
+            request = self._requests.get((message.sender, message.number))
+            if request is not None:
+                request.take(message)
+        else:
+            forward = self._forwards.get(message.number)
+            if forward is not None:
+                forward.take(message)
+
+    def end_all(self, loss: TransportError) -> None:
+        """End everything that is under way over a lost connection."""
+        for forward in self._forwards.values():
+            forward.end(loss)
+        for request in self._requests.values():
+            request.end(loss)
+
+    def _say(self, link: RedisLink, address: str, message: ToOwner | ToForwarder) -> Awaitable[int]:
+        """Send a message to a replica; the number of its receivers can be awaited. Raises ``TransportError``."""
+        return link.publish(self._channels + address, encode(message))
+
+    # As the owner.
+
+    def _accept(self, link: RedisLink, opening: Opening) -> None:
+        assert self._tasks is not None
+        if is_name(opening.sender):
+            self.served += 1
+            request = RelayedRequest(opening, partial(self._say, link, opening.sender))
+            self._requests[opening.sender, opening.number] = request
+            self._tasks.start_soon(self._answer, link, opening.sender, opening.number, request)
+
+    async def _answer(self, link: RedisLink, sender: str, number: int, request: RelayedRequest) -> None:
+        try:
+            with link.presence(self._channels + sender, request):
+                await self._serve(request)
+        except Exception:
+            logger.exception("%s: a forwarded request failed", self._target)
+        finally:
+            del self._requests[sender, number]
+            with suppress(ClientGone):
+                request.conclude()
+
+    # As the one that has the client.
+
+    async def forward(self, request: ServerRequest, session_id: str, body: bytes) -> bool:
+        """Let the owner of a session answer a request. Returns whether there is an owner.
+
+        Raises:
+            Refusal: The owner was not reached (503), or was lost before it answered (502).
+            ClientGone: The response was cut off.
+        """
+        owner = session_id.rpartition(".")[2]
+        if not is_name(owner):
+            return False
+        try:
+            link = self._connection.link
+            if self._address is None:
+                raise ConnectionLost("the connection to Redis has just been opened", outcome="not_sent")
+            forward = Forward(next(self._numbers), self._address, request, body)
+        except TransportError as error:
+            raise _unreachable(error) from error
+        self._forwards[forward.number] = forward
+        try:
+            address = await self._reach(link, owner, forward)
+            if address is None:
+                return False
+            self.forwarded += 1
+            with link.presence(self._channels + address, forward):
+                await forward.run(
+                    partial(self._say, link, address), self.leases.seconds, partial(self._is_at, link, owner, address)
+                )
+        finally:
+            del self._forwards[forward.number]
+        return True
+
+    async def _reach(self, link: RedisLink, owner: str, forward: Forward) -> str | None:
+        """Send a request to the owner of its session, and return its address; None if there is no owner.
+
+        An owner that lost its connection to Redis has a lease, and no channel: it gets time to return. Nothing is sent
+        twice, since what was published to no receiver was not received.
+        """
+        opening = forward.opening()
+        deadline = trio.current_time() + SEARCH_LEASES * self.leases.seconds
+        while trio.current_time() < deadline:
+            try:
+                address = self._addresses.get(owner) or await self.leases.address_of(link, owner)
+                sent = None if address is None else self._say(link, address, opening)
+            except TransportError as error:
+                raise _unreachable(error) from error
+            if address is None or sent is None:
+                if trio.current_time() >= self._sure_from:
+                    return None
+            elif await _receivers(sent):
+                self._remember(owner, address)
+                return address
+            self._addresses.pop(owner, None)
+            await trio.sleep(SEARCH_SECONDS)
+        raise _unreachable(ConnectionLost("the owner of a session has a lease, and does not listen"))
+
+    def _remember(self, owner: str, address: str) -> None:
+        self._addresses[owner] = address
+        if len(self._addresses) > MAX_ADDRESSES:
+            del self._addresses[next(iter(self._addresses))]
+
+    async def _is_at(self, link: RedisLink, owner: str, address: str) -> bool:
+        """Whether an owner that has been silent for long is still there."""
+        try:
+            return await self.leases.address_of(link, owner) == address
+        except TransportError:
+            return True  # the connection, if it is lost, ends the forward
+
+
+async def _receivers(sent: Awaitable[int]) -> int:
+    """The number of receivers of a request. Raises ``Refusal`` (502) if that remains unknown."""
+    try:
+        return await sent
+    except TransportError as error:
+        raise owner_lost() from error
+
+
+def _unreachable(error: TransportError) -> Refusal:
+    return Refusal(
+        503,
+        "The server that has the session cannot be reached now",
+        code=INTERNAL_ERROR,
+        fields=[(b"retry-after", b"%d" % RETRY_AFTER_SECONDS)],
+        about="directory",
+        detail=str(error),
+    )
