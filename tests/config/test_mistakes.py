@@ -20,6 +20,8 @@ URL: Final = "https://a.example/mcp"
 SERVERS: Final[tuple[tuple[Any, str], ...]] = (
     ("text", "s: the server is no table"),
     ({}, "s: the server has neither a command nor a url"),
+    ({"comand": "x"}, "s: comand: this field is not known. Did you mean 'command'?"),
+    ({"urls": URL, "new-setting": 1}, "s: new-setting: this field is not known"),
     ({"type": "stdio", "url": URL}, "s: command: a stdio server needs a command"),
     ({"type": "http", "command": "x"}, "s: url: a server of this type (http) needs a url"),
     ({"type": 5, "url": URL}, "s: type: there is no such type. The types: stdio"),

@@ -62,9 +62,14 @@ Greater ones are milliseconds: Claude Code, Gemini CLI and LibreChat."""
 def normalize(
     name: str, entry: Mapping[str, Any], strict: bool, environment: Mapping[str, str], findings: Findings
 ) -> dict[str, Any]:
-    """The fields of an entry under their own names; the others become notes, or problems in a strict file."""
+    """The fields of an entry under their own names; the others become notes, or problems in a strict file.
+
+    They are problems too in an entry without a command and a URL, one of which is probably misspelt.
+    """
     found: dict[str, Any] = {}
-    strict = strict or any(snake(given) in OWN and snake(given) != "auth" for given in entry)
+    names = {snake(given) for given in entry}
+    has_target = not {"command", "url"}.isdisjoint(ALIASES.get(name, name) for name in names)
+    strict = strict or not (has_target or "disabled" in names) or not names.isdisjoint({*OWN} - {"auth"})
     for given, value in entry.items():
         field = snake(given)
         target = ALIASES.get(field, field)
