@@ -39,7 +39,7 @@ class Metadata(TypedDict, total=False):
         related_request: On a server, the id of the request in flight that a message belongs to. On a client over HTTP:
             the id of the request on whose stream a message came.
         principal: On a request to an ``AsModernServer``, the identity of the client that it comes from.
-        client: On such a request without a principal, the connection that it comes from, where there are several.
+        client: On such a request that has a connection of its own, the connection, in place of a principal.
         on_event_id: Called with the id of each event of the answer, over a legacy HTTP session, to resume after it.
         resume_after: The id of the last event that was read: the rest of an answer is fetched, and nothing is called.
 

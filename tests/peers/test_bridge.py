@@ -141,6 +141,14 @@ async def test_a_modern_client_and_the_everything_server(everything_server: list
         await use_everything(client)
 
 
+async def test_a_question_of_an_everything_server_for_one_request(everything_server: list[str]) -> None:
+    async with (
+        bridge_to(everything(everything_server), sharing="per-session") as url,
+        Client(sdk_transport(url), mode=MODERN, sampling_callback=on_sample) as client,
+    ):
+        assert '"text": "It"' in text_of(await client.call_tool("trigger-sampling-request", {"prompt": "say"}))
+
+
 async def use_everything(client: Client) -> None:
     tools = {tool.name for tool in (await client.list_tools()).tools}
     assert {"echo", "trigger-sampling-request", "trigger-elicitation-request"} <= tools

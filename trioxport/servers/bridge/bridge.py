@@ -184,7 +184,7 @@ def _mode(
     name: str, opened: OpenConnection, sharing: Sharing, connect_timeout: float, tasks: trio.Nursery
 ) -> SharedMode | PerSessionMode:
     if sharing == "per-session":
-        return PerSessionMode(name, opened)
+        return PerSessionMode(name, opened, tasks)
     return SharedMode(name, opened, connect_timeout, tasks)
 
 

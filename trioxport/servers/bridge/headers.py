@@ -69,12 +69,11 @@ class ClientMetadata:
         self._headers = headers
         self._principal = info.principal
         self._client: str | None = None
-        if self._principal is None:
-            connection = f"connection {next(_numbers)}"
-            if self.is_one_request:  # another request may come from the same client
-                self._client = connection
-            else:
-                self._principal = connection
+        connection = f"connection {next(_numbers)}"
+        if self.is_one_request:  # another request may come from the same client
+            self._client = connection
+        elif self._principal is None:
+            self._principal = connection
 
     def exchanged(self, message: Message) -> Message:
         """The message as the server is to get it."""

@@ -13,10 +13,12 @@ from trio.abc import ReceiveChannel
 from trioxport.abc import Era, MessageChannels
 from trioxport.connection import Connection
 from trioxport.messages import ErrorResponse, Incoming, Message, Request, Response
+from trioxport.metadata import metadata_of
 from trioxport.peer.endpoint import open_peer
 from trioxport.peer.negotiation import refuses_legacy, speaks_modern
 from trioxport.protocol import INITIALIZE
 from trioxport.servers.bridge.members import SessionChannels
+from trioxport.servers.bridge.outlasting import OutlastingConnections
 from trioxport.servers.bridge.shared_server import IDENTITY, PROBE_SECONDS, OpenConnection
 from trioxport.servers.translation import AsLegacyServer, AsModernServer
 
@@ -27,13 +29,15 @@ class PerSessionMode:
     Args:
         name: The name of the server, for messages.
         open_connection: Opens a connection to the server.
+        tasks: The nursery of connections that outlast the request of a client.
     """
 
     is_connected = False
 
-    def __init__(self, name: str, open_connection: OpenConnection) -> None:
+    def __init__(self, name: str, open_connection: OpenConnection, tasks: trio.Nursery) -> None:
         self.name = name
         self._open_connection = open_connection
+        self._outlasting = OutlastingConnections(name, self._opened_for_modern, tasks)
         self._only: Era | None = None
         """The only era of the server, as far as that is known."""
         self._is_modern = False
@@ -46,24 +50,33 @@ class PerSessionMode:
             era: The era of the client.
             first: Its first message, which is not sent yet.
         """
-        async with self._open_connection() as connection:
-            if era == "legacy":
+        if era == "legacy":
+            async with self._open_connection() as connection:
                 yield await self._for_legacy(connection, first)
-            else:
-                yield await self._for_modern(connection)
+        elif "client" in metadata_of(first) and self._outlasting.are_needed:
+            async with self._outlasting.channels(first) as channels:
+                yield SessionChannels(channels)
+        else:
+            async with self._opened_for_modern() as channels:
+                yield SessionChannels(channels)
 
     def close(self) -> None:
-        """Do nothing: each connection ends with its client."""
+        """Close the connections that wait for the input of clients; each other one ends with its client."""
+        self._outlasting.close()
 
-    async def _for_modern(self, connection: Connection) -> SessionChannels:
+    @asynccontextmanager
+    async def _opened_for_modern(self) -> AsyncGenerator[MessageChannels]:
+        async with self._open_connection() as connection:
+            yield await self._for_modern(connection)
+
+    async def _for_modern(self, connection: Connection) -> MessageChannels:
         if not self._is_modern and self._only is None:
             async with open_peer(connection) as peer:
                 self._is_modern = await speaks_modern(peer, IDENTITY, PROBE_SECONDS)
             self._only = None if self._is_modern else "legacy"
+            self._outlasting.are_needed = not self._is_modern
         channels = MessageChannels(connection.tx, connection.rx)
-        if self._only != "legacy":
-            return SessionChannels(channels)
-        return SessionChannels(AsModernServer().wrap(channels, connection.scope))
+        return AsModernServer().wrap(channels, connection.scope) if self._only == "legacy" else channels
 
     async def _for_legacy(self, connection: Connection, first: Message) -> SessionChannels:
         channels = MessageChannels(connection.tx, connection.rx)
