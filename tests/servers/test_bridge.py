@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.bridges import PlayedServer, answered, bridged, legacy_client, modern, next_request
+from tests.support.bridges import (
+    INITIALIZED,
+    PlayedServer,
+    answered,
+    bridged,
+    legacy_client,
+    modern,
+    next_request,
+    refusal,
+)
 from tests.support.sdk_programs import PROGRAMS, build_server, run_program
 from trioxport import ErrorResponse, Notification, Request, Response, Target, UsageError, open_transport
 from trioxport.interop.mcp_sdk import sdk_transport, serve_sdk
@@ -148,6 +157,30 @@ async def test_a_client_that_probes_in_vain_and_then_initializes() -> None:
         assert (await next_request(played)).id == 2
         await played.tx.send(Response(2, {"protocolVersion": "2025-11-25"}))
         assert await connection.rx.receive() == Response(2, {"protocolVersion": "2025-11-25"})
+
+
+@both_modes
+async def test_a_server_that_starts_more_slowly_than_it_is_probed(
+    sharing: Sharing, autojump_clock: trio.abc.Clock
+) -> None:
+    """Its answer to the probe, which comes late, is not that to the next request."""
+    server = PlayedServer()
+    async with bridged(server, sharing=sharing) as target, open_transport(target) as connection:
+        await connection.tx.send(modern(1, "tools/list"))
+        played = await server.connection()
+        probe = await next_request(played)
+        assert probe.method == "server/discover"
+        cancelled = await played.rx.receive()
+        assert isinstance(cancelled, Notification)
+        initialize = await next_request(played)
+        await played.tx.send(refusal(probe))
+        await played.tx.send(Response(initialize.id, INITIALIZED))
+        assert isinstance(await played.rx.receive(), Notification)
+        listing = await next_request(played)
+        await played.tx.send(Response(listing.id, {"tools": []}))
+        answer = await connection.rx.receive()
+        assert isinstance(answer, Response)
+        assert answer.result["tools"] == []
 
 
 @both_modes

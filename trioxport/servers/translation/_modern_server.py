@@ -63,6 +63,9 @@ from trioxport.servers.translation._waiting import WaitingRequests
 ELICITED: Final = "notifications/elicitation/complete"
 """The notification of a legacy server that an elicitation is over, which a modern client learns by repeating."""
 
+FIRST_ID: Final = 1001
+"""Lower ids are those of a probe for the era before the translation, whose answer may come late."""
+
 _DROPPED: Final = (INITIALIZED, ROOTS_CHANGED, PROGRESS)
 """Notifications of clients that are not for a server that many clients share."""
 
@@ -75,7 +78,7 @@ class ModernServer:
     ) -> None:
         self.link = link
         self._max_pending = max_pending
-        self._ids = count(1)
+        self._ids = count(FIRST_ID)
         self._own: dict[RequestId, Callable[[Response | ErrorResponse], object]] = {}
         self._handshake = ServerHandshake(link, handshake, self._ask_server)
         self._waiting = WaitingRequests(link, self._handshake, self._dispatch, max_waiting)
