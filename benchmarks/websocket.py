@@ -28,8 +28,13 @@ from trioxport.transports.websocket import WebSocket
 
 SERVER: Final = Path(__file__).with_name("programs") / "ws_echo_child.py"
 IN_FLIGHT: Final = 256
-TARGETS: Final = {"websockets.trio": (1.1, 2.0), "websockets.asyncio": (0.8, 0.8)}
-"""Times the rate of each, one at a time and pipelined, that trioxport is to reach."""
+SMALL: Final = 100
+LARGE: Final = 10_000
+TARGETS: Final = {
+    SMALL: {"websockets.trio": (1.2, 3.0), "websockets.asyncio": (0.9, 0.9)},
+    LARGE: {"websockets.trio": (1.1, 2.0), "websockets.asyncio": (0.8, 0.7)},
+}
+"""By the bytes of a message: times the rate of each, one at a time and pipelined, that trioxport is to reach."""
 
 
 class Rates(NamedTuple):
@@ -131,9 +136,9 @@ def _summary(case: str, at: int, size: int, measured: list[dict[str, Rates]]) ->
         "per_second": {name: round(statistics.median(rates[name][at] for rates in measured)) for name in CONTENDERS},
         "times": {
             name: round(statistics.median(rates["trioxport"][at] / rates[name][at] for rates in measured), 2)
-            for name in TARGETS
+            for name in TARGETS[size]
         },
-        "targets": {name: target[at] for name, target in TARGETS.items()},
+        "targets": {name: target[at] for name, target in TARGETS[size].items()},
     }
 
 
@@ -142,13 +147,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--count", type=int, default=300, help="messages of a round, one at a time")
     arguments = parser.parse_args()
-    times = [f"times {name}" for name in TARGETS]
+    times = [f"times {name}" for name in TARGETS[SMALL]]
     print("| messages a second |", " | ".join(CONTENDERS), "|", " | ".join(times), "|")
     print("|" + " --- |" * (1 + len(CONTENDERS) + len(times)))
-    for size, count in ((100, arguments.count), (10_000, arguments.count // 3)):
+    for size, count in ((SMALL, arguments.count), (LARGE, arguments.count // 3)):
         for each in compare(arguments.rounds, count, size):
             rates = " | ".join(f"{rate:,}" for rate in each["per_second"].values())
-            cells = [f"{each['times'][name]} (≥ {each['targets'][name]})" for name in TARGETS]
+            cells = [f"{each['times'][name]} (≥ {each['targets'][name]})" for name in each["times"]]
             print(f"| {each['case']} | {rates} | {' | '.join(cells)} |")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
 from itertools import pairwise
 
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wsproto.frame_protocol import FrameProtocol
 
+from trioxport._masking import mask, mask_in_python
 from trioxport.framing import Oversized
 from trioxport.framing.websocket import (
     BINARY,
@@ -26,7 +29,6 @@ from trioxport.framing.websocket import (
     close_payload,
     close_reason,
     frame,
-    mask,
     opcode_of,
 )
 
@@ -92,9 +94,18 @@ def test_whatever_is_written_is_read(payloads: list[bytes], cuts: list[int], mas
 
 @given(st.binary(max_size=3000), st.binary(min_size=4, max_size=4))
 def test_masking_is_its_own_reverse(data: bytes, key: bytes) -> None:
-    masked = mask(data, key)
-    assert masked == bytes(byte ^ key[at % 4] for at, byte in enumerate(data))
-    assert mask(masked, key) == data
+    masked = bytes(byte ^ key[at % 4] for at, byte in enumerate(data))
+    for form in (mask, mask_in_python):
+        assert form(data, key) == masked
+        assert form(masked, key) == data
+
+
+@pytest.mark.parametrize(("installed", "form"), [("websockets", "apply_mask"), ("nothing", "mask_in_python")])
+def test_masks_are_made_in_c_where_websockets_is_installed(installed: str, form: str) -> None:
+    hide = "" if installed == "websockets" else "sys.modules['websockets.speedups'] = None; "
+    program = f"import sys; {hide}from trioxport._masking import mask; print(mask.__name__)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=20)
+    assert done.stdout.strip() == form
 
 
 @given(st.binary(max_size=600), st.booleans())

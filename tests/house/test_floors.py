@@ -19,7 +19,7 @@ FLOORS: Final = (
     {"messages", "metadata"},
     {"protocol"},
     {"_diagnostics"},
-    {"frames"},
+    {"frames", "_masking"},
     {"framing"},
     {"codecs"},
     {"auth"},

@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 
 import attrs
 
+from trioxport._masking import mask
 from trioxport.framing.base import Oversized, Partial
 
 CONTINUATION: Final = 0x0
@@ -37,9 +38,6 @@ _CONTROL: Final = 0x8
 _MAX_CONTROL_BYTES: Final = 125
 _LENGTH_IN_2_BYTES: Final = 126
 _LENGTH_IN_8_BYTES: Final = 127
-_MAX_INTEGER_BYTES: Final = 400
-"""Size up to which masking one large integer is faster than masking four slices."""
-_XOR_TABLES: Final = [bytes(value ^ key for value in range(256)) for key in range(256)]
 
 
 @attrs.frozen
@@ -87,18 +85,6 @@ def frame(opcode: int, payload: bytes, key: bytes | None = None) -> tuple[bytes,
 def opcode_of(payload: bytes) -> int:
     """The opcode for a payload: text for UTF-8, such as JSON, and binary for anything else."""
     return TEXT if _is_utf8(payload) else BINARY
-
-
-def mask(data: bytes, key: bytes) -> bytes:
-    """``data`` masked, or unmasked, with the four bytes of ``key``."""
-    size = len(data)
-    if size <= _MAX_INTEGER_BYTES:
-        pad = (key * (size // 4 + 1))[:size]
-        return (int.from_bytes(data, "little") ^ int.from_bytes(pad, "little")).to_bytes(size, "little")
-    masked = bytearray(data)
-    for offset, byte in enumerate(key):
-        masked[offset::4] = masked[offset::4].translate(_XOR_TABLES[byte])
-    return bytes(masked)
 
 
 def close_payload(code: int, reason: str = "") -> bytes:
