@@ -278,7 +278,7 @@ SECONDS_ABOVE_0 = "has to be a number of seconds above 0"
         (lambda: untyped(Rate)("5"), "count has to be a finite number above 0, and is a str"),
         (
             lambda: untyped(RateLimit)(5),
-            r"send has to be a Rate\(...\) or a TokenBucket, or None, and is an int",
+            r"send has to be a Rate\(...\), a TokenBucket or a bucket in Redis, or None, and is an int",
         ),
         (lambda: untyped(Retry)("3"), "attempts has to be a whole number of at least 1, and is a str"),
         (lambda: untyped(Retry)(when=True), "when has to be a function, and is a bool"),

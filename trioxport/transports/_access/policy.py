@@ -14,10 +14,11 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from trioxport._core.shared_rates import SharedRates
 from trioxport._core.token_bucket import Rate
 from trioxport._diagnostics.redaction import redact_url
 from trioxport._diagnostics.refusal_log import RefusalLog, status_reason
-from trioxport._diagnostics.validators import WORDS
+from trioxport._diagnostics.validators import WORDS, OptionCheck
 from trioxport.errors import UsageError
 from trioxport.transports._access.admission import Admission
 from trioxport.transports._access.bearer import BearerAuth
@@ -27,6 +28,9 @@ from trioxport.transports._access.rates import Rates
 from trioxport.transports._access.request import AccessRefused, AccessRequest, address_of, client_of
 from trioxport.transports._urls import bracketed, is_loopback, is_unspecified
 
+_RATE: Final = OptionCheck(
+    "a Rate(...) or a RedisRates(...)", lambda rate: isinstance(rate, Rate | SharedRates)
+).or_none()
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
 _PAGE_SCHEMES: Final = {"ws": "http", "wss": "https"}
 """The scheme of the pages of a server that is reached by another one."""
@@ -39,7 +43,7 @@ class AccessOptions:
     hosts: Sequence[str] | None = attrs.field(default=None, validator=WORDS.or_none(), kw_only=True)
     origins: Sequence[str] = attrs.field(default=(), validator=WORDS, kw_only=True)
     verify: ProtectedResource | None = attrs.field(default=None, converter=protected_resource, repr=False, kw_only=True)
-    rate: Rate | None = attrs.field(default=None, kw_only=True)
+    rate: Rate | SharedRates | None = attrs.field(default=None, validator=_RATE, kw_only=True)
     trusted_proxies: TrustedProxies | None = attrs.field(default=None, converter=trusted_proxies, kw_only=True)
 
 
@@ -100,11 +104,11 @@ class AccessPolicy:
             raise AccessRefused(403, "Pages of this Origin may not ask here", about="Origin", detail=detail)
 
     async def check_client(self, request: AccessRequest) -> None:
-        """Check the bearer token and the rate. Raises ``AccessRefused`` (401, 403 or 429)."""
+        """Check the bearer token and the rate. Raises ``AccessRefused`` (401, 403, 429 or 503)."""
         if self.bearer is not None:
             await self._check_token(request, self.bearer)
         if self._rates is not None:
-            self._rates.take(client_of(request))
+            await self._rates.take(client_of(request))
 
     def admission(self, request: AccessRequest, refusals: RefusalLog) -> Admission:
         """The permission of the client of a request that was checked, for a connection that outlives the request."""

@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable
-from typing import Final
+from contextlib import suppress
+from typing import Final, Protocol, TypeAlias
 
 import attrs
 import trio
 
+from trioxport._core.shared_rates import RateUnavailable, SharedBucket, SharedRates
 from trioxport._core.token_bucket import Rate, TokenBucket
 from trioxport.transports._access.request import AccessRefused
+
+Client: TypeAlias = tuple[bool, str]
+"""Whether a client is known by its principal or by its address, and that."""
 
 MAX_CLIENTS: Final = 10_000
 """Clients whose buckets are kept; beyond it the bucket that was unused for longest goes."""
@@ -28,33 +33,47 @@ class _TokenChecks:
     ended: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
 
 
-class Rates:
-    """The buckets of all clients of a server; ``rate`` holds for each client."""
+class _ClientBuckets(Protocol):
+    async def take(self, client: Client) -> float:
+        """Take a token and return 0, or return the seconds until there is one. Raises ``RateUnavailable``."""
+        ...
 
-    def __init__(self, rate: Rate) -> None:
-        self._rate = rate
-        self._buckets: OrderedDict[tuple[bool, str], TokenBucket] = OrderedDict()
+    async def tokens(self, client: Client) -> float:
+        """The number of tokens of a client. Raises ``RateUnavailable``."""
+        ...
+
+
+class Rates:
+    """The rates of all clients of a server; ``rate`` holds for each client."""
+
+    def __init__(self, rate: Rate | SharedRates) -> None:
+        self._rate = rate if isinstance(rate, Rate) else rate.rate
+        self._buckets: _ClientBuckets = _OwnBuckets(rate) if isinstance(rate, Rate) else _SharedBuckets(rate)
         self._checks: defaultdict[str, _TokenChecks] = defaultdict(_TokenChecks)
 
-    def take(self, client: tuple[bool, str]) -> None:
-        """Count a request of a client. Raises ``AccessRefused`` (429) if it is one too many.
+    async def take(self, client: Client) -> None:
+        """Count a request of a client. Raises ``AccessRefused``: 429 if it is one too many, 503 if that is unknown.
 
         Args:
             client: Whether the name is a principal's or an address, and the name.
         """
-        if wait := self._bucket(*client).take(trio.current_time()):
+        try:
+            wait = await self._buckets.take(client)
+        except RateUnavailable as unavailable:
+            raise _unknown(unavailable) from None
+        if wait:
             raise _too_many(wait)
 
     async def guard(self, address: str, check: Callable[[], Awaitable[None]]) -> None:
         """Run ``check``, which raises ``AccessRefused`` for a bad token; that counts as a request of the address.
 
         As many checks run at once as the address has requests left; others wait for one of them to end. Raises
-        ``AccessRefused`` (429), without running the check, if none is left.
+        ``AccessRefused`` (429 or 503), without running the check, if none is left, or that is unknown.
         """
         checks = self._checks[address]
         checks.count += 1
         try:
-            while not self._may_check(address, checks.running):
+            while not await self._may_check(address, checks):
                 await checks.ended.park()
             await self._run(check, address, checks)
         finally:
@@ -67,29 +86,66 @@ class Rates:
         try:
             await check()
         except AccessRefused:
-            self._bucket(False, address).take(trio.current_time())
+            with suppress(RateUnavailable):
+                await self._buckets.take((False, address))
             raise
         finally:
             checks.running -= 1
             checks.ended.unpark_all()
 
-    def _may_check(self, address: str, running: int) -> bool:
+    async def _may_check(self, address: str, checks: _TokenChecks) -> bool:
         """Whether one more token may be checked now. Raises ``AccessRefused`` if waiting for others cannot help."""
-        bucket = self._buckets.get((False, address))
-        left = self._rate.burst if bucket is None else bucket.tokens(trio.current_time())
-        missing = 1 + running - left
-        if missing > TOLERANCE_TOKENS and not running:
+        try:
+            left = await self._buckets.tokens((False, address))
+        except RateUnavailable as unavailable:
+            raise _unknown(unavailable) from None
+        missing = 1 + checks.running - left
+        if missing > TOLERANCE_TOKENS and not checks.running:
             raise _too_many(missing * self._rate.interval)
         return missing <= TOLERANCE_TOKENS
 
-    def _bucket(self, is_principal: bool, name: str) -> TokenBucket:
-        client = is_principal, name
+
+class _OwnBuckets:
+    """Buckets in this process."""
+
+    def __init__(self, rate: Rate) -> None:
+        self._rate = rate
+        self._buckets: OrderedDict[Client, TokenBucket] = OrderedDict()
+
+    async def take(self, client: Client) -> float:
         bucket = self._buckets.setdefault(client, TokenBucket(self._rate))
         self._buckets.move_to_end(client)
         if len(self._buckets) > MAX_CLIENTS:
             self._buckets.popitem(last=False)
-        return bucket
+        return bucket.take(trio.current_time())
+
+    async def tokens(self, client: Client) -> float:
+        bucket = self._buckets.get(client)
+        return self._rate.burst if bucket is None else bucket.tokens(trio.current_time())
+
+
+class _SharedBuckets:
+    """Buckets that other processes share."""
+
+    def __init__(self, rates: SharedRates) -> None:
+        self._rates = rates
+
+    async def take(self, client: Client) -> float:
+        return await self._bucket(client).ask()
+
+    async def tokens(self, client: Client) -> float:
+        return await self._bucket(client).tokens()
+
+    def _bucket(self, client: Client) -> SharedBucket:
+        is_principal, name = client
+        return self._rates.bucket(f"{'principal' if is_principal else 'address'}:{name}")
 
 
 def _too_many(wait: float) -> AccessRefused:
     return AccessRefused(429, "Too many requests", fields=[(b"retry-after", b"%d" % math.ceil(wait))])
+
+
+def _unknown(unavailable: RateUnavailable) -> AccessRefused:
+    wait = math.ceil(unavailable.retry_after)
+    fields = [(b"retry-after", b"%d" % wait)]
+    return AccessRefused(503, "The rate of requests cannot be checked now", fields=fields, about="rate")

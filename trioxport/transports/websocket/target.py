@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 
+from trioxport._core.nursery import open_bare_nursery
 from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
+from trioxport.transports._resources import resources_in, start_resources
 from trioxport.transports._sockets import refuse_plaintext
 from trioxport.transports._urls import WEBSOCKET_PORTS, authority
 from trioxport.transports.listening import bound, listen
@@ -38,7 +40,8 @@ class WebSocket(WebSocketOptions):
             403. ``"*"`` is any.
         verify: The check of clients' bearer tokens: 401 without a valid one, 403 without permission. A token comes in
             the header ``Authorization``, or from a browser as the subprotocol ``mcp.auth.TOKEN``. None checks none.
-        rate: The rate at which a principal, or else an address, may open WebSockets: others get 429. None for any.
+        rate: The rate at which a principal, or else an address, may open WebSockets: others get 429. None for any;
+            :class:`~trioxport.transports.redis.RedisRates` holds for all replicas of the server together.
         trusted_proxies: Reverse proxies, by address or network, whose ``X-Forwarded-For`` and ``X-Forwarded-Proto``
             name the client. :class:`~trioxport.transports.http.server.TrustedProxies` for RFC 7239.
         max_connections: Connections that a server has at the same time; others get 503.
@@ -71,8 +74,9 @@ class WebSocket(WebSocketOptions):
             refuse_plaintext(host, settings)
         server = WebSocketServer(self, acceptor)
         port = WEBSOCKET_PORTS[parts.scheme] if parts.port is None else parts.port
-        listeners = await listen(host, port, str(self))
-        task_status.started([f"{parts.scheme}://{authority(*bound(each))}{parts.path}" for each in listeners])
-        async with trio.open_nursery() as nursery:
+        async with open_bare_nursery() as nursery:
+            await start_resources(resources_in([self.rate]), nursery, settings)
             nursery.start_soon(server.monitor.run)
+            listeners = await listen(host, port, str(self))
+            task_status.started([f"{parts.scheme}://{authority(*bound(each))}{parts.path}" for each in listeners])
             await trio.serve_listeners(server.serve, listeners)

@@ -27,7 +27,8 @@ class HttpServer(HttpServerOptions):
         tls: For ``https``: the certificate of the server, and the authorities whose client certificates it accepts.
         events: The store from which legacy clients resume a stream after their connection broke. None: they cannot.
         verify: The check of bearer tokens; None demands none.
-        rate: The rate of requests of a principal, or else an address: more get 429. None does not limit it.
+        rate: The rate of requests of a principal, or else an address: more get 429. None does not limit it;
+            :class:`~trioxport.transports.redis.RedisRates` holds for all replicas of the server together.
         health: The path of a page for liveness probes, as ``"/livez"``: 200 for as long as the server answers at all.
         ready: The path of a page for readiness probes, as ``"/readyz"``: 503 once the server is being stopped.
         pages: Further pages of plain text by path, such as figures for Prometheus: each is a function that returns the
