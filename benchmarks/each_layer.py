@@ -44,12 +44,14 @@ class Case:
         make: Makes the layer, once for each side that has it.
         target: Microseconds for each message and direction beyond an empty layer; None where nothing is promised.
         at_peer: Whether the other side has to have it too; the cost is that of one side.
+        size: The characters of a message's text.
     """
 
     name: str
     make: Callable[[], Layer]
     target: float | None = None
     at_peer: bool = False
+    size: int = 40
 
 
 def _tracing(sampler: Sampler) -> Tracing:
@@ -87,7 +89,7 @@ CASES: Final = (
     Case("Batching, with a revision that has none", Batching),
     Case("Compression, below min_size", Compression),
     Case("Signing", lambda: Signing({"k": b"0123456789abcdef0123456789abcdef"}), at_peer=True),
-    Case("Encryption", lambda: Encryption({"k": b"0123456789abcdef0123456789abcdef"}), 8.0, at_peer=True),
+    Case("Encryption, of 1 KiB", lambda: Encryption({"k": b"0123456789abcdef0123456789abcdef"}), 8.0, True, size=1024),
     Case("Tap", lambda: Tap(os.devnull), 10.0),
 )
 """Message layers before frame layers: the last row has all of them, in this order."""
@@ -107,14 +109,15 @@ async def _cost(name: str, cases: Sequence[Case], rounds: int, count: int) -> di
     at_peer = [case.make() for case in cases if case.at_peer]
     empty_at_peer: list[Layer] = [EmptyFrameLayer() for _ in at_peer]
     sides = 2 if len(cases) == len(at_peer) else 1
+    text = "x" * min(case.size for case in cases)
     costs: dict[str, list[float]] = {mode: [] for mode in TRAFFIC}
     async with trio.open_nursery() as nursery:
         await nursery.start(_serve, "memory://layers", at_peer)
         await nursery.start(_serve, "memory://empty", empty_at_peer)
         for number in range(rounds + 1):
             for mode in TRAFFIC:
-                without = await _exchange("memory://empty", empty, mode, count)
-                with_it = await _exchange("memory://layers", layers, mode, count)
+                without = await _exchange("memory://empty", empty, mode, count, text)
+                with_it = await _exchange("memory://layers", layers, mode, count, text)
                 if number:  # the first warms up
                     costs[mode].append((with_it - without) / count * 1e6 / 2 / sides)
         nursery.cancel_scope.cancel()
@@ -129,9 +132,9 @@ async def _serve(target: str, layers: Sequence[Layer], task_status: trio.TaskSta
     await serve_transport(_echo, target, layers=layers, task_status=task_status)
 
 
-async def _exchange(target: str, layers: Sequence[Layer], mode: str, count: int) -> float:
+async def _exchange(target: str, layers: Sequence[Layer], mode: str, count: int, text: str) -> float:
     async with open_transport(target, layers=layers) as (tx, rx):
-        return await TRAFFIC[mode](Conversation(request, tx.send, rx.receive), count, "x" * 40, 32)
+        return await TRAFFIC[mode](Conversation(request, tx.send, rx.receive), count, text, 32)
 
 
 async def _echo(connection: Connection) -> None:
