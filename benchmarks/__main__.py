@@ -93,14 +93,18 @@ def _stdio_table(results: Iterable[dict[str, Any]]) -> str:
 
 def _http_table(results: Iterable[dict[str, Any]]) -> str:
     return _rows(
-        ("HTTP, a second", *HTTP_CONTENDERS, "times the SDK", "target", "of httpcore"),
+        (
+            *("HTTP, a second", *HTTP_CONTENDERS, "times the SDK", "target", "times httpcore", "times httpx2"),
+            *("times aiohttp", "load of the server"),
+        ),
         [
             (
                 each["case"],
                 *(f"{rates['median']:,} ({rates['best']:,})" for rates in each["per_second"].values()),
                 each["times_the_sdk"],
                 f"≥ {each['target']}",
-                f"{each['share_of_httpcore']:.0%}",
+                *(each["times"][name] for name in ("httpcore", "httpx2", "aiohttp")),
+                "" if each["load_of_the_server"] is None else f"{each['load_of_the_server']:.0%}",
             )
             for each in results
         ],

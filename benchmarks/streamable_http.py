@@ -1,4 +1,4 @@
-"""Requests over HTTP: trioxport, the official SDK and bare ``httpcore``, round by round against one server process."""
+"""Requests over HTTP: trioxport, the official SDK and plain HTTP clients, round by round against one server process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, NamedTuple
@@ -14,10 +15,10 @@ from typing import Any, Final, NamedTuple
 import trio
 
 from benchmarks.http_contenders import HTTP_CONTENDERS, Talk
+from benchmarks.programs.load_client import cpu_seconds
 
 OURS: Final = "trioxport"
 THEIRS: Final = "official SDK"
-BARE: Final = "httpcore"
 NOTIFICATIONS: Final = 1000
 """Notifications that ``http_server.py`` sends before each response to ``stream``."""
 
@@ -52,32 +53,54 @@ CASES: Final = (
 async def compare(rounds: int, share: float) -> list[dict[str, Any]]:
     """Measure each case in ``rounds`` rounds of ``share`` of its requests."""
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(_serving())
-        talks = {name: await stack.enter_async_context(opened(url)) for name, opened in HTTP_CONTENDERS.items()}
-        return [_summary(case, await _rates(case, talks, rounds, share)) for case in CASES]
+        server = await stack.enter_async_context(_serving())
+        talks = {name: await stack.enter_async_context(opened(server.url)) for name, opened in HTTP_CONTENDERS.items()}
+        return [_summary(case, *await _rates(case, talks, rounds, share, server.pid)) for case in CASES]
+
+
+class _Server(NamedTuple):
+    url: str
+    pid: int
 
 
 @asynccontextmanager
-async def _serving() -> AsyncGenerator[str]:
+async def _serving() -> AsyncGenerator[_Server]:
     command = [sys.executable, str(Path(__file__).with_name("programs") / "http_server.py")]
     process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None and process.stdout is not None
     try:
-        yield f"http://127.0.0.1:{int(bytes(await process.stdout.receive_some()))}/mcp"
+        port = int(bytes(await process.stdout.receive_some()))
+        yield _Server(f"http://127.0.0.1:{port}/mcp", process.pid)
     finally:
         await process.stdin.aclose()
         await process.wait()
         await process.stdout.aclose()
 
 
-async def _rates(case: HttpCase, talks: Mapping[str, Talk], rounds: int, share: float) -> dict[str, list[float]]:
-    """Requests, or notifications, a second, round by round; the first round, which warms up, does not count."""
+async def _rates(
+    case: HttpCase, talks: Mapping[str, Talk], rounds: int, share: float, server: int
+) -> tuple[dict[str, list[float]], float | None]:
+    """Requests, or notifications, a second, round by round, and the server's load while trioxport is measured.
+
+    The first round, which warms up, does not count.
+    """
     count = max(1, int(case.requests * share))
     rates: dict[str, list[float]] = {name: [] for name in talks}
+    loads: list[float] = []
     for _ in range(rounds + 1):
         for name, talk in talks.items():
-            rates[name].append(count * max(1, case.answers - 1) / await _seconds(case, talk, count))
-    return {name: measured[1:] for name, measured in rates.items()}
+            used = _used(server)
+            seconds = await talk.run(partial(_seconds, case, talk, count))
+            rates[name].append(count * max(1, case.answers - 1) / seconds)
+            if name == OURS:
+                loads.append((_used(server) - used) / seconds)
+    load = statistics.fmean(loads)  # not the median: the system counts in hundredths of a second
+    return {name: measured[1:] for name, measured in rates.items()}, load or None
+
+
+def _used(pid: int) -> float:
+    """The processor time of a process, in seconds; 0 where the system does not tell it by ``/proc``."""
+    return cpu_seconds(pid) if sys.platform == "linux" else 0.0
 
 
 async def _seconds(case: HttpCase, talk: Talk, count: int) -> float:
@@ -97,7 +120,7 @@ async def _seconds(case: HttpCase, talk: Talk, count: int) -> float:
     return perf_counter() - started
 
 
-def _summary(case: HttpCase, rates: Mapping[str, list[float]]) -> dict[str, Any]:
+def _summary(case: HttpCase, rates: Mapping[str, list[float]], load: float | None) -> dict[str, Any]:
     return {
         "case": case.name,
         "per_second": {
@@ -106,7 +129,8 @@ def _summary(case: HttpCase, rates: Mapping[str, list[float]]) -> dict[str, Any]
         },
         "times_the_sdk": round(_ratio(rates[OURS], rates[THEIRS]), 2),
         "target": case.target,
-        "share_of_httpcore": round(_ratio(rates[OURS], rates[BARE]), 2),
+        "times": {name: round(_ratio(rates[OURS], measured), 2) for name, measured in rates.items() if name != OURS},
+        "load_of_the_server": None if load is None else round(load, 2),
     }
 
 

@@ -47,16 +47,17 @@ def test_stdio_is_measured_beside_the_official_sdk_and_a_bare_pipe(results: dict
         assert {"times_the_sdk", "share_of_the_bare_pipe", "target"} <= set(each)
 
 
-def test_http_is_measured_beside_the_official_sdk_and_httpcore(results: dict[str, Any]) -> None:
+def test_http_is_measured_beside_the_official_sdk_and_clients_of_http(results: dict[str, Any]) -> None:
     assert [each["case"] for each in results["http"]] == [
         "requests, one at a time",
         "requests, 32 at the same time",
         "notifications, 1,000 a response",
     ]
     for each in results["http"]:
-        assert set(each["per_second"]) == {"httpcore", "official SDK", "trioxport"}
+        assert set(each["per_second"]) == {"httpcore", "httpx2", "aiohttp", "official SDK", "trioxport"}
         assert min(rates["best"] for rates in each["per_second"].values()) > 0
-        assert {"times_the_sdk", "share_of_httpcore", "target"} <= set(each)
+        assert {"times_the_sdk", "target", "load_of_the_server"} <= set(each)
+        assert set(each["times"]) == {"httpcore", "httpx2", "aiohttp", "official SDK"}
 
 
 def test_empty_layers_of_both_kinds_are_measured(results: dict[str, Any]) -> None:
