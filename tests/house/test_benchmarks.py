@@ -126,6 +126,14 @@ def test_idle_connections_are_measured() -> None:
     assert done.stdout.startswith("20 idle connections: ")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the processor time of a process is read from /proc")
+def test_the_rate_of_several_workers_is_measured_beside_that_of_one() -> None:
+    command = [sys.executable, "-m", "benchmarks.workers", "--rounds", "1", "--seconds", "1", "--connections", "2"]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
+    assert done.stdout.startswith("load by ")
+    assert [row.split("|")[1].strip() for row in done.stdout.splitlines()[3:]] == ["1", "2"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is read from /proc")
 def test_http_servers_are_measured_under_load() -> None:
     few = ["--rounds", "1", "--seconds", "0.02", "--streams", "20", "--sessions", "5"]
