@@ -9,7 +9,7 @@ from typing import TypedDict, cast
 import attrs
 
 from trioxport.errors import TransportError
-from trioxport.messages import Incoming, Message, RequestId
+from trioxport.messages import NOTHING, Incoming, Message, Request, RequestId
 
 
 @attrs.frozen(eq=False)
@@ -77,6 +77,16 @@ class Metadata(TypedDict, total=False):
     close_standalone_stream: Callable[[], None]
     attempts: object
     batch: Sequence[Message | None]
+
+
+def noting(message: Message, noted: Metadata) -> Message:
+    """The message with more metadata. For requests this is several times as fast as :func:`attrs.evolve`."""
+    metadata = cast("Mapping[str, object]", noted)
+    if message.metadata is not NOTHING:
+        metadata = {**message.metadata, **metadata}
+    if type(message) is Request:
+        return Request(message.id, message.method, message.params, message.extra, metadata)
+    return attrs.evolve(message, metadata=metadata)
 
 
 def metadata_of(message: Incoming) -> Metadata:

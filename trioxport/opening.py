@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Final
+from types import CoroutineType
+from typing import Final, cast
 
 import trio
 
@@ -258,20 +259,19 @@ class HandlerAcceptor:
 
     async def serve_inline(self, transport: InlineTransport, peer: str | None = None) -> None:
         try:
-            await self._serve_inline(transport, peer)
+            if self._split.messages or self._split.frames:
+                await self._serve_in_nursery(transport, peer)
+            else:  # only layers start tasks, or have to flush
+                supervisor = InlineSupervisor(transport, self._settings, None, peer)
+                try:
+                    await self._running(_compose(supervisor.frames, self._split, supervisor))
+                finally:
+                    supervisor.finish()
         except BaseException as error:
             _log_failure(failure_in(error))
 
-    async def _serve_inline(self, transport: InlineTransport, peer: str | None) -> None:
-        """Run the handler without a nursery if there are no layers: only layers start tasks, or have to flush."""
+    async def _serve_in_nursery(self, transport: InlineTransport, peer: str | None) -> None:
         split = self._split
-        if not (split.messages or split.frames):
-            supervisor = InlineSupervisor(transport, self._settings, None, peer)
-            try:
-                await self._running(_compose(supervisor.frames, split, supervisor))
-            finally:
-                supervisor.finish()
-            return
         async with open_bare_nursery() as tasks:
             supervisor = InlineSupervisor(transport, self._settings, tasks, peer)
             try:
@@ -285,7 +285,8 @@ class HandlerAcceptor:
     def _running(self, connection: Connection) -> Awaitable[object]:
         """The handler's coroutine; a coroutine of this class around it would cost memory for each connection."""
         running = self._handler(connection)
-        _RUNNING.option("the return value of the handler", running)
+        if type(cast("object", running)) is not CoroutineType:  # the check of an abstract class takes longer
+            _RUNNING.option("the return value of the handler", running)
         return running
 
 

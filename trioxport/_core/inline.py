@@ -36,14 +36,14 @@ class InlineSupervisor(Supervisor):
     ) -> None:
         super().__init__(transport, settings, outlives_cancel=False, peer=peer)
         self._transport = transport
-        self._tasks = tasks
+        if tasks is not None:
+            self._tasks = tasks
         self.frames = self._take(transport.enter(self))
-        self._set_state("open")
-        self._entered_or_over.set()
+        self._state = "open"
 
     async def verdict(self) -> TransportError | None:
         """The recorded failure, or None. A broken channel may concern one message only, and ends nothing."""
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         return self.failure
 
     def abort(self) -> None:

@@ -28,7 +28,7 @@ from trioxport.messages import (
     Response,
     Undelivered,
 )
-from trioxport.metadata import Metadata, metadata_of
+from trioxport.metadata import Metadata, metadata_of, noting
 from trioxport.protocol import CANCELLED, LISTEN, as_id, members_of
 
 _ANSWERS: Final = (Response, ErrorResponse)
@@ -153,6 +153,8 @@ class _MessageReceive(ReceiveChannel[Incoming]):
         self._unanswered: TransportError | None = None
 
     async def receive(self) -> Incoming:
+        if self._ended:
+            await trio.lowlevel.checkpoint()
         while not self._ended:
             try:
                 frame = await self._frames.receive()
@@ -200,7 +202,7 @@ class _MessageReceive(ReceiveChannel[Incoming]):
         noted: Metadata = {} if frame.headers is None else {"headers": frame.headers}
         if self._forwarding is not None:
             noted["encoded"] = self._forwarding.form(frame.payload, message)
-        return attrs.evolve(message, metadata={**message.metadata, **noted})
+        return noting(message, noted)
 
     def _settles(self, answer: Response | ErrorResponse) -> bool:
         """Whether ``answer`` settles a request, or is the peer's error about a message whose id it could not read."""

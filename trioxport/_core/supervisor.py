@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Final, Literal
 
 import trio
@@ -55,12 +56,25 @@ class Supervisor:
         peer_is_done: Whether the transport has reported the orderly end of the peer.
         unanswered: The transport's error for the requests that the peer's orderly end leaves unanswered, or None.
         cut_short: Whether a task reported the failure while it was being cancelled.
-        discarded: Counts of received things that were skipped, by the name of the error.
         change_count: The number of changes of the state.
         changed: Wakes at each change of the state, and when the peer is done.
     """
 
     answers_unreadable: ClassVar[bool] = True
+    failure: TransportError | None = None
+    failure_seen: bool = False
+    peer_is_done: bool = False
+    unanswered: TransportError | None = None
+    cut_short: bool = False
+    change_count: int = 0
+    _state: State = "connecting"
+    _leaving: bool = False
+    _breaking: bool = False
+    _within: Scope | None = None
+    _channels: FrameChannels | None = None
+    _tasks: trio.Nursery | None = None
+    _deferred: list[Callable[[], object]] | None = None
+    _left: Sequence[Message | None] = ()
 
     def __init__(
         self,
@@ -75,26 +89,30 @@ class Supervisor:
         self.settings = settings
         self.info = ConnectionInfo(settings.target, peer) if within is None else within.info
         self.requests: dict[RequestId, Request] = {}
-        self.failure: TransportError | None = None
-        self.failure_seen = False
-        self.peer_is_done = False
-        self.unanswered: TransportError | None = None
-        self.cut_short = False
-        self.discarded: Counter[str] = Counter()
-        self.change_count = 0
         self.changed = Signal()
-        self._state: State = "connecting"
-        self._within = within
-        self._leaving = False
-        self._breaking = False
-        self._channels: FrameChannels | None = None
-        self._life = trio.CancelScope(shield=outlives_cancel)
-        self._entered_or_over = LazyEvent()
-        self._leave = LazyEvent()
+        self._outlives_cancel = outlives_cancel
         self._over = LazyEvent()
-        self._left: list[Message | None] = []
-        self._deferred: list[Callable[[], object]] = []
-        self._tasks: trio.Nursery | None = None
+        if within is not None:
+            self._within = within
+
+    # The parts that not every connection needs: some live for one request.
+
+    @cached_property
+    def discarded(self) -> Counter[str]:
+        """Counts of received things that were skipped, by the name of the error."""
+        return Counter()
+
+    @cached_property
+    def _life(self) -> trio.CancelScope:
+        return trio.CancelScope(shield=self._outlives_cancel)
+
+    @cached_property
+    def _entered_or_over(self) -> LazyEvent:
+        return LazyEvent()
+
+    @cached_property
+    def _leave(self) -> LazyEvent:
+        return LazyEvent()
 
     # The Scope: the interface of transports and layers.
 
@@ -142,6 +160,8 @@ class Supervisor:
         self._tasks.start_soon(self._contain, async_fn, args)
 
     def defer(self, callback: Callable[[], object]) -> None:
+        if self._deferred is None:
+            self._deferred = []
         self._deferred.append(callback)
 
     # The interface of opening.py, connection.py and the message channels.
@@ -180,6 +200,7 @@ class Supervisor:
             if cut_short:
                 self._record_cut()
             self._end()
+            self._entered_or_over.set()
             if self._channels is not None:  # a task may wait at a channel whose pump is gone
                 self._end_channels(self._channels)
                 await _close_by_force(self._channels.send)
@@ -306,7 +327,6 @@ class Supervisor:
     def _end(self) -> None:
         self._tasks = None
         self._set_state("failed" if self.failure else "closed")
-        self._entered_or_over.set()
         self._over.set()
 
     def _end_channels(self, channels: FrameChannels) -> None:

@@ -109,7 +109,9 @@ class McpApplication:
                 hint="Mounted in another application, its lifespan() has to be entered in that one's lifespan",
             )
         else:
-            await self._endpoint.answer(AsgiRequest(scope, receive, send))
+            request = AsgiRequest(scope, receive, send)
+            with request.scope:
+                await self._endpoint.answer(request)
 
     async def _follow_lifespan(self, receive: Receive, send: Send) -> None:
         assert (await receive())["type"] == "lifespan.startup"

@@ -103,6 +103,11 @@ class AccessPolicy:
             detail = f"the Origin is {origin!r}; add it to origins= if its pages may ask"
             raise AccessRefused(403, "Pages of this Origin may not ask here", about="Origin", detail=detail)
 
+    @property
+    def checks_clients(self) -> bool:
+        """Whether :meth:`check_client` checks anything."""
+        return self.bearer is not None or self._rates is not None
+
     async def check_client(self, request: AccessRequest) -> None:
         """Check the bearer token and the rate. Raises ``AccessRefused`` (401, 403, 429 or 503)."""
         if self.bearer is not None:

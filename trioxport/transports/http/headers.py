@@ -70,6 +70,10 @@ class ToolHeaders:
     def __init__(self) -> None:
         self._tools: dict[str, dict[Path, str]] = {}
 
+    def __bool__(self) -> bool:
+        """Whether a tool is known whose arguments go into headers."""
+        return bool(self._tools)
+
     def learn(self, tool: Mapping[str, Any]) -> None:
         """Store a tool's annotations. Raises ``ValueError``, with the reason, if one of them is invalid."""
         name = tool.get("name")

@@ -57,6 +57,7 @@ class RelayedRequest(ServerRequest):
         self.principal = facts.principal
         self.token = facts.verified_token()
         self.begun = False
+        self.scope = trio.CancelScope()
         self._number = opening.number
         self._send = send
         self._parts = deque([opening.data])

@@ -195,7 +195,7 @@ class RedisReplica:
 
     async def _answer(self, link: RedisLink, sender: str, number: int, request: RelayedRequest) -> None:
         try:
-            with link.presence(self._channels + sender, request):
+            with link.presence(self._channels + sender, request), request.scope:
                 await self._serve(request)
         except Exception:
             logger.exception("%s: a forwarded request failed", self._target)

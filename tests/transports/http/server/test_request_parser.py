@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trioxport.transports.http.server.http1.request_parser import MAX_FIELDS, BadRequest, RequestParser
+from trioxport.transports.http.server.http1.received_head import MAX_FIELDS, BadRequest
+from trioxport.transports.http.server.http1.request_parser import RequestParser
 
 BOUND: Final = 1000
 HEAD: Final = b"POST /mcp HTTP/1.1\r\nhost: a\r\n"
@@ -26,7 +27,8 @@ def read(*parts: bytes) -> list[object]:
             parser.receive(part)
             while body is not None or (parser.keeps_alive and parser.read_head()):
                 if body is None:
-                    found.append((parser.method, parser.target, parser.version, parser.headers))
+                    head = parser.head
+                    found.append((head.method, head.target, head.version, head.headers))
                 body = (body or b"") + parser.read_body()
                 if not parser.is_over:
                     break
@@ -113,3 +115,23 @@ def test_headers_beyond_the_number_are_refused() -> None:
     with pytest.raises(BadRequest) as refused:
         parser.read_head()
     assert refused.value.status == 431
+
+
+REQUESTS: Final = (
+    HEAD + b"content-length: 3\r\n\r\nabc",
+    HEAD + b"content-length: 3\r\n\r\n\r\n\r",
+    HEAD + b"content-length: 0\r\n\r\n",
+    HEAD + b"expect: 100-continue\r\ncontent-length: 1\r\n\r\na",
+    CHUNKED + b"2\r\nab\r\n0\r\nx: y\r\n\r\n",
+    HEAD + b"connection: upgrade\r\nupgrade: h2c\r\ncontent-length: 2\r\n\r\nab",
+    b"GET http://other/x%20y?q HTTP/1.1\r\nhost: b\r\n\r\n",
+    GET,
+)
+
+
+@given(st.lists(st.sampled_from(REQUESTS), max_size=12), st.lists(st.integers(0, 900), max_size=4))
+def test_a_head_that_is_known_is_read_like_one_that_is_not(requests: list[bytes], cuts: list[int]) -> None:
+    data = b"".join(requests)
+    places = sorted({0, len(data), *(min(cut, len(data)) for cut in cuts)})
+    each = [answer for part in requests for answer in read(part)]
+    assert read(*(data[start:end] for start, end in pairwise(places))) == each

@@ -67,6 +67,10 @@ class HttpAccess:
                 detail=refused.detail,
             ) from None
 
+    def is_for_pages(self, request: RequestHead) -> bool:
+        """Whether the response to a request has headers for the page that sends it."""
+        return self._cors and "origin" in request.headers
+
     def is_endpoint(self, request: RequestHead) -> bool:
         """Whether a request is for the MCP endpoint."""
         path = self._path.rstrip("/")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import trio
 
 from trioxport._diagnostics.text_redaction import one_line
@@ -11,18 +9,26 @@ from trioxport.abc import Acceptor, ConnectionSettings
 from trioxport.codecs.batch import REVISION, is_batch
 from trioxport.errors import ProtocolViolation
 from trioxport.frames import EXCERPT_BYTES, Frame
-from trioxport.messages import Message, Notification, Request
+from trioxport.messages import Message, Request
 from trioxport.protocol import INITIALIZE, LEGACY_VERSIONS, MODERN_VERSIONS
 from trioxport.transports._access.request import AccessRefused
 from trioxport.transports._resources import resources_in, start_resources
 from trioxport.transports.http.server.access import HttpAccess
-from trioxport.transports.http.server.body import BodyBudget, check_content, decode_message, read_body, split_messages
+from trioxport.transports.http.server.body import (
+    BodyBudget,
+    accepted_field,
+    check_content,
+    decode_message,
+    read_as_sent,
+    read_body,
+    split_messages,
+)
 from trioxport.transports.http.server.directory import Replica
 from trioxport.transports.http.server.disconnects import DisconnectWatcher
 from trioxport.transports.http.server.event_streams import StreamSettings
 from trioxport.transports.http.server.http_sse import HttpSseServer
 from trioxport.transports.http.server.legacy import Legacy
-from trioxport.transports.http.server.modern import ModernRequest, ResponseSettings
+from trioxport.transports.http.server.modern import WRITE_GRACE_SECONDS, ModernRequest, ResponseSettings
 from trioxport.transports.http.server.operation import Health, log_access
 from trioxport.transports.http.server.options import HttpServerOptions
 from trioxport.transports.http.server.refusals import Refusal, not_acceptable, session_not_found, stopping
@@ -37,6 +43,7 @@ from trioxport.transports.http.server.request import (
 from trioxport.transports.http.server.session import ServerSession
 from trioxport.transports.http.server.session_table import SessionRegistry
 from trioxport.transports.http.server.validation import (
+    CALLS,
     accepts,
     check_accept,
     check_arguments,
@@ -44,9 +51,6 @@ from trioxport.transports.http.server.validation import (
     check_modern,
     is_modern,
 )
-
-WRITE_GRACE_SECONDS: Final = 1.0
-"""Seconds beyond ``close_timeout`` to write the last messages of handlers."""
 
 
 class Endpoint:
@@ -152,7 +156,7 @@ class Endpoint:
 
     async def answer(self, request: ServerRequest) -> None:
         """Answer a request, unless its client leaves. Raises the exception of an application that is asked for it."""
-        started = trio.current_time()
+        started = trio.current_time() if self.config.access_log else 0.0
         self._serving += 1
         try:
             if request.is_forwarded:
@@ -181,6 +185,12 @@ class Endpoint:
             log_access(request, started)
 
     async def _serve(self, request: ServerRequest) -> None:
+        if request.is_known and self._acceptor is not None:
+            if self.gate.policy.checks_clients:
+                await self.gate.policy.check_client(request)
+            request.fields.append(accepted_field())
+            await self._post(request, self._acceptor)
+            return
         if await self.health.respond(request):
             return
         fallback = self.config.fallback
@@ -204,9 +214,8 @@ class Endpoint:
             return False
         body = b""
         if request.method == "POST":
-            with self._bodies.account() as count:
-                body = await request.body(self.settings.limits.max_message_size, count)
-        async with self._watch.until_gone(request):
+            body = await read_as_sent(request, self.settings.limits.max_message_size, self._bodies)
+        async with self._watch.watch(request):
             if not await replica.forward(request, session_id, body):
                 raise session_not_found("session")
         return True
@@ -222,12 +231,11 @@ class Endpoint:
                 raise Refusal(405, "This method is for the other endpoint", fields=[(b"allow", b"GET, POST")])
             raise Refusal(404, "There is nothing at this path")
         if request.method == "POST":
-            try:
-                await self._post(request, self._acceptor)
-            except Refusal as refusal:
-                if self._legacy is not None and refusal.cause is not None:
-                    await self._legacy.report(request, refusal.cause, refusal.excerpt)
-                raise
+            check_content(request)
+            check_accept(request)
+            if self._replica is None and not self.gate.is_for_pages(request):
+                request.become_known()
+            await self._post(request, self._acceptor)
         elif request.method == "GET":
             await self._get(request)
         elif request.method == "DELETE":
@@ -246,14 +254,20 @@ class Endpoint:
     # POST.
 
     async def _post(self, request: ServerRequest, acceptor: Acceptor) -> None:
-        check_content(request)
-        check_accept(request)
+        try:
+            await self._take_post(request, acceptor)
+        except Refusal as refusal:
+            if self._legacy is not None and refusal.cause is not None:
+                await self._legacy.report(request, refusal.cause, refusal.excerpt)
+            raise
+
+    async def _take_post(self, request: ServerRequest, acceptor: Acceptor) -> None:
         payload = await read_body(request, self.settings.limits.max_message_size, self._bodies)
         if is_batch(payload):
             await self._post_batch(request, payload)
             return
         message = decode_message(payload)
-        request.mcp_method = message.method if isinstance(message, Request | Notification) else None
+        request.mcp_method = message.method if isinstance(message, CALLS) else None
         self.gate.check_message(request, message)
         if isinstance(message, Request):
             self.health.admit(request)
@@ -270,8 +284,8 @@ class Endpoint:
 
     async def _post_modern(self, request: ServerRequest, payload: bytes, message: Message, acceptor: Acceptor) -> None:
         version = check_modern(request, message)
-        assert isinstance(message, Request | Notification)
-        if isinstance(message, Request) and message.method == "tools/call":
+        assert isinstance(message, CALLS)
+        if self._modern.tools and isinstance(message, Request) and message.method == "tools/call":
             check_arguments(request, message, self._modern.tools)
         modern = ModernRequest(request, payload, message, version, self._modern)
         self._requests.add(modern)

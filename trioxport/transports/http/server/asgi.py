@@ -49,6 +49,7 @@ class AsgiRequest(ServerRequest):
         self._scope = scope
         self._receive = receive
         self._send = send
+        self.scope = trio.CancelScope()
 
     async def receive_part(self) -> tuple[bytes, bool]:
         message = await self._receive()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import cache
 from typing import Final
 
 from trioxport.codecs.batch import split_batch
@@ -13,8 +14,8 @@ from trioxport.errors import DecodeError, MessageTooLarge, ProtocolViolation, Tr
 from trioxport.frames import EXCERPT_BYTES
 from trioxport.messages import Message
 from trioxport.protocol import INVALID_REQUEST, PARSE_ERROR
-from trioxport.transports.http.server.refusals import Refusal, unavailable
-from trioxport.transports.http.server.request import ServerRequest
+from trioxport.transports.http.server.refusals import Refusal, body_too_large, unavailable
+from trioxport.transports.http.server.request import Field, ServerRequest
 
 FREE_BYTES: Final = 64 * 1024
 """The first bytes of each body, which are free: else a few large bodies would keep all small requests out."""
@@ -57,10 +58,18 @@ def check_content(request: ServerRequest) -> None:
     kind = headers.get("content-type", "")
     if kind != "application/json" and kind.partition(";")[0].strip().lower() != "application/json":
         raise Refusal(415, "Unsupported Media Type: Content-Type must be application/json")
-    request.fields.append((b"accept-encoding", accepted_codings().encode()))  # RFC 9110, section 12.5.3
+    request.fields.append(accepted_field())  # RFC 9110, section 12.5.3
+    if "content-encoding" not in headers:
+        return
     coding = coding_of(request)
     if coding != "identity" and coding not in accepted_codings().split(", "):
         raise Refusal(415, f"Unsupported Media Type: Content-Encoding must be one of {accepted_codings()}")
+
+
+@cache
+def accepted_field() -> Field:
+    """The header with the content codings that bodies may have."""
+    return (b"accept-encoding", accepted_codings().encode())
 
 
 def coding_of(request: ServerRequest) -> str:
@@ -70,9 +79,8 @@ def coding_of(request: ServerRequest) -> str:
 
 async def read_body(request: ServerRequest, limit: int, budget: BodyBudget) -> bytes:
     """Read the body and undo its content coding; at most ``limit`` bytes. Raises ``Refusal``."""
-    with budget.account() as count:
-        body = await request.body(limit, count)
-    name = known(coding_of(request))
+    body = await read_as_sent(request, limit, budget)
+    name = known(coding_of(request)) if "content-encoding" in request.headers else None
     if name is None:
         return body
     payload = expand(name, body, limit)
@@ -80,6 +88,26 @@ async def read_body(request: ServerRequest, limit: int, budget: BodyBudget) -> b
         return payload
     status = 413 if isinstance(payload.error, MessageTooLarge) else 400
     raise _refusal(payload.error, PARSE_ERROR, payload.excerpt, status)
+
+
+async def read_as_sent(request: ServerRequest, limit: int, budget: BodyBudget) -> bytes:
+    """Read the body as it was sent. Raises ``Refusal`` as soon as it is known to have more than ``limit`` bytes."""
+    if request.announces_more_than(limit):
+        raise body_too_large(limit, b"" if "expect" in request.headers else (await request.receive_part())[0])
+    part, more = await request.receive_part()
+    if not more and len(part) <= limit:
+        return part
+    parts, size = [part], len(part)
+    with budget.account() as count:
+        count(size)
+        while more and size <= limit:
+            part, more = await request.receive_part()
+            parts.append(part)
+            size += len(part)
+            count(len(part))
+    if size > limit:
+        raise body_too_large(limit, parts[0])
+    return b"".join(parts)
 
 
 def decode_message(payload: bytes) -> Message:

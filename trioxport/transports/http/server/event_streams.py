@@ -58,21 +58,31 @@ class StreamEnded(Exception):
 class StreamReader:
     """The reader that writes a stream to a response, until another reader takes over.
 
+    Args:
+        arrived: The lot in which it waits for events.
+
     Attributes:
         superseded: Whether another reader has taken over.
         closing_data: The bytes that end its response then.
     """
 
-    def __init__(self) -> None:
+    __slots__ = ("_arrived", "_is_late", "closing_data", "superseded")
+
+    def __init__(self, arrived: trio.lowlevel.ParkingLot) -> None:
         self.closing_data = b""
         self.superseded = False
-        self._waiting: trio.CancelScope | None = None
+        self._arrived = arrived
+        self._is_late = False
 
     def supersede(self) -> None:
         """Take the stream from this reader. A write in progress may finish."""
         self.superseded = True
-        if self._waiting is not None:
-            self._waiting.cancel()
+        self._arrived.unpark_all()
+
+    def stop_waiting(self) -> None:
+        """Let :meth:`take` return None if it waits for events."""
+        self._is_late = True
+        self._arrived.unpark_all()
 
     async def supersede_at(self, deadline: float, closing_data: bytes = b"") -> None:
         """Take the stream from this reader at a time on the clock of Trio, and end its response."""
@@ -80,14 +90,17 @@ class StreamReader:
         self.closing_data = closing_data
         self.supersede()
 
-    async def take(self, stream: EventStream) -> list[StoredEvent]:
-        """Wait for the next events; none at the end of the stream, or once superseded."""
-        with trio.CancelScope() as self._waiting:
-            while not (stream.waiting or stream.ended or self.superseded):
-                await stream.arrived.park()
-            if not self.superseded:
-                return stream.take()
-        return []
+    async def take(self, stream: EventStream) -> list[StoredEvent] | None:
+        """Wait for the next events; none at the end of the stream, or once superseded.
+
+        None if it is stopped before.
+        """
+        while not (stream.waiting or stream.ended or self.superseded):
+            if self._is_late:
+                self._is_late = False
+                return None
+            await self._arrived.park()
+        return [] if self.superseded else stream.take()
 
 
 class EventStream:
@@ -126,6 +139,10 @@ class EventStream:
 
         Cancelled, it is not queued.
         """
+        if self._has_room() and not self._is_kept:
+            await trio.lowlevel.checkpoint_if_cancelled()  # others get their turn once there is no more room
+            self.add(data, last=last(), coding=coding)
+            return True
         await trio.lowlevel.checkpoint()
         async with self._lock or nullcontext():
             await self._make_room()
@@ -155,15 +172,23 @@ class EventStream:
         self.ended = self.ended or last
         self.arrived.unpark_all()
 
+    @property
+    def _is_kept(self) -> bool:
+        return self._settings.store is not None
+
+    def _has_room(self) -> bool:
+        return not self.ended and len(self.waiting) < self._settings.capacity
+
     async def _make_room(self) -> None:
-        kept = self._settings.store is not None
-        if self.reader is not None or not kept:
-            with trio.move_on_after(self._settings.stall):
-                while len(self.waiting) >= self._settings.capacity and not self.ended:
-                    await self._room.park()
-        if len(self.waiting) < self._settings.capacity or self.ended:
+        if self._has_room() or self.ended:
             return
-        if not kept:
+        if self.reader is not None or not self._is_kept:
+            with trio.move_on_after(self._settings.stall):
+                while not (self._has_room() or self.ended):
+                    await self._room.park()
+        if self._has_room() or self.ended:
+            return
+        if not self._is_kept:
             raise RequestTimeout(f"the client took nothing for {self._settings.stall:g} s", outcome="not_sent")
         if self.reader is not None:
             self.reader.supersede()
@@ -201,7 +226,7 @@ class EventStream:
         """Attach a reader for waiting and later events."""
         if self.reader is not None:
             self.reader.supersede()
-        self.reader = StreamReader()
+        self.reader = StreamReader(self.arrived)
         return self.reader
 
     async def attach_after(self, number: int) -> StreamReader | None:

@@ -113,7 +113,7 @@ class HttpSseServer:
         writer = ResponseWriter(request, self._keep_alive)
         try:
             with self._registry.using(session):
-                async with self._watch.until_gone(request) as watch:
+                async with self._watch.watch(request) as watch:
                     await writer.begin()
                     reader = session.standalone.attach()
                     if (until := deadline_of(request.token)) < math.inf:

@@ -11,7 +11,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-import attrs
 import trio
 
 from trioxport.auth import VerifiedToken
@@ -20,12 +19,12 @@ from trioxport.errors import TransportError
 from trioxport.frames import Frame
 from trioxport.framing.sse import encode_event
 from trioxport.messages import Request
-from trioxport.metadata import Metadata
+from trioxport.metadata import Metadata, noting
 from trioxport.transports.http.server.disconnects import DisconnectWatcher
-from trioxport.transports.http.server.event_streams import EventStream, StreamReader
+from trioxport.transports.http.server.event_streams import EventStream, StoredEvent, StreamReader
 from trioxport.transports.http.server.refusals import Refusal
 from trioxport.transports.http.server.request import SESSION_FIELD, Field, ServerRequest
-from trioxport.transports.http.server.response import ResponseWriter
+from trioxport.transports.http.server.response import ResponseWriter, respond_encoded
 from trioxport.transports.http.server.session import PostStream, ServerSession
 from trioxport.transports.http.server.session_table import SessionRegistry
 
@@ -107,7 +106,7 @@ class Legacy:
         if session.settings.store is not None:
             controls["close_stream"] = partial(self._release_reader_of, stream)
             controls["close_standalone_stream"] = partial(self._release_reader_of, session.standalone)
-        return attrs.evolve(frame, message=attrs.evolve(request, metadata={**request.metadata, **controls}))
+        return Frame(frame.payload, noting(request, controls), frame.headers)
 
     async def listen(self, http_request: ServerRequest, session: ServerSession, last_event_id: str | None) -> None:
         """Write the standalone stream of a session, or resume any of its streams after an event."""
@@ -138,15 +137,15 @@ class Legacy:
         if session.settings.store is not None and session.version is not None:
             await self._stream(http_request, session, stream, reader, primed=True)
             return
-        writer = ResponseWriter(http_request, self._keep_alive)
-        async with self._watch.until_gone(http_request):
-            events = await writer.first(stream, reader)
-            if session.version is not None or not events:
-                writer.fields.extend(fields)
+        async with self._watch.watch(http_request, reader.stop_waiting, self._keep_alive):
+            events = await reader.take(stream)
+            if events and session.version is None:  # it was not opened
+                fields = ()
             if events and events[0].last:
-                await writer.whole(events[0].data, coding=events[0].coding)
+                await _respond(http_request, events[0], fields)
             else:
                 stream.put_back(events or (), reader)
+                writer = ResponseWriter(http_request, self._keep_alive, fields=fields)
                 await writer.begin()
                 await writer.follow(stream, reader)
 
@@ -169,7 +168,7 @@ class Legacy:
             place = stream.number - len(stream.waiting)
             first = encode_event(b"", event_id=name(place), retry=round(self._config.retry * 1000))
         try:
-            async with self._watch.until_gone(http_request) as watch:
+            async with self._watch.watch(http_request) as watch:
                 if kept and self._config.hold is not None:
                     until = min(until, trio.current_time() + self._config.hold)
                 if until < math.inf:  # the client reconnects, with a new token if its own has expired
@@ -191,3 +190,11 @@ class Legacy:
     def _release(self, reader: StreamReader) -> None:
         reader.closing_data = self._retry_field
         reader.supersede()
+
+
+async def _respond(http_request: ServerRequest, answer: StoredEvent, fields: Sequence[Field]) -> None:
+    """Answer in JSON with the one event of a stream."""
+    if answer.coding is None:
+        await http_request.respond(200, answer.data, *fields)
+    else:
+        await respond_encoded(http_request, 200, answer.data, answer.coding, fields)

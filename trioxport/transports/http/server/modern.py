@@ -12,7 +12,7 @@ from typing import Final, cast
 
 import attrs
 import trio
-from trio.abc import ReceiveChannel, SendChannel
+from trio.abc import Channel
 
 from trioxport.abc import Acceptor, Carries, FrameChannels, Scope
 from trioxport.auth.verified import deadline_of
@@ -38,7 +38,7 @@ from trioxport.transports.http.headers import ToolHeaders
 from trioxport.transports.http.server.disconnects import DisconnectWatch, DisconnectWatcher
 from trioxport.transports.http.server.event_streams import EventStream, StreamEnded, StreamReader, StreamSettings
 from trioxport.transports.http.server.request import ClientGone, ServerRequest, describe_connection
-from trioxport.transports.http.server.response import ResponseWriter, coding_of, plain
+from trioxport.transports.http.server.response import ResponseWriter, coding_of, plain, respond_encoded
 
 _STATUS_BY_CODE: Final = {
     METHOD_NOT_FOUND: 404,
@@ -50,6 +50,9 @@ _STATUS_BY_CODE: Final = {
     UNSUPPORTED_VERSION: 400,
 }
 """HTTP statuses of errors that are answered in JSON; errors with other codes have 200."""
+
+WRITE_GRACE_SECONDS: Final = 1.0
+"""Seconds beyond ``close_timeout`` to write the last messages of handlers."""
 
 
 @attrs.frozen
@@ -67,8 +70,8 @@ class ResponseSettings:
     tools: ToolHeaders = attrs.Factory(ToolHeaders)
 
 
-class ModernRequest:
-    """The transport of one POST.
+class ModernRequest(Channel[Frame]):
+    """The transport of one POST, and both of its channels.
 
     Args:
         http_request: The POST.
@@ -93,45 +96,42 @@ class ModernRequest:
         self._frame: Frame | None = Frame(payload, message, http_request.shown())
         self._version = version
         self._settings = settings
-        self._writer = ResponseWriter(http_request, settings.keep_alive)
-        self._work = trio.CancelScope()
+        self._listening: trio.CancelScope | None = None
         self._stream: EventStream | None = None
+        self._streamed: trio.Event | None = None
         self._watch: DisconnectWatch | None = None
-        self._gone = False
+        self._scope: Scope | None = None
         self._left = False
-        self._streamed = trio.Event()
 
     async def serve(self, acceptor: Acceptor, watcher: DisconnectWatcher) -> None:
-        """Run the handler. Return once the response is written, or the client has left."""
+        """Run the handler. Return once the response is written."""
         if self.answered:
             await self._http_request.respond(202)
-            with self._work:
-                await acceptor.serve_inline(self)
+            await acceptor.serve_inline(self)
             return
-        watch = self._watch = watcher.begin(
-            self._http_request, self._client_left, self._silent, self._settings.keep_alive
-        )
-        if self.request.method == LISTEN:
-            self._work.deadline = min(self._work.deadline, deadline_of(self._http_request.token))
-        try:
-            with self._work:
-                await acceptor.serve_inline(self)
-            if not self._gone:
-                await self._conclude()
-        finally:
-            await watch.end()
+        async with watcher.watch(self._http_request, self._silent, self._settings.keep_alive) as self._watch:
+            try:
+                await self._run_handler(acceptor)
+            except BaseException:
+                if self.stopping:
+                    await self._conclude_in_time()
+                raise
+            await self._conclude()
+
+    async def _run_handler(self, acceptor: Acceptor) -> None:
+        if self.request.method != LISTEN:
+            await acceptor.serve_inline(self)
+            return
+        with trio.CancelScope(deadline=deadline_of(self._http_request.token)) as self._listening:
+            await acceptor.serve_inline(self)
 
     def stop(self, timeout: float) -> None:
         """Stop with the server: the handler gets ``timeout`` seconds, and a subscription ends now."""
         self.stopping = True
-        listening = self.request.method == LISTEN
-        self._work.deadline = min(self._work.deadline, trio.current_time() + (0 if listening else timeout))
-
-    def _client_left(self) -> None:
-        """Cancel the handler, since the client has left."""
-        self._gone = True
-        self._work.cancel()
-        self._streamed.set()
+        if self._listening is None:
+            self._http_request.expire(trio.current_time() + timeout)
+        else:
+            self._listening.cancel()
 
     def _silent(self) -> None:
         if not self.answered:
@@ -141,16 +141,23 @@ class ModernRequest:
         if self._stream is None:
             assert self._watch is not None
             self._stream = EventStream("", self._settings.stream)
-            self._watch.start_soon(self._write_stream, self._stream, self._stream.attach())
+            self._streamed = trio.Event()
+            self._watch.start_soon(self._write_stream, self._stream, self._stream.attach(), self._streamed)
         return self._stream
 
-    async def _write_stream(self, stream: EventStream, reader: StreamReader) -> None:
+    async def _write_stream(self, stream: EventStream, reader: StreamReader, streamed: trio.Event) -> None:
+        writer = ResponseWriter(self._http_request, self._settings.keep_alive)
         try:
-            await self._writer.begin()
-            await self._writer.follow(stream, reader)
+            await writer.begin()
+            await writer.follow(stream, reader)
         except ClientGone:
-            self._client_left()
-        self._streamed.set()
+            self._http_request.cancel()
+        streamed.set()
+
+    async def _conclude_in_time(self) -> None:
+        """Conclude for a handler that was cancelled with the server, within ``WRITE_GRACE_SECONDS``."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + WRITE_GRACE_SECONDS), suppress(ClientGone):
+            await self._conclude()
 
     async def _conclude(self) -> None:
         """Answer a request that the handler did not, and wait until the response is written. Raises ``ClientGone``.
@@ -163,7 +170,7 @@ class ModernRequest:
             message = self._missing_answer(self.request)
             status = 200 if isinstance(message, Response) else 500
             await self._finish(JSON.encode(message), status)
-        if self._stream is not None:
+        if self._streamed is not None:
             await self._streamed.wait()
 
     def _missing_answer(self, request: Request) -> Response | ErrorResponse:
@@ -173,10 +180,12 @@ class ModernRequest:
         return ErrorResponse(request.id, INTERNAL_ERROR, reason)
 
     async def _finish(self, payload: bytes, status: int, coding: Coding | None = None) -> None:
-        if self._stream is None and isinstance(self.request, Request) and self.request.method != LISTEN:
-            await self._writer.whole(payload, status, coding)
-        else:
+        if self._stream is not None or self.request.method == LISTEN:
             await self._begin_stream().put(plain(payload, coding), last=lambda: True)
+        elif coding is None:
+            await self._http_request.respond(status, payload)
+        else:
+            await respond_encoded(self._http_request, status, payload, coding)
 
     # The transport.
 
@@ -188,8 +197,9 @@ class ModernRequest:
             self.leave()
 
     def enter(self, scope: Scope) -> FrameChannels:
+        self._scope = scope
         describe_connection(scope.info, self._http_request, "modern", self._version)
-        return FrameChannels(_RequestSend(self), _RequestReceive(self, scope), self._carries, self._http_request.peer)
+        return FrameChannels(self, self, self._carries, self._http_request.peer)
 
     def _carries(self) -> Carries:
         return "http" if self._stream is None else "events"
@@ -200,9 +210,9 @@ class ModernRequest:
     def __str__(self) -> str:
         return f"{self._http_request.method} {self._http_request.path}"
 
-    async def send(self, frame: Frame) -> None:
+    async def send(self, value: Frame) -> None:
         """Send a message of the handler. Raises ``UsageError`` for a message that this response cannot carry."""
-        message = frame.message
+        message = value.message
         if self._left:
             raise trio.ClosedResourceError
         if isinstance(message, Request):
@@ -212,7 +222,7 @@ class ModernRequest:
             )
         if self.answered:
             raise _answered()
-        if isinstance(message, Response | ErrorResponse):
+        if isinstance(message, (Response, ErrorResponse)):
             if message.id != self.request_id:
                 raise UsageError(f"this connection is for the request {self.request_id!r}, not for {message.id!r}")
             self.answered = True
@@ -220,12 +230,12 @@ class ModernRequest:
                 self._learn(message)
             status = _STATUS_BY_CODE.get(message.code, 200) if isinstance(message, ErrorResponse) else 200
             try:
-                await self._finish(frame.payload, status, coding_of(frame))
+                await self._finish(value.payload, status, coding_of(value))
             except ClientGone as error:
                 raise ConnectionLost("the client left") from error
         else:
             try:
-                await self._begin_stream().put(plain(frame.payload, coding_of(frame)))
+                await self._begin_stream().put(plain(value.payload, coding_of(value)))
             except StreamEnded:
                 raise _answered() from None
 
@@ -239,39 +249,19 @@ class ModernRequest:
     def request_id(self) -> object:
         return self.request.id if isinstance(self.request, Request) else None
 
-    def take_frame(self) -> Frame | None:
-        """Take the request; None once it was taken."""
-        frame, self._frame = self._frame, None
-        return frame
-
-
-def _answered() -> UsageError:
-    return UsageError("the request is answered already, or was a notification", hint="Send before the response")
-
-
-class _RequestSend(SendChannel[Frame]):
-    def __init__(self, request: ModernRequest) -> None:
-        self._request = request
-
-    async def send(self, value: Frame) -> None:
-        await self._request.send(value)
-
-    async def aclose(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-
-class _RequestReceive(ReceiveChannel[Frame]):
-    def __init__(self, request: ModernRequest, scope: Scope) -> None:
-        self._request = request
-        self._scope = scope
-
     async def receive(self) -> Frame:
-        await trio.lowlevel.checkpoint()
-        frame = self._request.take_frame()
+        """Receive the request, and then the end."""
+        await trio.lowlevel.checkpoint_if_cancelled()  # others had their turn while the request was read
+        frame, self._frame = self._frame, None
         if frame is None:
-            self._scope.peer_done()
+            if self._scope is not None:
+                self._scope.peer_done()
             raise trio.EndOfChannel
         return frame
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()
+
+
+def _answered() -> UsageError:
+    return UsageError("the request is answered already, or was a notification", hint="Send before the response")

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from contextlib import suppress
 from typing import Any, ClassVar, Final, TypeAlias
 
+import trio
+
 from trioxport._diagnostics.redaction import Headers
 from trioxport.abc import ConnectionInfo, Era
 from trioxport.auth import VerifiedToken
@@ -13,7 +15,7 @@ from trioxport.codecs.json import JSON
 from trioxport.messages import ErrorResponse
 from trioxport.protocol import INVALID_REQUEST, LAST_EVENT_HEADER, SESSION_HEADER, VERSION_HEADER
 from trioxport.transports._access.request import AccessRefused, client_of
-from trioxport.transports.http.server.refusals import Refusal, body_too_large
+from trioxport.transports.http.server.refusals import Refusal
 
 Message: TypeAlias = MutableMapping[str, Any]
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -56,6 +58,7 @@ class RequestHead:
         sent: Bytes of the response's body that were written.
         mcp_method: The method of the message in a POST, once it was read.
         is_forwarded: Whether another server has it from the client, and has checked it.
+        is_known: Whether an earlier request of the same client with the same head has passed the checks of the head.
     """
 
     __slots__ = (
@@ -63,6 +66,7 @@ class RequestHead:
         "fields",
         "full_path",
         "headers",
+        "is_known",
         "mcp_method",
         "method",
         "path",
@@ -105,6 +109,10 @@ class RequestHead:
         self.status = 0
         self.sent = 0
         self.mcp_method: str | None = None
+        self.is_known = False
+
+    def become_known(self) -> None:
+        """Note that the head has passed its checks, for servers that see the same head again."""
 
     @property
     def client(self) -> tuple[bool, str]:
@@ -126,32 +134,13 @@ class ServerRequest(RequestHead):
 
     Attributes:
         begun: Whether the response has begun.
+        scope: The cancel scope in which the request is answered.
     """
 
-    __slots__ = ("begun",)
+    __slots__ = ("begun", "scope")
 
     begun: bool
-
-    async def body(self, limit: int, count: Callable[[int], None]) -> bytes:
-        """Read the body. Raises ``Refusal`` as soon as it is known to have more than ``limit`` bytes.
-
-        ``count`` is called with the bytes of each part that arrives, and may raise.
-        """
-        if self.announces_more_than(limit):
-            raise body_too_large(limit, b"" if "expect" in self.headers else (await self.receive_part())[0])
-        part, more = await self.receive_part()
-        count(len(part))
-        if not more and len(part) <= limit:
-            return part
-        parts, size = [part], len(part)
-        while more and size <= limit:
-            part, more = await self.receive_part()
-            parts.append(part)
-            size += len(part)
-            count(len(part))
-        if size > limit:
-            raise body_too_large(limit, parts[0])
-        return b"".join(parts)
+    scope: trio.CancelScope
 
     def announces_more_than(self, limit: int) -> bool:
         """Whether the body is announced to have more than ``limit`` bytes."""
@@ -165,6 +154,14 @@ class ServerRequest(RequestHead):
     async def gone(self) -> None:
         """Wait until the client disconnects, once the body was read."""
         raise NotImplementedError
+
+    def cancel(self) -> None:
+        """Cancel the answer, since the client has left."""
+        self.scope.cancel()
+
+    def expire(self, deadline: float) -> None:
+        """Cancel the answer at a time on the clock of Trio, with which the server stops."""
+        self.scope.deadline = min(self.scope.deadline, deadline)
 
     async def respond(self, status: int, body: bytes = b"", *fields: Field) -> None:
         """Write a whole response; its body is JSON unless ``fields`` has a content type."""
@@ -184,10 +181,11 @@ class ServerRequest(RequestHead):
 
     def response_fields(self, body: bytes, fields: Sequence[Field]) -> list[Field]:
         """The headers of a whole response, with its type."""
-        head = [*self.fields, *fields]
-        if body and not any(name == b"content-type" for name, _ in fields):
-            head.append(_JSON_FIELD)
-        return head
+        if not body:
+            return [*self.fields, *fields]
+        if fields and any(name == b"content-type" for name, _ in fields):
+            return [*self.fields, *fields]
+        return [*self.fields, *fields, _JSON_FIELD]
 
     async def refuse(self, refusal: AccessRefused) -> None:
         """Answer with a refusal, unless the client left."""

@@ -22,8 +22,20 @@ _EVENT_STREAM_FIELDS: Final = [
 ]
 
 
+async def respond_encoded(
+    request: ServerRequest, status: int, payload: bytes, coding: Coding, fields: Sequence[Field] = ()
+) -> None:
+    """Answer in JSON that is in a content coding, or without that if the client does not accept it."""
+    fields = [*fields, (b"vary", b"accept-encoding")]
+    if accepts(request.headers.get("accept-encoding", ""), coding):
+        fields.append((b"content-encoding", coding.encode()))
+    else:
+        payload = plain(payload, coding)
+    await request.respond(status, payload, *fields)
+
+
 class ResponseWriter:
-    """The response to one request.
+    """The response to one request, as a stream of events.
 
     Args:
         request: The request to answer.
@@ -45,22 +57,11 @@ class ResponseWriter:
         self._keep_alive = keep_alive
         self._name = name
 
-    async def whole(self, payload: bytes, status: int = 200, coding: Coding | None = None) -> None:
-        """Answer in JSON, in its content coding if the client accepts that."""
-        fields = self.fields
-        if coding is not None:
-            fields = [*fields, (b"vary", b"accept-encoding")]
-            if accepts(self.request.headers.get("accept-encoding", ""), coding):
-                fields.append((b"content-encoding", coding.encode()))
-            else:
-                payload = plain(payload, coding)
-        await self.request.respond(status, payload, *fields)
-
     async def begin(self) -> None:
         """Begin a stream of events."""
         await self.request.begin(200, [*self.request.fields, *self.fields, *_EVENT_STREAM_FIELDS])
 
-    async def first(self, stream: EventStream, reader: StreamReader) -> list[StoredEvent] | None:
+    async def _next(self, stream: EventStream, reader: StreamReader) -> list[StoredEvent] | None:
         """Wait for the next events; None after ``keep_alive`` seconds of silence."""
         with trio.move_on_after(self._keep_alive):
             return await reader.take(stream)
@@ -74,13 +75,13 @@ class ResponseWriter:
         events: list[StoredEvent] | None = stream.take() if not first and not reader.superseded else None
         if not events:
             await self.request.write(first or KEEP_ALIVE)
-            events = await self.first(stream, reader)
+            events = await self._next(stream, reader)
         while events is None or events:
             if events is None:
                 await self.request.write(KEEP_ALIVE)
             elif await self._write(stream, reader, events):
                 return
-            events = await self.first(stream, reader)
+            events = await self._next(stream, reader)
         await self.request.write(reader.closing_data, more=False)
 
     async def _write(self, stream: EventStream, reader: StreamReader, events: list[StoredEvent]) -> bool:
@@ -100,7 +101,7 @@ class ResponseWriter:
 
 def coding_of(frame: Frame) -> Coding | None:
     """Return the content coding of a frame to send. Raises ``UsageError`` for an unknown one."""
-    name = (frame.headers or {}).get("content-encoding")
+    name = None if frame.headers is None else frame.headers.get("content-encoding")
     if name is None:
         return None
     coding = known(name)

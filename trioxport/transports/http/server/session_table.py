@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from types import TracebackType
 from typing import Final, TypeVar
 
 import trio
 
+from trioxport._core.expiry_queue import ExpiryQueue
 from trioxport._diagnostics import logger
 from trioxport.abc import Acceptor
 from trioxport.frames import Frame
@@ -61,32 +62,30 @@ class SessionRegistry:
         self._replica = replica
         self._known: dict[str, ServerSession] = {}
         self._owned: Counter[tuple[bool, str]] = Counter()
-        self._idle: dict[ServerSession, float] = {}
-        self._idle_changed = trio.Event()
-        self._closed = False
+        self._idle = ExpiryQueue[ServerSession](config.idle_timeout, self.end)
+        self._watching = trio.CancelScope()
         self._acceptor: Acceptor | None = None
         self._nursery: trio.Nursery | None = None
 
     async def run(self, acceptor: Acceptor) -> None:
         """Run the sessions until :meth:`close`, and then until all of them are over."""
         self._acceptor = acceptor
-        self._closed = False
         async with trio.open_nursery() as self._nursery:
-            self._nursery.start_soon(self._end_idle)
+            with trio.CancelScope() as self._watching:
+                await self._idle.run()
 
     def close(self) -> None:
         """End each session once its requests are answered; all handlers get ``close_timeout``."""
-        self._closed = True
         deadline = trio.current_time() + self._close_timeout
         for session in list(self._known.values()):
             session.work.deadline = min(session.work.deadline, deadline)
             session.finish()
-        self._idle_changed.set()
+        self._watching.cancel()
 
     def create(self, request: ServerRequest, kind: type[AnySession]) -> AnySession:
         """Create a session and start its handler. Raises ``Refusal`` if there are too many that are not idle."""
         assert self._nursery is not None
-        if len(self._nursery.child_tasks) > 2 * self.config.most:  # handlers of ended sessions are still there
+        if len(self._nursery.child_tasks) >= 2 * self.config.most:  # handlers of ended sessions are still there
             raise unavailable("Too many sessions", RETRY_AFTER_SECONDS, "sessions")
         session_id = secrets.token_urlsafe(24) if self._replica is None else self._replica.new_session_id()
         self._make_room(request.client)
@@ -110,9 +109,8 @@ class SessionRegistry:
 
     def _longest_idle(self, client: tuple[bool, str] | None = None) -> ServerSession | None:
         """Return the client's longest idle session; without a client that of any, idle beyond ``RECENT_SECONDS``."""
-        since = trio.current_time() - (0 if client is not None else RECENT_SECONDS)
-        for session, ends in self._idle.items():  # the first to become idle comes first
-            if ends - self.config.idle_timeout > since:
+        for session in self._idle:  # the first to become idle comes first
+            if client is None and self._idle.waited(session) < RECENT_SECONDS:
                 return None
             if not session.pending and client in (None, session.client):
                 return session
@@ -131,24 +129,26 @@ class SessionRegistry:
         session.end()
         session.work.deadline = trio.current_time() + self._close_timeout
 
-    @contextmanager
-    def using(self, session: ServerSession) -> Generator[None]:
+    def using(self, session: ServerSession) -> SessionUse:
         """Keep a session from being idle for the time of a block."""
+        return SessionUse(self, session)
+
+    def begin_use(self, session: ServerSession) -> None:
+        """Note that a session has one more request open: it is not idle."""
         session.open_requests += 1
-        self._idle.pop(session, None)
-        try:
-            yield
-        finally:
-            session.open_requests -= 1
-            if not session.open_requests and session.id in self._known:
-                self._idle[session] = trio.current_time() + self.config.idle_timeout
-                self._idle_changed.set()
+        self._idle.discard(session)
+
+    def end_use(self, session: ServerSession) -> None:
+        """Note that a session has one request less open; without any it is idle."""
+        session.open_requests -= 1
+        if not session.open_requests and session.id in self._known:
+            self._idle.add(session)
 
     async def deliver(self, request: ServerRequest, session: ServerSession, frames: Sequence[Frame]) -> None:
-        """Hand messages to the handler, unless the client leaves first. Raises ``Refusal`` or ``ClientGone``."""
+        """Hand messages to the handler, unless the client leaves first. Raises ``Refusal``."""
         session.note_token(request.token)
         if waiting := session.deliver_nowait(frames):
-            async with self._watch.until_gone(request):
+            async with self._watch.watch(request):
                 await session.deliver(waiting)
 
     async def _carry(self, session: ServerSession) -> None:
@@ -171,22 +171,26 @@ class SessionRegistry:
                 logger.exception("the event store could not forget a session")
 
     def _forget(self, session: ServerSession) -> None:
-        self._idle.pop(session, None)
+        self._idle.discard(session)
         if self._known.pop(session.id, None) is not None:
             self._owned[session.client] -= 1
             if not self._owned[session.client]:
                 del self._owned[session.client]
 
-    async def _end_idle(self) -> None:
-        """End sessions that were idle for too long, the longest idle first."""
-        while not self._closed:
-            first = next(iter(self._idle), None)
-            if first is None:
-                self._idle_changed = trio.Event()
-                await self._idle_changed.wait()
-            elif trio.current_time() >= self._idle[first]:
-                self.end(first)
-            else:
-                with trio.move_on_at(self._idle[first]):
-                    self._idle_changed = trio.Event()
-                    await self._idle_changed.wait()
+
+class SessionUse:
+    """The use of a session by one request, for the time of a block."""
+
+    __slots__ = ("_registry", "_session")
+
+    def __init__(self, registry: SessionRegistry, session: ServerSession) -> None:
+        self._registry = registry
+        self._session = session
+
+    def __enter__(self) -> None:
+        self._registry.begin_use(self._session)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._registry.end_use(self._session)

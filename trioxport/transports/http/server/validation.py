@@ -26,7 +26,13 @@ from trioxport.transports.http.server.refusals import Refusal, not_acceptable
 from trioxport.transports.http.server.request import VERSION_FIELD, ServerRequest
 
 _INTEGER: Final = re.compile(r"(-?\d{1,16})(?:\.0*)?", re.ASCII)
+_METHOD_FIELD: Final = METHOD_HEADER.lower()
+_NAME_FIELD: Final = NAME_HEADER.lower()
 _VERSION_KEY: Final = META + "protocolVersion"
+_CAPABILITIES_KEY: Final = META + "clientCapabilities"
+
+CALLS: Final = (Request, Notification)
+"""The messages that have a method; ``isinstance`` takes a tuple faster than a union."""
 
 
 def accepts(http_request: ServerRequest, kind: str) -> bool:
@@ -54,7 +60,8 @@ def _accepted(accept: str) -> frozenset[str]:
 
 def check_accept(http_request: ServerRequest) -> None:
     """Raise ``Refusal`` for a POST whose client does not accept both kinds of response."""
-    if not (accepts(http_request, "application/json") and accepts(http_request, "text/event-stream")):
+    accept = http_request.headers.get("accept")
+    if accept is not None and len(_accepted(accept)) < 2:
         raise not_acceptable("both application/json and text/event-stream")
 
 
@@ -71,7 +78,7 @@ def is_modern(http_request: ServerRequest, message: Message) -> bool:
 
     It is if it has modern ``_meta``, or if its header names a revision that is not a legacy one.
     """
-    if isinstance(message, Request | Notification) and _VERSION_KEY in meta_of(message.params):
+    if isinstance(message, CALLS) and _VERSION_KEY in meta_of(message.params):
         return True
     version = http_request.headers.get(VERSION_FIELD)
     return version is not None and version not in LEGACY_VERSIONS
@@ -82,11 +89,12 @@ def check_modern(http_request: ServerRequest, message: Message) -> str:
 
     A refusal lists the same versions as ``server/discover``: none that needs a handshake.
     """
-    if not isinstance(message, Request | Notification):
+    if not isinstance(message, CALLS):
         raise Refusal(400, "A client sends no responses in the modern era")
     request_id = message.id if isinstance(message, Request) else None
     header = http_request.headers.get(VERSION_FIELD)
-    stated = meta_of(message.params).get(_VERSION_KEY)
+    meta = meta_of(message.params)
+    stated = meta.get(_VERSION_KEY)
     if header is None:
         raise Refusal(400, "The header MCP-Protocol-Version is missing", code=HEADER_MISMATCH, request_id=request_id)
     if header not in MODERN_VERSIONS and stated in (None, header):
@@ -104,23 +112,24 @@ def check_modern(http_request: ServerRequest, message: Message) -> str:
     if stated != header:
         raise _mismatch(message, "MCP-Protocol-Version")
     _check_mirrored(http_request, message)
-    if not isinstance(meta_of(message.params).get(META + "clientCapabilities"), dict):
+    if not isinstance(meta.get(_CAPABILITIES_KEY), dict):
         raise _malformed(message, "clientCapabilities")
     return header
 
 
 def _check_mirrored(http_request: ServerRequest, request: Request) -> None:
-    if _field(http_request, request, METHOD_HEADER) != request.method:
+    if _field(http_request, request, _METHOD_FIELD, METHOD_HEADER) != request.method:
         raise _mismatch(request, METHOD_HEADER)
     member = NAMED_BY.get(request.method)
-    if member is not None and decode_value(_field(http_request, request, NAME_HEADER)) != members_of(
+    if member is not None and decode_value(_field(http_request, request, _NAME_FIELD, NAME_HEADER)) != members_of(
         request.params
     ).get(member):
         raise _mismatch(request, NAME_HEADER)
 
 
-def _field(http_request: ServerRequest, request: Request, name: str) -> str:
-    field = http_request.headers.get(name.lower())
+def _field(http_request: ServerRequest, request: Request, key: str, name: str) -> str:
+    """The value of a header, by its name in lower case. Raises ``Refusal``."""
+    field = http_request.headers.get(key)
     if field is None:
         raise Refusal(400, f"The header {name} is missing", code=HEADER_MISMATCH, request_id=request.id)
     return field

@@ -66,7 +66,7 @@ class MountedWebSockets:
     ) -> WebSocketWire:
         """Open the WebSocket. Raises ``ConnectError`` after a rejection."""
         try:
-            pending = await check_upgrade(client.stream, request.fields, request.target, request.unread)
+            pending = await check_upgrade(client.stream, request.head.fields, request.head.target, request.unread)
             if "authorization" in pending.headers:  # as a subprotocol too
                 head.headers["authorization"] = pending.headers["authorization"]
             await pending.check_access(partial(self._check, head))

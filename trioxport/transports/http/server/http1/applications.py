@@ -93,18 +93,18 @@ def _checked(fields: Any) -> list[Field]:
 
 def _scope_of(request: ServerRequest, wire: HttpWire) -> dict[str, Any]:
     """The ASGI scope of a request."""
-    parser, client = wire.parser, wire.client
+    head, client = wire.parser.head, wire.client
     scope: dict[str, Any] = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
-        "http_version": parser.version,
+        "http_version": head.version,
         "method": request.method,
         "scheme": "http" if wire.tls is None else "https",
         "path": request.full_path,
-        "raw_path": parser.path,
+        "raw_path": head.raw_path,
         "query_string": request.query,
         "root_path": "",
-        "headers": parser.fields,
+        "headers": list(head.fields),
         "client": client.client,
         "server": client.server,
     }

@@ -1,4 +1,4 @@
-"""Connections of clients: a socket, with TLS over it or without, and their end."""
+"""Connections of clients: a socket, with TLS over it or without, and their end; those that wait for a request."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 import trio
 
+from trioxport._core.expiry_queue import ExpiryQueue
 from trioxport.transports._prompt_socket import PromptSocket
 from trioxport.transports._tls import TLSStream, tls_reason
 from trioxport.transports._urls import authority
@@ -81,6 +82,30 @@ class ClientConnection:
         for _ in range(LINGER_READS):
             if not await self.socket.receive_some():
                 return
+
+
+class IdleConnections(ExpiryQueue[trio.CancelScope]):
+    """The connections that wait for a request, by their cancel scopes, which are cancelled after ``timeout`` seconds.
+
+    Args:
+        timeout: Seconds that a connection may wait.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        super().__init__(timeout, trio.CancelScope.cancel)
+        self._last_wait: float | None = None
+
+    def add(self, item: trio.CancelScope) -> None:
+        """Add a connection that begins to wait."""
+        if self._last_wait is not None:
+            item.deadline = trio.current_time() + self._last_wait
+        super().add(item)
+
+    def limit(self, seconds: float) -> None:
+        """Let each connection wait for so many more seconds, from now on."""
+        self._last_wait = seconds
+        for life in self:
+            life.deadline = trio.current_time() + seconds
 
 
 def _addresses(socket: trio.SocketStream) -> tuple[Address | None, Address | None]:

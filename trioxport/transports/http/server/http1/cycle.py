@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import unquote_to_bytes
 
 import trio
 
 from trioxport.transports.http.server.http1.applications import run_application
-from trioxport.transports.http.server.http1.request_parser import BadRequest
-from trioxport.transports.http.server.http1.response_head import has_body, response_head
+from trioxport.transports.http.server.http1.received_head import BadRequest
+from trioxport.transports.http.server.http1.response_head import has_body, response_head, whole_response
 from trioxport.transports.http.server.http1.wire import BROKEN, HttpWire
 from trioxport.transports.http.server.refusals import body_too_large
 from trioxport.transports.http.server.request import Application, ClientGone, Field, ServerRequest
@@ -38,13 +37,13 @@ class Exchange(ServerRequest):
     )
 
     def __init__(self, wire: HttpWire) -> None:
-        parser = wire.parser
-        path, _, query = parser.target.partition(b"?")
-        if path[:1] != b"/":
-            path = self._take_authority(path, wire)
-        decoded = path.decode() if b"%" not in path else unquote_to_bytes(path).decode(errors="replace")
-        tls = wire.tls
-        super().__init__(parser.method, decoded, query, parser.headers, peer=wire.peer, secure=tls is not None, tls=tls)
+        head, tls = wire.parser.head, wire.tls
+        super().__init__(
+            head.method, head.path, head.query, head.headers, peer=wire.peer, secure=tls is not None, tls=tls
+        )
+        self._shown = head.shown
+        self.is_known = head.is_known
+        self.scope = wire.life
         self.begun = False
         self._wire = wire
         self._head = b""
@@ -53,13 +52,8 @@ class Exchange(ServerRequest):
         self._left: int | None = None
         self._body_deadline: float | None = None
 
-    def _take_authority(self, target: bytes, wire: HttpWire) -> bytes:
-        """Return the path of the absolute form, whose host is the one that counts (RFC 9112, section 3.2.2)."""
-        _, absolute, rest = target.partition(b"://")
-        host, _, path = rest.partition(b"/")
-        if absolute:
-            wire.parser.replace_host(host)
-        return b"/" + path
+    def become_known(self) -> None:
+        self._wire.parser.head.is_known = True
 
     @property
     def is_reusable(self) -> bool:
@@ -118,13 +112,20 @@ class Exchange(ServerRequest):
             return
         await trio.sleep_forever()
 
+    def expire(self, deadline: float) -> None:
+        self._wire.expires = min(self._wire.expires, deadline)
+        super().expire(deadline)
+
     # Sending.
 
     async def respond(self, status: int, body: bytes = b"", *fields: Field) -> None:
         self._note(status)
-        head = self._encode_head(status, [*self.response_fields(body, fields), (b"content-length", b"%d" % len(body))])
+        closing, bodiless = self._is_last(), not has_body(self.method, status)
         self.sent += len(body)
-        await self._finish(head + body if has_body(self.method, status) else head)
+        data = whole_response(status, self.response_fields(body, fields), body, closing=closing, bodiless=bodiless)
+        if rest := self._wire.write_now(data):
+            await self._wire.write_rest(rest)
+        self._is_answered = True
 
     async def begin(self, status: int, fields: list[Field]) -> None:
         """Begin a response. Its head waits for the beginning of its body."""
@@ -132,12 +133,12 @@ class Exchange(ServerRequest):
         self._left = next((int(value) for name, value in fields if name == b"content-length"), None)
         self._is_bodiless = not has_body(self.method, status)
         if self._left is None and not self._is_bodiless:
-            self._is_chunked = self._wire.parser.version == "1.1"
+            self._is_chunked = self._wire.parser.head.version == "1.1"
             if self._is_chunked:
                 fields = [*fields, _CHUNKED]
             else:
                 self._wire.parser.keeps_alive = False
-        self._head = self._encode_head(status, fields)
+        self._head = response_head(status, fields, closing=self._is_last())
 
     async def write(self, data: bytes, *, more: bool = True) -> None:
         if self._is_bodiless:
@@ -168,8 +169,9 @@ class Exchange(ServerRequest):
         self.begun = True
         self.status = status
 
-    def _encode_head(self, status: int, fields: list[Field]) -> bytes:
+    def _is_last(self) -> bool:
+        """Whether the connection ends with this response."""
         parser = self._wire.parser
         if self._wire.is_closing() or not (parser.is_over or parser.drop_body()):
             parser.keeps_alive = False
-        return response_head(status, fields, closing=not parser.keeps_alive)
+        return not parser.keeps_alive

@@ -13,8 +13,9 @@ from trioxport.auth.tls import server_contexts
 from trioxport.errors import UsageError
 from trioxport.transports._sockets import refuse_plaintext
 from trioxport.transports._urls import authority
-from trioxport.transports.http.server.application import WRITE_GRACE_SECONDS, Endpoint
+from trioxport.transports.http.server.application import Endpoint
 from trioxport.transports.http.server.http1.runner import Runner
+from trioxport.transports.http.server.modern import WRITE_GRACE_SECONDS
 from trioxport.transports.http.server.options import HttpServerOptions, Upgrades
 from trioxport.transports.http.server.websockets import MountedWebSockets
 from trioxport.transports.listening import bound, closing, listen

@@ -12,27 +12,20 @@ from typing import Final
 
 import httptools
 
-from trioxport.transports._http_heads import values_by_name
+from trioxport.transports.http.server.http1.received_head import (
+    REQUEST_LINE,
+    VERSIONS,
+    BadRequest,
+    KnownHeads,
+    ReceivedHead,
+)
 
-MAX_FIELDS: Final = 256
-"""The most headers of a request."""
-MAX_LENGTH_DIGITS: Final = 20
 FREE_CHUNK_BYTES: Final = 16
 """Bytes of a line between chunks that do not count as an extension."""
 
 _END_OF_LINE: Final = b"\r\n"
 _END_OF_HEAD: Final = b"\r\n\r\n"
-_REQUEST_LINE: Final = re.compile(rb"(?:\r\n)*([!#-'*+.^-z|~A-Z0-9-]+) ([!-~]+) HTTP/(\d\.\d)\r\n")
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[^\r\n]*)?\r\n")
-_VERSIONS: Final = ("1.0", "1.1")
-
-
-class BadRequest(Exception):
-    """The refusal of a request for its form. The place where such a request ends is unknown."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
 
 
 class RequestParser:
@@ -42,36 +35,30 @@ class RequestParser:
         max_head: Bytes that the line and the headers of a request may have, and the trailers and extensions of a body.
 
     Attributes:
-        method: The method of the latest request. All other attributes are about that request too.
-        target: Its target, as it was sent.
-        version: ``"1.0"`` or ``"1.1"``.
-        fields: Its headers, with names in lower case.
-        headers: The headers by names in lower case; values of the same name are joined with commas.
+        head: The head of the latest request. All other attributes are about that request too.
         asks_upgrade: Whether it asks for another protocol.
         keeps_alive: Whether another request may follow.
-        awaits_continue: Whether the client waits for leave to send its body (RFC 9110, section 10.1.1).
+        awaits_continue: Whether the client still waits for leave to send its body (RFC 9110, section 10.1.1).
         is_over: Whether all of it has been read.
     """
 
+    head: ReceivedHead
+
     def __init__(self, max_head: int) -> None:
         self._max_head = max_head
+        self._known = KnownHeads()
         self._data = b""
         self._start: int = 0  # the place in the data where the request begins, until its head is complete
-        self._fed: int = 0  # the place up to which llhttp has it
+        self._fed: int = 0  # the place up to which it was read
         self._parser = httptools.HttpRequestParser(self)
         self._parts: list[bytes] = []
         self._begin()
 
     def _begin(self) -> None:
-        self.method: str = ""
-        self.version: str = ""
-        self.target: bytes = b""
-        self.fields: list[tuple[bytes, bytes]] = []
-        self._received: list[tuple[bytes, bytes]] = []
-        self.headers: dict[str, str] = {}
         self.keeps_alive: bool = True
         self.asks_upgrade = self.awaits_continue = self.is_over = self._has_head = False
-        self._is_chunked = self._in_trailers = False
+        self._is_known = self._is_chunked = self._in_trailers = False
+        self._received: list[tuple[bytes, bytes]] = []
         self._left: int = 0
         self._extra: int = 0
 
@@ -106,59 +93,45 @@ class RequestParser:
             if self._fed == len(self._data):
                 return False
             end = self._data.find(_END_OF_HEAD, max(self._start, self._fed - len(_END_OF_HEAD) + 1))
-            end = len(self._data) if end < 0 else end + len(_END_OF_HEAD)
+            is_whole = end >= 0
+            end = end + len(_END_OF_HEAD) if is_whole else len(self._data)
             if end - self._start > self._max_head:
                 raise BadRequest(431)
+            if is_whole and self._fed == self._start and (known := self._known.find(self._data[self._start : end])):
+                self._take_known(known, end)
+                return True
             self._feed(end)
-        self._check_line()
-        self._check_headers()
+        self._take_head()
         return True
 
-    def _check_line(self) -> None:
-        """Take the line of the request. llhttp allows other protocols and versions, and more spaces."""
-        line = _REQUEST_LINE.match(self._data, self._start)
+    def _take_known(self, head: ReceivedHead, end: int) -> None:
+        """Take a head that llhttp has accepted before; it does not get this request at all."""
+        assert head.length is not None
+        self._fed = end
+        self._has_head = self._is_known = True
+        self._left = head.length
+        self.is_over = not head.length
+        self._note(head)
+
+    def _take_head(self) -> None:
+        """Check the head that llhttp has accepted. It allows other protocols and versions, and more spaces."""
+        line = REQUEST_LINE.match(self._data, self._start)
         if line is None:
             raise BadRequest(400)
-        self.method, self.target, self.version = line[1].decode(), line[2], line[3].decode()
-        if self.version not in _VERSIONS:
-            raise BadRequest(505)
-        if self.method == "CONNECT":
-            raise BadRequest(501)
-
-    def _check_headers(self) -> None:
-        self.fields, self._received = self._received, []  # trailers will follow
-        headers = self.headers = values_by_name(self.fields)
-        if len(self.fields) > MAX_FIELDS:
-            raise BadRequest(431)
-        host = headers.get("host")
-        if (host is None and self.version == "1.1") or (host is not None and " " in host):  # two are joined by one
-            raise BadRequest(400)
-        coding = headers.get("transfer-encoding")
-        self._is_chunked = coding is not None
-        if coding is not None:
-            self._check_coding(coding)
-        elif (length := headers.get("content-length")) is not None:
-            if len(length) > MAX_LENGTH_DIGITS:
-                raise BadRequest(400)
-            self._left = int(length)
-        connection, expect = headers.get("connection"), headers.get("expect")
-        self.awaits_continue = expect is not None and expect.lower() == "100-continue" and self.version == "1.1"
-        if self.version == "1.0":
-            self.keeps_alive = False
-        elif connection is not None:
-            self.keeps_alive = "close" not in (token.strip() for token in connection.lower().split(","))
+        fields, self._received = self._received, []  # trailers will follow
+        head = ReceivedHead(line, fields)
+        self._is_chunked = head.length is None
+        self._left = head.length or 0
+        self._note(head)
         if self.asks_upgrade:
             self._go_on_in_http()
+        else:
+            self._known.add(self._data[self._start : self._fed], head)
 
-    def _check_coding(self, coding: str) -> None:
-        """Refuse transfer codings besides ``chunked``, which llhttp would pass on, and those of HTTP/1.0.
-
-        Programs do not agree where a message of HTTP/1.0 with a transfer coding ends (RFC 9112, section 6.1).
-        """
-        if coding.lower() != "chunked":
-            raise BadRequest(501)
-        if self.version == "1.0":
-            raise BadRequest(400)
+    def _note(self, head: ReceivedHead) -> None:
+        self.head = head
+        self.keeps_alive = head.keeps_alive
+        self.awaits_continue = head.awaits_continue
 
     def _go_on_in_http(self) -> None:
         """Let llhttp read the body of a request that asks for another protocol: by itself it takes none for its."""
@@ -167,25 +140,26 @@ class RequestParser:
         self.is_over = False
         self._parser.feed_data(f"POST / HTTP/1.1\r\n{framing}\r\n\r\n".encode())
 
-    @property
-    def path(self) -> bytes:
-        """The path in the target, as it was sent."""
-        path = self.target.partition(b"?")[0]
-        return path if path.startswith(b"/") else b"/" + path.partition(b"://")[2].partition(b"/")[2]
-
-    def replace_host(self, host: bytes) -> None:
-        """Take the host of the target in place of the header's."""
-        self.headers["host"] = host.decode()
-        self.fields = [(name, host if name == b"host" else value) for name, value in self.fields]
-
     # The body.
 
     def read_body(self) -> bytes:
         """The part of the body that has arrived, and was not read before. Raises ``BadRequest``."""
+        if self._is_known:
+            return self._read_known()
         while not self.is_over and (end := self._end_of_part()) > self._fed:
             self._feed(end)
         parts, self._parts = self._parts, []
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _read_known(self) -> bytes:
+        """The part of a body of known length that has arrived."""
+        begin, self._fed = self._fed, min(len(self._data), self._fed + self._left)
+        part = self._data[begin : self._fed]
+        self._left -= len(part)
+        self.is_over = not self._left
+        if part:
+            self.awaits_continue = False
+        return part
 
     def drop_body(self) -> bool:
         """Drop the part of the body that has arrived, and return whether that was all."""
@@ -240,8 +214,8 @@ class RequestParser:
 
     def _status_of(self, error: httptools.HttpParserError) -> int:
         """The status for what llhttp refuses (RFC 9110, sections 15.6.2 and 15.6.6; RFC 9112, section 6.1)."""
-        line = None if self._has_head else _REQUEST_LINE.match(self._data, self._start)
-        if line is not None and line[3].decode() not in _VERSIONS:
+        line = None if self._has_head else REQUEST_LINE.match(self._data, self._start)
+        if line is not None and line[3].decode() not in VERSIONS:
             return 505
         is_unknown = isinstance(error, httptools.HttpParserInvalidMethodError) or "`Transfer-Encoding`" in str(error)
         return 501 if is_unknown and (line is not None or self._has_head) else 400

@@ -6,10 +6,12 @@ import re
 import time
 from collections.abc import Iterable
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
 from trioxport.transports._http_heads import TOKEN
+from trioxport.transports.http.server.request import Field
 
 _STATUS_LINES: Final = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in HTTPStatus}
 _NAME: Final = re.compile(TOKEN.pattern.encode())
@@ -22,15 +24,29 @@ def has_body(method: str, status: int) -> bool:
     return method != "HEAD" and status not in _BODILESS
 
 
-def response_head(status: int, fields: Iterable[tuple[bytes, bytes]], *, closing: bool) -> bytes:
-    """Return the head of a response, whose ``fields`` are valid."""
-    lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
-    lines += [b"%b: %b\r\n" % field for field in fields]
-    lines += (_date_line(), b"connection: close\r\n\r\n" if closing else b"\r\n")
-    return b"".join(lines)
+def response_head(status: int, fields: Iterable[Field], *, closing: bool) -> bytes:
+    """Return the head of a response without a body, or of one whose ``fields`` frame it; they are valid."""
+    return _lines(status, tuple(fields)) + _end_of_head(closing)
 
 
-def check_response_fields(fields: Iterable[tuple[bytes, bytes]]) -> None:
+def whole_response(status: int, fields: Iterable[Field], body: bytes, *, closing: bool, bodiless: bool) -> bytes:
+    """Return a response, whose ``fields`` are valid and do not frame its body. ``bodiless`` leaves out the body."""
+    head = _lines(status, tuple(fields)) + b"content-length: %d\r\n" % len(body) + _end_of_head(closing)
+    return head if bodiless else head + body
+
+
+@lru_cache(maxsize=64)
+def _lines(status: int, fields: tuple[Field, ...]) -> bytes:
+    """The line of the status and the fields, which are the same for most responses."""
+    line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+    return line + b"".join(b"%b: %b\r\n" % field for field in fields)
+
+
+def _end_of_head(closing: bool) -> bytes:
+    return _date_line() + (b"connection: close\r\n\r\n" if closing else b"\r\n")
+
+
+def check_response_fields(fields: Iterable[Field]) -> None:
     """Raise ``ValueError`` for a header that would end early, or begin another (RFC 9110, section 5.5)."""
     for name, value in fields:
         if not _NAME.fullmatch(name):

@@ -15,10 +15,10 @@ import trio
 
 from trioxport._diagnostics import logger
 from trioxport._diagnostics.refusal_log import RefusalLog, status_reason
-from trioxport.transports.http.server.http1.connection import LINGER_SECONDS, ClientConnection
+from trioxport.transports.http.server.http1.connection import LINGER_SECONDS, ClientConnection, IdleConnections
 from trioxport.transports.http.server.http1.cycle import Exchange
-from trioxport.transports.http.server.http1.idle import IdleConnections
-from trioxport.transports.http.server.http1.request_parser import BadRequest, RequestParser
+from trioxport.transports.http.server.http1.received_head import BadRequest
+from trioxport.transports.http.server.http1.request_parser import RequestParser
 from trioxport.transports.http.server.http1.response_head import response_head
 from trioxport.transports.http.server.http1.wire import HttpWire
 from trioxport.transports.http.server.options import Bounds
@@ -103,10 +103,12 @@ class Runner:
 
     async def _serve_requests(self, client: ClientConnection) -> bool:
         """Serve one request after another; whether the connection ended between two, with nothing on its way."""
-        with trio.CancelScope() as life:
-            wire = HttpWire(client, self.bounds, life, self._is_closing)
+        quiet, life = True, trio.CancelScope()
+        wire = HttpWire(client, self.bounds, life, self._is_closing)
+        with life:
             try:
                 while await self._next_request(wire):
+                    quiet = False
                     exchange = Exchange(wire)
                     if self._upgrade is not None and _asks_for_websocket(exchange, wire.parser):
                         await self._upgrade(client, exchange, wire.parser)
@@ -114,12 +116,13 @@ class Runner:
                     await self._run(exchange)
                     if not exchange.is_reusable:
                         return False
+                    quiet = True
             except BadRequest as refused:
                 await self._refuse(wire, refused.status)
                 return False
             finally:
                 wire.parser.close()
-        return True
+        return quiet or wire.is_broken
 
     def _is_closing(self) -> bool:
         return not self.keeps_alive
@@ -163,6 +166,6 @@ class Runner:
 
 def _asks_for_websocket(exchange: Exchange, parser: RequestParser) -> bool:
     """Whether the request may be taken for an opening handshake; other requests that ask for an upgrade get none."""
-    if not parser.asks_upgrade or exchange.method != "GET" or parser.version != "1.1":
+    if not parser.asks_upgrade or exchange.method != "GET" or parser.head.version != "1.1":
         return False
     return "websocket" in (part.strip() for part in exchange.headers.get("upgrade", "").lower().split(","))

@@ -10,7 +10,8 @@ import trio
 
 from trioxport.transports._prompt_socket import PromptSocket
 from trioxport.transports.http.server.http1.connection import ClientConnection
-from trioxport.transports.http.server.http1.request_parser import BadRequest, RequestParser
+from trioxport.transports.http.server.http1.received_head import BadRequest
+from trioxport.transports.http.server.http1.request_parser import RequestParser
 from trioxport.transports.http.server.options import Bounds
 from trioxport.transports.http.server.request import ClientGone
 
@@ -27,6 +28,7 @@ class HttpWire:
         is_closing: Whether the connection ends with the next response.
 
     Attributes:
+        expires: The time on the clock of Trio at which the connection ends, whatever it does; infinite at first.
         parser: The requests that arrive.
         has_ended: Whether the client has sent its end.
         is_broken: Whether nothing can be written any more.
@@ -41,10 +43,12 @@ class HttpWire:
         self.bounds = bounds
         self.life = life
         self.is_closing = is_closing
+        self.expires = math.inf
         self.parser = RequestParser(bounds.head)
         self.has_ended = False
         self.is_broken = False
         self._stream = client.stream
+        self._socket = client.stream if isinstance(client.stream, PromptSocket) else None
 
     async def read(self) -> bool:
         """Read the next bytes into the parser; False at the client's end."""
@@ -58,25 +62,30 @@ class HttpWire:
         if not await self.read():
             raise BadRequest(400)
 
-    async def write(self, data: bytes) -> None:
-        """Write a part of a response. Raises ``ClientGone``.
+    def write_now(self, data: bytes) -> bytes:
+        """Write as much of a response as the system takes at once, and return the rest, for :meth:`write`.
 
-        A part that the system takes at once needs neither a deadline nor a turn of the scheduler; each request waits
-        for its client anyway.
+        Nothing else needs a deadline, or a turn of the scheduler: each request waits for its client anyway.
         """
+        if self._socket is None or self.is_broken:
+            return data
+        return data[self._socket.send_now(data) :]
+
+    async def write(self, data: bytes) -> None:
+        """Write a part of a response. Raises ``ClientGone``."""
+        if rest := self.write_now(data):
+            await self.write_rest(rest)
+
+    async def write_rest(self, data: bytes) -> None:
+        """Write what :meth:`write_now` has left. Raises ``ClientGone``."""
         if self.is_broken:
             raise ClientGone
-        sent = self._stream.send_now(data) if isinstance(self._stream, PromptSocket) else 0
-        if sent < len(data):
-            await self._write_slowly(data[sent:])
-
-    async def _write_slowly(self, data: bytes) -> None:
         self.is_broken = True
-        self.life.deadline = trio.current_time() + self.bounds.write_timeout
+        self.life.deadline = min(self.expires, trio.current_time() + self.bounds.write_timeout)
         try:
             await self._stream.send_all(data)
             self.is_broken = False
         except BROKEN as error:
             raise ClientGone from error
         finally:
-            self.life.deadline = math.inf
+            self.life.deadline = self.expires
