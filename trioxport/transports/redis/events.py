@@ -152,7 +152,7 @@ class RedisEvents:
 
     async def after(self, session: str, stream: str, number: int) -> Sequence[tuple[int, bytes]] | None:
         """Return the events after ``number``, as a store does. Raises ``TransportError``."""
-        found = await self._run(_AFTER, [self._stream_key(session, stream)], number)
+        found: Sequence[bytes] | None = await self._run(_AFTER, [self._stream_key(session, stream)], number)
         if found is None:
             return None
         return list(enumerate(found, number + 1))
