@@ -21,8 +21,20 @@ from tests.support.bridges import (
     refusal,
 )
 from tests.support.sdk_programs import PROGRAMS, build_server, run_program
-from trioxport import ErrorResponse, Notification, Request, Response, Target, UsageError, open_transport
+from trioxport import (
+    Connection,
+    ErrorResponse,
+    Notification,
+    Request,
+    Response,
+    Target,
+    UsageError,
+    open_transport,
+    serve_transport,
+)
+from trioxport.abc import Era
 from trioxport.interop.mcp_sdk import sdk_transport, serve_sdk
+from trioxport.peer import open_peer
 from trioxport.protocol import META
 from trioxport.servers.bridge import Sharing, open_bridge, serve_bridge
 from trioxport.transports.memory import MemorySwitch
@@ -30,6 +42,7 @@ from trioxport.transports.memory import MemorySwitch
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")  # the legacy era
 
 HTTP = "http://127.0.0.1:0/mcp"
+DISCOVERED = {"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {}}
 both_modes = pytest.mark.parametrize("sharing", ["shared", "per-session"])
 
 
@@ -157,6 +170,33 @@ async def test_a_client_that_probes_in_vain_and_then_initializes() -> None:
         assert (await next_request(played)).id == 2
         await played.tx.send(Response(2, {"protocolVersion": "2025-11-25"}))
         assert await connection.rx.receive() == Response(2, {"protocolVersion": "2025-11-25"})
+
+
+@both_modes
+@pytest.mark.parametrize("of_client", ["legacy", "modern"])
+@pytest.mark.parametrize("of_server", ["legacy", "modern"])
+async def test_the_end_of_a_bridge_in_every_cell(
+    sharing: Sharing, of_client: Era, of_server: Era, autojump_clock: trio.abc.Clock
+) -> None:
+    opening: dict[str, Any] = {"server/discover": DISCOVERED} if of_server == "modern" else {"initialize": INITIALIZED}
+    results = {**opening, "tools/list": {"resultType": "complete", "tools": []}}
+    server, listen = MemorySwitch(), MemorySwitch()
+
+    async def play(connection: Connection) -> None:
+        async for message in connection.rx:
+            if isinstance(message, Request):
+                found = results.get(message.method)
+                await connection.tx.send(refusal(message) if found is None else Response(message.id, found))
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_transport, play, server)
+            async with open_bridge(server, sharing=sharing) as bridge:
+                await nursery.start(serve_transport, bridge.handler, listen)
+                async with open_transport(listen) as client, open_peer(client) as peer:
+                    await peer.negotiate(client_info={"name": "c", "version": "1"}, era=of_client)
+                    assert (await peer.request("tools/list"))["tools"] == []
+            nursery.cancel_scope.cancel()
 
 
 @both_modes

@@ -136,7 +136,8 @@ class LegacySharing:
         busy = [port for port in self._clients if port.in_flight]
         candidates = [related] if related is not None else busy or list(self._clients)
         if len(candidates) != 1:
-            reason = f"The bridge cannot tell which of its {len(candidates)} clients this request is for"
+            clients = f"which of its {len(candidates)} clients this request is for"
+            reason = f"The bridge cannot tell {clients}" if candidates else "The bridge has no client to ask"
             return ErrorResponse(request.id, INVALID_REQUEST, reason)
         if candidates[0] in self._clients and not self._clients[candidates[0]].offers(request.method):
             return ErrorResponse(request.id, METHOD_NOT_FOUND, f"The client does not offer {request.method}")

@@ -70,7 +70,7 @@ class SharedMode:
     def close(self) -> None:
         """Close the connections."""
         for line in self._lines.values():
-            line.server.close()
+            line.close()
 
     async def _line_for(self, era: Era) -> _Line:
         if self._only is not None:
@@ -98,6 +98,7 @@ class _Line:
         self._multiplexer = Multiplexer(name, ModernAudience(), self._connect)
         self._sharing = LegacySharing(self._multiplexer)
         self._modern: Multiplexer | None = None
+        self._translation = trio.CancelScope()
         self.server = SharedServer(
             name,
             self._multiplexer,
@@ -107,6 +108,11 @@ class _Line:
             on_connected=self._connected,
         )
         tasks.start_soon(self.server.run)
+
+    def close(self) -> None:
+        """Close the connection, and end the translation for modern clients."""
+        self.server.close()
+        self._translation.cancel()
 
     async def _connect(self) -> None:
         await self.server.connected()
@@ -150,12 +156,13 @@ class _Line:
 
     async def _translate(self, modern: Multiplexer, *, task_status: trio.TaskStatus[None]) -> None:
         client = self._sharing.open_client()
-        async with open_bare_nursery() as tasks:
-            scope = TranslationScope(self._name, tasks)
-            try:
-                await modern.serve(AsModernServer().wrap(client.channels, scope), task_status=task_status)
-            finally:
-                scope.close()
-                client.close()
-                self._modern = None
-                tasks.cancel_scope.cancel()
+        with trio.CancelScope() as self._translation:
+            async with open_bare_nursery() as tasks:
+                scope = TranslationScope(self._name, tasks)
+                try:
+                    await modern.serve(AsModernServer().wrap(client.channels, scope), task_status=task_status)
+                finally:
+                    scope.close()
+                    client.close()
+                    self._modern = None
+                    tasks.cancel_scope.cancel()
