@@ -264,6 +264,13 @@ class RequestTimeout(TransportError):
     default_outcome: ClassVar[Outcome | None] = "unknown"
 
 
+class DeliveryFailed(TransportError):
+    """A queue gave a request up: no server of those that it was delivered to has answered, or it waited too long."""
+
+    default_hint = "Check the log of the servers, and whether enough of them run"
+    default_outcome: ClassVar[Outcome | None] = "unknown"
+
+
 class MessageTooLarge(TransportError):
     """A message is larger than ``Limits.max_message_size``."""
 

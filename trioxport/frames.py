@@ -29,12 +29,14 @@ class Frame:
         error: The failure in place of a message, when receiving. With ``message``: that message was accepted for
             sending and could not be delivered. Without: ``payload`` is a fragment of a message that was refused.
             Frame layers pass such a frame on unchanged.
+        deliveries: The number of servers that a queue has delivered the message to, when receiving from one.
     """
 
     payload: bytes
     message: Message | None = None
     headers: Mapping[str, str] | None = None
     error: TransportError | None = None
+    deliveries: int | None = None
 
 
 @attrs.frozen

@@ -46,6 +46,8 @@ class Metadata(TypedDict, total=False):
     Keys that layers and transports set:
 
     Args:
+        deliveries: On a message from a queue, such as a stream of Redis: the number of servers that it was delivered
+            to, this one included. From 2 on, another server may have acted on it.
         encoded: The payload in which the message came, on a connection with the codec ``Forwarding``.
         attempt: The number of the attempt, from 2 on; in the ``Undelivered`` of a ``Retry``, the number of attempts.
         causes: The failures of the attempts.
@@ -66,6 +68,7 @@ class Metadata(TypedDict, total=False):
     client: str
     on_event_id: Callable[[str], Awaitable[object]]
     resume_after: str
+    deliveries: int
     encoded: EncodedForm
     attempt: int
     causes: Sequence[TransportError]

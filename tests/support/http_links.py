@@ -34,11 +34,17 @@ def _frame(scope: Scope, message: Message) -> Frame:
     return Frame(scope.settings.codec.encode(message), message)
 
 
+async def _received(scope: Scope, channels: FrameChannels) -> Message:
+    """Receive a message, which not every transport has decoded."""
+    frame = await channels.receive.receive()
+    return frame.message or scope.settings.codec.decode(frame.payload)
+
+
 @attrs.frozen
 class InSession:
     """A client's transport that opens a session."""
 
-    inner: Http
+    inner: Transport
 
     def __str__(self) -> str:
         return str(self.inner)
@@ -47,8 +53,7 @@ class InSession:
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
         async with self.inner(scope) as channels:
             await channels.send.send(_frame(scope, Request("opening", "initialize", INITIALIZE)))
-            answer = await channels.receive.receive()
-            assert isinstance(answer.message, Response), answer
+            assert isinstance(await _received(scope, channels), Response)
             await channels.send.send(_frame(scope, Notification("notifications/initialized")))
             yield channels
 
@@ -60,10 +65,10 @@ class _Opened:
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
         async with self.inner(scope) as channels:
-            opening = (await channels.receive.receive()).message
+            opening = await _received(scope, channels)
             assert isinstance(opening, Request)
             await channels.send.send(_frame(scope, Response(opening.id, {"protocolVersion": "2025-11-25"})))
-            assert isinstance((await channels.receive.receive()).message, Notification)
+            assert isinstance(await _received(scope, channels), Notification)
             yield channels
 
 
@@ -95,7 +100,7 @@ class _OpeningAcceptor:
 class ServedInSession:
     """A server whose handlers get sessions that are open."""
 
-    inner: HttpServer
+    inner: Listener
 
     def __str__(self) -> str:
         return str(self.inner)

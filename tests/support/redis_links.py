@@ -15,8 +15,12 @@ from typing import Any, Final
 
 import trio
 
+from tests.support.http_links import InSession, ServedInSession
+from trioxport import serve_transport
+from trioxport._core.nursery import open_bare_nursery
 from trioxport.testing import MakePair, TransportPair, open_cuttable_proxy
-from trioxport.transports.redis import Redis
+from trioxport.testing.peer import LIMITS, RAW, check_peer
+from trioxport.transports.redis import Redis, RedisStream
 from trioxport.transports.stdio.guard import open_guard
 
 HOST: Final = "127.0.0.1"
@@ -120,5 +124,43 @@ def redis_link(silence: float = 15.0) -> MakePair:
                 unreachable=redis(proxy.port, "absent"),
                 heartbeat=min(silence, 1.0),
             )
+
+    return make
+
+
+def conversation_link(silence: float = 15.0) -> MakePair:
+    """Make a pair over streams, in the legacy era: the connection opens with ``initialize`` before a check sees it."""
+
+    @asynccontextmanager
+    async def make() -> AsyncGenerator[TransportPair]:
+        async with redis_server() as server, open_cuttable_proxy() as proxy:
+            proxy.forward_to(partial(trio.open_tcp_stream, HOST, server.port))
+
+            def stream(port: int, service: str = "checked") -> RedisStream:
+                return RedisStream(HOST, port, service=service, silence=silence)
+
+            yield TransportPair(
+                ServedInSession(stream(server.port)),
+                InSession(stream(proxy.port)),
+                cut=proxy.cut,
+                unreachable=InSession(stream(proxy.port, "absent")),
+                heartbeat=min(silence, 1.0) / 3,
+            )
+
+    return make
+
+
+def request_link(codec: Any, silence: float = 15.0) -> MakePair:
+    """Make a pair over streams, in the modern era. To its server each request is a connection: it is not checked."""
+
+    @asynccontextmanager
+    async def make() -> AsyncGenerator[TransportPair]:
+        async with redis_server() as server, open_bare_nursery() as tasks:
+            target = RedisStream(HOST, server.port, silence=silence)
+            serve = partial(serve_transport, check_peer, layers=[RAW], limits=LIMITS, codec=codec, close_timeout=1.0)
+            await tasks.start(serve, target)
+            unreachable = RedisStream(HOST, server.port, service="absent")
+            yield TransportPair(open=target, unreachable=unreachable, continuous=False, heartbeat=min(silence, 1.0) / 3)
+            tasks.cancel_scope.cancel()
 
     return make

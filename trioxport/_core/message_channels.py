@@ -196,10 +196,12 @@ class _MessageReceive(ReceiveChannel[Incoming]):
         return message
 
     def _with_metadata(self, message: Message, frame: Frame) -> Message:
-        """The message with the headers of its frame, and with the payload if it is to be forwarded."""
-        if frame.headers is None and self._forwarding is None:
+        """The message with the notes of its frame, and with the payload if it is to be forwarded."""
+        if frame.headers is None and frame.deliveries is None and self._forwarding is None:
             return message
         noted: Metadata = {} if frame.headers is None else {"headers": frame.headers}
+        if frame.deliveries is not None:
+            noted["deliveries"] = frame.deliveries
         if self._forwarding is not None:
             noted["encoded"] = self._forwarding.form(frame.payload, message)
         return noting(message, noted)

@@ -10,7 +10,7 @@ from typing import Final
 from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import ProtocolViolation, ServerUnreachable
 from trioxport.transports.message_wire import carry_tagged_messages
-from trioxport.transports.redis.link import open_link
+from trioxport.transports.redis.link import Inbox, RedisLink, open_link
 from trioxport.transports.redis.options import RedisOptions
 from trioxport.transports.redis.wire import RedisWire
 
@@ -30,20 +30,43 @@ async def open_client(options: RedisOptions, scope: Scope) -> AsyncGenerator[Fra
     """Open a connection to a server of the service."""
     target = scope.settings.target
     connection = secrets.token_hex(16)
-    mine, peer = options.client_channel(connection), options.server_channel(connection)
+    mine = options.client_channel(connection)
     async with open_link(options, target) as link:
         with link.subscription(mine, inbox_size(scope)) as inbox:
             await link.subscribe(mine)
             if not await link.publish(options.hello_channel, connection.encode()):
-                raise ServerUnreachable(
-                    f"no server of the service {options.service!r} is connected to Redis",
-                    target=target,
-                    hint="Check that the server runs, and that both sides use the same service, prefix and database",
-                )
-            if await inbox.receive() != WELCOME:
-                raise ProtocolViolation("the server of the service speaks another protocol", target=target)
-            wire = RedisWire(link, peer, inbox)
-            with link.presence(peer, inbox):
-                async with carry_tagged_messages(wire, scope, peer=peer, silence=options.silence) as channels:
-                    yield channels
-                await wire.flush()
+                raise no_server(options, target)
+            async with open_conversation(options, link, connection, inbox, scope) as channels:
+                yield channels
+
+
+def no_server(options: RedisOptions, target: str) -> ServerUnreachable:
+    """The error of a service without a server."""
+    return ServerUnreachable(
+        f"no server of the service {options.service!r} is connected to Redis",
+        target=target,
+        hint="Check that the server runs, and that both sides use the same service, prefix and database",
+    )
+
+
+@asynccontextmanager
+async def open_conversation(
+    options: RedisOptions, link: RedisLink, connection: str, inbox: Inbox, scope: Scope
+) -> AsyncGenerator[FrameChannels]:
+    """Exchange messages with the server that accepts the connection, which was asked for.
+
+    Args:
+        options: The service.
+        link: The connection to Redis.
+        connection: The number of the connection.
+        inbox: The messages to the client.
+        scope: The connection.
+    """
+    peer = options.server_channel(connection)
+    if await inbox.receive() != WELCOME:
+        raise ProtocolViolation("the server of the service speaks another protocol", target=scope.settings.target)
+    wire = RedisWire(link, peer, inbox)
+    with link.presence(peer, inbox):
+        async with carry_tagged_messages(wire, scope, peer=peer, silence=options.silence) as channels:
+            yield channels
+        await wire.flush()

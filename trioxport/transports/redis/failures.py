@@ -8,7 +8,7 @@ from typing import Final
 
 import anyio
 from coredis.exceptions import AuthenticationError as RedisAuthenticationError
-from coredis.exceptions import AuthorizationError, RedisError, ResponseError
+from coredis.exceptions import AuthorizationError, RedisError, ResponseError, StreamConsumerError
 
 from trioxport._core.error_mapping import as_connect_error as as_system_error
 from trioxport._core.nursery import leaves_of
@@ -54,7 +54,7 @@ def loss_of(error: Exception) -> TransportError:
     """The loss of a connection, or the refusal of a command, by an error of the client library."""
     if isinstance(error, AuthorizationError):
         return PermissionDenied(f"Redis refuses a command: {error}")
-    if isinstance(error, ResponseError):
+    if isinstance(error, ResponseError | StreamConsumerError):
         return ConnectionLost(f"Redis refuses a command: {error}", retryable=False)
     return ConnectionLost("the connection to Redis is lost")
 

@@ -251,8 +251,14 @@ async def _open_stream(options: RedisOptions) -> ByteStream:
 
 
 @asynccontextmanager
-async def open_link(options: RedisOptions, target: str) -> AsyncGenerator[RedisLink]:
-    """Connect to Redis for the time of a block. Raises ``TransportError``, about ``target``."""
+async def open_link(options: RedisOptions, target: str, *, watched: bool = True) -> AsyncGenerator[RedisLink]:
+    """Connect to Redis for the time of a block. Raises ``TransportError``, about ``target``.
+
+    Args:
+        options: Where Redis is.
+        target: The target, redacted.
+        watched: Whether to check peers and Redis itself; commands that block would hold the checks up.
+    """
     async with open_bare_nursery() as tasks:
         try:
             connection = _OpenedConnection(await _open_stream(options), options)
@@ -262,6 +268,7 @@ async def open_link(options: RedisOptions, target: str) -> AsyncGenerator[RedisL
             raise as_connect_error(error, target) from error
         link = RedisLink(connection)
         tasks.start_soon(link.run)
-        tasks.start_soon(link.watch, options.silence)
+        if watched:
+            tasks.start_soon(link.watch, options.silence)
         yield link
         tasks.cancel_scope.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from typing import Final
+from typing import ClassVar, Final
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import attrs
@@ -18,7 +18,6 @@ from trioxport.transports._urls import authority
 from trioxport.transports.message_wire import SILENCE_SECONDS
 
 REDIS_PORT: Final = 6379
-SCHEMES: Final = ("redis", "rediss")
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
@@ -42,7 +41,15 @@ class RedisQuery:
 
 @attrs.frozen
 class RedisOptions:
-    """The fields of :class:`~trioxport.transports.redis.Redis`, which documents them."""
+    """The fields of :class:`~trioxport.transports.redis.Redis`, which documents them.
+
+    Attributes:
+        schemes: The schemes of its URLs, without and with TLS.
+        query: The options in the query of a URL.
+    """
+
+    schemes: ClassVar[tuple[str, str]] = ("redis", "rediss")
+    query: ClassVar[type[RedisQuery]] = RedisQuery
 
     host: str = attrs.field(validator=TEXT)
     port: int = attrs.field(default=REDIS_PORT, validator=PORT)
@@ -59,7 +66,7 @@ class RedisOptions:
     silence: float = attrs.field(default=SILENCE_SECONDS, validator=SECONDS, kw_only=True)
 
     def __str__(self) -> str:
-        scheme = "rediss" if self.tls else "redis"
+        scheme = self.schemes[self.tls]
         database = f"/{self.database}" if self.database else ""
         return f"{scheme}://{authority(self.host, self.port)}{database}?service={quote(self.service)}"
 
@@ -94,16 +101,16 @@ class RedisOptions:
         return f"{self.prefix}:{self.service}:claim:{connection}"
 
 
-def split_redis_url(url: str) -> SplitResult:
+def split_redis_url(url: str, schemes: tuple[str, str]) -> SplitResult:
     """Split the URL of a service. Raises ``UsageError`` for one of another form."""
     parts = urlsplit(url)
     try:
-        is_valid = parts.scheme in SCHEMES and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        is_valid = parts.scheme in schemes and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         is_valid = False
     if not is_valid or not re.fullmatch(r"/?|/[0-9]{1,9}", parts.path):
         raise UsageError(
-            "a service behind Redis is written redis(s)://HOST:PORT/DATABASE?service=NAME", target=redact_url(url)
+            f"a service behind Redis is written {schemes[0]}://HOST:PORT/DATABASE?service=NAME", target=redact_url(url)
         )
     return parts
 

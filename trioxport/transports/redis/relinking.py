@@ -11,6 +11,7 @@ import trio
 
 from trioxport._core.backoff import Backoff
 from trioxport._diagnostics import logger
+from trioxport.abc import ConnectionSettings
 from trioxport.errors import ConnectTimeout, TransportError
 from trioxport.transports.redis.link import RedisLink, open_link
 from trioxport.transports.redis.options import RedisOptions
@@ -60,3 +61,35 @@ async def keep_linked(
         attempt += 1
         logger.warning("%s: %s; connecting again in %.1f s", target, error.reason, delay)
         await trio.sleep(delay)
+
+
+async def serve_linked(
+    options: RedisOptions,
+    settings: ConnectionSettings,
+    serve: Callable[[RedisLink, Callable[[], None]], Awaitable[object]],
+    task_status: trio.TaskStatus[list[str]],
+) -> None:
+    """Serve over one connection to Redis after the other, until cancelled. Raises the failure of the first one.
+
+    Args:
+        options: The service.
+        settings: The settings of the server.
+        serve: Serves until the connection is lost, and raises the loss. It calls the function that it is given once
+            clients find the server.
+        task_status: Takes the address of the service.
+    """
+    listening = False
+
+    def started() -> None:
+        nonlocal listening
+        if not listening:
+            listening = True
+            task_status.started([str(options)])
+
+    await keep_linked(
+        options,
+        settings.target,
+        lambda link: serve(link, started),
+        lambda _error: not listening,
+        connect_timeout=settings.connect_timeout,
+    )

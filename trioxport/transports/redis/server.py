@@ -19,7 +19,7 @@ from trioxport.transports.message_wire import carry_tagged_messages
 from trioxport.transports.redis.client import WELCOME, inbox_size
 from trioxport.transports.redis.link import PEER_GONE, Inbox, RedisLink
 from trioxport.transports.redis.options import RedisOptions
-from trioxport.transports.redis.relinking import keep_linked
+from trioxport.transports.redis.relinking import serve_linked
 from trioxport.transports.redis.wire import RedisWire
 
 MAX_WAITING_CLIENTS: Final = 1024
@@ -42,24 +42,10 @@ class RedisServer:
 
     async def run(self, task_status: trio.TaskStatus[list[str]]) -> None:
         """Serve until cancelled. Raises the failure of the first connection to Redis."""
-        listening = False
-
-        def started() -> None:
-            nonlocal listening
-            if not listening:
-                listening = True
-                task_status.started([str(self._options)])
-
         async with open_bare_nursery() as tasks:
-            await keep_linked(
-                self._options,
-                self._settings.target,
-                partial(self._serve_link, tasks, started),
-                lambda _error: not listening,
-                connect_timeout=self._settings.connect_timeout,
-            )
+            await serve_linked(self._options, self._settings, partial(self._serve_link, tasks), task_status)
 
-    async def _serve_link(self, tasks: trio.Nursery, started: Callable[[], None], link: RedisLink) -> None:
+    async def _serve_link(self, tasks: trio.Nursery, link: RedisLink, started: Callable[[], None]) -> None:
         """Accept clients over one connection to Redis until it is lost. Raises the loss."""
         channel = self._options.hello_channel
         with link.subscription(channel, MAX_WAITING_CLIENTS, self._drop) as hellos:
@@ -82,12 +68,12 @@ class RedisServer:
             logger.warning("%s: a client was not accepted: %s", self._settings.target, error.reason)
             return
         if is_mine:
-            transport = _AcceptedClient(self._options, link, connection)
+            transport = AcceptedClient(self._options, link, connection)
             await self._acceptor.serve(transport, f"redis client {connection[:8]}")
 
 
 @attrs.frozen
-class _AcceptedClient:
+class AcceptedClient:
     """The transport to one client."""
 
     options: RedisOptions

@@ -14,7 +14,7 @@ from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
 from trioxport.errors import UsageError
 from trioxport.targets import options_of
 from trioxport.transports._sockets import refuse_plaintext
-from trioxport.transports.redis.options import REDIS_PORT, RedisOptions, RedisQuery, credentials_of, split_redis_url
+from trioxport.transports.redis.options import REDIS_PORT, RedisOptions, credentials_of, split_redis_url
 
 
 @attrs.frozen
@@ -51,8 +51,8 @@ class Redis(RedisOptions):
 
     @classmethod
     def from_url(cls, url: str) -> Self:
-        parts = split_redis_url(url)
-        query = options_of(url, RedisQuery)
+        parts = split_redis_url(url, cls.schemes)
+        query = options_of(url, cls.query)
         username, password = credentials_of(parts)
         return cls(
             parts.hostname or "",
@@ -60,7 +60,7 @@ class Redis(RedisOptions):
             database=int(parts.path.strip("/") or 0),
             username=username,
             password=password,
-            tls=parts.scheme == "rediss",
+            tls=parts.scheme == cls.schemes[True],
             **attrs.asdict(query),
         )
 
