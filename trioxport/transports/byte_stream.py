@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import ClassVar, Final, Protocol
+from typing import ClassVar, Final, Protocol, runtime_checkable
 
 from trioxport.abc import Carries, FrameChannels, Scope
 from trioxport.errors import MessageTooLarge, UsageError
@@ -16,6 +16,8 @@ __all__ = ["MAX_JOINED_BYTES", "ByteStream", "carry_frames", "frame_of", "refuse
 
 MAX_JOINED_BYTES: Final = 1024 * 1024
 """Bytes of a frame above which a copy of it costs more than a second write for its delimiter."""
+MAX_PROMPT_BYTES: Final = 4096
+"""Bytes of the largest frame that is written without a task; POSIX lets a pipe take so many whole or not at all."""
 
 
 class ByteStream(Protocol):
@@ -35,6 +37,15 @@ class ByteStream(Protocol):
 
     async def receive_some(self) -> bytes | bytearray:
         """Return the next bytes, at least one; ``b""`` at the peer's end."""
+        ...
+
+
+@runtime_checkable
+class PromptStream(ByteStream, Protocol):
+    """A byte stream that can write a few bytes without waiting, while no task writes."""
+
+    def send_now(self, data: bytes) -> bool:
+        """Write all of ``data``, or nothing, and return whether it was written. It raises nothing."""
         ...
 
 
@@ -81,6 +92,8 @@ class _FramedStream:
 
     def __init__(self, stream: ByteStream, framing: Framing, max_size: int) -> None:
         self._stream = stream
+        self._prompt = stream if isinstance(stream, PromptStream) else None
+        self._came_alone = True
         self._parts = framing.parts
         self._decoder = framing.decoder(max_size)
 
@@ -92,14 +105,23 @@ class _FramedStream:
             await self._stream.send_all(part)
 
     def send_now(self, frame: Frame) -> bool:
-        return False
+        """Write the answer to a single message at once; answers to a stream of messages are better written together."""
+        if not self._came_alone or self._prompt is None or len(frame.payload) >= MAX_PROMPT_BYTES:
+            return False
+        self._came_alone = False
+        return self._prompt.send_now(b"".join(self._parts(frame.payload)))
 
     async def send_eof(self) -> None:
         await self._stream.send_eof()
 
     async def receive_frames(self) -> list[Frame] | None:
         data = await self._stream.receive_some()
-        return [frame_of(payload) for payload in self._decoder.feed(bytes(data))] if data else None
+        if not data:
+            return None
+        frames = [frame_of(payload) for payload in self._decoder.feed(bytes(data))]
+        if frames:
+            self._came_alone = len(frames) == 1
+        return frames
 
     @property
     def pending(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import stat
 import sys
 from contextlib import suppress
@@ -51,6 +52,11 @@ def writer_of(stream: trio.abc.SendStream) -> WritablePipe:
     if sys.platform != "win32" and isinstance(stream, trio.lowlevel.FdStream) and _is_pipe(stream.fileno()):
         return PipeWriter(stream)
     return stream
+
+
+def send_now(writer: WritablePipe, data: bytes) -> bool:
+    """Write all of ``data`` without waiting, or nothing; return whether it was written."""
+    return isinstance(writer, PipeWriter) and writer.send_now(data)
 
 
 def _is_pipe(descriptor: int) -> bool:
@@ -114,6 +120,15 @@ class PipeWriter:
                     _raise(error)
         if not waited:
             await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def send_now(self, data: bytes) -> bool:
+        """Write ``data`` without waiting, if the pipe takes it as a whole; return whether it did."""
+        if sys.platform == "win32" or len(data) > select.PIPE_BUF:
+            return False
+        try:
+            return os.write(self._stream.fileno(), data) == len(data)
+        except OSError:  # full, or broken, which send_all reports
+            return False
 
 
 def _enlarge(descriptor: int) -> None:
