@@ -53,31 +53,32 @@ CASES: Final = (
 async def compare(rounds: int, share: float) -> list[dict[str, Any]]:
     """Measure each case in ``rounds`` rounds of ``share`` of its requests."""
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(_serving())
+        server = await stack.enter_async_context(serving())
         talks = {name: await stack.enter_async_context(opened(server.url)) for name, opened in HTTP_CONTENDERS.items()}
-        return [_summary(case, *await _rates(case, talks, rounds, share, server.pid)) for case in CASES]
+        return [_summary(case, *await rates_of(case, talks, rounds, share, server.pid)) for case in CASES]
 
 
-class _Server(NamedTuple):
+class BenchmarkServer(NamedTuple):
     url: str
     pid: int
 
 
 @asynccontextmanager
-async def _serving() -> AsyncGenerator[_Server]:
-    command = [sys.executable, str(Path(__file__).with_name("programs") / "http_server.py")]
+async def serving(*unix: str) -> AsyncGenerator[BenchmarkServer]:
+    """The server that every contender talks to, which listens on the Unix socket ``unix`` too."""
+    command = [sys.executable, str(Path(__file__).with_name("programs") / "http_server.py"), *unix]
     process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None and process.stdout is not None
     try:
         port = int(bytes(await process.stdout.receive_some()))
-        yield _Server(f"http://127.0.0.1:{port}/mcp", process.pid)
+        yield BenchmarkServer(f"http://127.0.0.1:{port}/mcp", process.pid)
     finally:
         await process.stdin.aclose()
         await process.wait()
         await process.stdout.aclose()
 
 
-async def _rates(
+async def rates_of(
     case: HttpCase, talks: Mapping[str, Talk], rounds: int, share: float, server: int
 ) -> tuple[dict[str, list[float]], float | None]:
     """Requests, or notifications, a second, round by round, and the server's load while trioxport is measured.
@@ -94,7 +95,7 @@ async def _rates(
             rates[name].append(count * max(1, case.answers - 1) / seconds)
             if name == OURS:
                 loads.append((_used(server) - used) / seconds)
-    load = statistics.fmean(loads)  # not the median: the system counts in hundredths of a second
+    load = statistics.fmean(loads or [0.0])  # not the median: the system counts in hundredths of a second
     return {name: measured[1:] for name, measured in rates.items()}, load or None
 
 

@@ -79,8 +79,10 @@ ENTRY_POINTS: Final = "trioxport.transports"
 _BUILT_IN: Final = {
     "http": "trioxport.transports.http:Http.from_url",
     "https": "trioxport.transports.http:Http.from_url",
+    "http+unix": "trioxport.transports.http:Http.from_url",
     "sse+http": "trioxport.transports.http:Http.from_url",
     "sse+https": "trioxport.transports.http:Http.from_url",
+    "sse+http+unix": "trioxport.transports.http:Http.from_url",
     "memory": "trioxport.transports.memory:Memory.from_url",
     "redis": "trioxport.transports.redis:Redis.from_url",
     "redis+stream": "trioxport.transports.redis:RedisStream.from_url",

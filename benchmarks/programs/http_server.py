@@ -1,7 +1,8 @@
 """The server that every HTTP contender talks to: by hand on Trio, so that the client is what the time is spent in.
 
 It works on bytes. A request is answered by what its JSON-RPC method says: ``echo`` with JSON, ``stream`` with a stream
-of events, a notification each, in a chunk each as servers write them, and then the response.
+of events, a notification each, in a chunk each as servers write them, and then the response. It listens on TCP, and on
+the Unix socket that its argument names.
 """
 
 import re
@@ -64,9 +65,14 @@ async def serve(stream: trio.SocketStream) -> None:
 
 async def main() -> None:
     async with trio.open_nursery() as nursery:
-        listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
-        print(listener.socket.getsockname()[1], flush=True)
-        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        for path in sys.argv[1:]:
+            sock = trio.socket.socket(trio.socket.AF_UNIX)
+            await sock.bind(path)
+            sock.listen()
+            listeners.append(trio.SocketListener(sock))
+        print(listeners[0].socket.getsockname()[1], flush=True)
+        nursery.start_soon(trio.serve_listeners, serve, listeners)
         await trio.lowlevel.wait_readable(sys.stdin)  # the benchmark is gone
         nursery.cancel_scope.cancel()
 

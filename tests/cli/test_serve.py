@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import ssl
+import stat
 import sys
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.types import TextContent
 
 from tests.support.raw_http import asking
-from tests.support.serve_command import BOUND, COMMAND, serve_command
+from tests.support.serve_command import BOUND, COMMAND, running, serve_command
 from trioxport import open_transport
 from trioxport.cli import main
 from trioxport.peer import open_client
@@ -110,6 +111,27 @@ async def test_ctrl_c_stops_in_order_and_the_access_log_can_be_left_out(tmp_path
             assert reply.status == 405  # there are no sessions
         assert await served.stop(signal.SIGINT) == 0
     assert "POST" not in served.log
+
+
+async def test_a_unix_socket(tmp_path: Path) -> None:
+    """Served by two processes, bridged to another socket, and called by the official SDK."""
+    write(tmp_path, tools=SDK)
+    served_at = f"http+unix:{tmp_path}/own?mode=660#/mcp"
+    async with serve_command("tools", served_at, "--workers", "2", folder=tmp_path) as served:
+        address = await served.address()
+        assert stat.S_IMODE(os.stat(tmp_path / "own").st_mode) == 0o660
+        bridge = (*COMMAND[:-1], "bridge", f"http+unix:{tmp_path}/bridge#/", address)
+        async with running(*bridge, folder=tmp_path) as bridged:
+            await bridged.address()
+            for name, path in (("own", "/mcp"), ("bridge", "/")):
+                socket = httpx2.AsyncHTTPTransport(uds=str(tmp_path / name))
+                async with httpx2.AsyncClient(transport=socket) as http:
+                    url = f"http://localhost{path}"
+                    assert (await whoami(streamable_http_client(url, http_client=http))).startswith("sdk")
+            assert await bridged.stop(signal.SIGTERM) == 0
+        assert await served.stop(signal.SIGTERM) == 0
+    assert not (tmp_path / "own").exists()
+    assert not (tmp_path / "bridge").exists()
 
 
 async def test_standard_streams_carry_nothing_but_messages(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ FILES: Final[dict[str, str]] = {
     "vscode_sandbox.json": """{"servers": {"s": {"type": "stdio", "command": "npx", "args": ["-y", "s"],
         "envFile": "${workspaceFolder}${/}.env", "sandboxEnabled": true, "sandbox": {"network": {"allowedDomains":
         ["*.example.com"]}}}, "n": {"command": "n", "args": ["--name", "${workspaceFolderBasename}"]}}}""",
+    "vscode_unix.json": """{"servers": {"u": {"type": "http", "url": "unix:///run/mcp.sock#/mcp"},
+        "v": {"url": "unix:///tmp/v.sock#/mcp/sub"}, "w": {"type": "http", "url": "unix:///run/w.sock"}}}""",
     "vscode_settings.json": '{"editor.fontSize": 1, "mcp": {"inputs": [], "servers": {"t": {"command": "uvx"}}}}',
     "windsurf.json": '{"mcpServers": {"f": {"serverUrl": "https://f.example", "headers": {"K": "${env:API_KEY}"}}}}',
     "windsurf_tools.json": '{"mcpServers": {"g": {"command": "npx", "disabled": false, "disabledTools": ["x"]}}}',

@@ -46,7 +46,7 @@ BREAKAGES: Final[tuple[Breakage, ...]] = (
     ("type", lambda s: stdio(s) | {"type": "studio"}),
     ("url", lambda s: http(s) | {"url": f"nothing://{s}"}),
     ("url", lambda s: http(s) | {"url": f"https://user:{s}@a.example/mcp"}),
-    ("url", lambda s: http(s) | {"url": "unix:///run/s#/mcp"}),
+    ("url", lambda s: http(s) | {"url": "unix:///run/s#mcp"}),
     ("url", lambda s: http(s) | {"url": [s]}),
     ("headers", lambda s: http(s) | {"headers": [s]}),
     ("url", lambda s: http(s) | {"headers": {"A": f"{s}\n{s}"}}),
@@ -70,7 +70,7 @@ BREAKAGES: Final[tuple[Breakage, ...]] = (
 
 BEYOND_SHAPE: Final = {
     *("${NOT_THERE}", "${input:nothing}", "${file:not-there}", "${keyring:wrong}", "nothing://", "https://user:"),
-    *("unix:///run/s#/mcp", '"envFile": "not-there"', "\\n", '"attempts": 0', '"attempts": -1', '"keys"'),
+    *("unix:///run/s#mcp", '"envFile": "not-there"', "\\n", '"attempts": 0', '"attempts": -1', '"keys"'),
     *('{"Compression": {}}, "Metrics"', '"layers": ["Metrics"], "env"'),
 }
 """Mistakes in values, which the schema cannot see."""

@@ -105,6 +105,15 @@ def test_kinds_of_targets() -> None:
     assert isinstance(tls, Tls)
     assert tls.ca == "ca.pem"
     assert isinstance(loaded({"url": "unix:///run/mcp.sock"}).target.transport, Unix)
+    assert isinstance(loaded({"url": "unix:///run/mcp.sock", "type": "unix"}).target.transport, Unix)
+    for url, entry in (
+        ("http+unix:///run/s#/mcp", {"url": "unix:///run/s#/mcp", "options": {"idleTimeout": 9}}),
+        ("http+unix:///run/s#/mcp", {"url": "http+unix:///run/s#/mcp", "headers": {"A": "b"}}),
+        ("http+unix:///run/s", {"url": "unix:///run/s", "type": "http"}),
+    ):
+        over_unix = loaded(entry).target.transport
+        assert isinstance(over_unix, Http)
+        assert over_unix.url == url
     http_sse = loaded({"url": "sse+https://a.example/sse"}).target.transport
     assert isinstance(http_sse, Http)
     assert (http_sse.url, http_sse.binding) == ("https://a.example/sse", "sse")

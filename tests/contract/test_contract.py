@@ -34,6 +34,11 @@ async def test_json(transport: str, rule: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
+async def test_http_over_a_unix_socket(rule: int, tmp_path: Path) -> None:
+    await check_transport(http_links.http_unix_link(tmp_path), rules=[rule])
+
+
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("transport", [name for name in LINKS if name != "http"])
 async def test_message_pack(transport: str, rule: int, tmp_path: Path) -> None:
     options: dict[str, dict[str, str]] = {

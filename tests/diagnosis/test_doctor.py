@@ -72,14 +72,25 @@ def program(code: str) -> Stdio:
 # Servers that work
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:0/mcp", "ws://127.0.0.1:0/mcp", "tcp://127.0.0.1:0", "unix"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:0/mcp",
+        "ws://127.0.0.1:0/mcp",
+        "tcp://127.0.0.1:0",
+        "unix://FOLDER/s",
+        "http+unix://FOLDER/s#/mcp",
+    ],
+)
 async def test_the_demo_server_over_the_network(url: str, tmp_path: Path) -> None:
-    async with demo_at(f"unix://{tmp_path}/s" if url == "unix" else url) as address:
+    async with demo_at(url.replace("FOLDER", str(tmp_path))) as address:
         findings = await examined(address)
     assert set(statuses(findings).values()) == {"ok"}
     assert findings["negotiation"].text.startswith("trioxport-demo 0.1.0 speaks 2026-07-28")
     assert findings["listing"].text.startswith("5 tools: echo, add, ")
-    if url.startswith("http"):
+    if url.startswith("http+unix"):
+        assert list(findings) == ["socket", "http", "negotiation", "listing"]
+    elif url.startswith("http"):
         assert list(findings) == ["proxy", "name", "connection", "http", "negotiation", "listing"]
         assert findings["http"].text == "200 OK, application/json"
 
@@ -211,7 +222,8 @@ async def test_a_host_that_does_not_answer(
 @pytest.mark.parametrize(("name", "text"), [("none", "No such file"), ("file", "is no socket")])
 async def test_a_unix_socket_that_is_not_there(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert text in failed(await examined(f"unix://{tmp_path}/{name}"), "socket").text
+    for scheme in ("unix", "http+unix"):
+        assert text in failed(await examined(f"{scheme}://{tmp_path}/{name}"), "socket").text
 
 
 async def test_a_target_that_is_none() -> None:

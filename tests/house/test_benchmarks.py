@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
-from benchmarks import bridge
+from benchmarks import bridge, unix_http
 from benchmarks.programs.sdk_program import uvicorn_server
 from trioxport import layers
 
@@ -58,6 +59,12 @@ def test_http_is_measured_beside_the_official_sdk_and_clients_of_http(results: d
         assert min(rates["best"] for rates in each["per_second"].values()) > 0
         assert {"times_the_sdk", "target", "load_of_the_server"} <= set(each)
         assert set(each["times"]) == {"httpcore", "httpx2", "aiohttp", "official SDK"}
+
+
+def test_http_on_a_unix_socket_is_measured_beside_tcp() -> None:
+    for each in trio.run(unix_http.compare, 1, 0.02):
+        assert min(each["per_second"].values()) > 0
+        assert each["times_tcp"] > 0
 
 
 def test_empty_layers_of_both_kinds_are_measured(results: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """A server made with the official Python SDK, on standard streams or on the web, where it prints its port.
 
-``sdk_server.py http [stateless] [json]`` serves Streamable HTTP, and ``sdk_server.py http sse`` HTTP+SSE.
+``sdk_server.py http [stateless] [json]`` serves Streamable HTTP, and ``sdk_server.py http sse`` HTTP+SSE. With
+``unix=PATH`` it is served on a Unix socket, and the path is printed.
 """
 
 import asyncio
@@ -46,9 +47,17 @@ async def serve_http(options: list[str]) -> None:
         app = server.sse_app(sse_path="/mcp")
     else:
         app = server.streamable_http_app(stateless_http="stateless" in options, json_response="json" in options)
-    listener = socket.create_server(("127.0.0.1", 0))
-    print(listener.getsockname()[1], flush=True)  # noqa: T201 (this is how the test learns it)
+    paths = [option.removeprefix("unix=") for option in options if option.startswith("unix=")]
+    listener = listening_at(paths[0]) if paths else socket.create_server(("127.0.0.1", 0))
+    print(paths[0] if paths else listener.getsockname()[1], flush=True)  # noqa: T201 (this is how the test learns it)
     await uvicorn.Server(uvicorn.Config(app, log_level="warning")).serve(sockets=[listener])
+
+
+def listening_at(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    return listener
 
 
 if sys.argv[1:2] == ["http"]:

@@ -40,8 +40,8 @@ async def sdk_server(arguments: Iterable[str], directory: Path) -> AsyncGenerato
         )
         process: trio.Process = await nursery.start(run)
         assert process.stdout is not None
-        port = int((await process.stdout.receive_some()).decode())
-        yield f"http://127.0.0.1:{port}/mcp"
+        place = (await process.stdout.receive_some()).decode().strip()
+        yield f"http+unix://{place}#/mcp" if place.startswith("/") else f"http://127.0.0.1:{place}/mcp"
         nursery.cancel_scope.cancel()
 
 

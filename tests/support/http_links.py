@@ -18,6 +18,7 @@ import attrs
 import trio
 from trio.abc import SendChannel
 
+from tests.support import links
 from tests.support.raw_http import INITIALIZE, modern
 from trioxport import Message, Notification, Request, Response, serve_transport
 from trioxport._core.nursery import open_bare_nursery
@@ -152,6 +153,15 @@ def modern_http_link(tmp_path: Path) -> MakePair:
             tasks.cancel_scope.cancel()
 
     return make
+
+
+def http_unix_link(tmp_path: Path) -> MakePair:
+    return links.unix_pair(
+        tmp_path,
+        lambda path: InSession(Http(f"http+unix://{path}#/mcp")),
+        lambda path: ServedInSession(HttpServer(f"http+unix://{path}#/mcp")),
+        continuous=False,
+    )
 
 
 def http_link(tmp_path: Path) -> MakePair:

@@ -7,7 +7,7 @@ import socket
 import ssl
 import struct
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import trustme
 
 from tests.support import redis_links
 from trioxport import Reconnect, Reconnecting
+from trioxport.abc import Listener, Transport
 from trioxport.framing import FramingName
 from trioxport.testing import MakePair, TransportPair, open_cuttable_proxy, tcp_pair
 from trioxport.transports.memory import Memory
@@ -83,18 +84,35 @@ def wss_link(tmp_path: Path) -> MakePair:
 
 
 def unix_link(tmp_path: Path, framing: FramingName = "newline") -> MakePair:
+    def target(path: str) -> Unix:
+        return Unix(path, framing)
+
+    return unix_pair(tmp_path, target, target)
+
+
+def unix_pair(
+    tmp_path: Path, open_at: Callable[[str], Transport], serve_at: Callable[[str], Listener], *, continuous: bool = True
+) -> MakePair:
+    """Make pairs on Unix sockets, with a proxy between them; both functions get the path of a socket."""
+
     @asynccontextmanager
     async def make() -> AsyncGenerator[TransportPair]:
         number = next(_numbers)
-        server, client = (Unix(str(tmp_path / f"{side}-{number}.sock"), framing) for side in ("server", "proxy"))
+        server, client = (str(tmp_path / f"{side}-{number}.sock") for side in ("server", "proxy"))
         sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        await sock.bind(client.path)
+        await sock.bind(client)
         sock.listen()
         async with open_cuttable_proxy(trio.SocketListener(sock)) as proxy:
-            proxy.forward_to(partial(trio.open_unix_socket, server.path))
-            unreachable = Unix(str(tmp_path / "nobody.sock"))
-            yield TransportPair(server, client, cut=proxy.cut, unreachable=unreachable, taken=client)
-        await trio.Path(client.path).unlink()
+            proxy.forward_to(partial(trio.open_unix_socket, server))
+            yield TransportPair(
+                serve_at(server),
+                open_at(client),
+                cut=proxy.cut,
+                unreachable=open_at(str(tmp_path / "nobody.sock")),
+                taken=serve_at(client),
+                continuous=continuous,
+            )
+        await trio.Path(client).unlink()
 
     return make
 

@@ -33,9 +33,16 @@ def redact_url(url: str) -> str:
         return scheme + colon + _redact_command_line(rest) if colon else _redact_command_line(url)
     slashes = "//" if rest.startswith("//") else ""
     rest = _redact_userinfo(rest.removeprefix("//"))
-    address, question, query = rest.partition("#")[0].partition("?")
+    address, mark, fragment = rest.partition("#")
+    shown = f"{scheme}:{slashes}{_redact_path(address)}"
+    return shown + mark + _redact_path(fragment) if scheme.lower().endswith("+unix") else shown
+
+
+def _redact_path(path: str) -> str:
+    """A path with its query; a fragment is one where it is the path of an endpoint on a Unix socket."""
+    address, question, query = path.partition("?")
     address = re.sub(_PATH_PARAMETER, _redact_parameter, address)
-    return f"{scheme}:{slashes}{address}{question}{'&'.join(map(_redact_member, query.split('&')))}"
+    return f"{address}{question}{'&'.join(map(_redact_member, query.split('&')))}"
 
 
 def redact_urls(text: str) -> str:

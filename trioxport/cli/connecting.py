@@ -131,7 +131,7 @@ class _Places:
 
     def stored_login(self, ca: str | None) -> Any:
         """The login of ``trioxport login`` for an HTTP target without credentials; None if there is none."""
-        if "http2" not in self._names or self._transport.auth is not None:
+        if "http2" not in self._names or self._transport.auth is not None or self._transport.unix is not None:
             return None
         if any(name.lower() == "authorization" for name in self._transport.headers):
             return None

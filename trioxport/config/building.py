@@ -22,7 +22,9 @@ TYPES: Final = {
     **dict.fromkeys(("tcp", "tls", "unix"), "url"),
 }
 """The kinds of transports by the common spellings of ``type``, without hyphens, underscores and capitals."""
-_SCHEMES: Final = {"http": ("http", "https"), "sse": ("http", "https"), "websocket": ("ws", "wss")}
+_HTTP: Final = ("http", "https", "http+unix")
+_SCHEMES: Final = {"http": _HTTP, "sse": _HTTP, "websocket": ("ws", "wss")}
+_KINDS: Final = {**dict.fromkeys(_HTTP, "http"), "ws": "websocket", "wss": "websocket"}
 _OF_KIND: Final = {
     "stdio": {"command", "args", "env", "env_file", "cwd", "options"},
     "http": {"url", "headers", "auth", "tls", "options"},
@@ -34,6 +36,7 @@ _OF_KIND: Final = {
 
 def build_target(entry: Mapping[str, Any], folder: Path, structurer: Structurer) -> Any:
     """The transport of an entry; None, and problems, if there is none."""
+    entry = _with_unix_endpoint(entry)
     kind = _kind(entry, structurer)
     if kind is None:
         return None
@@ -43,6 +46,20 @@ def build_target(entry: Mapping[str, Any], folder: Path, structurer: Structurer)
     if kind == "stdio":
         return _stdio(entry, folder, structurer)
     return _plain_url(entry, structurer) if kind == "url" else _endpoint(kind, entry, structurer)
+
+
+def _with_unix_endpoint(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The entry with HTTP over a Unix socket in our form, in place of VS Code's ``unix:///PATH#/ENDPOINT``."""
+    url = entry.get("url")
+    if not isinstance(url, str) or not url.lower().startswith("unix:"):
+        return entry
+    is_http = "#" in url or _type_name(entry.get("type")) in ("http", "sse")
+    return {**entry, "url": f"http+{url}"} if is_http else entry
+
+
+def _type_name(given: Any) -> str | None:
+    """The kind that ``type`` names, in any of its spellings."""
+    return TYPES.get(given.lower().replace("-", "").replace("_", "")) if isinstance(given, str) else None
 
 
 def _kind(entry: Mapping[str, Any], structurer: Structurer) -> str | None:
@@ -55,11 +72,11 @@ def _kind(entry: Mapping[str, Any], structurer: Structurer) -> str | None:
         structurer.add("", "the server has neither a command nor a url", "Add one of them")
         return None
     scheme = urlsplit(url).scheme.lower() if url and _is_splittable(url) else ""
-    by_url = {"http": "http", "https": "http", "ws": "websocket", "wss": "websocket"}.get(scheme, "url")
+    by_url = _KINDS.get(scheme, "url")
     given = entry.get("type")
     if given is None:
         return "stdio" if url is None else by_url
-    kind = TYPES.get(given.lower().replace("-", "").replace("_", "")) if isinstance(given, str) else None
+    kind = _type_name(given)
     if kind is None:
         close = close_to(given, TYPES) if isinstance(given, str) else None
         question = "" if close is None else f"Did you mean {close!r}? "
@@ -69,7 +86,7 @@ def _kind(entry: Mapping[str, Any], structurer: Structurer) -> str | None:
     elif kind != "stdio" and url is None:
         structurer.add("url", f"a server of this type ({kind}) needs a url", "Add it, or change the type")
     else:
-        return by_url if scheme == "unix" else kind
+        return by_url if scheme in ("unix", "http+unix") and kind != "sse" else kind
     return None
 
 
@@ -187,10 +204,6 @@ def _endpoint(kind: str, entry: Mapping[str, Any], structurer: Structurer) -> An
 def _plain_url(entry: Mapping[str, Any], structurer: Structurer) -> Any:
     url: str = entry["url"]
     scheme = url.partition(":")[0].lower()
-    if scheme == "unix" and "#" in url:
-        hint = "Serve it on http://127.0.0.1:PORT, or speak newline-framed MCP over unix:///PATH"
-        structurer.add("url", "HTTP over a Unix socket (unix:///PATH#/ENDPOINT) is not implemented", hint)
-        return None
     if scheme not in known_schemes():
         structurer.add("url", "the URL has no known scheme", f"Known schemes: {', '.join(known_schemes())}")
         return None

@@ -40,12 +40,14 @@ _NETWORKS: Final = {
     "grpcs": ("tcp", "http"),
     "http": ("tcp", "http"),
     "https": ("tcp", "http"),
+    "http+unix": ("unix", "http"),
     "redis": ("tcp", "redis"),
     "redis+stream": ("tcp", "redis"),
     "rediss": ("tcp", "redis"),
     "rediss+stream": ("tcp", "redis"),
     "sse+http": ("tcp", "http"),
     "sse+https": ("tcp", "http"),
+    "sse+http+unix": ("unix", "http"),
     "stdio": ("pipe", None),
     "tcp": ("tcp", None),
     "tls": ("tcp", None),
@@ -70,7 +72,7 @@ def server_of(scope: Scope) -> dict[str, str | int]:
         return {}
     parts = urlsplit(scope.settings.target)
     try:
-        host, port = (parts.path, None) if scheme == "unix" else (parts.hostname, parts.port)
+        host, port = (parts.path, None) if _NETWORKS[scheme][0] == "unix" else (parts.hostname, parts.port)
     except ValueError:
         return {}
     return _address("server", host, port)

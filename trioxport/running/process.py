@@ -14,7 +14,7 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import trio
@@ -23,9 +23,13 @@ from trioxport._core.nursery import open_bare_nursery
 from trioxport._diagnostics import logger
 from trioxport.errors import UsageError
 from trioxport.running.worker import WorkerPart
-from trioxport.targets import Target, describe
+from trioxport.targets import Target, describe, to_listener
+from trioxport.transports.http import Http
 from trioxport.transports.http.server import HttpServer
+from trioxport.transports.http.unix_endpoint import UnixEndpoint
 from trioxport.transports.listening import listen
+from trioxport.transports.stream import Unix
+from trioxport.transports.unix_sockets import SocketFile, listening_at
 
 KILL_MARGIN_SECONDS: Final = 5.0
 """Seconds beyond ``drain`` and ``close_timeout`` after which a process that has not stopped is killed."""
@@ -124,23 +128,44 @@ async def open_runner(target: Target, close_timeout: float) -> AsyncGenerator[Wo
     if sys.platform == "win32":  # its processes do not inherit descriptors in this way
         raise UsageError("a server in processes of its own needs Linux or macOS")
     command = program_command()
-    host, port = _shared_address(target)
     drain = target.drain if isinstance(target, HttpServer) else 0.0
     with TemporaryDirectory(prefix="trioxport-") as folder:
-        listeners = await listen(host, port, describe(target))
-        runner = WorkerRunner(command, listeners, folder, drain + close_timeout + KILL_MARGIN_SECONDS)
-        try:
-            yield runner
-        finally:
-            runner.close_sockets()
+        async with _shared_sockets(target) as listeners:
+            runner = WorkerRunner(command, listeners, folder, drain + close_timeout + KILL_MARGIN_SECONDS)
+            try:
+                yield runner
+            finally:
+                runner.close_sockets()
+
+
+@asynccontextmanager
+async def _shared_sockets(target: Target) -> AsyncGenerator[list[trio.SocketListener]]:
+    """The listening sockets of ``target`` for the time of a block. Raises ``UsageError``."""
+    unix = _shared_file(to_listener(target))
+    if unix is None:
+        yield await listen(*_shared_address(target), describe(target))
+        return
+    async with listening_at(*unix, describe(target)) as listener:
+        yield [listener]
+
+
+def _shared_file(target: Any) -> tuple[str, SocketFile] | None:
+    """The Unix socket of a target, and its permissions; None for another one."""
+    match target:
+        case Unix():
+            return target.path, target.file
+        case Http(unix=UnixEndpoint() as endpoint) | HttpServer(unix=UnixEndpoint() as endpoint):
+            return endpoint.path, endpoint.file
+        case _:
+            return None
 
 
 def _shared_address(target: Target) -> tuple[str, int]:
     """The address that processes share. Raises ``UsageError`` for a target that they cannot serve together."""
     parts = urlsplit(describe(target))
     if parts.scheme not in _SHARED_SCHEMES or not parts.hostname:
-        hint = "Serve http, ws, tcp, or the same with TLS"
-        raise UsageError("workers share an address of TCP", target=describe(target), hint=hint)
+        hint = "Serve http, ws, tcp, the same with TLS, http+unix or unix"
+        raise UsageError("workers share an address of TCP, or a Unix socket", target=describe(target), hint=hint)
     port = parts.port if parts.port is not None else _DEFAULT_PORTS.get(parts.scheme)
     if port is None:
         raise UsageError("a server has to know its port", target=describe(target), hint="0 takes a free one")

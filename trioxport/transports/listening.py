@@ -1,4 +1,4 @@
-"""Listening sockets of TCP: opened here, or inherited by a worker process from the process that started it."""
+"""Listening sockets: opened here, or inherited by a worker process from the process that started it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import trio
 from trioxport.errors import UsageError
 
 _inherited: Final[ContextVar[list[socket.socket] | None]] = ContextVar("inherited", default=None)
-"""The sockets for the next :func:`listen` of this task and the tasks that it starts."""
+"""The sockets for the next listener of this task and the tasks that it starts."""
 
 
 @contextmanager
 def inherited_sockets(sockets: Sequence[socket.socket]) -> Generator[None]:
-    """Let the first :func:`listen` within the block take ``sockets``, which listen already, in place of new ones."""
+    """Let the first listener within the block take ``sockets``, which listen already, in place of new ones."""
     token = _inherited.set(list(sockets))
     try:
         yield
@@ -27,12 +27,20 @@ def inherited_sockets(sockets: Sequence[socket.socket]) -> Generator[None]:
         _inherited.reset(token)
 
 
+def take_inherited() -> list[trio.SocketListener]:
+    """The sockets that this process has inherited, for the caller alone; none if it makes its own."""
+    inherited = _inherited.get()
+    if not inherited:
+        return []
+    sockets, inherited[:] = list(inherited), []
+    return [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in sockets]
+
+
 async def listen(host: str, port: int, target: str) -> list[trio.SocketListener]:
     """Listen on all addresses of ``host``. Raises ``UsageError``, about ``target``."""
-    inherited = _inherited.get()
+    inherited = take_inherited()
     if inherited:
-        sockets, inherited[:] = list(inherited), []
-        return [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in sockets]
+        return inherited
     try:
         return await trio.open_tcp_listeners(port, host=host)
     except socket.gaierror as error:

@@ -19,7 +19,7 @@ from trioxport.diagnosis.doctor.conversation import ConversationOptions, check_c
 from trioxport.diagnosis.doctor.findings import OnFinding, ServerFindings
 from trioxport.diagnosis.doctor.http_probe import check_http
 from trioxport.diagnosis.doctor.network import NetworkAddress, check_network
-from trioxport.targets import Target, describe, to_transport
+from trioxport.targets import Target, to_transport
 from trioxport.transports.http import Http
 from trioxport.transports.http.client.stack.proxies import proxy_for
 from trioxport.transports.stdio import Stdio
@@ -71,7 +71,7 @@ async def examine(
     transport = _transport_of(target)
     if isinstance(transport, Stdio):
         await check_command(transport, options, findings, layers)
-    elif isinstance(transport, Unix) and not _check_socket(transport, findings):
+    elif isinstance(transport, Unix) and not _check_socket(transport.path, findings):
         findings.skip(CONVERSATION, "there is no socket")
     elif await _check_way(transport, findings):
         await check_conversation(target, options, findings, layers)
@@ -107,6 +107,8 @@ async def _check_way(transport: Transport, findings: ServerFindings) -> bool:
 
 
 async def _check_endpoint(target: Http, findings: ServerFindings) -> bool:
+    if target.unix is not None:
+        return _check_socket(target.unix.path, findings) and await check_http(target, None, findings)
     url = httpx.URL(target.url)
     proxy = proxy_for(url, target)
     tls = (target.tls or TLSOptions()) if url.scheme == "https" else None
@@ -117,15 +119,15 @@ async def _check_endpoint(target: Http, findings: ServerFindings) -> bool:
     return await check_network(address, findings) and await check_http(target, named, findings)
 
 
-def _check_socket(target: Unix, findings: ServerFindings) -> bool:
+def _check_socket(path: str, findings: ServerFindings) -> bool:
     try:
-        is_socket = stat.S_ISSOCK(os.stat(target.path).st_mode)
+        is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
     except OSError as error:
         remedy = "Check the path, and that the server runs"
-        findings.add("socket", "failed", f"{target.path}: {error.strerror}", remedy)
+        findings.add("socket", "failed", f"{path}: {error.strerror}", remedy)
         return False
     if is_socket:
-        findings.add("socket", "ok", f"{target.path} is a socket")
+        findings.add("socket", "ok", f"{path} is a socket")
         return True
-    findings.add("socket", "failed", f"{describe(target)} is no socket", "Check the path")
+    findings.add("socket", "failed", f"{path} is no socket", "Check the path")
     return False

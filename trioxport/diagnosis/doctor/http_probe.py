@@ -18,6 +18,7 @@ from trioxport.diagnosis.doctor.findings import ServerFindings
 from trioxport.diagnosis.doctor.network import STEP_SECONDS
 from trioxport.protocol import DISCOVER, META, METHOD_HEADER, MODERN_VERSIONS, VERSION_HEADER
 from trioxport.transports.http import Http
+from trioxport.transports.http.unix_endpoint import AUTHORITY
 
 MAX_BODY_BYTES: Final = 65536
 
@@ -88,9 +89,15 @@ async def _ask(target: Http, proxy: str | None) -> HttpAnswer:
     if target.tls is not None:
         verify = target.tls.client_context() if isinstance(target.tls, TLSOptions) else target.tls
     headers = {**target.headers, **_HEADERS}
+    socket = None
+    if target.unix is not None:
+        socket = httpx.AsyncHTTPTransport(uds=target.unix.path)
+        headers["Host"] = AUTHORITY
     async with (
-        httpx.AsyncClient(verify=verify, proxy=proxy, trust_env=False, follow_redirects=False) as client,
-        client.stream("POST", target.url, json=_REQUEST, headers=headers, timeout=STEP_SECONDS) as response,
+        httpx.AsyncClient(
+            verify=verify, proxy=proxy, transport=socket, trust_env=False, follow_redirects=False
+        ) as client,
+        client.stream("POST", target.http_url, json=_REQUEST, headers=headers, timeout=STEP_SECONDS) as response,
     ):
         body = b""
         if response.headers.get("content-type", "").lower().startswith("text/event-stream"):
@@ -128,8 +135,8 @@ def _judge(target: Http, answer: HttpAnswer, findings: ServerFindings) -> bool:
 
 
 def _redirect(target: Http, answer: HttpAnswer, status: str, findings: ServerFindings) -> bool:
-    there = urljoin(target.url, answer.headers.get("location", ""))
-    here, other = urlsplit(target.url), urlsplit(there)
+    there = urljoin(target.http_url, answer.headers.get("location", ""))
+    here, other = urlsplit(target.http_url), urlsplit(there)
     keeps = answer.status in (307, 308) and (here.scheme, here.netloc) == (other.scheme, other.netloc)
     shown = redact_url(there)
     text = f"{status}: redirected to {shown}"

@@ -101,7 +101,7 @@ class Hosting:
 
     def on_http(self, config: HttpServer) -> HttpServer:
         """``config``, with the server's authentication and routes. Raises ``UsageError`` if both configure them."""
-        path = urlsplit(config.url).path or "/"
+        path = urlsplit(config.http_url).path or "/"
         changes: dict[str, Any] = {}
         if self.protected is not None:
             if config.verify is not None:

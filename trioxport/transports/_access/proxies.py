@@ -22,14 +22,17 @@ _PAIR: Final = re.compile(rf'[ \t]*(?:({TOKEN.pattern})=("(?:[^"\\]|\\.)*"|[^\s;
 """A parameter of a Forwarded header, or nothing, and the delimiter after it; linear in the length of the header."""
 
 
-def _networks(given: Sequence[str]) -> tuple[Network, ...]:
+UNIX: Final = "unix"
+
+
+def _networks(given: Sequence[str]) -> tuple[Network | Literal["unix"], ...]:
     if isinstance(given, str):
         raise TypeError("networks is a sequence of networks, not a text")
     try:
-        return tuple(ipaddress.ip_network(each, strict=False) for each in given)
+        return tuple(UNIX if each == UNIX else ipaddress.ip_network(each, strict=False) for each in given)
     except ValueError as error:
         raise UsageError(
-            f"a trusted proxy is no network: {error}", hint='Write addresses or networks, as "10.0.0.0/8"'
+            f"a trusted proxy is no network: {error}", hint='Write addresses or networks, as "10.0.0.0/8", or "unix"'
         ) from None
 
 
@@ -42,14 +45,15 @@ class TrustedProxies:
     set: one that they pass on unchanged is written by the client.
 
     Args:
-        networks: The proxies' addresses, or networks of them.
+        networks: The proxies' addresses, or networks of them; ``"unix"`` for all clients of a Unix socket, which have
+            no address.
         header: ``"x-forwarded-for"``, with ``X-Forwarded-Proto`` for the scheme, or ``"forwarded"`` (RFC 7239).
 
     Raises:
         UsageError: A text is no network.
     """
 
-    networks: Sequence[Network] = attrs.field(converter=_networks)
+    networks: Sequence[Network | Literal["unix"]] = attrs.field(converter=_networks)
     header: Literal["x-forwarded-for", "forwarded"] = attrs.field(
         default="x-forwarded-for", validator=attrs.validators.in_(("x-forwarded-for", "forwarded")), kw_only=True
     )
@@ -69,8 +73,10 @@ class TrustedProxies:
         return peer, scheme
 
     def _trusts(self, peer: str | None) -> bool:
-        address = _address_in(peer or "")
-        return address is not None and any(address in network for network in self.networks)
+        if peer is None:
+            return UNIX in self.networks
+        address = _address_in(peer)
+        return address is not None and any(address in each for each in self.networks if each != UNIX)
 
     def _hops(self, headers: Mapping[str, str]) -> Iterator[_Hop]:
         """The address and scheme that each proxy added, the nearest proxy's first."""

@@ -1,4 +1,4 @@
-"""``http://`` and ``https://``: Streamable HTTP, in the modern and the legacy era."""
+"""``http://``, ``https://`` and ``http+unix://``: Streamable HTTP, in the modern and the legacy era."""
 
 from trioxport.transports.http.client.target import Http
 

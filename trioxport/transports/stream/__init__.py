@@ -8,5 +8,6 @@ from __future__ import annotations
 
 from trioxport.transports.stream.open_stream import OpenStream
 from trioxport.transports.stream.target import Tcp, Tls, Unix
+from trioxport.transports.unix_sockets import SocketFile
 
-__all__ = ["OpenStream", "Tcp", "Tls", "Unix"]
+__all__ = ["OpenStream", "SocketFile", "Tcp", "Tls", "Unix"]

@@ -10,11 +10,19 @@ from trioxport._diagnostics.redaction import redact_url
 from trioxport.errors import UsageError
 from trioxport.framing import FramingName
 from trioxport.transports._urls import authority
+from trioxport.transports.unix_sockets import SocketFileOptions
 
 
 @attrs.frozen
 class StreamOptions:
-    """The query of ``tcp://`` and ``unix://``."""
+    """The query of ``tcp://``."""
+
+    framing: FramingName = "newline"
+
+
+@attrs.frozen
+class UnixStreamOptions(SocketFileOptions):
+    """The query of ``unix://``."""
 
     framing: FramingName = "newline"
 
@@ -41,8 +49,5 @@ def address_of(url: str) -> tuple[str, int]:
 
 
 def url_of(scheme: str, host: str, port: int, framing: FramingName) -> str:
-    return f"{scheme}://{authority(host, port)}{query_of(framing)}"
-
-
-def query_of(framing: FramingName) -> str:
-    return "" if framing == "newline" else f"?framing={framing}"
+    query = "" if framing == "newline" else f"?framing={framing}"
+    return f"{scheme}://{authority(host, port)}{query}"

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import ssl
-import stat
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Self
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import attrs
 import trio
 
 from trioxport._diagnostics.redaction import redact_url
-from trioxport._diagnostics.validators import PATH, PORT, TEXT
+from trioxport._diagnostics.validators import PATH, PORT, TEXT, instance_of
 from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope, Transport
 from trioxport.auth.secret import Secret, secret
 from trioxport.auth.tls import SSL_CONTEXT, TLSOptions, about_target, server_contexts
-from trioxport.errors import ServerUnreachable, UsageError
+from trioxport.errors import UsageError
 from trioxport.framing import FRAMING, FramingName
 from trioxport.targets import options_of
-from trioxport.transports._sockets import (
-    connect,
-    refuse_plaintext,
-    serve_streams,
-)
+from trioxport.transports._sockets import connect, refuse_plaintext, serve_streams
 from trioxport.transports._tls import TLSStream
 from trioxport.transports.listening import bound, listen
 from trioxport.transports.stream.open_stream import over_socket, over_tls
-from trioxport.transports.stream.options import EncryptedStreamOptions, StreamOptions, address_of, query_of, url_of
+from trioxport.transports.stream.options import (
+    EncryptedStreamOptions,
+    StreamOptions,
+    UnixStreamOptions,
+    address_of,
+    url_of,
+)
+from trioxport.transports.unix_sockets import SocketFile, connect_unix, listening_at
 
 
 @attrs.frozen
@@ -137,17 +137,21 @@ class Tls:
 
 @attrs.frozen
 class Unix:
-    """A Unix socket, to connect to or to listen on; a server's socket file is for its own user only (mode 0600).
+    """A Unix socket, to connect to or to listen on; a server's socket file is for its own user only, by default.
 
     Args:
         path: The socket file. A server replaces a file without a listener, and removes its own at the end.
         framing: As for :class:`Tcp`.
+        file: The permissions of a server's socket file; in a URL ``?mode=660&group=mcp``.
 
     On Windows, where Python has no Unix sockets, opening and serving raise ``UsageError``.
     """
 
     path: str = attrs.field(validator=TEXT)
     framing: FramingName = attrs.field(default="newline", validator=FRAMING)
+    file: SocketFile = attrs.field(
+        factory=SocketFile, validator=instance_of(SocketFile, "a SocketFile(...)"), kw_only=True
+    )
 
     @classmethod
     def from_url(cls, url: str) -> Self:
@@ -155,73 +159,26 @@ class Unix:
         path = unquote(parts.netloc + parts.path)
         if not path:
             raise UsageError("a Unix socket is written unix:///PATH", target=redact_url(url))
-        return cls(path, options_of(url, StreamOptions).framing)
+        options = options_of(url, UnixStreamOptions)
+        return cls(path, options.framing, file=options.socket_file())
 
     def __str__(self) -> str:
-        return f"unix://{quote(self.path)}{query_of(self.framing)}"
+        framing = {} if self.framing == "newline" else {"framing": self.framing}
+        query = urlencode(framing | self.file.query)
+        return f"unix://{quote(self.path)}{f'?{query}' if query else ''}"
 
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
-        self._check_platform()
-        try:
-            stream = await trio.open_unix_socket(self.path)
-        except OSError as error:
-            raise ServerUnreachable(
-                f"cannot connect: {error.strerror or error}", target=scope.settings.target
-            ) from error
+        stream = await connect_unix(self.path, scope.settings.target)
         async with over_socket(stream, self.framing, scope) as channels:
             yield channels
 
     async def listen(
         self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
-        self._check_platform()
-
         def bind(stream: trio.SocketStream) -> Transport:
             return lambda scope: over_socket(stream, self.framing, scope)
 
-        listener = await self._bind()
-        mine = os.stat(self.path).st_ino
-        try:
+        async with listening_at(self.path, self.file, str(self)) as listener:
             task_status.started([str(self)])
             await serve_streams([listener], bind, acceptor)
-        finally:
-            listener.socket.close()
-            with suppress(FileNotFoundError):
-                if os.stat(self.path).st_ino == mine:
-                    os.unlink(self.path)
-
-    def _check_platform(self) -> None:
-        if not hasattr(socket, "AF_UNIX"):
-            raise UsageError("this platform has no Unix sockets", target=str(self), hint="Use tcp://127.0.0.1")
-
-    async def _bind(self) -> trio.SocketListener:
-        """Return a listening socket; its file is private before a client can connect."""
-        await self._remove_stale()
-        sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            await sock.bind(self.path)
-            os.chmod(self.path, 0o600)
-            sock.listen(socket.SOMAXCONN)
-        except trio.Cancelled:
-            sock.close()
-            raise
-        except OSError as error:
-            sock.close()
-            raise UsageError(f"cannot listen: {error.strerror or error}", target=str(self)) from error
-        return trio.SocketListener(sock)
-
-    async def _remove_stale(self) -> None:
-        try:
-            if not stat.S_ISSOCK(os.stat(self.path).st_mode):
-                raise UsageError("the file exists and is no socket", target=str(self))
-            stream = await trio.open_unix_socket(self.path)
-        except FileNotFoundError:
-            return
-        except ConnectionRefusedError:
-            os.unlink(self.path)
-        except OSError as error:
-            raise UsageError(f"cannot listen: {error.strerror or error}", target=str(self)) from error
-        else:
-            await stream.aclose()
-            raise UsageError("a server listens on this socket already", target=str(self), hint="Choose another path")

@@ -1,7 +1,7 @@
 """The protocol that each endpoint spoke last in this process, so that the next connection need not find it out.
 
 Specification 2026-07-28, basic/versioning, section Backward Compatibility with Initialization-Based Versions. An
-endpoint is an origin and a path: one origin can be a gateway to servers of both eras.
+endpoint is an origin, or a Unix socket, and a path: one origin can be a gateway to servers of both eras.
 """
 
 from __future__ import annotations
@@ -48,4 +48,4 @@ def forget_all() -> None:
 
 def _endpoint(url: str) -> str:
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path or '/'}"
+    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path or '/'}#{parts.fragment.partition('?')[0]}"

@@ -171,7 +171,7 @@ class HttpSseClient:
 def _path_within_origin(stream: HTTPEndpoint, named: bytes) -> str:
     """The path of the endpoint that a stream names. Raises ``ProtocolViolation`` if it is of another origin."""
     try:
-        url = httpx.URL(stream.url).copy_with(raw_path=stream.path.encode())
+        url = stream.base.copy_with(raw_path=stream.path.encode())
         endpoint = url.join(named.decode().strip())
     except (httpx.InvalidURL, ValueError) as error:
         raise ProtocolViolation("the endpoint that the stream names is no URL") from error

@@ -15,6 +15,7 @@ from trioxport.errors import UsageError
 from trioxport.messages import NOTHING
 from trioxport.transports._http_heads import check_fields
 from trioxport.transports._urls import HTTP_PORTS, is_printable_ascii, split_url
+from trioxport.transports.http.unix_endpoint import UnixEndpoint
 
 if TYPE_CHECKING:
     import httpx
@@ -63,6 +64,10 @@ def _are_headers(_options: object, _field: attrs.Attribute[Any], value: Mapping[
     check_fields(value)
 
 
+def _unix_endpoint(options: HttpOptions) -> UnixEndpoint | None:
+    return UnixEndpoint.of(options.url)
+
+
 @attrs.frozen
 class HttpOptions:
     """The options of :class:`~trioxport.transports.http.Http`, which documents each of them."""
@@ -86,9 +91,12 @@ class HttpOptions:
         default="auto", validator=attrs.validators.in_(("auto", "streamable", "sse")), kw_only=True
     )
     renew_session: bool = attrs.field(default=True, kw_only=True)
+    unix: UnixEndpoint | None = attrs.field(
+        init=False, default=attrs.Factory(_unix_endpoint, takes_self=True), repr=False, eq=False
+    )
 
     def __attrs_post_init__(self) -> None:
-        parts = _split(self.url)
+        parts = _split(self.http_url)
         if parts is None:
             shown = str(self) if isinstance(cast("object", self.url), str) else kind_of(self.url)
             raise UsageError("an endpoint is written http(s)://HOST/PATH, in ASCII", target=shown)
@@ -98,6 +106,14 @@ class HttpOptions:
             raise UsageError("a client of the caller's has its own TLS and HTTP version", target=str(self))
         if self.http2 and parts.scheme == "http":
             raise UsageError("HTTP/2 is spoken over https only", target=str(self))
+        if self.unix is not None and self.client is not None:
+            hint = "Pass http://localhost/ENDPOINT, and a client with httpx.AsyncHTTPTransport(uds=PATH)"
+            raise UsageError("a client of the caller's has its own way to the server", target=str(self), hint=hint)
+
+    @property
+    def http_url(self) -> str:
+        """The URL of requests."""
+        return self.url if self.unix is None else self.unix.url
 
     def __str__(self) -> str:
         return (SSE_PREFIX if self.binding == "sse" else "") + redact_url(self.url)

@@ -1,4 +1,4 @@
-"""The target ``http(s)://…``: an MCP endpoint of Streamable HTTP or HTTP+SSE."""
+"""The target ``http(s)://…`` or ``http+unix://…``: an MCP endpoint of Streamable HTTP or HTTP+SSE."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
 from trioxport.errors import UsageError
 from trioxport.transports._sockets import refuse_plaintext
 from trioxport.transports.http.client.options import SSE_PREFIX, HttpOptions
+from trioxport.transports.unix_sockets import check_platform
 
 if TYPE_CHECKING:
     from trioxport.transports.http.server import HttpServer
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Http(HttpOptions):
-    """An MCP endpoint on the web. Plain ``http`` beyond loopback needs ``allow_plaintext``.
+    """An MCP endpoint on the web, or on a Unix socket. Plain ``http`` beyond loopback needs ``allow_plaintext``.
 
     Args:
-        url: The endpoint, without credentials.
+        url: The endpoint, without credentials; on a Unix socket ``http+unix:///run/mcp.sock#/mcp``.
         headers: Headers of every request; they never appear in errors or logs. Those in a message's metadata take
             precedence.
         auth: Credentials, such as :class:`~trioxport.auth.Bearer` or :class:`~trioxport.auth.ApiKey`, OAuth, or
@@ -58,7 +59,7 @@ class Http(HttpOptions):
 
     @classmethod
     def from_url(cls, url: str) -> Self:
-        """The target of ``http(s)://…``, or of ``sse+http(s)://…``, whose binding is HTTP+SSE."""
+        """The target of ``http(s)://…`` or ``http+unix://…``; after ``sse+`` the binding is HTTP+SSE."""
         if url[: len(SSE_PREFIX)].lower() == SSE_PREFIX:
             return cls(url[len(SSE_PREFIX) :], binding="sse")
         return cls(url)
@@ -68,7 +69,9 @@ class Http(HttpOptions):
         from trioxport.transports.http.client.connection import open_channels
         from trioxport.transports.http.client.stack.assemble import open_endpoint
 
-        parts = urlsplit(self.url)
+        parts = urlsplit(self.http_url)
+        if self.unix is not None:
+            check_platform(scope.settings.target)
         if parts.port == 0:
             raise UsageError("port 0 is for servers, which get a free one", target=scope.settings.target)
         if parts.scheme == "http":
@@ -87,4 +90,4 @@ class Http(HttpOptions):
         """The configuration by which this endpoint is served."""
         from trioxport.transports.http.server import HttpServer
 
-        return HttpServer(self.url, sse=urlsplit(self.url).path or "/" if self.binding == "sse" else None)
+        return HttpServer(self.url, sse=urlsplit(self.http_url).path or "/" if self.binding == "sse" else None)

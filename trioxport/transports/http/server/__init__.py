@@ -5,6 +5,7 @@ from trioxport.transports._access.proxies import TrustedProxies
 from trioxport.transports.http.server.events import EventStore, MemoryEvents
 from trioxport.transports.http.server.options import Bounds, Sessions, Upgrades
 from trioxport.transports.http.server.target import HttpServer
+from trioxport.transports.unix_sockets import SocketFile
 
 __all__ = [
     "Bounds",
@@ -13,6 +14,7 @@ __all__ = [
     "MemoryEvents",
     "ProtectedResource",
     "Sessions",
+    "SocketFile",
     "TrustedProxies",
     "Upgrades",
 ]

@@ -31,8 +31,8 @@ class HttpAccess:
 
     def __init__(self, config: HttpServerOptions) -> None:
         self._cors = config.cors
-        self._path = urlsplit(config.url).path or "/"
-        self.policy = AccessPolicy(config, config.url, publishes_metadata=True)
+        self._path = urlsplit(config.http_url).path or "/"
+        self.policy = AccessPolicy(config, config.http_url, publishes_metadata=True)
 
     async def respond(self, request: ServerRequest) -> bool:
         """Answer a preflight or a request for the metadata, and return whether it was one. Raises ``AccessRefused``."""

@@ -17,6 +17,8 @@ from trioxport.transports._urls import HTTP_PORTS, split_url
 from trioxport.transports.http.server.directory import SessionDirectory
 from trioxport.transports.http.server.events import EventStore
 from trioxport.transports.http.server.request import Application
+from trioxport.transports.http.unix_endpoint import UnixEndpoint
+from trioxport.transports.unix_sockets import SocketFile
 
 _DIRECTORY: Final = instance_of(SessionDirectory, "a directory of sessions, such as RedisSessions(...)")
 
@@ -88,6 +90,13 @@ class Upgrades:
     ping_timeout: float = attrs.field(default=20.0, validator=SECONDS, kw_only=True)
 
 
+def _unix_endpoint(options: HttpServerOptions) -> UnixEndpoint | None:
+    endpoint = UnixEndpoint.of(options.url)
+    if endpoint is None or options.socket_file is None:
+        return endpoint
+    return attrs.evolve(endpoint, file=options.socket_file)
+
+
 @attrs.frozen
 class HttpServerOptions(AccessOptions):
     """The fields of :class:`HttpServer`, which documents them, and their checks."""
@@ -107,13 +116,26 @@ class HttpServerOptions(AccessOptions):
     access_log: bool = attrs.field(default=False, validator=FLAG, kw_only=True)
     keep_alive: float = attrs.field(default=15.0, validator=SECONDS, kw_only=True)
     bounds: Bounds = attrs.field(factory=Bounds, kw_only=True)
+    socket_file: SocketFile | None = attrs.field(
+        default=None, validator=instance_of(SocketFile, "a SocketFile(...)").or_none(), kw_only=True
+    )
+    unix: UnixEndpoint | None = attrs.field(
+        init=False, default=attrs.Factory(_unix_endpoint, takes_self=True), repr=False, eq=False
+    )
+
+    @property
+    def http_url(self) -> str:
+        """The URL of requests."""
+        return self.url if self.unix is None else self.unix.url
 
     def __attrs_post_init__(self) -> None:
-        parts = split_url(self.url, HTTP_PORTS)
+        parts = split_url(self.http_url, HTTP_PORTS)
         if parts is None or parts.query or parts.fragment or parts.username:
             raise UsageError("an endpoint to serve is written http(s)://HOST:PORT/PATH, without more", target=str(self))
         if self.sse is not None and self.sessions is None:
             raise UsageError("HTTP+SSE has sessions, and those are not to be served", target=str(self))
+        if self.socket_file is not None and self.unix is None:
+            raise UsageError("socket_file is for a Unix socket: http+unix:///PATH#/ENDPOINT", target=str(self))
 
     def __str__(self) -> str:
         return redact_url(self.url)

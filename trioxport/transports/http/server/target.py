@@ -16,11 +16,12 @@ class HttpServer(HttpServerOptions):
     """An MCP endpoint to serve. Plain ``http`` beyond loopback needs ``allow_plaintext``.
 
     Args:
-        url: The address to listen on, and the path of the endpoint; port 0 takes a free one. In a surrounding ASGI
-            application, the URL under which clients reach the endpoint.
+        url: The address to listen on, and the path of the endpoint; port 0 takes a free one. A Unix socket is written
+            ``http+unix:///run/mcp.sock#/mcp``. In a surrounding ASGI application, the URL under which clients reach the
+            endpoint.
         sessions: The limits on sessions of the legacy era; None serves the modern era only.
         hosts: Names, with ``:port`` or for any port, that a request's Host may have: others get 421. By default the
-            host of ``url``, and for a loopback address the names of loopback. ``"*"`` is any.
+            host of ``url``, and for a loopback address or a Unix socket the names of loopback. ``"*"`` is any.
         origins: Origins of web pages that may send requests besides this server's own, as ``"https://example.com"``:
             others get 403. ``"*"`` is any.
         cors: Whether responses carry CORS headers that let pages of ``origins`` read them.
@@ -42,10 +43,13 @@ class HttpServer(HttpServerOptions):
         fallback: An ASGI application that answers requests for all other paths, such as a Starlette application. It
             gets them after the check of Host; origins, tokens and rates are its own responsibility.
         trusted_proxies: Reverse proxies, by address or network, whose ``X-Forwarded-For`` and ``X-Forwarded-Proto``
-            name the client: for rates, ``connection.info.peer`` and logs. :class:`TrustedProxies` for RFC 7239.
+            name the client: for rates, ``connection.info.peer`` and logs. ``"unix"`` trusts the clients of a Unix
+            socket. :class:`TrustedProxies` for RFC 7239.
         access_log: Whether each request is logged on ``trioxport.access``.
         keep_alive: Seconds of silence after which a response becomes a stream, and a stream gets a keep-alive comment.
         bounds: Limits on the speed, the size and the number of clients.
+        socket_file: The permissions of the file of a Unix socket; in a URL ``http+unix:///PATH?mode=660&group=mcp#/mcp``.
+            By default only the user of this process may connect.
 
     Raises:
         UsageError: ``url`` is no plain ``http(s)://HOST:PORT/PATH``, or ``sse`` is given without ``sessions``.

@@ -26,12 +26,13 @@ from trioxport.transports.http.client.stack.proxies import PROXY_PORTS, ThroughP
 from trioxport.transports.http.client.stack.redirects import FollowingRedirects
 from trioxport.transports.http.client.stack.types import HTTPEndpoint, SendRequest
 from trioxport.transports.http.failures import of_exchange
+from trioxport.transports.http.unix_endpoint import AUTHORITY
 
 
 @asynccontextmanager
 async def open_endpoint(options: HttpOptions, scope: Scope) -> AsyncGenerator[HTTPEndpoint]:
     """Open the HTTP stack to the endpoint of ``options``. Raises ``ConnectError``."""
-    url = httpx.URL(options.url)
+    url = httpx.URL(options.http_url)
     fields = {"user-agent": f"trioxport/{__version__}", **own_fields(dict(options.headers))}
     async with AsyncExitStack() as stack:
         send = Decompressing(await stack.enter_async_context(_open_wire(options, url, scope))).send
@@ -39,17 +40,21 @@ async def open_endpoint(options: HttpOptions, scope: Scope) -> AsyncGenerator[HT
             auth_server = AuthServerClient(library_of(options.auth), _tls_options(options), stack)
             send = AuthFlowRunner(send, url, options.auth, auth_server.send).send
         elif isinstance(options.auth, RequestAuthorizer):
+            if options.unix is not None:
+                raise UsageError("OAuth is for servers that have a URL on the web", target=str(options))
             send = AuthorizedRequests(send, url, options.auth, scope.start_soon).send
         elif options.auth is not None:
             send = WithCredentials(send, options.auth).send
         send = FollowingRedirects(send, url).send
         path = url.raw_path.decode("ascii")
-        yield HTTPEndpoint(send, redact_url(options.url), path, fields, _peer(options, url))
+        yield HTTPEndpoint(send, redact_url(options.url), url, path, fields, _peer(options, url))
 
 
 def _peer(options: HttpOptions, url: httpx.URL) -> str | None:
-    """The server, or the proxy before it; None if only the application's client knows it."""
-    return None if options.client is not None else (proxy_for(url, options) or url).netloc.decode("ascii")
+    """The server, or the proxy before it; None for a Unix socket, or if only the application's client knows it."""
+    if options.client is not None or options.unix is not None:
+        return None
+    return (proxy_for(url, options) or url).netloc.decode("ascii")
 
 
 def _tls_options(options: HttpOptions) -> TLSOptions:
@@ -90,7 +95,7 @@ async def _open_wire(options: HttpOptions, url: httpx.URL, scope: Scope) -> Asyn
 
 
 def _context(options: HttpOptions, *, proxied: bool) -> ssl.SSLContext | None:
-    if options.url.startswith("http:"):
+    if options.http_url.startswith("http:"):
         return None
     if options.http2 and find_spec("h2") is None:
         raise UsageError("HTTP/2 is not installed", target=str(options), hint=install_hint("http2"))
@@ -105,7 +110,8 @@ def _origin(options: HttpOptions, url: httpx.URL, context: ssl.SSLContext | None
     return OriginServer(
         host=url.host,
         port=url.port or PROXY_PORTS[url.scheme],
-        authority=url.netloc,
+        authority=url.netloc if options.unix is None else AUTHORITY.encode(),
+        unix=None if options.unix is None else options.unix.path,
         tls=context,
         connect_timeout=options.connect_timeout,
         idle_timeout=options.idle_timeout,

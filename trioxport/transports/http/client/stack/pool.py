@@ -40,6 +40,7 @@ class OriginServer:
         host: The host's name or address.
         port: Its port.
         authority: Both as the ``Host`` header names them.
+        unix: The file of the Unix socket to connect to, in place of host and port; None for TCP.
         tls: The TLS context, or None for plain HTTP.
         connect_timeout: The time for a connection, its TLS handshake included.
         idle_timeout: The time without a byte in either direction.
@@ -50,6 +51,7 @@ class OriginServer:
     host: str
     port: int
     authority: bytes
+    unix: str | None
     tls: ssl.SSLContext | None
     connect_timeout: float
     idle_timeout: float
@@ -225,6 +227,8 @@ class ConnectionPool:
 
     async def _establish(self) -> _PooledConnection:
         origin = self._origin
+        if origin.unix is not None:
+            return _PooledConnection(await trio.open_unix_socket(origin.unix), None)
         socket = await trio.open_tcp_stream(origin.host, origin.port)
         if origin.tls is None:
             return _PooledConnection(socket, None)

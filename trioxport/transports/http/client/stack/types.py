@@ -83,6 +83,7 @@ class HTTPEndpoint:
     Args:
         send: Sends the requests.
         url: Its URL, redacted.
+        base: The URL of its requests.
         path: Its path and query.
         headers: The headers of every request, by names in lower case.
         peer: The address of the server, or of the proxy before it; None if it is not known.
@@ -90,6 +91,7 @@ class HTTPEndpoint:
 
     send: SendRequest
     url: str
+    base: httpx.URL
     path: str
     headers: Mapping[str, str]
     peer: str | None = None

@@ -34,7 +34,7 @@ class ClientConnection:
 
     Attributes:
         stream: The bytes of HTTP: the socket, or TLS over it.
-        client: The client's address and port, as ASGI has them; None if it left already.
+        client: The client's address and port, as ASGI has them; None if it left already, and on a Unix socket.
         server: This side's.
     """
 
@@ -109,7 +109,9 @@ class IdleConnections(ExpiryQueue[trio.CancelScope]):
 
 
 def _addresses(socket: trio.SocketStream) -> tuple[Address | None, Address | None]:
-    """The addresses of the client and of the server; None for a client that left already."""
+    """The addresses of the client and of the server; None for a client that left already, and on a Unix socket."""
+    if socket.socket.family == getattr(sockets, "AF_UNIX", None):
+        return None, None
     try:
         return socket.socket.getpeername()[:2], socket.socket.getsockname()[:2]
     except OSError:

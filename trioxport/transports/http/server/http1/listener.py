@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import trio
@@ -19,6 +20,7 @@ from trioxport.transports.http.server.modern import WRITE_GRACE_SECONDS
 from trioxport.transports.http.server.options import HttpServerOptions, Upgrades
 from trioxport.transports.http.server.websockets import MountedWebSockets
 from trioxport.transports.listening import bound, closing, listen
+from trioxport.transports.unix_sockets import listening_at
 
 
 class HttpListener:
@@ -40,43 +42,63 @@ class HttpListener:
         Raises:
             UsageError: The configuration cannot be served.
         """
-        listeners, context = await self._sockets()
+        context = self._context()
+        async with self._listeners() as listeners:
+            await self._run(listeners, context, acceptor, task_status)
+
+    async def _run(
+        self,
+        listeners: list[trio.SocketListener],
+        context: Callable[[], ssl.SSLContext] | None,
+        acceptor: Acceptor,
+        task_status: trio.TaskStatus[list[str]],
+    ) -> None:
         endpoint = self._endpoint
         upgrades = Upgrades() if self._config.websocket is True else self._config.websocket
         websockets = MountedWebSockets(upgrades, endpoint, acceptor) if upgrades else None
         upgrade = None if websockets is None else websockets.upgrade
         runner = Runner(endpoint.answer, self._config.bounds, endpoint.refusals, context, upgrade)
-        with closing(listeners):
-            async with trio.open_nursery() as nursery:
-                await nursery.start(endpoint.run, acceptor)
-                life = trio.CancelScope(shield=True)
-                accepting = trio.CancelScope()
-                nursery.start_soon(self._serve, runner, websockets, listeners, life, accepting)
-                task_status.started([self._address(listener) for listener in listeners])
-                try:
-                    await trio.sleep_forever()
-                finally:
-                    runner.keeps_alive = False
-                    await endpoint.drain()
-                    accepting.cancel()
-                    runner.drain()
-                    if websockets is not None:
-                        websockets.drain()
-                    life.deadline = endpoint.stop() + WRITE_GRACE_SECONDS
+        async with trio.open_nursery() as nursery:
+            await nursery.start(endpoint.run, acceptor)
+            life = trio.CancelScope(shield=True)
+            accepting = trio.CancelScope()
+            nursery.start_soon(self._serve, runner, websockets, listeners, life, accepting)
+            task_status.started([self._address(listener) for listener in listeners])
+            try:
+                await trio.sleep_forever()
+            finally:
+                runner.keeps_alive = False
+                await endpoint.drain()
+                accepting.cancel()
+                runner.drain()
+                if websockets is not None:
+                    websockets.drain()
+                life.deadline = endpoint.stop() + WRITE_GRACE_SECONDS
 
-    async def _sockets(self) -> tuple[list[trio.SocketListener], Callable[[], ssl.SSLContext] | None]:
-        """The listening sockets, and the contexts of TLS. Raises ``UsageError``."""
-        parts = urlsplit(self._config.url)
-        host, target = parts.hostname or "", str(self._config)
+    def _context(self) -> Callable[[], ssl.SSLContext] | None:
+        """The contexts of TLS. Raises ``UsageError``."""
         tls = self._config.tls
-        if (parts.scheme == "https") != (tls is not None):
-            raise UsageError("https, and nothing else, is served with tls", target=target, hint="Pass tls=")
+        if self._config.http_url.startswith("https:") != (tls is not None):
+            raise UsageError("https, and nothing else, is served with tls", target=str(self._config), hint="Pass tls=")
+        return None if tls is None else server_contexts(tls)
+
+    @asynccontextmanager
+    async def _listeners(self) -> AsyncGenerator[list[trio.SocketListener]]:
+        """The listening sockets for the time of a block. Raises ``UsageError``."""
+        unix, target = self._config.unix, str(self._config)
+        if unix is not None:
+            async with listening_at(unix.path, unix.file, target) as listener:
+                yield [listener]
+            return
+        parts = urlsplit(self._config.url)
+        host = parts.hostname or ""
         if parts.port is None:
             raise UsageError("a server has to know its port", target=target, hint="0 takes a free one")
-        if tls is None:
+        if self._config.tls is None:
             refuse_plaintext(host, self._settings)
-        context = None if tls is None else server_contexts(tls)
-        return await listen(host, parts.port, target), context
+        listeners = await listen(host, parts.port, target)
+        with closing(listeners):
+            yield listeners
 
     async def _serve(
         self,
@@ -97,5 +119,7 @@ class HttpListener:
                 watchers.cancel_scope.cancel()
 
     def _address(self, listener: trio.SocketListener) -> str:
+        if self._config.unix is not None:
+            return str(self._config)
         parts = urlsplit(self._config.url)
         return f"{parts.scheme}://{authority(*bound(listener))}{parts.path}"
