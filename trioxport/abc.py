@@ -148,6 +148,10 @@ def _refusal_log(settings: ConnectionSettings) -> RefusalLog:
     return RefusalLog(settings.target)
 
 
+def _count_nothing(_event: str) -> None:
+    """Ignore an event, where no layer counts events."""
+
+
 @attrs.frozen
 class ConnectionSettings:
     """The settings of a connection, or of all connections of a server.
@@ -161,6 +165,7 @@ class ConnectionSettings:
         close_timeout: Seconds that closing may take.
         allow_plaintext: Whether unencrypted traffic may leave this machine.
         refusals: The log and the counts of refusals, on a server.
+        count_event: Counts an event of a server by its name, as ``"forwarded"``.
     """
 
     role: Role
@@ -171,6 +176,7 @@ class ConnectionSettings:
     close_timeout: float = attrs.field(default=CLOSE_TIMEOUT, validator=SECONDS_OR_0)
     allow_plaintext: bool = attrs.field(default=False, validator=FLAG)
     refusals: RefusalLog = attrs.field(default=attrs.Factory(_refusal_log, takes_self=True))
+    count_event: Callable[[str], None] = attrs.field(default=_count_nothing, repr=False)
 
 
 class Scope(Protocol):
@@ -326,6 +332,15 @@ class RefusalObserver(Protocol):
 
     def note_refusal(self, reason: str) -> None:
         """Count a refusal by its reason: an HTTP status, as ``"403 Forbidden (Origin)"``, or the name of an error."""
+        ...
+
+
+@runtime_checkable
+class EventObserver(Protocol):
+    """A layer that counts the events of a server that concern none of its connections."""
+
+    def note_event(self, event: str) -> None:
+        """Count an event by its name, as ``"lease lost"``."""
         ...
 
 

@@ -23,6 +23,7 @@ from trioxport.abc import (
     CONNECT_TIMEOUT,
     Codec,
     ConnectionSettings,
+    EventObserver,
     FrameChannels,
     InlineTransport,
     Layer,
@@ -164,7 +165,15 @@ async def serve_transport(
     name = describe(target)
     refusals = RefusalLog(name, refusal_counter(layers))
     settings = ConnectionSettings(
-        "server", name, codec, limits, connect_timeout, close_timeout, allow_plaintext, refusals
+        "server",
+        name,
+        codec,
+        limits,
+        connect_timeout,
+        close_timeout,
+        allow_plaintext,
+        refusals,
+        event_counter(layers),
     )
     started = _ListeningStatus(task_status)
     acceptor = HandlerAcceptor(handler, settings, layers)
@@ -210,6 +219,17 @@ def refusal_counter(layers: Sequence[Layer]) -> Callable[[str], None]:
     def count(reason: str) -> None:
         for observer in observers:
             observer.note_refusal(reason)
+
+    return count
+
+
+def event_counter(layers: Sequence[Layer]) -> Callable[[str], None]:
+    """A function that passes the name of an event to the layers that count events."""
+    observers = [layer for layer in split_layers(layers).messages if isinstance(layer, EventObserver)]
+
+    def count(event: str) -> None:
+        for observer in observers:
+            observer.note_event(event)
 
     return count
 

@@ -1,6 +1,7 @@
 """A replica of a server of the official SDK: replica.py REDIS LOG LEASE. Prints its address.
 
-It has the tools of ``sdk_programs.py``, and ``act``, which appends its number to the log before it answers.
+It has the tools of ``sdk_programs.py``; ``act``, which appends its number to the log before it answers; and
+``process``, which returns the id of its process.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ def main() -> None:
         await ctx.report_progress(1, 2)
         await trio.sleep(seconds)
         return number
+
+    @server.tool()
+    def process() -> int:
+        return os.getpid()
 
     target = HttpServer(
         "http://127.0.0.1:0/mcp",

@@ -25,6 +25,7 @@ KILL_SECONDS: Final = 20.0
 ROUNDS: Final = 500
 LEAVING: Final = 2000
 REFRESHES: Final = 200
+REPLICA_SESSIONS: Final = 200
 
 Storm: TypeAlias = Callable[[int], Awaitable[Any]]
 """One storm over one binding, by its seed; returns its counts, whose ``total`` is the damage."""
@@ -53,6 +54,16 @@ def _leaving() -> Iterator[tuple[str, Storm]]:
     return ((binding, partial(storms.leaving_clients, binding, LEAVING)) for binding in storms.BINDINGS)
 
 
+def _replicas() -> Iterator[tuple[str, Storm]]:
+    storms = import_module("tests.soak.replicas")
+
+    async def run(seed: int) -> Any:
+        with tempfile.TemporaryDirectory() as directory:
+            return await storms.replicas(REPLICA_SESSIONS, seed, Path(directory))
+
+    yield "http legacy", run
+
+
 def _refreshes() -> Iterator[tuple[str, Storm]]:
     storms = import_module("tests.soak.refreshes")
     return ((kind, partial(storms.refreshes, kind, REFRESHES, kills=REFRESHES // 10)) for kind in storms.STORES)
@@ -63,6 +74,7 @@ STORMS: Final = {
     "cancellations": _cancellations,
     "leaving": _leaving,
     "refreshes": _refreshes,
+    "replicas": _replicas,
 }
 
 

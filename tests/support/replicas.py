@@ -24,7 +24,7 @@ from trioxport.transports.stdio.guard import open_guard
 
 ANYWHERE: Final = "http://127.0.0.1:0/mcp"
 LEASE_SECONDS: Final = 1.5
-"""Seconds of a lease in tests: short, and longer than a busy machine takes to refresh it."""
+"""Seconds of a lease in tests of one process: short, and longer than a busy machine takes to refresh it."""
 
 
 def replica(port: int, *, lease: float = LEASE_SECONDS, limits: Sessions | None = None, **options: Any) -> HttpServer:
@@ -79,12 +79,15 @@ class Balancer:
 
 
 @asynccontextmanager
-async def replica_processes(redis_url: str, log: Path, number: int = 2) -> AsyncGenerator[Balancer]:
-    """Run replicas behind a balancer for the time of a block; ``log`` gets a line for each call of the tool ``act``."""
-    command = [sys.executable, "-m", "tests.programs.replica", redis_url, str(log), str(LEASE_SECONDS)]
+async def replica_processes(redis_url: str, log: Path, lease: float) -> AsyncGenerator[Balancer]:
+    """Run two replicas behind a balancer for the time of a block.
+
+    ``log`` gets a line for each call of the tool ``act``.
+    """
+    command = [sys.executable, "-m", "tests.programs.replica", redis_url, str(log), str(lease)]
     async with open_guard() as guard, AsyncExitStack() as stack:
         replicas: list[ReplicaProcess] = []
-        for _ in range(number):
+        for _ in range(2):
             process = await trio.lowlevel.open_process(command, stdout=PIPE)
             stack.push_async_callback(ReplicaProcess(process, "").kill)
             await guard.watch(process.pid)

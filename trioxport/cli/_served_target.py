@@ -14,6 +14,7 @@ from trioxport.auth import TLSOptions
 from trioxport.cli.options import FILE, Function
 from trioxport.targets import describe, to_listener
 from trioxport.transports.http import Http
+from trioxport.transports.http.server import Sessions
 
 _ENDPOINT: Final = (
     click.option("--hosts", multiple=True, metavar="NAME",
@@ -78,6 +79,7 @@ class ServingOptions:
         health: The path of the page for liveness probes.
         ready: The path of the page for readiness probes.
         drain: Seconds to go on listening when the server is to stop.
+        redis: The URL of the Redis through which sessions and streams are shared.
         no_sessions: Whether there are no sessions of the legacy era.
         no_access_log: Whether requests are left out of the log.
     """
@@ -91,6 +93,7 @@ class ServingOptions:
     no_access_log: bool
     ready: str | None = None
     drain: float | None = None
+    redis: str | None = None
     no_sessions: bool = False
 
 
@@ -109,6 +112,8 @@ def served_target(url: str, options: ServingOptions, names: EndpointNames) -> Ta
             raise UsageError(f"{option} does not apply to this target", target=describe(listener))
     if "access_log" in fields:
         changes["access_log"] = not options.no_access_log
+    if options.redis is not None:
+        changes |= _shared(options.redis, fields, listener)
     if "sessions" in fields and options.no_sessions:
         changes["sessions"] = None
     target: Target = attrs.evolve(listener, **changes) if changes else listener
@@ -117,6 +122,15 @@ def served_target(url: str, options: ServingOptions, names: EndpointNames) -> Ta
 
 def _fields_of(kind: Any) -> set[str]:
     return {field.name for field in attrs.fields(kind)} if attrs.has(kind) else set()
+
+
+def _shared(redis: str, fields: set[str], listener: Any) -> dict[str, Any]:
+    """The options of a server that shares its sessions. Raises ``UsageError`` for one without."""
+    if "sessions" not in fields:
+        raise UsageError("--redis does not apply to this target", target=describe(listener))
+    from trioxport.transports.redis import RedisEvents, RedisSessions
+
+    return {"sessions": Sessions(directory=RedisSessions(redis)), "events": RedisEvents(redis)}
 
 
 def _certificate(options: ServingOptions, fields: set[str], url: str, names: EndpointNames) -> dict[str, Any]:

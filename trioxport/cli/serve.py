@@ -36,7 +36,12 @@ _NAMES: Final = EndpointNames("--cert", "--key", "--token-file")
     default=1,
     metavar="N",
     show_default=True,
-    help="Serve in this many processes; more than one serve without sessions, so the modern era alone.",
+    help="Serve in this many processes; more than one serve the modern era alone, unless with --redis.",
+)
+@click.option(
+    "--redis",
+    metavar="URL",
+    help="Share sessions and streams of the legacy era with other servers, through this Redis.",
 )
 @click.option(
     "--drain",
@@ -98,7 +103,8 @@ def _serve(
     **given: Any,
 ) -> None:
     """Serve, or, with folders to watch, keep a process that does."""
-    options = ServingOptions(no_sessions=no_sessions or workers > 1, **given)
+    no_sessions = no_sessions or (workers > 1 and given["redis"] is None)
+    options = ServingOptions(no_sessions=no_sessions, **given)
     target = served_target(url, options, _NAMES)
     if folders and not is_worker():
         trio.run(partial(run_reloading, target, folders, close_timeout=close_timeout))

@@ -22,7 +22,7 @@ from trioxport.codecs.json import JSON
 from trioxport.connection import Connection
 from trioxport.errors import UsageError
 from trioxport.frames import Limits
-from trioxport.opening import DEFAULT_LIMITS, HandlerAcceptor, refusal_counter
+from trioxport.opening import DEFAULT_LIMITS, HandlerAcceptor, event_counter, refusal_counter
 from trioxport.transports.http.server import HttpServer
 from trioxport.transports.http.server.application import Endpoint
 from trioxport.transports.http.server.asgi import AsgiRequest
@@ -71,7 +71,7 @@ class McpApplication:
             )
         refusals = RefusalLog(str(config), refusal_counter(layers))
         settings = ConnectionSettings(
-            "server", str(config), JSON, limits, CONNECT_TIMEOUT, close_timeout, True, refusals
+            "server", str(config), JSON, limits, CONNECT_TIMEOUT, close_timeout, True, refusals, event_counter(layers)
         )
         self._endpoint = Endpoint(config, settings)
         self._acceptor = HandlerAcceptor(handler, settings, layers)

@@ -69,6 +69,9 @@ class MetricsSnapshot:
             ``"403 Forbidden (Origin)"``; or the name of an error, as ``"TLSError"``.
         clients: The number of messages that a server received, by the ``client_id`` of their access tokens;
             ``"_OTHER"`` from the 65th client on.
+        events: The number of events of a server that shares its sessions with others: ``"forwarded"``, a request that
+            another server answered; ``"served"``, one that another server forwarded here; ``"owner lost"``, one whose
+            server was lost before it had answered; ``"lease lost"``.
     """
 
     connections: int
@@ -78,6 +81,7 @@ class MetricsSnapshot:
     all_received: OperationSummary
     refusals: Mapping[str, int]
     clients: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    events: Mapping[str, int] = attrs.field(factory=dict[str, int])
 
 
 @attrs.frozen(eq=False)
@@ -116,6 +120,7 @@ class Metrics:
             _sum(totals.received),
             dict(totals.refusals),
             dict(totals.clients),
+            dict(totals.events),
         )
 
     def note_refusal(self, reason: str) -> None:
@@ -126,6 +131,11 @@ class Metrics:
         refusals[reason] = refusals.get(reason, 0) + 1
         if self._refused is not None:
             self._refused.add(1, {names.ERROR_TYPE: reason})
+
+    def note_event(self, event: str) -> None:
+        """Count an event of a server."""
+        events = self._totals.events
+        events[event] = events.get(event, 0) + 1
 
 
 @attrs.define
@@ -156,6 +166,7 @@ class _Totals:
     received: dict[str, _Tally] = attrs.Factory(dict[str, _Tally])
     refusals: dict[str, int] = attrs.Factory(dict[str, int])
     clients: dict[str, int] = attrs.Factory(dict[str, int])
+    events: dict[str, int] = attrs.Factory(dict[str, int])
 
     def note_client(self, client_id: str) -> None:
         """Count a message of an OAuth client."""

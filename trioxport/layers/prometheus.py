@@ -14,6 +14,7 @@ _ERRORS: Final = "trioxport_errors_total"
 _SECONDS: Final = "trioxport_request_duration_seconds"
 _REFUSALS: Final = "trioxport_refusals_total"
 _CLIENTS: Final = "trioxport_client_messages_total"
+_EVENTS: Final = "trioxport_server_events_total"
 _FAMILIES: Final = {
     _CONNECTIONS: ("gauge", "Open connections."),
     _MESSAGES: ("counter", "Requests and notifications, by method."),
@@ -22,6 +23,7 @@ _FAMILIES: Final = {
     _SECONDS: ("histogram", "The time until a request was settled, or a sent notification accepted."),
     _REFUSALS: ("counter", "Requests and connections that the server refused before they reached a handler."),
     _CLIENTS: ("counter", "Received messages, by the OAuth client of their access tokens."),
+    _EVENTS: ("counter", "Events of a server that shares its sessions with others."),
 }
 _GAUGES: Final = tuple(name for name, (kind, _) in _FAMILIES.items() if kind == "gauge")
 _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
@@ -31,9 +33,10 @@ def prometheus_text(snapshot: MetricsSnapshot) -> str:
     """The figures of ``metrics.snapshot()``, for a scrape.
 
     The metrics are ``trioxport_connections``, ``trioxport_refusals_total`` by ``reason``,
-    ``trioxport_client_messages_total`` by ``client``, and by ``direction``
-    (``sent`` or ``received``) and ``method``: ``trioxport_messages_total``, ``trioxport_requests_in_flight``,
-    ``trioxport_errors_total`` by ``error`` too, and the histogram ``trioxport_request_duration_seconds``.
+    ``trioxport_client_messages_total`` by ``client``, ``trioxport_server_events_total`` by ``event``, and by
+    ``direction`` (``sent`` or ``received``) and ``method``: ``trioxport_messages_total``,
+    ``trioxport_requests_in_flight``, ``trioxport_errors_total`` by ``error`` too, and the histogram
+    ``trioxport_request_duration_seconds``.
     """
     return _written(dict(_samples(snapshot)))
 
@@ -58,6 +61,8 @@ def _samples(snapshot: MetricsSnapshot) -> Iterator[tuple[str, float]]:
         yield _named(_REFUSALS, {"reason": reason}), times
     for client, times in snapshot.clients.items():
         yield _named(_CLIENTS, {"client": client}), times
+    for event, times in snapshot.events.items():
+        yield _named(_EVENTS, {"event": event}), times
     for direction, methods in (("sent", snapshot.sent), ("received", snapshot.received)):
         for method, summary in methods.items():
             yield from _operation_samples({"direction": direction, "method": method}, summary)

@@ -66,7 +66,8 @@ async def run_server(
 
     Raises:
         UsageError: The target cannot be served. With ``workers`` it has to be an address of TCP, and an HTTP server
-            has to be without sessions, since a session lives in one process. Or the first worker did not start.
+            has to be without sessions, since a session lives in one process, or to have a directory of them. Or the
+            first worker did not start.
         TransportError: The listener ended for another reason.
         TypeError: ``server`` is no server.
 
@@ -162,11 +163,14 @@ async def _run_workers(
     count: int, target: Target, close_timeout: float, on_listening: Callable[[Sequence[str]], object]
 ) -> None:
     """Run ``count`` processes of this program on the sockets of ``target``."""
-    if isinstance(target, HttpServer) and target.sessions is not None:
+    if isinstance(target, HttpServer) and target.sessions is not None and target.sessions.directory is None:
         raise UsageError(
             "a session of the legacy era lives in one process, and its requests would reach any worker",
             target=describe(target),
-            hint="Pass HttpServer(..., sessions=None) for the modern era alone, or serve with one worker",
+            hint=(
+                "Pass HttpServer(..., sessions=None) for the modern era alone, share the sessions through Redis by "
+                "Sessions(directory=RedisSessions(...)), or serve with one worker"
+            ),
         )
     async with open_runner(target, close_timeout) as runner:
         with trio.open_signal_receiver(*SIGNALS) as signals:

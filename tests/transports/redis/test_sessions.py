@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,8 +37,9 @@ from trioxport import (
     serve_transport,
 )
 from trioxport.auth import VerifiedToken
+from trioxport.layers import Metrics, Rate, prometheus_text
 from trioxport.transports.http.server import HttpServer, MemoryEvents, ProtectedResource, Sessions
-from trioxport.transports.redis import Redis, RedisEvents, RedisSessions
+from trioxport.transports.redis import Redis, RedisEvents, RedisRates, RedisSessions
 from trioxport.transports.redis.link import open_link
 
 BOUND = 20.0
@@ -302,9 +304,13 @@ async def until_ready(served: Served) -> None:
         await trio.sleep(0.02)
 
 
-async def test_a_response_that_redis_took_with_it_is_told_as_lost(redis: RedisProcess) -> None:
+async def test_a_response_that_redis_took_with_it_is_told_and_counted_as_lost(redis: RedisProcess) -> None:
+    here, there = Metrics(), Metrics()
     with trio.fail_after(BOUND):
-        async with two_replicas(redis) as (one, other):
+        async with (
+            serving(replica(redis.port), layers=[here]) as one,
+            serving(replica(redis.port), layers=[there]) as other,
+        ):
             client = await initialized(one.url)
             async with trio.open_nursery() as nursery:
 
@@ -318,6 +324,9 @@ async def test_a_response_that_redis_took_with_it_is_told_as_lost(redis: RedisPr
                 await one.until(lambda: any(getattr(each, "method", "") == "wait" for each in one.received))
                 await redis.kill()
             assert await status_of(client) == 200
+            assert here.snapshot().events == {"served": 1}
+            assert there.snapshot().events == {"forwarded": 1, "owner lost": 1}
+            assert 'trioxport_server_events_total{event="owner lost"} 1' in prometheus_text(there.snapshot())
 
 
 async def test_a_slow_redis_slows_down_what_it_is_asked_for_alone(redis: RedisProcess) -> None:
@@ -349,8 +358,12 @@ async def forwarded_slowly(client: LegacyClient) -> None:
 async def test_a_lease_that_was_lost_is_counted_and_taken_again(
     redis: RedisProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
+    metrics = Metrics()
     with trio.fail_after(BOUND):
-        async with two_replicas(redis, lease=0.9) as (one, other):
+        async with (
+            serving(replica(redis.port, lease=0.9), layers=[metrics]) as one,
+            serving(replica(redis.port, lease=0.9), layers=[metrics]) as other,
+        ):
             client = await initialized(one.url)
             assert len(await lease_keys(redis)) == 2
             for key in await lease_keys(redis):
@@ -358,6 +371,7 @@ async def test_a_lease_that_was_lost_is_counted_and_taken_again(
             while len(await lease_keys(redis)) < 2:  # noqa: ASYNC110 (only Redis knows)
                 await trio.sleep(0.05)
             assert len([each for each in caplog.messages if "the lease of this server was over" in each]) == 2
+            assert metrics.snapshot().events == {"lease lost": 2}
             assert await status_of(at(other, client)) == 200
 
 
@@ -447,3 +461,32 @@ def test_a_directory_is_no_url() -> None:
         Sessions(directory="redis://localhost")  # type: ignore[arg-type]  # the mistake under test
     with pytest.raises(UsageError, match="lease has to be"):
         RedisSessions("redis://localhost", lease=0)
+
+
+# The page of the documentation.
+
+
+async def test_the_user_of_the_page_can_do_no_less_than_servers_need(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    page = (Path(__file__).parents[3] / "docs/operate/more-than-one-machine.md").read_text(encoding="utf-8")
+    [line] = [each for each in page.splitlines() if each.startswith("user ")]
+    user = line.replace(">PASSWORD", f">{PASSWORD}").split()
+    async with redis_server(*["--user", *user[1:]]) as redis:
+        url = f"redis://server:{PASSWORD}@{HOST}:{redis.port}?service=reports"
+
+        def target() -> HttpServer:
+            sessions, events = Sessions(directory=RedisSessions(url)), RedisEvents(url)
+            rate = RedisRates(url, Rate(1000), fail="closed", timeout=10)
+            return HttpServer("http://127.0.0.1:0/mcp", sessions=sessions, events=events, rate=rate)
+
+        async with serving(target()) as one, serving(target()) as other:
+            client = await initialized(one.url)
+            async with at(other, client).post(request("notify", 1, count=3)) as reply:
+                first = await reply.event()
+                last = reply.last_event_id
+            async with at(other, client).get(last_event_id=last) as reply:
+                assert first and (await reply.event())["params"]["number"] == 1
+            assert await client.delete() == 204
+            await one.until(lambda: one.over)
+    assert not [each for each in caplog.messages if "Redis refuses" in each]

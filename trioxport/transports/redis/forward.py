@@ -37,6 +37,10 @@ class Forward:
         sender: The address of this replica.
         request: The request.
         body: Its body.
+
+    Attributes:
+        is_stream: Whether it asks for a stream that goes on for ever.
+        is_lost: Whether the owner was lost before it had answered.
     """
 
     def __init__(self, number: int, sender: str, request: ServerRequest, body: bytes) -> None:
@@ -49,7 +53,7 @@ class Forward:
         self._changed = trio.lowlevel.ParkingLot()
         self._window = SendWindow()
         self._takings = Takings()
-        self._is_lost = self._is_stopped = self._is_over = False
+        self.is_lost = self._is_stopped = self._is_over = False
 
     def opening(self) -> Opening:
         """Return the first message."""
@@ -65,14 +69,14 @@ class Forward:
         if isinstance(message, RequestTaken):
             self._window.taken(message.size)
         elif isinstance(message, Abort):
-            self._is_lost = True
+            self.is_lost = True
         else:
             self._answers.append(message)
         self._changed.unpark_all()
 
     def end(self, loss: TransportError) -> None:
         """Note that the owner, or the connection to it, is lost."""
-        self._is_lost = True
+        self.is_lost = True
         self._changed.unpark_all()
 
     def stop(self) -> None:
@@ -109,12 +113,12 @@ class Forward:
         except TransportError as error:
             raise self._loss() from error
         finally:
-            if not (self._is_over or self._is_lost):
+            if not (self._is_over or self.is_lost):
                 self._cancel(send)
 
     async def _send_body(self, send: Callable[[ToOwner], object]) -> None:
         for start in range(PART_BYTES, len(self._body), PART_BYTES):
-            while not (self._window.is_open or self._answers or self._is_lost):
+            while not (self._window.is_open or self._answers or self.is_lost):
                 await self._changed.park()
             if not self._window.is_open:
                 return  # it is answered already
@@ -126,14 +130,14 @@ class Forward:
     async def _next(self, patience: float, is_owner_there: Callable[[], Awaitable[bool]]) -> Head | ResponsePart | None:
         """Wait for the next part of the response; None if it is to end here. Raises the loss of the owner."""
         while not self._answers:
-            if self._is_lost:
+            if self.is_lost:
                 raise self._loss()
             if self._is_stopped and self._request.begun:
                 return None
             with trio.move_on_after(patience) as waiting:
                 await self._changed.park()
             if waiting.cancelled_caught and not await is_owner_there():
-                self._is_lost = True
+                self.is_lost = True
         return self._answers.popleft()
 
     async def _write(self, answer: Head | ResponsePart) -> None:
@@ -148,7 +152,7 @@ class Forward:
 
     def _loss(self) -> Exception:
         """The end of a response whose owner was lost. The owner may have acted on the request."""
-        self._is_lost = True
+        self.is_lost = True
         if self._request.begun:
             return ClientGone()
         return owner_lost()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -33,12 +34,12 @@ class Leases:
         seconds: Seconds that a lease lasts without being refreshed.
 
     Attributes:
-        losses: The times that the lease was over before it was refreshed.
+        count_event: Counts each loss of the lease.
     """
 
     def __init__(self, redis: Redis, replica: str, seconds: float) -> None:
         self.seconds = seconds
-        self.losses = 0
+        self.count_event: Callable[[str], None] = lambda event: None
         self._target = str(redis)
         self._prefix = f"{redis.key_prefix}replica:"
         self._replica = replica
@@ -50,7 +51,7 @@ class Leases:
             return
         key, terms = self._prefix + self._replica, (address, b"PX", round(self.seconds * 1000))
         if self._was_held and not await link.command(b"SET", key, *terms, b"XX") and not self._is_ended:
-            self.losses += 1
+            self.count_event("lease lost")
             logger.warning(
                 "%s: the lease of this server was over before it was refreshed; clients of its sessions that asked "
                 "other servers meanwhile have begun new sessions",

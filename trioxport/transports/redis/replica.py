@@ -79,12 +79,9 @@ class RedisReplica:
 
     Attributes:
         leases: Its lease.
-        forwarded: The number of requests that it has forwarded.
-        served: The number of requests that others have forwarded to it.
     """
 
     def __init__(self, redis: Redis, lease: float, serve: Callable[[ServerRequest], Awaitable[None]]) -> None:
-        self.forwarded = self.served = 0
         self._id = secrets.token_hex(8)
         self.leases = Leases(redis, self._id, lease)
         self._channels = f"{redis.key_prefix}at:"
@@ -98,6 +95,7 @@ class RedisReplica:
         self._forwards: dict[int, Forward] = {}
         self._requests: dict[tuple[str, int], RelayedRequest] = {}
         self._tasks: trio.Nursery | None = None
+        self._count_event: Callable[[str], None] = lambda event: None
 
     @property
     def is_ready(self) -> bool:
@@ -120,6 +118,7 @@ class RedisReplica:
         self, settings: ConnectionSettings, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Be found by others until cancelled. Raises ``TransportError`` as a resource does."""
+        self._count_event = self.leases.count_event = settings.count_event
         async with open_bare_nursery() as self._tasks:
             await self._connection.run(settings, self._use, task_status=task_status)
 
@@ -188,7 +187,7 @@ class RedisReplica:
     def _accept(self, link: RedisLink, opening: Opening) -> None:
         assert self._tasks is not None
         if is_name(opening.sender):
-            self.served += 1
+            self._count_event("served")
             request = RelayedRequest(opening, partial(self._say, link, opening.sender))
             self._requests[opening.sender, opening.number] = request
             self._tasks.start_soon(self._answer, link, opening.sender, opening.number, request)
@@ -228,13 +227,15 @@ class RedisReplica:
             address = await self._reach(link, owner, forward)
             if address is None:
                 return False
-            self.forwarded += 1
+            self._count_event("forwarded")
             with link.presence(self._channels + address, forward):
                 await forward.run(
                     partial(self._say, link, address), self.leases.seconds, partial(self._is_at, link, owner, address)
                 )
         finally:
             del self._forwards[forward.number]
+            if forward.is_lost:
+                self._count_event("owner lost")
         return True
 
     async def _reach(self, link: RedisLink, owner: str, forward: Forward) -> str | None:
@@ -269,9 +270,12 @@ class RedisReplica:
     async def _is_at(self, link: RedisLink, owner: str, address: str) -> bool:
         """Whether an owner that has been silent for long is still there."""
         try:
-            return await self.leases.address_of(link, owner) == address
+            is_there = await self.leases.address_of(link, owner) == address
         except TransportError:
             return True  # the connection, if it is lost, ends the forward
+        if not is_there:
+            self._addresses.pop(owner, None)
+        return is_there
 
 
 async def _receivers(sent: Awaitable[int]) -> int:

@@ -1,0 +1,189 @@
+"""Two replicas of a server of the official SDK behind a balancer without affinity, one of which is killed.
+
+Every call has a number, and the replica notes it in a file when it acts on it. The clients are those of the official
+SDK, in sessions of the legacy era; they begin a new session when the server no longer knows theirs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import AsyncExitStack
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import attrs
+import trio
+from mcp import Client, MCPError
+
+from tests.support.redis_links import HOST, redis_server
+from tests.support.replicas import Balancer, replica_processes
+from tests.support.sdk_programs import on_sample
+
+HUNG_SECONDS: Final = 60.0
+SETTLE_SECONDS: Final = 30.0
+LEASE_SECONDS: Final = 8.0
+"""Seconds of a lease: longer than a busy machine lets a process wait."""
+CALLS: Final = 8
+"""Calls of one client."""
+AT_ONCE: Final = 20
+"""Clients that connect at the same time."""
+
+
+@attrs.define
+class ReplicaCounts:
+    """The counts of the calls. Without damage the last five are 0.
+
+    Attributes:
+        answered: Calls with a result.
+        sampled: Questions of the server that were answered.
+        cancelled: Calls that their client cancelled.
+        failed: Calls that failed because a replica was killed.
+        begun_anew: Sessions that ended with their replica, and were begun anew.
+        twice: Calls that were carried out more than once.
+        invented: Calls that had a result, and were not carried out.
+        lost: Sessions and calls that ended though their replica, and the one in between, lived.
+        wrong: Calls with the result of another call.
+        hung: Calls and sessions that did not end in time.
+    """
+
+    answered: int = 0
+    sampled: int = 0
+    cancelled: int = 0
+    failed: int = 0
+    begun_anew: int = 0
+    twice: int = 0
+    invented: int = 0
+    lost: int = 0
+    wrong: int = 0
+    hung: int = 0
+
+    @property
+    def total(self) -> int:
+        """The damage."""
+        return self.twice + self.invented + self.lost + self.wrong + self.hung
+
+
+async def replicas(sessions: int, seed: int, directory: Path) -> ReplicaCounts:
+    """Let clients talk in so many sessions, kill one of two replicas in the middle, and count."""
+    log = directory / "acted"
+    log.touch()
+    async with (
+        redis_server() as redis,
+        replica_processes(f"redis://{HOST}:{redis.port}", log, LEASE_SECONDS) as balancer,
+    ):
+        storm = _Storm(balancer, sessions, Random(seed))
+        with trio.move_on_after(HUNG_SECONDS + sessions) as time:
+            await storm.run()
+        storm.counts.hung += time.cancelled_caught
+    acted = Counter(int(line) for line in log.read_text(encoding="utf-8").split())
+    storm.counts.twice = sum(times > 1 for times in acted.values())
+    storm.counts.invented = len(storm.answered - acted.keys())
+    return storm.counts
+
+
+class _Storm:
+    def __init__(self, balancer: Balancer, sessions: int, random: Random) -> None:
+        self.counts = ReplicaCounts()
+        self.answered: set[int] = set()
+        self._balancer = balancer
+        self._sessions = sessions
+        self._random = random
+        self._dead: int | None = None
+        self._connecting = trio.Semaphore(AT_ONCE)
+        self._half_way = trio.Event()
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._kill)
+            for number in range(self._sessions):
+                nursery.start_soon(self._talk, number * CALLS)
+
+    async def _kill(self) -> None:
+        await self._half_way.wait()
+        victim = self._random.choice(self._balancer.replicas)
+        self._dead = victim.process.pid
+        await victim.kill()
+
+    async def _talk(self, first: int) -> None:
+        """Make the calls of one client, in as many sessions as it takes."""
+        left = list(range(first, first + CALLS))
+        while left:
+            try:
+                async with AsyncExitStack() as stack:
+                    async with self._connecting:
+                        client = Client(self._balancer.url, mode="legacy", sampling_callback=on_sample)
+                        await stack.enter_async_context(client)
+                    await self._converse(client, left)
+            except Exception:  # a connection that breaks before a response ends the client of the SDK
+                self._note_failure()
+
+    async def _converse(self, client: Client, left: list[int]) -> None:
+        """Make calls until none is left, or the session is over."""
+        process = None
+        while left:
+            try:
+                if process is None:
+                    process = await ask(client, "process")
+                with trio.move_on_after(SETTLE_SECONDS) as time:
+                    await self._call(client, left.pop(0))
+                if time.cancelled_caught:
+                    self._note_failure()
+            except MCPError as error:
+                if error.error.message == "Connection closed":  # of the client, which is of no more use
+                    return
+                if error.error.message != "Session not found":
+                    self._note_failure()
+                    continue
+                if process in (None, self._dead):
+                    self.counts.begun_anew += 1
+                else:
+                    self.counts.lost += 1
+                return
+
+    def _note_failure(self) -> None:
+        """Count a call or a connection that failed, which one only does because a replica was killed.
+
+        The client of the SDK does not repeat the answer to a question when the connection for it breaks: then the
+        server waits for it, and the call for its answer.
+        """
+        if self._dead is None:
+            self.counts.lost += 1
+        else:
+            self.counts.failed += 1
+
+    async def _call(self, client: Client, number: int) -> None:
+        kind = self._random.choice(("act", "act", "sample", "cancel"))
+        if kind == "sample":
+            assert await ask(client, "sample") == "It"
+            self.counts.sampled += 1
+        elif kind == "cancel":
+            await self._cancel(client, number)
+        arguments = {"number": number, "seconds": self._random.random() * 0.1}
+        found = await ask(client, "act", arguments, progress_callback=ignore_progress)
+        self.answered.add(number)
+        self.counts.answered += 1
+        self.counts.wrong += found != number
+        if self.counts.answered * 2 >= self._sessions * CALLS:
+            self._half_way.set()
+
+    async def _cancel(self, client: Client, number: int) -> None:
+        """Call a tool that waits, and cancel the call once the tool says that it has begun."""
+        with trio.CancelScope() as scope:
+
+            async def leave(progress: float, total: float | None, message: str | None) -> None:
+                scope.cancel()
+
+            await client.call_tool("wait", {"name": str(number)}, progress_callback=leave)
+        self.counts.cancelled += scope.cancelled_caught
+
+
+async def ignore_progress(progress: float, total: float | None, message: str | None) -> None:
+    """Make the server report its progress."""
+
+
+async def ask(client: Client, tool: str, arguments: dict[str, Any] | None = None, **options: Any) -> Any:
+    """The result of a tool."""
+    result = await client.call_tool(tool, arguments or {}, **options)
+    assert result.structured_content is not None, result
+    return result.structured_content["result"]
