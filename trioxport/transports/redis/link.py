@@ -21,6 +21,7 @@ from trioxport.errors import ConnectionLost, TransportError
 from trioxport.transports.message_wire import CREDIT_TAG
 from trioxport.transports.redis.failures import LOST, as_connect_error, loss_of
 from trioxport.transports.redis.options import RedisOptions
+from trioxport.transports.redis.prompt_stream import PromptByteStream
 
 PRESENCE_SECONDS: Final = 1.0
 """Seconds between two checks whether peers are still subscribed."""
@@ -246,7 +247,7 @@ class _OpenedConnection(TCPConnection):
 async def _open_stream(options: RedisOptions) -> ByteStream:
     context = options.tls_context()
     if context is None:
-        return await anyio.connect_tcp(options.host, options.port)
+        return PromptByteStream(await trio.open_tcp_stream(options.host, options.port))
     return await anyio.connect_tcp(options.host, options.port, ssl_context=context, tls_standard_compatible=False)
 
 
