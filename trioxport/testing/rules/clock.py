@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
-from trio.testing import MockClock
 
 from trioxport._core.nursery import open_bare_nursery
 from trioxport.testing.blocking import LoopWatch
 from trioxport.testing.harness import ContractHarness
 from trioxport.testing.progress import CheckSkipped, Finding
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
 
 CLOSE_TIMEOUTS: Final = 3
 """The ``close_timeout`` of the check, in timeouts of the pair: much longer than leaving may really take."""
@@ -45,6 +47,8 @@ async def follows_the_clock(harness: ContractHarness) -> None:
 
 
 def _run_clocked(harness: ContractHarness, seconds: float, step: float) -> None:
+    from trio.testing import MockClock  # which imports pytest, where that is installed
+
     clock = MockClock(rate=1.0)
     trio.run(_leave_clocked, harness, clock, seconds, step, clock=clock)
 
