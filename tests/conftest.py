@@ -38,6 +38,17 @@ def pytest_configure(config: pytest.Config) -> None:
         stdio_target.INHERITED_ENVIRONMENT = (*stdio_target.INHERITED_ENVIRONMENT, MEASURING)  # type: ignore[misc]  # is Final
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--without-node", action="store_true", help="leave out the tests with a peer that runs on Node")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--without-node"):
+        left_out = {item for item in items if "everything_server" in getattr(item, "fixturenames", ())}
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=list(left_out))
+
+
 def pytest_collection_finish() -> None:
     """Exempt what exists before the first test from collection: looking at it after each test takes long."""
     gc.collect()
