@@ -43,7 +43,6 @@ class InlineSupervisor(Supervisor):
 
     async def verdict(self) -> TransportError | None:
         """The recorded failure, or None. A broken channel may concern one message only, and ends nothing."""
-        await trio.lowlevel.checkpoint_if_cancelled()
         return self.failure
 
     def abort(self) -> None:

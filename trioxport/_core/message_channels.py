@@ -248,7 +248,8 @@ class _MessageReceive(ReceiveChannel[Incoming]):
         if self._closed:
             raise trio.ClosedResourceError
         failure = await self._supervisor.verdict()
-        await self._in_flight.all_sent_or_refused()
+        if self._in_flight.sending:
+            await self._in_flight.all_sent_or_refused()
         waiting = self._in_flight.requests
         if waiting:
             await trio.lowlevel.checkpoint()

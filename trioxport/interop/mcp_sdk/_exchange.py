@@ -8,6 +8,7 @@ from typing import Any, Final
 import anyio
 import attrs
 import mcp_types as types
+import msgspec
 import trio
 from mcp.server import Server
 from mcp.server.connection import Connection as SDKConnection
@@ -15,6 +16,7 @@ from mcp.server.runner import modern_error_data, serve_one
 from mcp.shared.dispatcher import CallOptions
 from mcp.shared.exceptions import NoBackChannelError
 from mcp.shared.inbound import (
+    X_MCP_HEADER_KEY,
     InboundLadderRejection,
     InboundModernRoute,
     classify_inbound_request,
@@ -29,6 +31,9 @@ from trioxport.interop.mcp_sdk._context import sdk_metadata_of
 from trioxport.messages import ErrorResponse, Message, Notification, Request, Response
 from trioxport.protocol import PROGRESS, as_id, meta_of
 
+_ANNOTATION: Final = X_MCP_HEADER_KEY.encode()
+_encode: Final = msgspec.json.Encoder().encode
+
 MAX_LISTING_PAGES: Final = 100
 """Pages of a ``tools/list`` that are followed to find a tool."""
 
@@ -42,7 +47,13 @@ class _SingleRequestContext:
     transport: TransportContext
     message_metadata: MessageMetadata
     can_send_request: bool = attrs.field(default=False, init=False)
-    cancel_requested: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+    _cancel_requested: anyio.Event | None = attrs.field(default=None, init=False)
+
+    @property
+    def cancel_requested(self) -> anyio.Event:
+        if self._cancel_requested is None:  # made late: few handlers look at it, and anyio looks for its backend
+            self._cancel_requested = anyio.Event()
+        return self._cancel_requested
 
     @property
     def request_id(self) -> types.RequestId:
@@ -87,16 +98,23 @@ async def _answer(
     handlers = _RequestHandlers(server, dispatch, route, lifespan)
     if request.method == "tools/call" and params is not None:
         schema = await handlers.input_schema(params)
-        rejection = (
-            None if schema is None else validate_mcp_param_headers(schema, params.get("arguments") or {}, headers)
-        )
-        if rejection is not None:
-            return _rejected(request, rejection)
+        if schema is not None and _may_mirror(schema):
+            rejection = validate_mcp_param_headers(schema, params.get("arguments") or {}, headers)
+            if rejection is not None:
+                return _rejected(request, rejection)
     try:
         return Response(request.id, await handlers.call(request.method, params))
     except Exception as error:
         failure = modern_error_data(error)
         return ErrorResponse(request.id, failure.code, failure.message, failure.data)
+
+
+def _may_mirror(schema: Any) -> bool:
+    """Whether a schema has the text of an annotation; to search its JSON takes less than the SDK's walk through it."""
+    try:
+        return _ANNOTATION in _encode(schema)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return True
 
 
 def _rejected(request: Request, rejection: InboundLadderRejection) -> ErrorResponse:
@@ -121,9 +139,12 @@ class _RequestHandlers:
 
     async def input_schema(self, params: Mapping[str, Any]) -> Any:
         """The schema of the called tool, if headers have to agree with its arguments; else None."""
-        name, arguments = params.get("name"), params.get("arguments")
-        mirrored = any(header.startswith("mcp-param-") for header in self.dispatch.transport.headers or {})
-        if not isinstance(name, str) or not (arguments or mirrored) or not isinstance(arguments or {}, dict):
+        name, arguments = params.get("name"), params.get("arguments") or {}
+        if not isinstance(name, str) or not isinstance(arguments, dict):
+            return None
+        if not arguments and not any(
+            header.startswith("mcp-param-") for header in self.dispatch.transport.headers or {}
+        ):
             return None
         look_up = self.server.get_tool_input_schema
         return await self._listed(name, params) if look_up is None else look_up(name)

@@ -15,7 +15,7 @@ import trio
 from trioxport._core.expiry_queue import ExpiryQueue
 from trioxport.transports.http.server.request import ServerRequest
 
-WATCH_AFTER_SECONDS: Final = 0.02
+WATCH_AFTER_SECONDS: Final = 0.1
 """Seconds after which a request is watched."""
 
 
@@ -57,6 +57,11 @@ class DisconnectWatch:
                 for done in tasks.values():
                     await done.wait()
 
+    def begin(self) -> None:
+        """Begin now, for a response that is known to last."""
+        self._watcher.waiting.discard(self)
+        self.start_soon(self._cancel_when_gone)
+
     def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run a task that is cancelled when the watch ends; it raises no ``Exception``."""
         scope, done = trio.CancelScope(), trio.Event()
@@ -78,8 +83,7 @@ class DisconnectWatch:
         finally:
             tasks.pop(scope).set()
 
-    async def until_gone(self) -> None:
-        """Wait for the client to disconnect, and cancel its request."""
+    async def _cancel_when_gone(self) -> None:
         if self._silent is not None:
             with trio.move_on_after(self._silence) as waiting:
                 await self._request.gone()
@@ -100,16 +104,13 @@ class DisconnectWatcher:
 
     def __init__(self) -> None:
         self._nursery: trio.Nursery | None = None
-        self.waiting = ExpiryQueue[DisconnectWatch](WATCH_AFTER_SECONDS, self._begin)
+        self.waiting = ExpiryQueue[DisconnectWatch](WATCH_AFTER_SECONDS, DisconnectWatch.begin)
 
     def watch(
         self, request: ServerRequest, silent: Callable[[], object] | None = None, silence: float = 0
     ) -> DisconnectWatch:
         """The watch over a request. It begins ``WATCH_AFTER_SECONDS`` after its block."""
         return DisconnectWatch(self, request, silent, silence)
-
-    def _begin(self, watch: DisconnectWatch) -> None:
-        watch.start_soon(watch.until_gone)
 
     def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run a task until the server ends."""

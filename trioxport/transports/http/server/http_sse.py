@@ -114,6 +114,7 @@ class HttpSseServer:
         try:
             with self._registry.using(session):
                 async with self._watch.watch(request) as watch:
+                    watch.begin()
                     await writer.begin()
                     reader = session.standalone.attach()
                     if (until := deadline_of(request.token)) < math.inf:

@@ -169,6 +169,7 @@ class Legacy:
             first = encode_event(b"", event_id=name(place), retry=round(self._config.retry * 1000))
         try:
             async with self._watch.watch(http_request) as watch:
+                watch.begin()
                 if kept and self._config.hold is not None:
                     until = min(until, trio.current_time() + self._config.hold)
                 if until < math.inf:  # the client reconnects, with a new token if its own has expired
