@@ -36,10 +36,10 @@ class Case(NamedTuple):
 
 
 CASES: Final = (
-    Case("one at a time, 100 B", one_at_a_time, 100, 300, 1, 1.25),
+    Case("one at a time, 100 B", one_at_a_time, 100, 300, 1, 1.4),
     Case("one at a time, 100 KiB", one_at_a_time, 100 * 1024, 40, 1, 1.25),
-    Case("pipelined, 100 B", pipelined, 100, 1000, 256, 3.0),
-    Case("pipelined, 100 KiB", pipelined, 100 * 1024, 80, 16, 3.0),
+    Case("pipelined, 100 B", pipelined, 100, 1000, 256, 4.0),
+    Case("pipelined, 100 KiB", pipelined, 100 * 1024, 80, 16, 2.0),
 )
 
 
