@@ -44,7 +44,7 @@ class ByteStream(Protocol):
 class PromptStream(ByteStream, Protocol):
     """A byte stream that can write a few bytes without waiting, while no task writes."""
 
-    def send_now(self, data: bytes) -> bool:
+    def send_at_once(self, data: bytes) -> bool:
         """Write all of ``data``, or nothing, and return whether it was written. It raises nothing."""
         ...
 
@@ -109,7 +109,7 @@ class _FramedStream:
         if not self._came_alone or self._prompt is None or len(frame.payload) >= MAX_PROMPT_BYTES:
             return False
         self._came_alone = False
-        return self._prompt.send_now(b"".join(self._parts(frame.payload)))
+        return self._prompt.send_at_once(b"".join(self._parts(frame.payload)))
 
     async def send_eof(self) -> None:
         await self._stream.send_eof()

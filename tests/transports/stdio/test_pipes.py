@@ -21,7 +21,7 @@ from trioxport.transports.stdio.pipes import (
     ReadablePipe,
     WritablePipe,
     reader_of,
-    send_now,
+    send_at_once,
     writer_of,
 )
 
@@ -137,17 +137,17 @@ async def test_writing_to_nobody_is_a_broken_pipe() -> None:
 
 async def test_a_few_bytes_are_written_at_once_or_not_at_all() -> None:
     async with open_pipe() as pipe:
-        assert send_now(pipe.writer, b"whole\n")
+        assert send_at_once(pipe.writer, b"whole\n")
         assert bytes(await pipe.reader.receive_some()) == b"whole\n"
-        assert not send_now(pipe.writer, bytes(select.PIPE_BUF + 1))
+        assert not send_at_once(pipe.writer, bytes(select.PIPE_BUF + 1))
         written = 0
-        while send_now(pipe.writer, bytes(1000)):
+        while send_at_once(pipe.writer, bytes(1000)):
             written += 1000
         assert len(bytes(await pipe.reader.receive_some())) == min(written, READ_BYTES)
         await pipe.read_end.aclose()
-        assert not send_now(pipe.writer, b"to nobody")
+        assert not send_at_once(pipe.writer, b"to nobody")
         await pipe.write_end.aclose()
-        assert not send_now(pipe.writer, b"from nobody")
+        assert not send_at_once(pipe.writer, b"from nobody")
 
 
 async def test_a_pipe_holds_a_large_message_in_one_piece() -> None:

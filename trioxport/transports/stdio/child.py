@@ -14,7 +14,7 @@ import trio
 from trioxport.abc import Scope
 from trioxport.errors import ConnectionLost, TransportError
 from trioxport.transports.stdio.guard import Guard
-from trioxport.transports.stdio.pipes import reader_of, send_now, writer_of
+from trioxport.transports.stdio.pipes import reader_of, send_at_once, writer_of
 from trioxport.transports.stdio.stderr import Sink
 
 EXIT_SECONDS: Final = 1.0
@@ -62,8 +62,8 @@ class Child:
         except _BROKEN as error:
             raise await self._loss(error) or ConnectionLost("the peer takes no more messages") from None
 
-    def send_now(self, data: bytes) -> bool:
-        return send_now(self._writer, data)
+    def send_at_once(self, data: bytes) -> bool:
+        return send_at_once(self._writer, data)
 
     async def send_eof(self) -> None:
         await self._stdin.aclose()

@@ -54,9 +54,9 @@ def writer_of(stream: trio.abc.SendStream) -> WritablePipe:
     return stream
 
 
-def send_now(writer: WritablePipe, data: bytes) -> bool:
+def send_at_once(writer: WritablePipe, data: bytes) -> bool:
     """Write all of ``data`` without waiting, or nothing; return whether it was written."""
-    return isinstance(writer, PipeWriter) and writer.send_now(data)
+    return isinstance(writer, PipeWriter) and writer.send_at_once(data)
 
 
 def _is_pipe(descriptor: int) -> bool:
@@ -121,7 +121,7 @@ class PipeWriter:
         if not waited:
             await trio.lowlevel.cancel_shielded_checkpoint()
 
-    def send_now(self, data: bytes) -> bool:
+    def send_at_once(self, data: bytes) -> bool:
         """Write ``data`` without waiting, if the pipe takes it as a whole; return whether it did."""
         if sys.platform == "win32" or len(data) > select.PIPE_BUF:
             return False

@@ -17,7 +17,7 @@ from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
 from trioxport.errors import UsageError
 from trioxport.framing import FRAMING, FRAMINGS, FramingName
 from trioxport.transports.byte_stream import carry_frames
-from trioxport.transports.stdio.pipes import reader_of, send_now, writer_of
+from trioxport.transports.stdio.pipes import reader_of, send_at_once, writer_of
 
 
 @attrs.frozen
@@ -75,8 +75,8 @@ class _StandardStreams:
     async def send_all(self, data: bytes) -> None:
         await self._writer.send_all(data)
 
-    def send_now(self, data: bytes) -> bool:
-        return send_now(self._writer, data)
+    def send_at_once(self, data: bytes) -> bool:
+        return send_at_once(self._writer, data)
 
     async def send_eof(self) -> None:
         """Close an output that is a pipe. Closing a terminal would make its input blocking."""
