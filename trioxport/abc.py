@@ -49,6 +49,7 @@ class FrameChannels:
         peer: The peer's address or process id, as text, if the transport made the connection. For an accepted one the
             listener passes it to the :class:`Acceptor`.
         check: The check of messages that the peer may not send: returns the answer to one that is refused, or None.
+        ordered: Whether messages come in the order in which they were sent, each once, as they do not out of a queue.
     """
 
     send: SendChannel[Frame]
@@ -56,6 +57,7 @@ class FrameChannels:
     carries: Carries | Callable[[], Carries] = "text"
     peer: str | None = None
     check: MessageCheck | None = None
+    ordered: bool = True
 
     def carried(self) -> Carries:
         """The payloads that the wire can carry now."""

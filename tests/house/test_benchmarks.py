@@ -126,6 +126,16 @@ def test_websocket_is_measured_beside_both_clients_of_websockets() -> None:
     ]
 
 
+def test_redis_is_measured_beside_bare_coredis() -> None:
+    command = [sys.executable, "-m", "benchmarks.redis", "--rounds", "1", "--count", "10"]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
+    head, _, *rows = done.stdout.splitlines()
+    assert {"coredis, bare", "redis://", "redis+stream://"} <= {cell.strip() for cell in head.split("|")}
+    assert [row.split("|")[1].strip() for row in rows] == [
+        f"{case}, {size} B" for size in (100, 10000) for case in ("one at a time", "pipelined")
+    ]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is read from /proc")
 def test_idle_connections_are_measured() -> None:
     command = [sys.executable, "-m", "benchmarks.idle", "--connections", "20"]

@@ -21,7 +21,8 @@ from mcp.shared.message import ClientMessageMetadata, SessionMessage
 from pydantic import Field
 
 from tests.support import sdk_programs
-from tests.support.links import memory_link, reconnecting, tcp_link, tls_link, unix_link, ws_link, wss_link
+from tests.support.links import memory_link, reconnecting, redis_link, tcp_link, tls_link, unix_link, ws_link, wss_link
+from tests.support.redis_links import stream_pair
 from trioxport import (
     Connection,
     ConnectionLost,
@@ -58,6 +59,8 @@ LINKS: dict[str, Callable[[Path], MakePair]] = {
     "unix": unix_link,
     "ws": ws_link,
     "wss": wss_link,
+    "redis": redis_link,
+    "redis+stream": lambda tmp_path: stream_pair,
     "reconnecting tcp": lambda tmp_path: reconnecting(tcp_link(tmp_path), Reconnect()),
 }
 WEB = {"http": HttpServer("http://127.0.0.1:0/mcp"), "sse+http": HttpServer("http://127.0.0.1:0/mcp", sse="/sse")}

@@ -24,6 +24,9 @@ import trio
 KILL_SECONDS: Final = 20.0
 ROUNDS: Final = 500
 LEAVING: Final = 2000
+FAULT_SEEDS: Final = 1000
+STREAM_REQUESTS: Final = 20_000
+STREAM_KILLS: Final = 20
 REFRESHES: Final = 200
 REPLICA_SESSIONS: Final = 200
 
@@ -69,12 +72,33 @@ def _refreshes() -> Iterator[tuple[str, Storm]]:
     return ((kind, partial(storms.refreshes, kind, REFRESHES, kills=REFRESHES // 10)) for kind in storms.STORES)
 
 
+def _faults() -> Iterator[tuple[str, Storm]]:
+    storms = import_module("tests.soak.faults")
+
+    async def run(binding: str, seed: int) -> Any:
+        return await storms.fault_seeds(binding, seed, FAULT_SEEDS)
+
+    return ((binding, partial(run, binding)) for binding in storms.FAULT_BINDINGS)
+
+
+def _streams() -> Iterator[tuple[str, Storm]]:
+    storms = import_module("tests.soak.streams")
+
+    async def run(seed: int) -> Any:
+        with tempfile.TemporaryDirectory() as directory:
+            return await storms.streams(STREAM_REQUESTS, STREAM_KILLS, seed, Path(directory))
+
+    return iter([("redis+stream", run)])
+
+
 STORMS: Final = {
     "kills": _kills,
     "cancellations": _cancellations,
     "leaving": _leaving,
+    "faults": _faults,
     "refreshes": _refreshes,
     "replicas": _replicas,
+    "streams": _streams,
 }
 
 

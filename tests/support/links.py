@@ -52,6 +52,10 @@ def redis_link(tmp_path: Path) -> MakePair:
     return redis_links.redis_link()
 
 
+def redis_stream_link(tmp_path: Path) -> MakePair:
+    return redis_links.conversation_link()
+
+
 def tls_link(tmp_path: Path, framing: FramingName = "newline") -> MakePair:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")

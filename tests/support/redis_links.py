@@ -144,10 +144,18 @@ def conversation_link(silence: float = 15.0) -> MakePair:
                 InSession(stream(proxy.port)),
                 cut=proxy.cut,
                 unreachable=InSession(stream(proxy.port, "absent")),
-                heartbeat=min(silence, 1.0) / 3,
+                heartbeat=min(silence, 0.8),
             )
 
     return make
+
+
+@asynccontextmanager
+async def stream_pair() -> AsyncGenerator[TransportPair]:
+    """A client and a server of a service behind a stream."""
+    async with redis_server() as server:
+        target = RedisStream(HOST, server.port)
+        yield TransportPair(target, target)
 
 
 def request_link(codec: Any, silence: float = 15.0) -> MakePair:
@@ -160,7 +168,7 @@ def request_link(codec: Any, silence: float = 15.0) -> MakePair:
             serve = partial(serve_transport, check_peer, layers=[RAW], limits=LIMITS, codec=codec, close_timeout=1.0)
             await tasks.start(serve, target)
             unreachable = RedisStream(HOST, server.port, service="absent")
-            yield TransportPair(open=target, unreachable=unreachable, continuous=False, heartbeat=min(silence, 1.0) / 3)
+            yield TransportPair(open=target, unreachable=unreachable, continuous=False, heartbeat=min(silence, 0.8))
             tasks.cancel_scope.cancel()
 
     return make

@@ -10,6 +10,7 @@ from typing import Any, Final
 import attrs
 
 from trioxport._diagnostics.validators import OptionCheck, instance_of
+from trioxport.abc import FrameChannels
 from trioxport.errors import ProtocolViolation, UsageError
 
 _KEYS: Final = OptionCheck("a mapping of keys by their ids", lambda keys: isinstance(keys, Mapping))
@@ -44,6 +45,15 @@ def whole_number(text: str) -> int:
     if not _DIGITS.fullmatch(text):
         raise ProtocolViolation("the head of a message is of another kind")
     return int(text)
+
+
+def require_order(channels: FrameChannels) -> None:
+    """Raise ``UsageError`` for a connection on which a repetition is no attack, and cannot be told from one."""
+    if not channels.ordered:
+        raise UsageError(
+            "requests out of a queue come in any order, and may come again, which this layer refuses",
+            hint="Encrypt the connection to the queue, or serve the service without a queue",
+        )
 
 
 @attrs.define

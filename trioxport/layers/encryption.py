@@ -17,7 +17,7 @@ from trioxport.abc import Carries, Codec, FrameChannels, Role, Scope
 from trioxport.errors import MessageTooLarge, ProtocolViolation, UsageError
 from trioxport.frames import Frame
 from trioxport.framing.envelope import Envelope, open_envelope
-from trioxport.layers._shared_keys import SeenStreams, key_check, whole_number
+from trioxport.layers._shared_keys import SeenStreams, key_check, require_order, whole_number
 from trioxport.layers._support import PassingReceive, PassingSend
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class Encryption:
     )
 
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
+        require_order(channels)
         if channels.carried() in ("http", "events"):
             raise UsageError("over HTTP an answer has no place for an encrypted message", hint="Use https://")
         peer: Role = "client" if scope.settings.role == "server" else "server"

@@ -20,6 +20,7 @@ from trioxport.layers import _conventions as names
 from trioxport.layers._latency import BOUNDARIES_SECONDS, Histogram, Latency
 from trioxport.layers._operations import Failure, Operation, watched
 from trioxport.messages import Incoming, Notification, Request
+from trioxport.metadata import metadata_of
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Counter, Meter, MeterProvider
@@ -72,6 +73,7 @@ class MetricsSnapshot:
         events: The number of events of a server that shares its sessions with others: ``"forwarded"``, a request that
             another server answered; ``"served"``, one that another server forwarded here; ``"owner lost"``, one whose
             server was lost before it had answered; ``"lease lost"``.
+        redeliveries: The number of received messages that a queue had delivered to another server before.
     """
 
     connections: int
@@ -82,6 +84,7 @@ class MetricsSnapshot:
     refusals: Mapping[str, int]
     clients: Mapping[str, int] = attrs.field(factory=dict[str, int])
     events: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    redeliveries: int = 0
 
 
 @attrs.frozen(eq=False)
@@ -121,6 +124,7 @@ class Metrics:
             dict(totals.refusals),
             dict(totals.clients),
             dict(totals.events),
+            totals.redeliveries,
         )
 
     def note_refusal(self, reason: str) -> None:
@@ -167,6 +171,7 @@ class _Totals:
     refusals: dict[str, int] = attrs.Factory(dict[str, int])
     clients: dict[str, int] = attrs.Factory(dict[str, int])
     events: dict[str, int] = attrs.Factory(dict[str, int])
+    redeliveries: int = 0
 
     def note_client(self, client_id: str) -> None:
         """Count a message of an OAuth client."""
@@ -259,6 +264,8 @@ class _Meters:
         token = self._info.token
         if token is not None and token.client_id is not None:
             self._totals.note_client(token.client_id)
+        if metadata_of(message).get("deliveries", 1) > 1:
+            self._totals.redeliveries += 1
         if type(message) is Notification:  # no message says when its handler is done
             tally.count += 1
             return message, None

@@ -15,6 +15,7 @@ _SECONDS: Final = "trioxport_request_duration_seconds"
 _REFUSALS: Final = "trioxport_refusals_total"
 _CLIENTS: Final = "trioxport_client_messages_total"
 _EVENTS: Final = "trioxport_server_events_total"
+_REDELIVERIES: Final = "trioxport_redeliveries_total"
 _FAMILIES: Final = {
     _CONNECTIONS: ("gauge", "Open connections."),
     _MESSAGES: ("counter", "Requests and notifications, by method."),
@@ -24,6 +25,7 @@ _FAMILIES: Final = {
     _REFUSALS: ("counter", "Requests and connections that the server refused before they reached a handler."),
     _CLIENTS: ("counter", "Received messages, by the OAuth client of their access tokens."),
     _EVENTS: ("counter", "Events of a server that shares its sessions with others."),
+    _REDELIVERIES: ("counter", "Received messages that a queue had delivered to another server before."),
 }
 _GAUGES: Final = tuple(name for name, (kind, _) in _FAMILIES.items() if kind == "gauge")
 _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
@@ -36,7 +38,7 @@ def prometheus_text(snapshot: MetricsSnapshot) -> str:
     ``trioxport_client_messages_total`` by ``client``, ``trioxport_server_events_total`` by ``event``, and by
     ``direction`` (``sent`` or ``received``) and ``method``: ``trioxport_messages_total``,
     ``trioxport_requests_in_flight``, ``trioxport_errors_total`` by ``error`` too, and the histogram
-    ``trioxport_request_duration_seconds``.
+    ``trioxport_request_duration_seconds``. Redeliveries are ``trioxport_redeliveries_total``.
     """
     return _written(dict(_samples(snapshot)))
 
@@ -57,6 +59,8 @@ def counters_in(text: str) -> str:
 
 def _samples(snapshot: MetricsSnapshot) -> Iterator[tuple[str, float]]:
     yield _CONNECTIONS, snapshot.connections
+    if snapshot.redeliveries:
+        yield _REDELIVERIES, snapshot.redeliveries
     for reason, times in snapshot.refusals.items():
         yield _named(_REFUSALS, {"reason": reason}), times
     for client, times in snapshot.clients.items():

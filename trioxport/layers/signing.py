@@ -16,7 +16,7 @@ from trioxport.abc import Codec, FrameChannels, Role, Scope
 from trioxport.errors import MessageTooLarge, ProtocolViolation, TransportError, UsageError
 from trioxport.frames import Frame
 from trioxport.framing.envelope import Envelope, open_envelope
-from trioxport.layers._shared_keys import SeenStreams, key_check, whole_number
+from trioxport.layers._shared_keys import SeenStreams, key_check, require_order, whole_number
 from trioxport.layers._support import PassingReceive, PassingSend
 
 NAME: Final = "hmac-sha256"
@@ -66,6 +66,7 @@ class Signing:
     )
 
     def wrap(self, channels: FrameChannels, scope: Scope) -> FrameChannels:
+        require_order(channels)
         if channels.carried() in ("http", "events"):
             raise UsageError("over HTTP an answer has no place for a signature", hint="Use https://")
         peer: Role = "client" if scope.settings.role == "server" else "server"

@@ -15,6 +15,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.support.layer_matrix import STACKS, stack
 from tests.support.redis_links import HOST, RedisProcess, redis_server
 from tests.support.stream_workers import go_on, noted, stop, stream_worker
 from trioxport import (
@@ -35,7 +36,8 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
-from trioxport.layers import Metrics
+from trioxport.abc import Layer
+from trioxport.layers import Encryption, Metrics, Signing, prometheus_text
 from trioxport.metadata import metadata_of
 from trioxport.peer import open_peer
 from trioxport.protocol import INITIALIZE, METHOD_NOT_FOUND, cancellation_of, members_of
@@ -44,6 +46,7 @@ from trioxport.transports.redis.link import RedisLink, open_link
 
 PASSWORD = "a-password-of-the-test"
 Handler = Callable[[Connection], Awaitable[object]]
+NUMBERING = (Signing, Encryption)
 
 
 def echo(name: str = "") -> Handler:
@@ -636,6 +639,64 @@ async def test_a_stream_that_was_deleted_is_made_again(redis: RedisProcess, capl
         await link.command(b"FLUSHALL")
         with trio.fail_after(20):
             assert isinstance(await ask(connection, 2), Response)
+
+
+# Layers.
+
+
+@pytest.mark.parametrize("name", STACKS)
+async def test_every_layer_but_those_that_number_messages_works_on_requests(redis: RedisProcess, name: str) -> None:
+    target = RedisStream(HOST, redis.port)
+    client_layers, server_layers = unordered(name), unordered(name)
+    async with (
+        serving(target, layers=server_layers),
+        serving(target, layers=server_layers),
+        open_transport(target, layers=client_layers) as connection,
+    ):
+        for number in range(20):
+            await connection.tx.send(Request(number, "tools/call", {"text": "x" * 100}))
+        with trio.fail_after(20):
+            answers = [await connection.rx.receive() for _ in range(20)]
+    assert {answer.id for answer in answers if isinstance(answer, Response)} == set(range(20))
+
+
+def unordered(name: str) -> list[Layer]:
+    """The layers of a stack, without those that refuse messages which come late or again."""
+    return [each for each in stack(name) if not isinstance(each, NUMBERING)]
+
+
+@pytest.mark.parametrize("name", ["signing", "encryption"])
+async def test_a_layer_that_numbers_messages_refuses_each_request(
+    redis: RedisProcess, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = RedisStream(HOST, redis.port)
+    async with serving(target, layers=stack(name)), open_transport(target, layers=stack(name)) as connection:
+        with trio.fail_after(5):
+            answer = await ask(connection)
+    assert isinstance(answer, Undelivered) and isinstance(answer.cause, DeliveryFailed)
+    assert "out of a queue come in any order" in caplog.text
+
+
+async def test_metrics_count_what_is_delivered_again(redis: RedisProcess) -> None:
+    target, metrics = RedisStream(HOST, redis.port, silence=3), Metrics()
+    at_work = trio.Event()
+
+    async def hang(connection: Connection) -> None:
+        at_work.set()
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        first = await nursery.start(be_server, target, hang)
+        async with serving(target, layers=[metrics]), open_transport(target) as connection:
+            for number in range(4):  # both servers get some
+                await connection.tx.send(Request(number, "echo"))
+            await at_work.wait()
+            first.cancel()
+            with trio.fail_after(10):
+                answers = [await connection.rx.receive() for _ in range(4)]
+    again = sum(answer.result["deliveries"] > 1 for answer in answers if isinstance(answer, Response))
+    assert metrics.snapshot().redeliveries == again > 0
+    assert f"trioxport_redeliveries_total {again}" in prometheus_text(metrics.snapshot())
 
 
 # The page of the documentation.

@@ -124,10 +124,13 @@ class StreamQueue:
         self._confirmed_all.set()
 
     async def _add_when_there_is_room(self, queued: QueuedMessage) -> bytes:
-        self._waiting_for_room = queued
-        added = await until_room(self._link, self._options.requests_key, lambda: self._run_add(queued.fields))
-        self._waiting_for_room = None
-        return bytes(added)
+        async def attempt() -> object:
+            self._waiting_for_room = None  # while this is on its way, Redis may have taken it
+            added = await self._run_add(queued.fields)
+            self._waiting_for_room = None if added else queued
+            return added
+
+        return bytes(await until_room(self._link, self._options.requests_key, attempt))
 
     def unsent(self) -> list[Message]:
         """The messages that Redis has not taken, since the stream was full."""

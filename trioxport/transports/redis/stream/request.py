@@ -44,7 +44,7 @@ class StreamRequest(Channel[Frame]):
     def enter(self, scope: Scope) -> FrameChannels:
         self._scope = scope
         scope.info.era = "modern"
-        return FrameChannels(self, self, "bytes")
+        return FrameChannels(self, self, "bytes", ordered=False)
 
     def leave(self) -> None:
         self._has_left = True
