@@ -49,6 +49,7 @@ class ServerFindings:
 
     def __init__(self, on_finding: OnFinding) -> None:
         self.all: list[StepFinding] = []
+        """The findings in their order."""
         self.demands_credentials = False
         """Whether the server refused a request without the credentials that are given."""
         self._on_finding = on_finding
