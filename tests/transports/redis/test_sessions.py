@@ -37,6 +37,7 @@ from trioxport import (
     serve_transport,
 )
 from trioxport.auth import VerifiedToken
+from trioxport.interop.asgi import McpApplication
 from trioxport.layers import Metrics, Rate, prometheus_text
 from trioxport.transports.http.server import HttpServer, MemoryEvents, ProtectedResource, Sessions
 from trioxport.transports.redis import Redis, RedisEvents, RedisRates, RedisSessions
@@ -413,6 +414,32 @@ async def test_a_server_that_is_stopped_gives_up_its_sessions_at_once(redis: Red
                 served.go.set()
                 assert (await reply.event())["id"] == 1
                 assert await standalone.event() is None
+
+
+async def test_a_server_that_is_stopped_without_redis_is_not_found_once_redis_is_back(redis: RedisProcess) -> None:
+    with trio.fail_after(BOUND):
+        async with trio.open_nursery() as nursery:
+            server = Ending(nursery)
+            await server.start(Served().handle, replica(redis.port, drain=3.0))
+            assert len(await lease_keys(redis)) == 1
+            await redis.kill()
+            await wait_all_tasks_blocked(0.05)
+            server.end()
+            await redis.start()
+            while not await command(redis, b"PUBSUB", "CHANNELS", "mcp:default:at:*"):  # noqa: ASYNC110 (Redis knows)
+                await trio.sleep(0.05)
+            await trio.sleep(0.3)
+            assert await lease_keys(redis) == []
+            assert not server.over.is_set()
+
+
+async def test_an_application_that_is_started_again_is_found_again(redis: RedisProcess) -> None:
+    application = McpApplication(Served().handle, replica(redis.port))
+    with trio.fail_after(BOUND):
+        for _ in range(2):
+            async with application.lifespan():
+                assert len(await lease_keys(redis)) == 1
+            assert await lease_keys(redis) == []
 
 
 async def test_a_server_that_is_stopped_ends_the_streams_that_it_forwards(redis: RedisProcess) -> None:

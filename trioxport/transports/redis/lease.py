@@ -35,6 +35,7 @@ class Leases:
 
     Attributes:
         count_event: Counts each loss of the lease.
+        is_given_up: Whether the lease is not to be taken any more.
     """
 
     def __init__(self, redis: Redis, replica: str, seconds: float) -> None:
@@ -43,14 +44,14 @@ class Leases:
         self._target = str(redis)
         self._prefix = f"{redis.key_prefix}replica:"
         self._replica = replica
-        self._was_held = self._is_ended = False
+        self.is_given_up = self._was_held = False
 
     async def take(self, link: RedisLink, address: str) -> None:
         """Take the lease, or renew it. Raises ``TransportError``."""
-        if self._is_ended:
+        if self.is_given_up:
             return
         key, terms = self._prefix + self._replica, (address, b"PX", round(self.seconds * 1000))
-        if self._was_held and not await link.command(b"SET", key, *terms, b"XX") and not self._is_ended:
+        if self._was_held and not await link.command(b"SET", key, *terms, b"XX") and not self.is_given_up:
             self.count_event("lease lost")
             logger.warning(
                 "%s: the lease of this server was over before it was refreshed; clients of its sessions that asked "
@@ -58,7 +59,7 @@ class Leases:
                 self._target,
             )
             self._was_held = False
-        if not (self._was_held or self._is_ended):
+        if not (self._was_held or self.is_given_up):
             await link.command(b"SET", key, *terms)
             self._was_held = True
 
@@ -70,8 +71,8 @@ class Leases:
             await self.take(link, address)
 
     def end(self, link: RedisLink) -> None:
-        """End the lease for good, without waiting. Raises ``TransportError``."""
-        self._is_ended = True
+        """End the lease, without waiting. Raises ``TransportError``."""
+        self._was_held = False
         link.command(b"DEL", self._prefix + self._replica)
 
     async def address_of(self, link: RedisLink, replica: str) -> str | None:

@@ -119,6 +119,7 @@ class RedisReplica:
     ) -> None:
         """Be found by others until cancelled. Raises ``TransportError`` as a resource does."""
         self._count_event = self.leases.count_event = settings.count_event
+        self.leases.is_given_up = False
         async with open_bare_nursery() as self._tasks:
             await self._connection.run(settings, self._use, task_status=task_status)
 
@@ -138,6 +139,7 @@ class RedisReplica:
 
     def leave(self) -> None:
         """End the lease at once: others that do not know the address of this server find its sessions no more."""
+        self.leases.is_given_up = True
         with suppress(TransportError):
             self.leases.end(self._connection.link)
 
