@@ -2,6 +2,7 @@
 
 from trioxport.transports._access.protected import ProtectedResource
 from trioxport.transports._access.proxies import TrustedProxies
+from trioxport.transports.http.server.directory import SessionDirectory
 from trioxport.transports.http.server.events import EventStore, MemoryEvents
 from trioxport.transports.http.server.options import Bounds, Sessions, Upgrades
 from trioxport.transports.http.server.target import HttpServer
@@ -13,6 +14,7 @@ __all__ = [
     "HttpServer",
     "MemoryEvents",
     "ProtectedResource",
+    "SessionDirectory",
     "Sessions",
     "SocketFile",
     "TrustedProxies",
