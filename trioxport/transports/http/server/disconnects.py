@@ -15,7 +15,7 @@ import trio
 from trioxport._core.expiry_queue import ExpiryQueue
 from trioxport.transports.http.server.request import ServerRequest
 
-WATCH_AFTER_SECONDS: Final = 0.1
+WATCH_AFTER_SECONDS: Final = 0.02
 """Seconds after which a request is watched."""
 
 
