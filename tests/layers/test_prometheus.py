@@ -68,6 +68,7 @@ def test_the_families_have_their_types_without_any_figure() -> None:
         "trioxport_client_messages": "counter",
         "trioxport_refusals": "counter",
         "trioxport_redeliveries": "counter",
+        "trioxport_server_events": "counter",
     }
 
 
