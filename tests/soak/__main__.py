@@ -29,6 +29,7 @@ STREAM_REQUESTS: Final = 20_000
 STREAM_KILLS: Final = 20
 REFRESHES: Final = 200
 REPLICA_SESSIONS: Final = 200
+EXAMPLES: Final = 10_000
 
 Storm: TypeAlias = Callable[[int], Awaitable[Any]]
 """One storm over one binding, by its seed; returns its counts, whose ``total`` is the damage."""
@@ -91,6 +92,11 @@ def _streams() -> Iterator[tuple[str, Storm]]:
     return iter([("redis+stream", run)])
 
 
+def _frames() -> Iterator[tuple[str, Storm]]:
+    storms = import_module("tests.soak.mutated_frames")
+    return ((role, partial(storms.mutated_frames, role, EXAMPLES)) for role in storms.BINDINGS)
+
+
 STORMS: Final = {
     "kills": _kills,
     "cancellations": _cancellations,
@@ -99,6 +105,7 @@ STORMS: Final = {
     "refreshes": _refreshes,
     "replicas": _replicas,
     "streams": _streams,
+    "frames": _frames,
 }
 
 

@@ -65,8 +65,12 @@ class TLSOptions:
             context.set_alpn_protocols(alpn)
         return context
 
-    def server_context(self) -> ssl.SSLContext:
-        """The context of a server. Raises ``UsageError`` for unusable files, or without a certificate."""
+    def server_context(self, *alpn: str) -> ssl.SSLContext:
+        """The context of a server that speaks the protocols ``alpn``, the preferred one first.
+
+        The application's own context is used as it is. Raises ``UsageError`` for unusable files, or without a
+        certificate.
+        """
         if self.context is not None:
             return self.context
         if self.cert is None:
@@ -74,6 +78,8 @@ class TLSOptions:
         context = self._made(ssl.Purpose.CLIENT_AUTH)
         if self.ca is not None:
             context.verify_mode = ssl.CERT_REQUIRED
+        if alpn:
+            context.set_alpn_protocols(alpn)
         return context
 
     def _made(self, purpose: ssl.Purpose) -> ssl.SSLContext:
@@ -108,7 +114,7 @@ def about_target(target: str) -> Generator[None]:
         raise
 
 
-def server_contexts(tls: TLSOptions | ssl.SSLContext) -> Callable[[], ssl.SSLContext]:
+def server_contexts(tls: TLSOptions | ssl.SSLContext, *alpn: str) -> Callable[[], ssl.SSLContext]:
     """A function that returns the context for each connection of a server. Raises ``UsageError`` as ``server_context``.
 
     Changed files are read again, after a check at most once a second. If the new ones are unusable, that is logged and
@@ -118,16 +124,17 @@ def server_contexts(tls: TLSOptions | ssl.SSLContext) -> Callable[[], ssl.SSLCon
         return lambda: tls
     if tls.context is not None:
         return tls.server_context
-    return _RenewedContext(tls).current
+    return _RenewedContext(tls, alpn).current
 
 
 class _RenewedContext:
     """The context of a server, which is made again when its files change."""
 
-    def __init__(self, options: TLSOptions) -> None:
+    def __init__(self, options: TLSOptions, alpn: tuple[str, ...]) -> None:
         self._options = options
+        self._alpn = alpn
         self._stamps = self._read_stamps()
-        self._context = options.server_context()
+        self._context = options.server_context(*alpn)
         self._checked_at = -math.inf
 
     def current(self) -> ssl.SSLContext:
@@ -143,7 +150,7 @@ class _RenewedContext:
             return
         self._stamps = stamps
         try:
-            self._context = self._options.server_context()
+            self._context = self._options.server_context(*self._alpn)
         except UsageError as error:
             logger.warning("the renewed certificate is not used, the old one still is: %s", error)
         else:

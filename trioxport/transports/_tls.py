@@ -52,6 +52,11 @@ class TLSStream:
         """The version in use, as ``"TLSv1.3"``; None before the handshake is done."""
         return self._tls.version()
 
+    @property
+    def protocol(self) -> str | None:
+        """The protocol that ALPN has chosen, as ``"h2"``; None if there is none."""
+        return self._tls.selected_alpn_protocol()
+
     async def do_handshake(self) -> None:
         """Shake hands. Raises ``ssl.SSLError``, or ``trio.BrokenResourceError`` if the peer goes away."""
         try:

@@ -115,7 +115,7 @@ SECOND: Final = post(LENGTH) + HELLO
         (post(LENGTH).replace(b"POST ", b"CONNECT ") + HELLO, 501),
         (post(LENGTH).replace(b"POST ", b"BREW ") + HELLO, 501),
         (post(LENGTH).replace(b"HTTP/1.1", b"RTSP/1.0") + HELLO, 400),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        (b"PRI / HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
         (post(LENGTH).replace(b"HTTP/1.1", b"HTTP/2.0") + HELLO, 505),
         (post(LENGTH).replace(b"HTTP/1.1", b"HTTP/0.9") + HELLO, 505),
         (post(LENGTH).replace(b"HTTP/1.1", b"HTTP/1.2") + HELLO, 505),

@@ -34,6 +34,7 @@ class Bounds:
         idle_timeout: Seconds that a connection may wait for its next request.
         write_timeout: Seconds that a client may take to make room for what is written to it.
         connections: The most connections at once; one more is answered with 503.
+        streams: The most requests at once on a connection of HTTP/2; more are refused, and may be repeated.
         unfinished_bodies: Bytes of request bodies that may have arrived in part, on all connections together, besides
             the first 64 KiB of each; a request that needs more is answered with 503, unless it is the only one.
     """
@@ -44,6 +45,7 @@ class Bounds:
     idle_timeout: float = attrs.field(default=75.0, validator=SECONDS)
     write_timeout: float = attrs.field(default=30.0, validator=SECONDS)
     connections: int = attrs.field(default=4096, validator=COUNT)
+    streams: int = attrs.field(default=128, validator=COUNT)
     unfinished_bodies: int = attrs.field(default=256 * 1024 * 1024, validator=COUNT)
 
 

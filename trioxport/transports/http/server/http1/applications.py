@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from typing import Any, Final
 
+import attrs
 import trio
 
+from trioxport.transports.http.server.http1.connection import ClientConnection
 from trioxport.transports.http.server.http1.response_head import check_response_fields
-from trioxport.transports.http.server.http1.wire import HttpWire
 from trioxport.transports.http.server.refusals import body_too_large
 from trioxport.transports.http.server.request import Application, ClientGone, Field, Message, ServerRequest
 
@@ -19,7 +21,24 @@ class ConnectionOver(OSError):
     """The client went away, or was too slow to read. An ``OSError``, as ASGI wants it of ``send``."""
 
 
-async def run_application(application: Application, request: ServerRequest, wire: HttpWire, limit: int) -> None:
+@attrs.frozen
+class RequestOrigin:
+    """The facts about a request that only applications want.
+
+    Args:
+        version: The version of HTTP, as ASGI has it.
+        raw_path: The path, as it was sent.
+        fields: The headers, as they were sent.
+        client: The connection.
+    """
+
+    version: str
+    raw_path: bytes
+    fields: Sequence[Field]
+    client: ClientConnection
+
+
+async def run_application(application: Application, request: ServerRequest, origin: RequestOrigin, limit: int) -> None:
     """Let ``application`` answer a request, with a body of at most ``limit`` bytes.
 
     Raises:
@@ -28,7 +47,7 @@ async def run_application(application: Application, request: ServerRequest, wire
     """
     calls = _Calls(request, limit)
     try:
-        await application(_scope_of(request, wire), calls.receive, calls.send)
+        await application(_scope_of(request, origin), calls.receive, calls.send)
     except ConnectionOver as error:
         raise ClientGone from error
 
@@ -91,23 +110,23 @@ def _checked(fields: Any) -> list[Field]:
     return [field for field in found if field[0].lower() != b"transfer-encoding"]
 
 
-def _scope_of(request: ServerRequest, wire: HttpWire) -> dict[str, Any]:
+def _scope_of(request: ServerRequest, origin: RequestOrigin) -> dict[str, Any]:
     """The ASGI scope of a request."""
-    head, client = wire.parser.head, wire.client
+    client = origin.client
     scope: dict[str, Any] = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
-        "http_version": head.version,
+        "http_version": origin.version,
         "method": request.method,
-        "scheme": "http" if wire.tls is None else "https",
+        "scheme": "http" if client.tls is None else "https",
         "path": request.full_path,
-        "raw_path": head.raw_path,
+        "raw_path": origin.raw_path,
         "query_string": request.query,
         "root_path": "",
-        "headers": list(head.fields),
+        "headers": list(origin.fields),
         "client": client.client,
         "server": client.server,
     }
-    if wire.tls is not None:
-        scope["extensions"] = {"tls": {"tls_version": ssl.TLSVersion[wire.tls.replace(".", "_")].value}}
+    if client.tls is not None:
+        scope["extensions"] = {"tls": {"tls_version": ssl.TLSVersion[client.tls.replace(".", "_")].value}}
     return scope

@@ -55,6 +55,11 @@ class ClientConnection:
         """The version of TLS, after the handshake; None for an unencrypted connection."""
         return None if self._tls is None else self._tls.version
 
+    @property
+    def speaks_http2(self) -> bool:
+        """Whether client and server have agreed on HTTP/2, by ALPN."""
+        return self._tls is not None and self._tls.protocol == "h2"
+
     async def handshake(self, seconds: float) -> str | None:
         """Do the TLS handshake, if there is one, within ``seconds``. Returns the reason if it fails."""
         if self._tls is None:

@@ -6,7 +6,7 @@ from typing import Final
 
 import trio
 
-from trioxport.transports.http.server.http1.applications import run_application
+from trioxport.transports.http.server.http1.applications import RequestOrigin, run_application
 from trioxport.transports.http.server.http1.received_head import BadRequest
 from trioxport.transports.http.server.http1.response_head import has_body, response_head, whole_response
 from trioxport.transports.http.server.http1.wire import BROKEN, HttpWire
@@ -159,7 +159,9 @@ class Exchange(ServerRequest):
     async def delegate(self, application: Application, limit: int) -> None:
         if self.announces_more_than(limit):
             raise body_too_large(limit, b"")
-        await run_application(application, self, self._wire, limit)
+        head = self._wire.parser.head
+        origin = RequestOrigin(head.version, head.raw_path, head.fields, self._wire.client)
+        await run_application(application, self, origin, limit)
 
     async def _finish(self, data: bytes) -> None:
         await self._wire.write(data)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import trio
@@ -21,6 +23,14 @@ from trioxport.transports.http.server.options import HttpServerOptions, Upgrades
 from trioxport.transports.http.server.websockets import MountedWebSockets
 from trioxport.transports.listening import bound, closing, listen
 from trioxport.transports.unix_sockets import listening_at
+
+if TYPE_CHECKING:
+    from trioxport.transports.http.server.http2.runner import Http2Runner
+
+
+def _protocols() -> tuple[str, ...]:
+    """The protocols that the server offers by ALPN (RFC 7301)."""
+    return ("http/1.1",) if find_spec("h2") is None else ("h2", "http/1.1")
 
 
 class HttpListener:
@@ -57,7 +67,9 @@ class HttpListener:
         upgrades = Upgrades() if self._config.websocket is True else self._config.websocket
         websockets = MountedWebSockets(upgrades, endpoint, acceptor) if upgrades else None
         upgrade = None if websockets is None else websockets.upgrade
-        runner = Runner(endpoint.answer, self._config.bounds, endpoint.refusals, context, upgrade)
+        http2 = self._http2_runner()
+        serve_http2 = None if http2 is None else http2.serve
+        runner = Runner(endpoint.answer, self._config.bounds, endpoint.refusals, context, upgrade, serve_http2)
         async with trio.open_nursery() as nursery:
             await nursery.start(endpoint.run, acceptor)
             life = trio.CancelScope(shield=True)
@@ -68,19 +80,31 @@ class HttpListener:
                 await trio.sleep_forever()
             finally:
                 runner.keeps_alive = False
+                if http2 is not None:
+                    http2.drain()
                 await endpoint.drain()
                 accepting.cancel()
                 runner.drain()
+                if http2 is not None:
+                    http2.finish_draining()
                 if websockets is not None:
                     websockets.drain()
                 life.deadline = endpoint.stop() + WRITE_GRACE_SECONDS
+
+    def _http2_runner(self) -> Http2Runner | None:
+        """The runner of HTTP/2, if its library is installed."""
+        if find_spec("h2") is None:
+            return None
+        from trioxport.transports.http.server.http2.runner import Http2Runner
+
+        return Http2Runner(self._endpoint.answer, self._config.bounds, self._endpoint.refusals)
 
     def _context(self) -> Callable[[], ssl.SSLContext] | None:
         """The contexts of TLS. Raises ``UsageError``."""
         tls = self._config.tls
         if self._config.http_url.startswith("https:") != (tls is not None):
             raise UsageError("https, and nothing else, is served with tls", target=str(self._config), hint="Pass tls=")
-        return None if tls is None else server_contexts(tls)
+        return None if tls is None else server_contexts(tls, *_protocols())
 
     @asynccontextmanager
     async def _listeners(self) -> AsyncGenerator[list[trio.SocketListener]]:

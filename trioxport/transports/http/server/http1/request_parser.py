@@ -26,6 +26,7 @@ FREE_CHUNK_BYTES: Final = 16
 _END_OF_LINE: Final = b"\r\n"
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[^\r\n]*)?\r\n")
+_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\n"
 
 
 class RequestParser:
@@ -81,6 +82,16 @@ class RequestParser:
         self._data = self._data[kept:] + data if kept < len(self._data) else data
         self._start -= kept
         self._fed -= kept
+
+    @property
+    def is_http2(self) -> bool:
+        """Whether the client begins with the preface of HTTP/2 (RFC 9113, section 3.3)."""
+        return self._data.startswith(_PREFACE, self._start)
+
+    @property
+    def received(self) -> bytes:
+        """The bytes of the request so far, and those behind it."""
+        return self._data[self._start :]
 
     # The head.
 

@@ -43,7 +43,7 @@ def _lines(status: int, fields: tuple[Field, ...]) -> bytes:
 
 
 def _end_of_head(closing: bool) -> bytes:
-    return _date_line() + (b"connection: close\r\n\r\n" if closing else b"\r\n")
+    return b"date: %b\r\n" % date_value() + (b"connection: close\r\n\r\n" if closing else b"\r\n")
 
 
 def check_response_fields(fields: Iterable[Field]) -> None:
@@ -58,10 +58,10 @@ def check_response_fields(fields: Iterable[Field]) -> None:
 _dated: tuple[int, bytes] = (0, b"")
 
 
-def _date_line() -> bytes:
-    """The field with the time; formatted once in a second."""
+def date_value() -> bytes:
+    """The time as the field ``Date`` has it; formatted once in a second."""
     global _dated
     now = int(time.time())
     if _dated[0] != now:
-        _dated = now, f"date: {formatdate(now, usegmt=True)}\r\n".encode()
+        _dated = now, formatdate(now, usegmt=True).encode()
     return _dated[1]

@@ -46,6 +46,8 @@ class Runner:
         refusals: Counts connections and requests that do not reach ``answer``.
         context: Returns the context for each connection over TLS; None for unencrypted ones.
         upgrade: Takes over requests for a WebSocket; None leaves them to ``answer``.
+        http2: Takes over connections of clients that speak HTTP/2: the connection, and bytes that were read of it.
+            None does not speak it.
 
     Attributes:
         keeps_alive: Whether connections are kept for another request; else each response says that it is the last.
@@ -59,6 +61,7 @@ class Runner:
         refusals: RefusalLog,
         context: Callable[[], ssl.SSLContext] | None = None,
         upgrade: Upgrade | None = None,
+        http2: Callable[[ClientConnection, bytes], Awaitable[None]] | None = None,
     ) -> None:
         self.bounds = bounds
         self.keeps_alive = True
@@ -67,6 +70,7 @@ class Runner:
         self._refusals = refusals
         self._context = context
         self._upgrade = upgrade
+        self._http2 = http2
         self._count = 0
 
     def drain(self) -> None:
@@ -97,18 +101,20 @@ class Runner:
             self._refusals.note(status_reason(503, "connections"), client.peer, detail)
             with trio.move_on_after(LINGER_SECONDS):
                 await client.stream.send_all(TOO_MANY_CONNECTIONS)
+        elif self._http2 is not None and client.speaks_http2:
+            await self._http2(client, b"")
         else:
             quiet = await self._serve_requests(client)
         await client.end(quiet=quiet)
 
     async def _serve_requests(self, client: ClientConnection) -> bool:
         """Serve one request after another; whether the connection ended between two, with nothing on its way."""
-        quiet, life = True, trio.CancelScope()
+        quiet, is_first, life = True, True, trio.CancelScope()
         wire = HttpWire(client, self.bounds, life, self._is_closing)
         with life:
             try:
                 while await self._next_request(wire):
-                    quiet = False
+                    quiet = is_first = False
                     exchange = Exchange(wire)
                     if self._upgrade is not None and _asks_for_websocket(exchange, wire.parser):
                         await self._upgrade(client, exchange, wire.parser)
@@ -118,6 +124,9 @@ class Runner:
                         return False
                     quiet = True
             except BadRequest as refused:
+                if self._http2 is not None and is_first and client.tls is None and wire.parser.is_http2:
+                    await self._http2(client, wire.parser.received)
+                    return False
                 await self._refuse(wire, refused.status)
                 return False
             finally:

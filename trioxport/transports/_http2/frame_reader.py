@@ -1,0 +1,150 @@
+"""Frames in the bytes that arrive: their order, and the frames that the protocol machine does not see (RFC 9113,
+sections 3.4, 4 and 6).
+
+The machine keeps the parts of a header block until its end, and takes a GOAWAY for the end of the connection; so header
+blocks are bounded here, and GOAWAY is handled by the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Final
+
+import attrs
+
+from trioxport.transports._http2.errors import ErrorCodes, Http2Violation
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HEAD_BYTES: Final = 9
+MAX_FRAME_BYTES: Final = 16 * 1024
+"""The largest frame that this side accepts: the initial value of the protocol, and its smallest."""
+MAX_CONTINUATIONS: Final = 16
+"""CONTINUATION frames of one header block."""
+END_HEADERS: Final = 0x4
+PADDED: Final = 0x8
+ACK: Final = 0x1
+STREAM_ID_MASK: Final = 0x7FFFFFFF
+
+
+class FrameType(IntEnum):
+    """The types of frames (RFC 9113, section 6)."""
+
+    DATA = 0
+    HEADERS = 1
+    PRIORITY = 2
+    RST_STREAM = 3
+    SETTINGS = 4
+    PUSH_PROMISE = 5
+    PING = 6
+    GOAWAY = 7
+    WINDOW_UPDATE = 8
+    CONTINUATION = 9
+
+
+@attrs.frozen
+class RawFrame:
+    """One whole frame; ``data`` is all of it, its head included."""
+
+    type: int
+    flags: int
+    stream_id: int
+    data: bytes
+
+    @property
+    def payload(self) -> bytes:
+        return self.data[HEAD_BYTES:]
+
+    @property
+    def size(self) -> int:
+        """Bytes of its payload."""
+        return len(self.data) - HEAD_BYTES
+
+    @property
+    def is_ack(self) -> bool:
+        return bool(self.flags & ACK)
+
+    @property
+    def carries_data(self) -> bool:
+        """Whether a DATA frame has more than padding."""
+        return self.size > (1 + self.data[HEAD_BYTES] if self.flags & PADDED and self.size else 0)
+
+
+class FrameReader:
+    """The frames of one connection.
+
+    Args:
+        is_server: Whether the peer is a client, whose first bytes are the preface.
+        max_block: Bytes of an encoded header block.
+
+    Attributes:
+        units: The number of frames, and of header blocks, that have ended.
+    """
+
+    def __init__(self, *, is_server: bool, max_block: int) -> None:
+        self._preface = PREFACE if is_server else b""
+        self._max_block = max_block
+        self._rest = b""
+        self._is_first = True
+        self.units = 0
+        self._block_stream: int | None = None
+        self._block_size = 0
+        self._continuations = 0
+
+    @property
+    def is_within(self) -> bool:
+        """Whether a frame or a header block has begun and not ended, or the first frame has not come yet."""
+        return bool(self._rest) or self._block_stream is not None or self._is_first
+
+    def frames(self, data: bytes) -> Iterator[RawFrame]:
+        """The frames that ``data`` completes. Raises ``Http2Violation``."""
+        data = self._rest + data if self._rest else data
+        start = self._skip_preface(data)
+        while not self._preface and len(data) - start >= HEAD_BYTES:
+            size = int.from_bytes(data[start : start + 3])
+            if size > MAX_FRAME_BYTES:
+                raise Http2Violation(ErrorCodes.FRAME_SIZE_ERROR, f"a frame of {size} bytes is too large")
+            end = start + HEAD_BYTES + size
+            if end > len(data):
+                break
+            stream_id = int.from_bytes(data[start + 5 : start + 9]) & STREAM_ID_MASK
+            frame = RawFrame(data[start + 3], data[start + 4], stream_id, data[start:end])
+            self._check_order(frame)
+            start = end
+            yield frame
+        self._rest = data[start:]
+
+    def _skip_preface(self, data: bytes) -> int:
+        """Return the place behind the preface, or 0 as long as it is not whole."""
+        if not self._preface:
+            return 0
+        if not data.startswith(self._preface[: len(data)]):
+            raise Http2Violation(ErrorCodes.PROTOCOL_ERROR, "the client does not begin with the preface of HTTP/2")
+        if len(data) < len(self._preface):
+            return 0
+        self._preface = b""
+        return len(PREFACE)
+
+    def _check_order(self, frame: RawFrame) -> None:
+        if self._is_first:
+            if frame.type != FrameType.SETTINGS or frame.is_ack:
+                raise Http2Violation(ErrorCodes.PROTOCOL_ERROR, "the first frame of the peer is not SETTINGS")
+            self._is_first = False
+        if (frame.type == FrameType.CONTINUATION) != (self._block_stream is not None) or (
+            self._block_stream is not None and frame.stream_id != self._block_stream
+        ):
+            raise Http2Violation(ErrorCodes.PROTOCOL_ERROR, "a header block is interrupted, or goes on after its end")
+        if frame.type in (FrameType.HEADERS, FrameType.CONTINUATION, FrameType.PUSH_PROMISE):
+            self._note_block(frame)
+        self.units += self._block_stream is None
+
+    def _note_block(self, frame: RawFrame) -> None:
+        """Count the parts of a header block (CVE-2024-27316 and its kind)."""
+        if frame.type == FrameType.CONTINUATION:
+            self._continuations += 1
+        else:
+            self._continuations = self._block_size = 0
+        self._block_size += frame.size
+        if self._block_size > self._max_block or self._continuations > MAX_CONTINUATIONS:
+            raise Http2Violation(ErrorCodes.ENHANCE_YOUR_CALM, "a header block is too large")
+        self._block_stream = None if frame.flags & END_HEADERS else frame.stream_id
