@@ -77,6 +77,8 @@ ENTRY_POINTS: Final = "trioxport.transports"
 """The group of entry points that add schemes."""
 
 _BUILT_IN: Final = {
+    "grpc": "trioxport.transports.grpc:Grpc.from_url",
+    "grpcs": "trioxport.transports.grpc:Grpc.from_url",
     "http": "trioxport.transports.http:Http.from_url",
     "https": "trioxport.transports.http:Http.from_url",
     "http+unix": "trioxport.transports.http:Http.from_url",

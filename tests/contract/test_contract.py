@@ -24,6 +24,7 @@ LINKS: dict[str, Callable[..., MakePair]] = {
     "http": http_links.http_link,
     "ws": links.ws_link,
     "wss": links.wss_link,
+    "grpc": links.grpc_link,
 }
 
 
@@ -45,6 +46,7 @@ async def test_message_pack(transport: str, rule: int, tmp_path: Path) -> None:
         "memory": {},
         "ws": {},
         "wss": {},
+        "grpc": {},
         "stdio": {"framing": "length", "codec": "MessagePack"},
     }
     link = LINKS[transport](tmp_path, **options.get(transport, {"framing": "length"}))

@@ -21,6 +21,7 @@ from trioxport import Reconnect, Reconnecting
 from trioxport.abc import Listener, Transport
 from trioxport.framing import FramingName
 from trioxport.testing import MakePair, TransportPair, open_cuttable_proxy, tcp_pair
+from trioxport.transports.grpc import Grpc
 from trioxport.transports.memory import Memory
 from trioxport.transports.stdio import Stdio
 from trioxport.transports.stream import Tcp, Tls, Unix
@@ -72,6 +73,10 @@ def ws_link(tmp_path: Path) -> MakePair:
         lambda port: WebSocket(f"ws://127.0.0.1:{port}/mcp"),
         serve=lambda port: WebSocket(f"ws://127.0.0.1:{port}/mcp"),
     )
+
+
+def grpc_link(tmp_path: Path) -> MakePair:
+    return tcp_pair(lambda port: Grpc(f"grpc://127.0.0.1:{port}"))
 
 
 def wss_link(tmp_path: Path) -> MakePair:

@@ -138,7 +138,7 @@ def _certificate(options: ServingOptions, fields: set[str], url: str, names: End
     if options.cert_file is None:
         if options.key_file is not None:
             raise click.UsageError(f"{names.key} is the private key of a certificate: add {names.cert} FILE")
-        if scheme in ("https", "wss"):
+        if scheme in ("https", "wss", "grpcs"):
             raise click.UsageError(f"{scheme} needs a certificate: add {names.cert} FILE, or serve http behind a proxy")
         return {}
     if scheme not in ("https", "wss", "tls"):

@@ -1,0 +1,143 @@
+"""The stream of one call as a wire of frames, in both directions, on either side."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final, Protocol
+
+import trio
+
+from trioxport._core.states import LazyEvent
+from trioxport.abc import Scope
+from trioxport.errors import ConnectionLost, ProtocolViolation, TransportError
+from trioxport.frames import Frame
+from trioxport.transports._http2 import ErrorCodes, Http2Stream
+from trioxport.transports._pumps import COALESCE_BYTES, loss_by_error
+from trioxport.transports.grpc.messages import MessageReader, MessageWriter
+
+DIAGNOSIS_SECONDS: Final = 1.0
+"""Seconds in which the reader may find the cause of a failed write."""
+
+
+class CallEnds(Protocol):
+    """The ends of a call, which differ between client and server."""
+
+    async def begin_receiving(self, reader: MessageReader) -> None:
+        """Wait until messages of the peer may come."""
+        ...
+
+    async def send_end(self) -> None:
+        """End this side in order."""
+        ...
+
+    def loss_at_end(self) -> TransportError | None:
+        """The loss that the end of the peer means; None for an orderly end."""
+        ...
+
+    def loss_by(self, error: Exception | None) -> TransportError | None:
+        """The loss that an exception of the stream means; None for an orderly end, or an unknown exception."""
+        ...
+
+
+class CallWire:
+    """One call, for the pumps of a connection.
+
+    Args:
+        stream: Its stream.
+        ends: Its ends.
+        reader: Reads the messages of the peer.
+        writer: Writes those of this side.
+        scope: The connection.
+    """
+
+    coalesce_bytes: ClassVar[int] = COALESCE_BYTES
+    credits = None
+
+    __slots__ = ("_begun", "_ends", "_loss", "_read_over", "_reader", "_scope", "_writer", "stream")
+
+    def __init__(
+        self, stream: Http2Stream, ends: CallEnds, reader: MessageReader, writer: MessageWriter, scope: Scope
+    ) -> None:
+        self.stream = stream
+        self._ends = ends
+        self._reader = reader
+        self._writer = writer
+        self._scope = scope
+        self._begun = False
+        self._read_over = LazyEvent()
+        self._loss: TransportError | None = None
+
+    async def send_frames(self, frames: list[Frame]) -> None:
+        if self.stream.has_sent_end:
+            raise trio.BrokenResourceError("the call is being ended")
+        await self.stream.send_data(b"".join([self._writer.encode(frame.payload) for frame in frames]))
+
+    def send_now(self, frame: Frame) -> bool:
+        return False
+
+    async def send_eof(self) -> None:
+        if not self.stream.has_sent_end:
+            await self._ends.send_end()
+
+    async def receive_frames(self) -> list[Frame] | None:
+        try:
+            if not self._begun:
+                await self._ends.begin_receiving(self._reader)
+                self._begun = True
+            data = await self.stream.receive_data()
+            if data:
+                return self._reader.feed(data)
+            self._loss = self._loss or self._ends.loss_at_end()
+        except ValueError as error:
+            self._loss = _malformed(error)
+            self.stream.reset(ErrorCodes.PROTOCOL_ERROR)
+        except TransportError as error:
+            self._loss = self._loss or as_lost(error)
+        except BaseException:
+            self._read_over.set()
+            raise
+        self._read_over.set()
+        if self._loss is not None:
+            raise trio.BrokenResourceError from self._loss
+        return None
+
+    @property
+    def pending(self) -> int:
+        return self._reader.pending
+
+    def lose(self, loss: TransportError) -> None:
+        """Set the loss for a call that this side ends, and reset its stream."""
+        self._loss = self._loss or loss
+        self.stream.reset(ErrorCodes.NO_ERROR if self.stream.has_sent_end else ErrorCodes.CANCEL)
+
+    async def explain(self, error: Exception | None) -> TransportError | None:
+        """The loss for the pumps to report; None for an orderly end."""
+        if error is not None:
+            with trio.move_on_after(DIAGNOSIS_SECONDS):
+                await self._read_over.wait()
+        if self._scope.leaving:
+            return None
+        if self._loss is not None:
+            return self._loss
+        loss = self._ends.loss_by(error)
+        return loss if loss is not None or self.stream.has_sent_end else await loss_by_error(error)
+
+
+def as_lost(failure: TransportError) -> TransportError:
+    """A failure as the loss of the connection."""
+    if isinstance(failure, ConnectionLost):
+        return failure
+    loss = ConnectionLost(
+        failure.reason,
+        hint=failure.hint,
+        outcome=failure.outcome,
+        retryable=failure.retryable,
+        retry_after=failure.retry_after,
+    )
+    loss.__cause__ = failure
+    return loss
+
+
+def _malformed(error: ValueError) -> ConnectionLost:
+    loss = ConnectionLost(f"the peer sent what is not gRPC: {error}", retryable=False)
+    loss.__cause__ = ProtocolViolation(loss.reason, outcome="unknown")
+    return loss
