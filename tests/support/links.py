@@ -16,7 +16,6 @@ import attrs
 import trio
 import trustme
 
-from tests.support import redis_links
 from trioxport import Reconnect, Reconnecting
 from trioxport.abc import Listener, Transport
 from trioxport.framing import FramingName
@@ -50,10 +49,14 @@ def tcp_link(tmp_path: Path, framing: FramingName = "newline") -> MakePair:
 
 
 def redis_link(tmp_path: Path) -> MakePair:
+    from tests.support import redis_links  # which needs the sessions of http_links, and that needs these links
+
     return redis_links.redis_link()
 
 
 def redis_stream_link(tmp_path: Path) -> MakePair:
+    from tests.support import redis_links
+
     return redis_links.conversation_link()
 
 
