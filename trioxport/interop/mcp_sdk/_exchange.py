@@ -139,7 +139,8 @@ class _RequestHandlers:
 
     async def input_schema(self, params: Mapping[str, Any]) -> Any:
         """The schema of the called tool, if headers have to agree with its arguments; else None."""
-        name, arguments = params.get("name"), params.get("arguments") or {}
+        name: object = params.get("name")
+        arguments: object = params.get("arguments") or {}
         if not isinstance(name, str) or not isinstance(arguments, dict):
             return None
         if not arguments and not any(
