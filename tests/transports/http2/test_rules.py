@@ -43,7 +43,7 @@ from tests.support.raw_http2 import (
 )
 from trioxport.transports._http2 import Http2Error, Http2Settings, Http2Stream, open_http2
 
-BOUND: Final = 5.0
+BOUND: Final = 20.0
 OPENING: Final = PREFACE + settings()
 MARK: Final = b"the-mark"
 PROTOCOL, FLOW, CLOSED, SIZE, REFUSED, CODING, CALM = 1, 3, 5, 6, 7, 9, 11

@@ -11,6 +11,7 @@ from h2.exceptions import H2Error
 from trioxport.errors import Outcome
 from trioxport.transports._http2.errors import ErrorCodes, StreamReset
 from trioxport.transports._http2.flood_guard import FloodGuard
+from trioxport.transports._http2.header_blocks import protected
 from trioxport.transports._http2.machine import Http2Machine
 from trioxport.transports._http2.outgoing import MAX_CHUNK_BYTES, Outgoing
 from trioxport.transports._http2.settings import Http2Settings
@@ -77,7 +78,7 @@ class StreamCarrier:
     def send_headers(self, stream: Http2Stream, fields: Fields, *, end_stream: bool) -> None:
         """Send a header block; without fields only the end."""
         if fields:
-            self.machine.send_headers(stream.id, fields, end_stream)
+            self.machine.send_headers(stream.id, protected(fields), end_stream)
         else:
             self.machine.end_stream(stream.id)
         self.outgoing.collect()

@@ -27,6 +27,10 @@ ACK: Final = 0x1
 STREAM_ID_MASK: Final = 0x7FFFFFFF
 
 
+_OTHER_PROTOCOLS: Final = {b"HTTP/1": "HTTP/1.1", b"\x15\x03": "TLS", b"\x16\x03": "TLS"}
+"""The first bytes of servers and clients that speak another protocol."""
+
+
 class FrameType(IntEnum):
     """The types of frames (RFC 9113, section 6)."""
 
@@ -99,6 +103,8 @@ class FrameReader:
     def frames(self, data: bytes) -> Iterator[RawFrame]:
         """The frames that ``data`` completes. Raises ``Http2Violation``."""
         data = self._rest + data if self._rest else data
+        if self._is_first:
+            self._check_protocol(data)
         start = self._skip_preface(data)
         while not self._preface and len(data) - start >= HEAD_BYTES:
             size = int.from_bytes(data[start : start + 3])
@@ -113,6 +119,12 @@ class FrameReader:
             start = end
             yield frame
         self._rest = data[start:]
+
+    def _check_protocol(self, data: bytes) -> None:
+        """Refuse a peer that speaks another protocol."""
+        for beginning, protocol in _OTHER_PROTOCOLS.items():
+            if data.startswith(beginning):
+                raise Http2Violation(ErrorCodes.PROTOCOL_ERROR, f"it speaks {protocol} here")
 
     def _skip_preface(self, data: bytes) -> int:
         """Return the place behind the preface, or 0 as long as it is not whole."""

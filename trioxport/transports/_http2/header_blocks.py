@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from hpack.struct import NeverIndexedHeaderTuple
+
 from trioxport.transports._http_heads import Fields
 
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
@@ -19,6 +21,7 @@ _OF_CONNECTIONS: Final = frozenset(
 """Fields that belong to a connection of HTTP/1.1 (section 8.2.2)."""
 _REQUEST: Final = frozenset({b":method", b":scheme", b":authority", b":path"})
 _REQUIRED: Final = (b":method", b":scheme", b":path")
+_SECRET: Final = frozenset({b"authorization", b"proxy-authorization", b"cookie", b"set-cookie", b"mcp-session-id"})
 _STATUS: Final = re.compile(rb"[1-9][0-9]{2}")
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -57,6 +60,11 @@ def response_status(fields: Sequence[tuple[bytes, bytes]]) -> int:
     if pseudo or not _STATUS.fullmatch(status):
         raise MalformedMessage("a response without a status, or with other pseudo-header fields")
     return int(status)
+
+
+def protected(fields: Fields) -> Fields:
+    """Keep credentials out of the compression context, where a guess could be compared (RFC 7541, section 7.1.3)."""
+    return [NeverIndexedHeaderTuple(*field) if field[0] in _SECRET else field for field in fields]
 
 
 def announced_length(fields: Fields) -> int | None:
