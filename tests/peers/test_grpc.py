@@ -127,10 +127,11 @@ async def test_a_client_over_tls(tmp_path: Path) -> None:
             async with open_transport(Grpc(f"grpcs://127.0.0.1:{port}", tls=tls, method=method)) as connection:
                 assert await ask(connection, "echo", {"a": 1}) == Response(1, {"a": 1})
                 assert connection.info.tls is not None
-        with pytest.raises(ConnectError, match=r"the server speaks TLS on this port.*Use grpcs://") as refused:
+        with pytest.raises(
+            ConnectError, match=r"closed the connection without an answer.*if it speaks TLS there, use grpcs://"
+        ):
             async with open_transport(f"grpc://127.0.0.1:{port}"):
                 pass
-        assert not refused.value.retryable
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,7 @@ async def test_messages_over_the_servers_limit_and_an_end_by_the_server() -> Non
     async with grpc_server() as (_, port):
         url = f"grpc://127.0.0.1:{port}"
         async with open_transport(Grpc(url, method=CALL)) as connection:
-            error = await failure(connection, "echo", {"text": "x" * (16 * 2**20 - 100)})
+            error = await failure(connection, "echo", {"text": "x" * (9 * 2**20)})
             assert isinstance(error, MessageTooLarge)
             assert "RESOURCE_EXHAUSTED" in str(error)
         async with open_transport(url) as connection:
@@ -308,7 +309,7 @@ async def test_a_server(encrypted: bool, tmp_path: Path) -> None:
     late = [seen.pop("late"), seen.pop("late unary")]
     assert all(each.startswith("DEADLINE_EXCEEDED") for each in late)
     malformed = seen.pop("malformed")
-    assert malformed.startswith(("UNKNOWN", "INVALID_ARGUMENT"))
+    assert malformed.startswith("INVALID_ARGUMENT: this is no message of protocol buffers")
     assert seen == EXPECTED
     assert "lost: the client cancelled the call" in handled.notes
     assert handled.notes.count("cancelled") >= 2

@@ -117,7 +117,7 @@ class Handler(grpc.GenericRpcHandler):
 
 
 async def serve(certificate: Any = None) -> Any:
-    options = [("grpc.max_receive_message_length", 16 * 2**20), ("grpc.max_send_message_length", -1)]
+    options = [("grpc.max_receive_message_length", 8 * 2**20), ("grpc.max_send_message_length", -1)]
     server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers([Handler()])
     if certificate is None:

@@ -51,7 +51,7 @@ async def check_head(stream: Http2Stream, url: str) -> Mapping[str, str]:
     if status is None and (stream.status != 200 or not is_grpc(headers.get("content-type", ""))):
         raise await _foreign_response(stream, headers, url)
     if status is not None and status.code is not StatusCode.OK:
-        raise status.failure("not_sent" if status.code is StatusCode.UNAVAILABLE else "unknown")
+        raise status.failure()
     return headers
 
 

@@ -76,6 +76,11 @@ class CheckedStream:
 
 
 def _foreign(data: bytes) -> TransportError | None:
+    if not data:
+        return ConnectError(
+            "the server closed the connection without an answer",
+            hint="Check that the server speaks gRPC on this port; if it speaks TLS there, use grpcs://",
+        )
     if data.startswith(_TLS_ALERT):
         return TLSError("the server speaks TLS on this port, and the call was not encrypted", hint="Use grpcs://")
     if data.startswith(b"HTTP/1"):

@@ -49,17 +49,21 @@ class ChannelPool:
     async def take(self) -> HeldChannel:
         """A connection for one call, which has to be put back. Raises ``TransportError``."""
         async with self._connecting:
-            if self._current is None or not self._current.is_usable:
-                self._retire()
-                try:
-                    self._current = await self._nursery.start(self._hold)
-                except Exception as error:
-                    failure = as_connect_error(error)
-                    failure.target = failure.target or self._scope.settings.target
-                    raise failure from error
             held = self._current
+            if held is None or not held.is_usable:
+                self._retire()
+                held = self._current = await self._opened()
             held.calls += 1
             return held
+
+    async def _opened(self) -> HeldChannel:
+        try:
+            held: HeldChannel = await self._nursery.start(self._hold)
+        except Exception as error:
+            failure = as_connect_error(error)
+            failure.target = failure.target or self._scope.settings.target
+            raise failure from error
+        return held
 
     def put_back(self, held: HeldChannel) -> None:
         """Note the end of a call."""

@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
-from trioxport.errors import ConnectionLost, TransportError
+from trioxport.errors import ConnectionLost, MessageTooLarge, TransportError
 from trioxport.frames import Frame
 from trioxport.transports._access.admission import Admission
 from trioxport.transports._access.policy import AccessPolicy
@@ -98,6 +98,12 @@ class ServedCalls:
             raise CallRefused(CallStatus(StatusCode.DEADLINE_EXCEEDED, text), "DEADLINE_EXCEEDED", text)
         if len(frames) != 1 or reader.pending:
             raise malformed(f"a unary call has one message, and this one has {len(frames)}")
+        unreadable = frames[0].error
+        if isinstance(unreadable, MessageTooLarge):
+            text = f"Received message larger than max ({self._max_size})"
+            raise CallRefused(CallStatus(StatusCode.RESOURCE_EXHAUSTED, text), "RESOURCE_EXHAUSTED", unreadable.reason)
+        if unreadable is not None:
+            raise malformed(unreadable.reason)
         return frames[0]
 
     def _describe(self, call: IncomingCall, scope: Scope) -> None:

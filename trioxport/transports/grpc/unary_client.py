@@ -14,7 +14,7 @@ from trioxport.errors import AuthenticationError, ConnectionLost, RequestTimeout
 from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Notification, Request, RequestId, Response
 from trioxport.protocol import CANCELLED, as_id, members_of
-from trioxport.transports._http2 import Http2Error, Http2Stream
+from trioxport.transports._http2 import Http2Error, Http2Stream, StreamReset
 from trioxport.transports.grpc.calls import check_head, loss_of, missing_status, seconds_of, start_call
 from trioxport.transports.grpc.channel import Channel
 from trioxport.transports.grpc.channel_pool import ChannelPool
@@ -182,7 +182,11 @@ class _UnaryCalls:
         held = await self._pool.take()
         try:
             with await start_call(held.channel, self._options, credentials) as stream:
-                await stream.send_data(self._writer.encode(pending.frame.payload), end_stream=True)
+                try:
+                    await stream.send_data(self._writer.encode(pending.frame.payload), end_stream=True)
+                except StreamReset:
+                    if not stream.status:  # else the server has answered before it had the whole request
+                        raise
                 pending.is_sent = True
                 self._changed.unpark_all()
                 await self._deliver_answer(stream, pending.frame, held.channel)

@@ -1,0 +1,285 @@
+"""gRPC between both sides of trioxport, peers of other protocols, access, and options that cannot work."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import pytest
+import trio
+import trio.testing
+import trustme
+
+from trioxport import (
+    AuthenticationError,
+    ConnectError,
+    Connection,
+    HTTPStatusError,
+    Notification,
+    PermissionDenied,
+    RateLimited,
+    Request,
+    Response,
+    TLSError,
+    TransportError,
+    Undelivered,
+    UsageError,
+    open_transport,
+    serve_transport,
+)
+from trioxport._core.token_bucket import Rate
+from trioxport.auth import Bearer, TLSOptions
+from trioxport.transports._http2 import Http2Settings, Http2Stream, open_http2
+from trioxport.transports.grpc import Grpc
+
+BOUND: Final = 20.0
+CALL: Final = "mcp.MCPService/Call"
+METHODS: Final = ("mcp.grpc.v1.MCPTransport/Connect", CALL)
+each_method = pytest.mark.parametrize("method", METHODS)
+
+
+@asynccontextmanager
+async def serving(target: Any, handler: Any = None, **options: Any) -> AsyncGenerator[str]:
+    with trio.fail_after(BOUND):
+        async with trio.open_nursery() as nursery:
+            [address] = await nursery.start(partial(serve_transport, handler or echo, target, **options))
+            yield address
+            nursery.cancel_scope.cancel()
+
+
+async def echo(connection: Connection) -> None:
+    async for message in connection.rx:
+        if isinstance(message, Request):
+            await connection.tx.send(Response(message.id, message.params))
+
+
+async def failure(target: Any) -> TransportError:
+    """The error with which a target refuses to open, or with which it returns a request."""
+    try:
+        async with open_transport(target) as (tx, rx):
+            await tx.send(Request(1, "x"))
+            answer = await rx.receive()
+    except TransportError as error:
+        return error
+    assert isinstance(answer, Undelivered), answer
+    return answer.cause
+
+
+# Peers of other protocols
+
+
+@asynccontextmanager
+async def peer(behave: Callable[[trio.SocketStream], Awaitable[object]]) -> AsyncGenerator[str]:
+    with trio.fail_after(BOUND):
+        async with trio.open_nursery() as nursery:
+            [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            nursery.start_soon(trio.serve_listeners, behave, [listener])
+            yield f"grpc://127.0.0.1:{listener.socket.getsockname()[1]}"
+            nursery.cancel_scope.cancel()
+
+
+def certificates(folder: Path) -> tuple[TLSOptions, TLSOptions]:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+    return TLSOptions(cert=str(folder / "server.pem")), TLSOptions(ca=str(folder / "ca.pem"))
+
+
+@each_method
+async def test_plaintext_to_a_port_with_tls_and_the_reverse(method: str, tmp_path: Path) -> None:
+    certified, trusting = certificates(tmp_path)
+    async with serving(Grpc("grpcs://127.0.0.1:0", tls=certified)) as address:
+        async with open_transport(Grpc(address, tls=trusting, method=method)) as (tx, rx):
+            await tx.send(Request(1, "x", {}))
+            assert await rx.receive() == Response(1, {})
+        error = await failure(Grpc(address.replace("grpcs", "grpc"), method=method))
+        assert isinstance(error, ConnectError)
+        assert "closed the connection without an answer" in str(error)
+        assert "if it speaks TLS there, use grpcs://" in str(error)
+    async with serving("grpc://127.0.0.1:0") as address:
+        error = await failure(Grpc(address.replace("grpc", "grpcs"), tls=trusting, method=method))
+        assert isinstance(error, ConnectError)
+
+
+@each_method
+async def test_a_tls_alert(method: str) -> None:
+    async def alert(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(bytes.fromhex("15030100020246"))
+        await stream.aclose()
+
+    async with peer(alert) as address:
+        error = await failure(Grpc(address, method=method))
+    assert isinstance(error, TLSError)
+    assert "the server speaks TLS on this port, and the call was not encrypted. Use grpcs://" in str(error)
+
+
+@each_method
+async def test_a_server_of_http1(method: str) -> None:
+    async def http1(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n")
+        await stream.aclose()
+
+    async with peer(http1) as address:
+        error = await failure(Grpc(address, method=method))
+    assert isinstance(error, ConnectError)
+    assert not error.retryable
+    assert "the server speaks HTTP/1.1 on this port, not gRPC: HTTP/1.1 400 Bad Request" in str(error)
+
+
+@each_method
+@pytest.mark.parametrize(("status", "text"), [(b"502", "502"), (b"200", "the answer is text/html, not gRPC: Welcome")])
+async def test_a_page_of_a_gateway(method: str, status: bytes, text: str) -> None:
+    page = b"<html><title>Welcome</title></html>"
+
+    async def respond(stream: Http2Stream) -> None:
+        with stream:
+            await stream.send_headers([(b":status", status), (b"content-type", b"text/html")])
+            await stream.send_data(page, end_stream=True)
+
+    async def gateway(stream: trio.SocketStream) -> None:
+        async with (
+            stream,
+            open_http2(stream, Http2Settings(), role="server") as connection,
+            trio.open_nursery() as nursery,
+        ):
+            async for request in connection.requests:
+                nursery.start_soon(respond, request)
+
+    async with peer(gateway) as address:
+        error = await failure(Grpc(address, method=method))
+    assert isinstance(error, HTTPStatusError)
+    assert error.status == int(status)
+    assert text in str(error)
+    assert "Welcome" in str(error)
+
+
+@each_method
+async def test_a_method_that_the_server_does_not_have(method: str) -> None:
+    async with serving("grpc://127.0.0.1:0") as address:
+        error = await failure(Grpc(address, method="other.Service/Method"))
+        assert isinstance(error, ConnectError)
+        assert "UNIMPLEMENTED: this server has no method other.Service/Method" in str(error)
+        assert error.outcome == "not_sent"
+    target = Grpc("grpc://127.0.0.1:0", method="other.Service/Method")
+    async with serving(target) as address, open_transport(attrs.evolve(target, url=address)) as (tx, rx):
+        await tx.send(Request(1, "x", {}))
+        assert await rx.receive() == Response(1, {})
+
+
+# Access
+
+
+@each_method
+async def test_tokens_and_rates(method: str) -> None:
+    async def verify(token: str) -> str | None:
+        if token == "narrow":
+            raise PermissionDenied("not for this")
+        return {"good": "ada"}.get(token)
+
+    async def whoami(connection: Connection) -> None:
+        async for message in connection.rx:
+            assert isinstance(message, Request)
+            shown = {"principal": connection.info.principal, "token": connection.info.headers.get("authorization")}
+            await connection.tx.send(Response(message.id, shown))
+
+    server = Grpc("grpc://127.0.0.1:0", verify=verify, rate=Rate(1, per=3600))
+    async with serving(server, whoami) as address:
+        assert isinstance(await failure(Grpc(address, method=method)), AuthenticationError)
+    async with serving(server, whoami) as address:
+        assert isinstance(await failure(Grpc(address, method=method, auth=Bearer("narrow"))), PermissionDenied)
+    async with serving(server, whoami) as address:
+        target = Grpc(address, method=method, auth=Bearer("good"))
+        async with open_transport(target) as (tx, rx):
+            await tx.send(Request(1, "x"))
+            assert await rx.receive() == Response(1, {"principal": "ada", "token": None})
+        error = await failure(target)
+        assert isinstance(error, RateLimited)
+        assert error.retry_after
+
+
+# The unary method
+
+
+async def test_a_cancelled_request_cancels_its_handler_and_no_other() -> None:
+    started, cancelled = trio.Event(), trio.Event()
+
+    async def wait(connection: Connection) -> None:
+        request = await connection.rx.receive()
+        assert isinstance(request, Request)
+        if request.method == "wait":
+            started.set()
+            try:
+                await trio.sleep_forever()
+            finally:
+                cancelled.set()
+        await connection.tx.send(Response(request.id, {}))
+
+    async with (
+        serving("grpc://127.0.0.1:0", wait) as address,
+        open_transport(Grpc(address, method=CALL)) as (tx, rx),
+    ):
+        await tx.send(Request(1, "wait"))
+        await started.wait()
+        await tx.send(Notification("notifications/cancelled", {"requestId": 1}))
+        await cancelled.wait()
+        await tx.send(Request(2, "echo"))
+        assert await rx.receive() == Response(2, {})
+
+
+async def test_a_unary_client_connects_again_after_the_server_was_stopped() -> None:
+    async with trio.open_nursery() as nursery:
+        stop = trio.CancelScope()
+        address = await nursery.start(serve_until, "grpc://127.0.0.1:0", stop)
+        async with open_transport(Grpc(address, method=CALL)) as (tx, rx):
+            await tx.send(Request(1, "x", {}))
+            assert await rx.receive() == Response(1, {})
+            stop.cancel()
+            await trio.testing.wait_all_tasks_blocked()  # the client has read the goodbye
+            again = trio.CancelScope()
+            await nursery.start(serve_until, address, again)
+            await tx.send(Request(2, "x", {}))
+            assert await rx.receive() == Response(2, {})
+            await tx.send(Response(9, {}))
+            refused = await rx.receive()
+            assert isinstance(refused, Undelivered)
+            assert isinstance(refused.cause, UsageError)
+        again.cancel()
+
+
+async def serve_until(url: str, stop: trio.CancelScope, *, task_status: trio.TaskStatus[str]) -> None:
+    """Serve until ``stop`` is cancelled."""
+    with stop:
+        async with serving(url) as address:
+            task_status.started(address)
+            await trio.sleep_forever()
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "text"),
+    [
+        ("grpc://127.0.0.1/path", {}, r"The method is an option"),
+        ("grpc://user:secret@host:1", {}, "credentials in a URL"),
+        ("http://host:1", {}, r"is written grpc\(s\)://HOST:PORT"),
+        ("grpc://host:1", {"method": "no method"}, "is no method. Write it as mcp.grpc.v1.MCPTransport/Connect"),
+        ("grpc://host:1", {"headers": {"grpc-timeout": "1S"}}, "is for gRPC to set"),
+        ("grpc://host:1", {"deadline": 0}, "deadline has to be a finite number above 0"),
+    ],
+)
+def test_options_that_cannot_work(url: str, options: dict[str, Any], text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        Grpc(url, **options)
+
+
+async def test_plaintext_beyond_loopback_is_refused() -> None:
+    with pytest.raises(UsageError, match="unencrypted traffic beyond this machine"):
+        async with open_transport("grpc://192.0.2.1:1"):
+            pass
