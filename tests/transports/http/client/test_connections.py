@@ -399,11 +399,6 @@ async def test_http_2_falls_back_to_http_1_1(server_context: ssl.SSLContext, tru
             assert await rx.receive() == Response(1, "fine")
 
 
-def test_http_2_needs_https() -> None:
-    with pytest.raises(UsageError, match="over https only"):
-        Http("http://127.0.0.1/", http2=True)
-
-
 async def test_http_2_that_is_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h2", None)
     with pytest.raises(UsageError, match=r"pip install 'h2>="):

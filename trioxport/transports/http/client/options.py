@@ -104,8 +104,6 @@ class HttpOptions:
             raise UsageError("credentials in a URL end up in logs", target=str(self), hint="Pass them in headers")
         if self.client is not None and (self.tls is not None or self.http2):
             raise UsageError("a client of the caller's has its own TLS and HTTP version", target=str(self))
-        if self.http2 and parts.scheme == "http":
-            raise UsageError("HTTP/2 is spoken over https only", target=str(self))
         if self.unix is not None and self.client is not None:
             hint = "Pass http://localhost/ENDPOINT, and a client with httpx.AsyncHTTPTransport(uds=PATH)"
             raise UsageError("a client of the caller's has its own way to the server", target=str(self), hint=hint)

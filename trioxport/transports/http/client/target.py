@@ -33,8 +33,9 @@ class Http(HttpOptions):
         tls: Trusted authorities and the client's certificate; by default the authorities that this machine trusts.
         client: An ``httpx.AsyncClient`` to use, with its own connections, certificates, proxies and timeouts to close
             a connection; the caller closes it.
-        http2: Whether to speak HTTP/2 where the server does; needs ``https`` and ``trioxport[http2]``. Off by default:
-            requests on one connection wait for one another's packets, and HTTP/2 in pure Python is slower.
+        http2: Whether to speak HTTP/2: over ``https`` where the server does, over ``http`` in any case; needs
+            ``trioxport[http2]``. Requests and streams then share a connection. Off by default: they wait for one
+            another's packets, and HTTP/2 in pure Python takes longer for each.
         connect_timeout: Seconds to connect.
         idle_timeout: Seconds without a byte from the server after which a request has failed.
         total_timeout: Seconds for the whole of a request.

@@ -8,20 +8,24 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 
 import httpx
+import trio
 
+from trioxport._core.nursery import open_bare_nursery
 from trioxport._diagnostics.hints import install_hint
 from trioxport._diagnostics.redaction import redact_url
 from trioxport._version import __version__
 from trioxport.abc import Scope
 from trioxport.auth import AuthFlow, RequestAuthorizer, TLSOptions
 from trioxport.errors import UsageError
+from trioxport.transports._tls import TLSStream
 from trioxport.transports.http.client.options import HttpOptions
 from trioxport.transports.http.client.session import own_fields
 from trioxport.transports.http.client.stack.auth import AuthFlowRunner, AuthServerClient, WithCredentials, library_of
 from trioxport.transports.http.client.stack.authorized import AuthorizedRequests
 from trioxport.transports.http.client.stack.decompression import Decompressing
 from trioxport.transports.http.client.stack.httpx_bridge import HttpxBridge
-from trioxport.transports.http.client.stack.pool import ConnectionPool, OriginServer
+from trioxport.transports.http.client.stack.origin import OriginServer
+from trioxport.transports.http.client.stack.pool import ConnectionPool
 from trioxport.transports.http.client.stack.proxies import PROXY_PORTS, ThroughProxy, of_proxy, proxy_for
 from trioxport.transports.http.client.stack.redirects import FollowingRedirects
 from trioxport.transports.http.client.stack.types import HTTPEndpoint, SendRequest
@@ -63,7 +67,7 @@ def _tls_options(options: HttpOptions) -> TLSOptions:
 
 @asynccontextmanager
 async def _open_wire(options: HttpOptions, url: httpx.URL, scope: Scope) -> AsyncGenerator[SendRequest]:
-    """The application's client, ``httpx`` for a proxy or HTTP/2, or a connection pool of our own."""
+    """The application's client, ``httpx`` for a proxy, or connections of our own."""
     timeouts = {
         "connect": options.connect_timeout,
         "read": options.idle_timeout,
@@ -75,10 +79,17 @@ async def _open_wire(options: HttpOptions, url: httpx.URL, scope: Scope) -> Asyn
         return
     proxy = proxy_for(url, options)
     context = _context(options, proxied=proxy is not None)
-    pool = ConnectionPool(_origin(options, proxy or url, None if proxy else context))
+    origin = _origin(options, proxy or url, None if proxy else context)
+    socket, tls = await _connect(origin, options, proxy)
+    scope.info.tls = tls.version if tls else None
+    if proxy is None and options.http2 and (tls is None or tls.protocol == "h2"):
+        async with _open_http2(origin, socket, tls) as send:
+            yield send
+        return
+    pool = ConnectionPool(origin)
+    pool.add(socket, tls)
     try:
-        scope.info.tls = await _warm(pool, options, proxy)
-        if proxy is None and not options.http2:
+        if proxy is None:
             yield pool.send
             return
     finally:
@@ -91,16 +102,20 @@ async def _open_wire(options: HttpOptions, url: httpx.URL, scope: Scope) -> Asyn
     over = httpx.AsyncHTTPTransport(verify=context or True, http2=options.http2, limits=limits, proxy=proxy)
     async with over as transport:
         send = HttpxBridge(httpx.Request, transport.handle_async_request, url, timeouts).send
-        yield ThroughProxy(send, redact_url(str(proxy))).send if proxy else send
+        yield ThroughProxy(send, redact_url(str(proxy))).send
 
 
 def _context(options: HttpOptions, *, proxied: bool) -> ssl.SSLContext | None:
-    if options.http_url.startswith("http:"):
-        return None
     if options.http2 and find_spec("h2") is None:
         raise UsageError("HTTP/2 is not installed", target=str(options), hint=install_hint("http2"))
+    if options.http_url.startswith("http:"):
+        return None
     try:
-        return _tls_options(options).client_context(*(() if proxied or options.http2 else ("http/1.1",)))
+        protocols = ("h2", "http/1.1") if options.http2 else ("http/1.1",)
+        context = _tls_options(options).client_context(*(() if proxied else protocols))
+        if options.http2 and not proxied:
+            context.set_alpn_protocols(protocols)  # on a context of the application, too
+        return context
     except UsageError as error:
         error.target = str(options)
         raise
@@ -120,10 +135,28 @@ def _origin(options: HttpOptions, url: httpx.URL, context: ssl.SSLContext | None
     )
 
 
-async def _warm(pool: ConnectionPool, options: HttpOptions, proxy: httpx.URL | None) -> str | None:
-    """Connect, and return the version of TLS. Raises ``ConnectError`` for an unreachable or untrusted server."""
+@asynccontextmanager
+async def _open_http2(
+    origin: OriginServer, socket: trio.SocketStream, tls: TLSStream | None
+) -> AsyncGenerator[SendRequest]:
+    """Send requests by HTTP/2 on an open connection, and on those that follow it."""
+    from trioxport.transports.http.client.stack.http2 import Http2Requests
+
+    async with open_bare_nursery() as nursery:
+        requests = Http2Requests(origin, nursery, (socket, tls))
+        try:
+            yield requests.send
+        finally:
+            await requests.aclose()
+            nursery.cancel_scope.cancel()
+
+
+async def _connect(
+    origin: OriginServer, options: HttpOptions, proxy: httpx.URL | None
+) -> tuple[trio.SocketStream, TLSStream | None]:
+    """Connect in advance of the first request. Raises ``ConnectError`` for an unreachable or untrusted server."""
     try:
-        return await pool.warm()
+        return await origin.connect()
     except httpx.TransportError as error:
         failure = (of_proxy(error, redact_url(str(proxy))) if proxy else None) or of_exchange(error)
         failure.target = str(options)

@@ -10,19 +10,18 @@ from __future__ import annotations
 import math
 import re
 import select
-import ssl
 import sys
 from collections import deque
 from contextlib import suppress
 from typing import Final
 
-import attrs
 import httpx
 import trio
 
 from trioxport.transports._http_heads import FIELD_VALUE, TOKEN, ResponseHead
 from trioxport.transports._prompt_socket import PromptSocket
 from trioxport.transports._tls import TLSStream
+from trioxport.transports.http.client.stack.origin import OriginServer
 from trioxport.transports.http.client.stack.response_parser import BadResponse, ResponseParser
 from trioxport.transports.http.client.stack.types import CLOSE_SECONDS, HTTPRequest, NoAnswer
 
@@ -30,33 +29,6 @@ TLS_ALERT_PREFIX: Final = b"\x15\x03"
 """The beginning of a TLS server's response to unencrypted data (RFC 8446, section 5.1)."""
 
 _REQUEST_LINE: Final = re.compile(r"[A-Z]+ [!-~]+ HTTP/1\.1")
-
-
-@attrs.frozen
-class OriginServer:
-    """The server that a pool connects to, and the limits of its connections; times in seconds.
-
-    Args:
-        host: The host's name or address.
-        port: Its port.
-        authority: Both as the ``Host`` header names them.
-        unix: The file of the Unix socket to connect to, in place of host and port; None for TCP.
-        tls: The TLS context, or None for plain HTTP.
-        connect_timeout: The time for a connection, its TLS handshake included.
-        idle_timeout: The time without a byte in either direction.
-        max_idle: The number of idle connections.
-        keepalive: The time for which a connection may be idle.
-    """
-
-    host: str
-    port: int
-    authority: bytes
-    unix: str | None
-    tls: ssl.SSLContext | None
-    connect_timeout: float
-    idle_timeout: float
-    max_idle: int
-    keepalive: float
 
 
 class _PooledConnection:
@@ -179,7 +151,7 @@ class ConnectionPool:
         """Send a request, and return the response with its body unread. Raises ``httpx`` errors."""
         data = _encode(self._origin.authority, request)
         read_timeout = math.inf if request.patient else self._origin.idle_timeout
-        connection = await self._pop_idle() or await self._connect()
+        connection = await self._pop_idle() or _PooledConnection(*await self._origin.connect())
         try:
             head = await connection.send(data, self._origin.idle_timeout, read_timeout)
         except BaseException:
@@ -187,11 +159,9 @@ class ConnectionPool:
             raise
         return head, _PooledBody(self, connection, read_timeout)
 
-    async def warm(self) -> str | None:
-        """Connect in advance of the first request. Returns the version of TLS, None for none."""
-        connection = await self._connect()
-        self._push_idle(connection)
-        return connection.tls.version if connection.tls else None
+    def add(self, socket: trio.SocketStream, tls: TLSStream | None) -> None:
+        """Keep an open connection for the first request."""
+        self._push_idle(_PooledConnection(socket, tls))
 
     async def aclose(self) -> None:
         """Close the idle connections, within ``CLOSE_SECONDS``, even if cancelled."""
@@ -215,30 +185,6 @@ class ConnectionPool:
                 raise
             connection.close()
         return None
-
-    async def _connect(self) -> _PooledConnection:
-        origin = self._origin
-        with trio.move_on_after(origin.connect_timeout):
-            try:
-                return await self._establish()
-            except (OSError, UnicodeError, trio.BrokenResourceError) as error:
-                raise httpx.ConnectError(str(error)) from error
-        raise httpx.ConnectTimeout(f"no connection within {origin.connect_timeout:g} s")
-
-    async def _establish(self) -> _PooledConnection:
-        origin = self._origin
-        if origin.unix is not None:
-            return _PooledConnection(await trio.open_unix_socket(origin.unix), None)
-        socket = await trio.open_tcp_stream(origin.host, origin.port)
-        if origin.tls is None:
-            return _PooledConnection(socket, None)
-        try:
-            tls = TLSStream(socket, origin.tls, server_hostname=origin.host)
-            await tls.do_handshake()
-        except BaseException:
-            socket.socket.close()
-            raise
-        return _PooledConnection(socket, tls)
 
     def _push_idle(self, connection: _PooledConnection) -> None:
         connection.expires = trio.current_time() + self._origin.keepalive

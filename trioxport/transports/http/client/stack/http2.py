@@ -1,0 +1,166 @@
+"""HTTP/2 to one origin: requests and event streams share a connection, which is opened again once it has ended."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from typing import Final
+
+import httpx
+import trio
+
+from trioxport.errors import ConnectionLost, ProtocolViolation, TransportError
+from trioxport.transports._http2 import ErrorCodes, Http2Connection, Http2Error, Http2Settings, Http2Stream
+from trioxport.transports._http_heads import FIELD_VALUE, TOKEN, Fields, ResponseHead, values_by_name
+from trioxport.transports._prompt_socket import PromptSocket
+from trioxport.transports._tls import TLSStream
+from trioxport.transports.http.client.stack.origin import OriginServer
+from trioxport.transports.http.client.stack.types import CLOSE_SECONDS, HTTPRequest
+
+ATTEMPTS: Final = 3
+"""Connections on which a request is tried that no server has acted on."""
+KEEPALIVE_SECONDS: Final = 30.0
+"""Seconds of silence, with a request in flight, after which the server is pinged."""
+
+
+class Http2Requests:
+    """Requests to one origin over as few connections as the server allows.
+
+    Args:
+        origin: The server; with TLS, its context offers ``h2``.
+        nursery: Runs the connections, until it is cancelled.
+        early: A connection that is open already.
+    """
+
+    def __init__(
+        self,
+        origin: OriginServer,
+        nursery: trio.Nursery,
+        early: tuple[trio.SocketStream, TLSStream | None],
+    ) -> None:
+        self._origin = origin
+        self._nursery = nursery
+        self._connections: list[Http2Connection] = []
+        self._connecting = trio.Lock()
+        self._settings = Http2Settings(
+            write_timeout=min(origin.idle_timeout, 3600.0),
+            keepalive=KEEPALIVE_SECONDS,
+            close_timeout=CLOSE_SECONDS,
+        )
+        self._scheme = b"http" if origin.tls is None else b"https"
+        self._add(*early)
+
+    async def send(self, request: HTTPRequest) -> tuple[ResponseHead, _StreamBody]:
+        """Send a request, and return the response with its body unread. Raises ``httpx`` errors and ``ConnectionLost``.
+
+        A request that the server has certainly not acted on is sent again, on another connection if need be.
+        """
+        fields = self._fields(request)
+        read_timeout = math.inf if request.patient else self._origin.idle_timeout
+        for left in reversed(range(ATTEMPTS)):
+            connection = await self._usable()
+            try:
+                return await _exchange(connection, fields, request.content, read_timeout)
+            except Http2Error as error:
+                if error.outcome != "not_sent" or not left:
+                    raise _lost(error) from error
+        raise AssertionError  # the last attempt has raised
+
+    def _fields(self, request: HTTPRequest) -> Fields:
+        """The header of a request. Raises ``httpx.LocalProtocolError``, which quotes no value."""
+        fields = [
+            (b":method", request.method.encode()),
+            (b":scheme", self._scheme),
+            (b":authority", self._origin.authority),
+            (b":path", request.path.encode("ascii")),
+        ]
+        for name, value in request.headers.items():
+            if not (TOKEN.fullmatch(name) and FIELD_VALUE.fullmatch(value)):
+                raise httpx.LocalProtocolError("a header cannot be written")
+            fields.append((name.lower().encode(), value.encode()))
+        if request.content is not None:
+            fields.append((b"content-length", b"%d" % len(request.content)))
+        return fields
+
+    # Connections.
+
+    async def _usable(self) -> Http2Connection:
+        """A connection that takes a request at once; a new one if there is none."""
+        while True:
+            self._connections = [each for each in self._connections if each.failure is None]
+            found = next((each for each in self._connections if each.has_slot), None)
+            if found is not None:
+                return found
+            async with self._connecting:
+                if not any(each.has_slot for each in self._connections):
+                    self._add(*await self._origin.connect())
+
+    def _add(self, socket: trio.SocketStream, tls: TLSStream | None) -> None:
+        if tls is not None and tls.protocol != "h2":
+            socket.socket.close()
+            raise httpx.RemoteProtocolError("the server does not speak HTTP/2 any more")
+        connection = Http2Connection(tls or PromptSocket(socket), self._settings, role="client")
+        self._connections.append(connection)
+        self._nursery.start_soon(self._run, connection, socket, tls)
+
+    async def _run(self, connection: Http2Connection, socket: trio.SocketStream, tls: TLSStream | None) -> None:
+        try:
+            await connection.run()
+            if tls is not None:
+                with trio.move_on_after(CLOSE_SECONDS), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await tls.send_eof()
+        finally:
+            socket.socket.close()
+
+    async def aclose(self) -> None:
+        """End all connections in order, within ``CLOSE_SECONDS``, even if cancelled."""
+        with trio.CancelScope(deadline=trio.current_time() + CLOSE_SECONDS, shield=True):
+            async with trio.open_nursery() as nursery:
+                for connection in self._connections:
+                    nursery.start_soon(connection.aclose)
+
+
+async def _exchange(
+    connection: Http2Connection, fields: Fields, content: bytes | None, read_timeout: float
+) -> tuple[ResponseHead, _StreamBody]:
+    stream = await connection.request(fields, end_stream=not content)
+    try:
+        if content:
+            with suppress(Http2Error):  # the server may have answered before; receiving shows whether
+                await stream.send_data(content, end_stream=True)
+        with trio.move_on_after(read_timeout) as waiting:
+            await stream.response_head()
+        if waiting.cancelled_caught:
+            raise httpx.ReadTimeout("the server is silent")
+    except BaseException:
+        stream.close()
+        raise
+    headers = values_by_name([field for field in stream.headers if field[0] != b":status"])
+    return ResponseHead(stream.status, "", headers), _StreamBody(stream, read_timeout)
+
+
+class _StreamBody:
+    """The body of a response on a stream."""
+
+    def __init__(self, stream: Http2Stream, read_timeout: float) -> None:
+        self._stream = stream
+        self._read_timeout = read_timeout
+
+    async def read(self) -> bytes:
+        with trio.move_on_after(self._read_timeout):
+            try:
+                return await self._stream.receive_data()
+            except Http2Error as error:
+                raise _lost(error) from error
+        raise httpx.ReadTimeout("the server is silent")
+
+    async def aclose(self) -> None:
+        self._stream.close()
+
+
+def _lost(error: Http2Error) -> TransportError:
+    """The error for a request that failed with its stream or its connection."""
+    if error.code == ErrorCodes.HTTP_1_1_REQUIRED:
+        hint = "Use this endpoint without http2=True"
+        return ProtocolViolation("the server wants HTTP/1.1 for this request", hint=hint, outcome="not_sent")
+    return ConnectionLost(f"the exchange with the server broke: {error.reason}", outcome=error.outcome)
