@@ -40,7 +40,7 @@ def main() -> None:
 
     target = HttpServer(
         "http://127.0.0.1:0/mcp",
-        sessions=Sessions(directory=RedisSessions(REDIS, lease=float(LEASE)), retry=0.05),
+        sessions=Sessions(directory=RedisSessions(REDIS, lease=float(LEASE)), retry=0.05, most_each=1000),
         events=RedisEvents(REDIS),
         ready="/ready",
     )
