@@ -28,6 +28,7 @@ TREE: dict[str, tuple[str, bool, str | None]] = {
     "PermissionDenied": ("TransportError", False, "not_sent"),
     "SessionExpired": ("TransportError", True, "not_sent"),
     "RequestTimeout": ("TransportError", True, "unknown"),
+    "DeliveryFailed": ("TransportError", False, "unknown"),
     "MessageTooLarge": ("TransportError", False, None),
     "DecodeError": ("TransportError", False, None),
     "ProtocolViolation": ("TransportError", False, None),
