@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
@@ -15,13 +16,13 @@ from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Notification, Request, RequestId, Response
 from trioxport.protocol import CANCELLED, as_id, members_of
 from trioxport.transports._http2 import Http2Error, Http2Stream, StreamReset
-from trioxport.transports.grpc.calls import check_head, loss_of, missing_status, seconds_of, start_call
+from trioxport.transports._request_queue import RequestQueue, RequestSlots
+from trioxport.transports.grpc.calls import check_head, loss_of, missing_status, start_call
 from trioxport.transports.grpc.channel import Channel
 from trioxport.transports.grpc.channel_pool import ChannelPool
 from trioxport.transports.grpc.messages import MessageReader, MessageWriter
 from trioxport.transports.grpc.options import GrpcOptions
 from trioxport.transports.grpc.status import CallStatus, StatusCode
-from trioxport.transports.http.client.request_queue import RequestQueue, RequestSlots
 
 FLUSH_SHARE: Final = 0.5
 """The part of ``close_timeout`` for sending what was accepted."""
@@ -147,7 +148,7 @@ class _UnaryCalls:
             await self._report(frame, failure)
 
     async def _within_deadline(self, pending: PendingCall) -> TransportError | None:
-        seconds = seconds_of(self._options.deadline)
+        seconds = math.inf if self._options.deadline is None else self._options.deadline
         with trio.move_on_after(seconds):
             try:
                 await self._exchange(pending)

@@ -18,7 +18,7 @@ from trioxport._diagnostics.validators import COUNT, SECONDS
 from trioxport.abc import ConnectionSettings
 from trioxport.errors import TransportError
 from trioxport.frames import MIB
-from trioxport.transports.redis.standing import RedisConnection
+from trioxport.transports.redis.connection import RedisConnection
 from trioxport.transports.redis.target import Redis
 
 ANSWER_SECONDS: Final = 2.0

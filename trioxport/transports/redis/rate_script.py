@@ -11,8 +11,8 @@ import trio
 from trioxport._core.shared_rates import RateUnavailable
 from trioxport._core.token_bucket import Rate
 from trioxport.errors import TransportError
+from trioxport.transports.redis.connection import RedisConnection
 from trioxport.transports.redis.outage import RETRY_SECONDS, Outage
-from trioxport.transports.redis.standing import RedisConnection
 
 _SCRIPT: Final = b"""
 local time = redis.call('TIME')

@@ -13,9 +13,9 @@ from trioxport._core.nursery import open_bare_nursery
 from trioxport._core.token_bucket import Rate
 from trioxport._diagnostics.validators import SECONDS, TEXT, instance_of, one_of
 from trioxport.abc import ConnectionSettings
+from trioxport.transports.redis.connection import RedisConnection
 from trioxport.transports.redis.outage import Outage
 from trioxport.transports.redis.rate_script import RateScript
-from trioxport.transports.redis.standing import RedisConnection
 from trioxport.transports.redis.target import Redis
 
 ANSWER_SECONDS: Final = 0.25

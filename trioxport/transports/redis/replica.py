@@ -24,6 +24,7 @@ from trioxport.errors import ConnectionLost, TransportError
 from trioxport.protocol import INTERNAL_ERROR
 from trioxport.transports.http.server.refusals import Refusal, unavailable
 from trioxport.transports.http.server.request import ClientGone, ServerRequest
+from trioxport.transports.redis.connection import RedisConnection
 from trioxport.transports.redis.forward import Forward, owner_lost
 from trioxport.transports.redis.forward_messages import (
     Cancel,
@@ -37,7 +38,6 @@ from trioxport.transports.redis.forward_messages import (
 )
 from trioxport.transports.redis.lease import Leases, is_name
 from trioxport.transports.redis.relayed_request import RelayedRequest
-from trioxport.transports.redis.standing import RedisConnection
 from trioxport.transports.redis.target import Redis
 
 if TYPE_CHECKING:

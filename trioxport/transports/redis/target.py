@@ -64,9 +64,6 @@ class Redis(RedisOptions):
             **attrs.asdict(query),
         )
 
-    def __str__(self) -> str:
-        return super().__str__()
-
     def __call__(self, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
         self.check(scope.settings)
         from trioxport.transports.redis.client import open_client

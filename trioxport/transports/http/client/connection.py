@@ -16,12 +16,12 @@ from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Notification, Request, Response
 from trioxport.protocol import CANCELLED, as_id, members_of
 from trioxport.transports._batched import BatchedReceive
+from trioxport.transports._request_queue import RequestQueue, RequestSlots
 from trioxport.transports.http import failures
 from trioxport.transports.http.client import era_cache
 from trioxport.transports.http.client.exchange import PendingRequest, RequestState
 from trioxport.transports.http.client.http_sse import HttpSseClient
 from trioxport.transports.http.client.options import HttpOptions
-from trioxport.transports.http.client.request_queue import RequestQueue, RequestSlots
 from trioxport.transports.http.client.responses import ResponseReader
 from trioxport.transports.http.client.session import ClientSession
 from trioxport.transports.http.client.stack.types import HTTPEndpoint

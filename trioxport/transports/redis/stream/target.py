@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import attrs
 import trio
@@ -36,13 +36,6 @@ class RedisStream(RedisStreamOptions):
 
     schemes: ClassVar[tuple[str, str]] = ("redis+stream", "rediss+stream")
     query: ClassVar[type[RedisQuery]] = RedisStreamQuery
-
-    @classmethod
-    def from_url(cls, url: str) -> Self:
-        return super().from_url(url)
-
-    def __str__(self) -> str:
-        return super().__str__()
 
     def __call__(self, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
         self.check(scope.settings)

@@ -86,6 +86,8 @@ async def _open_wire(options: HttpOptions, url: httpx.URL, scope: Scope) -> Asyn
         async with _open_http2(origin, socket, tls) as send:
             yield send
         return
+    if proxy is None and options.http2 and context is not None:
+        context.set_alpn_protocols(("http/1.1",))  # later connections of the pool have to speak it too
     pool = ConnectionPool(origin)
     pool.add(socket, tls)
     try:
