@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -100,8 +99,3 @@ def loss_of(error: Http2Error, channel: Channel) -> ConnectionLost:
 def missing_status() -> ProtocolViolation:
     """The error for a call that ended without a status."""
     return ProtocolViolation("the server ended the call without a status of gRPC", outcome="unknown")
-
-
-def seconds_of(deadline: float | None) -> float:
-    """The seconds of a deadline; infinity for none."""
-    return math.inf if deadline is None else deadline

@@ -52,18 +52,9 @@ class ChannelPool:
             held = self._current
             if held is None or not held.is_usable:
                 self._retire()
-                held = self._current = await self._opened()
+                held = self._current = await self._connect()
             held.calls += 1
             return held
-
-    async def _opened(self) -> HeldChannel:
-        try:
-            held: HeldChannel = await self._nursery.start(self._hold)
-        except Exception as error:
-            failure = as_connect_error(error)
-            failure.target = failure.target or self._scope.settings.target
-            raise failure from error
-        return held
 
     def put_back(self, held: HeldChannel) -> None:
         """Note the end of a call."""
@@ -74,6 +65,15 @@ class ChannelPool:
     def close(self) -> None:
         """Let the connection end once it has no call."""
         self._retire()
+
+    async def _connect(self) -> HeldChannel:
+        try:
+            held: HeldChannel = await self._nursery.start(self._hold)
+        except Exception as error:
+            failure = as_connect_error(error)
+            failure.target = failure.target or self._scope.settings.target
+            raise failure from error
+        return held
 
     def _retire(self) -> None:
         held, self._current = self._current, None

@@ -17,8 +17,8 @@ from trioxport.transports.grpc.channel import Channel, open_channel
 from trioxport.transports.grpc.messages import MessageReader, MessageWriter
 from trioxport.transports.grpc.metadata import metadata_of
 from trioxport.transports.grpc.options import GrpcOptions
-from trioxport.transports.grpc.status import CallStatus, StatusCode
-from trioxport.transports.grpc.wire import CallWire, as_lost
+from trioxport.transports.grpc.status import CallStatus, StatusCode, as_lost
+from trioxport.transports.grpc.wire import CallWire
 
 REFUSAL_SECONDS: Final = 0.25
 """Seconds in which a refusal of the call is an error of connecting. A server may send nothing before it has a message,
@@ -94,7 +94,7 @@ class _ClientEnds:
         status = CallStatus.of(self._stream.trailers) or CallStatus.of(self._stream.headers)
         if status is None:
             return as_lost(missing_status())
-        return None if status.code is StatusCode.OK else status.loss()
+        return None if status.code is StatusCode.OK else as_lost(status.failure())
 
     def loss_by(self, error: Exception | None) -> TransportError | None:
         return loss_of(error, self._channel) if isinstance(error, Http2Error) else None

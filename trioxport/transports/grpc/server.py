@@ -101,7 +101,7 @@ class GrpcServer:
     async def _serve_connection(self, stream: ByteStream, peer: str | None, tls: str | None) -> None:
         """Serve the calls of a connection. Cancelled, its calls end first, and then the connection, in order."""
         connection = Http2Connection(stream, self._http2, role="server")
-        life = trio.CancelScope(shield=True)
+        life = trio.CancelScope(shield=True)  # ends with the calls, each of which gets LAST_SECONDS
         async with trio.open_nursery() as tasks:
             tasks.start_soon(_run, connection, life)
             try:
@@ -138,17 +138,19 @@ class GrpcServer:
                 await call.end(CallStatus(StatusCode.INTERNAL, "the call could not be served"))
 
     async def _route(self, call: IncomingCall, life: trio.CancelScope) -> None:
-        match call.called:
-            case name if name == HEALTH_CHECK:
-                await self._check_health(call)
-            case name if name == HEALTH_WATCH:
-                await self._watch_health(call)
-            case name if name == CALL or name in self._streams:
-                await self._admit(call)
-                await (self._calls.serve_unary(call, life) if name == CALL else self._calls.serve_stream(call))
-            case _:
-                text = f"this server has no method {call.called[:80]}"
-                raise CallRefused(CallStatus(StatusCode.UNIMPLEMENTED, text), "UNIMPLEMENTED", text)
+        if call.called == HEALTH_CHECK:
+            await self._check_health(call)
+        elif call.called == HEALTH_WATCH:
+            await self._watch_health(call)
+        elif call.called == CALL:
+            await self._admit(call)
+            await self._calls.serve_unary(call, life)
+        elif call.called in self._streams:
+            await self._admit(call)
+            await self._calls.serve_stream(call)
+        else:
+            text = f"this server has no method {call.called[:80]}"
+            raise CallRefused(CallStatus(StatusCode.UNIMPLEMENTED, text), "UNIMPLEMENTED", text)
 
     async def _admit(self, call: IncomingCall) -> None:
         """Check a call by the access policy. Raises ``CallRefused``."""

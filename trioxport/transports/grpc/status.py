@@ -14,7 +14,6 @@ from trioxport.errors import (
     ConnectError,
     ConnectionLost,
     MessageTooLarge,
-    Outcome,
     PermissionDenied,
     ProtocolViolation,
     RateLimited,
@@ -130,8 +129,8 @@ class CallStatus:
     def __str__(self) -> str:
         return f"{self.code.name}: {self.message}" if self.message else self.code.name
 
-    def failure(self, outcome: Outcome = "unknown") -> TransportError:
-        """The error of a call that ended so; ``outcome`` is that of its message, where the code does not say it."""
+    def failure(self) -> TransportError:
+        """The error of a call that ended so."""
         text = f"the server ended the call with {self}"
         match self.code:
             case StatusCode.UNAUTHENTICATED:
@@ -139,36 +138,34 @@ class CallStatus:
             case StatusCode.PERMISSION_DENIED:
                 return PermissionDenied(text)
             case StatusCode.DEADLINE_EXCEEDED:
-                return RequestTimeout(text, outcome=outcome)
+                return RequestTimeout(text, outcome="unknown")
             case StatusCode.RESOURCE_EXHAUSTED if _is_about_size(self.message):
-                return MessageTooLarge(text, outcome=outcome)
+                return MessageTooLarge(text, outcome="unknown")
             case StatusCode.RESOURCE_EXHAUSTED:
-                return RateLimited(text, outcome=outcome, retry_after=self.retry_after)
+                return RateLimited(text, outcome="unknown", retry_after=self.retry_after)
             case StatusCode.INVALID_ARGUMENT | StatusCode.OUT_OF_RANGE | StatusCode.DATA_LOSS:
-                return ProtocolViolation(text, outcome=outcome)
+                return ProtocolViolation(text, outcome="unknown")
             case StatusCode.UNIMPLEMENTED:
                 return ConnectError(text, hint=_HINTS[self.code], retryable=False)
             case _:
                 retryable = self.code not in LASTING
                 hint = _HINTS.get(self.code)
-                return ConnectionLost(
-                    text, hint=hint, outcome=outcome, retryable=retryable, retry_after=self.retry_after
-                )
+                return ConnectionLost(text, hint=hint, retryable=retryable, retry_after=self.retry_after)
 
-    def loss(self, outcome: Outcome = "unknown") -> ConnectionLost:
-        """The loss of a connection that ended so."""
-        failure = self.failure(outcome)
-        if isinstance(failure, ConnectionLost):
-            return failure
-        lost = ConnectionLost(
-            failure.reason,
-            hint=failure.hint,
-            outcome=failure.outcome,
-            retryable=failure.retryable,
-            retry_after=failure.retry_after,
-        )
-        lost.__cause__ = failure
-        return lost
+
+def as_lost(failure: TransportError) -> ConnectionLost:
+    """A failure as the loss of the connection."""
+    if isinstance(failure, ConnectionLost):
+        return failure
+    loss = ConnectionLost(
+        failure.reason,
+        hint=failure.hint,
+        outcome=failure.outcome,
+        retryable=failure.retryable,
+        retry_after=failure.retry_after,
+    )
+    loss.__cause__ = failure
+    return loss
 
 
 def _pushback(text: str) -> float | None:

@@ -13,6 +13,7 @@ from trioxport.frames import Frame
 from trioxport.transports._http2 import ErrorCodes, Http2Stream
 from trioxport.transports._pumps import COALESCE_BYTES, loss_by_error
 from trioxport.transports.grpc.messages import MessageReader, MessageWriter
+from trioxport.transports.grpc.status import as_lost
 
 DIAGNOSIS_SECONDS: Final = 1.0
 """Seconds in which the reader may find the cause of a failed write."""
@@ -120,21 +121,6 @@ class CallWire:
             return self._loss
         loss = self._ends.loss_by(error)
         return loss if loss is not None or self.stream.has_sent_end else await loss_by_error(error)
-
-
-def as_lost(failure: TransportError) -> TransportError:
-    """A failure as the loss of the connection."""
-    if isinstance(failure, ConnectionLost):
-        return failure
-    loss = ConnectionLost(
-        failure.reason,
-        hint=failure.hint,
-        outcome=failure.outcome,
-        retryable=failure.retryable,
-        retry_after=failure.retry_after,
-    )
-    loss.__cause__ = failure
-    return loss
 
 
 def _malformed(error: ValueError) -> ConnectionLost:
