@@ -44,7 +44,7 @@ class EndpointNames:
         """Add the options of an endpoint, as parameters for :class:`ServingOptions`."""
         named = (
             click.option(self.cert, "cert_file", type=FILE, metavar="FILE",
-                         help="Serve with the certificate in this file (https, wss, tls)."),
+                         help="Serve with the certificate in this file (https, wss, tls, grpcs)."),
             click.option(self.key, "key_file", type=FILE, metavar="FILE",
                          help="Its private key, if that is in a file of its own."),
             click.option(self.tokens, "client_tokens", type=FILE, metavar="FILE",
@@ -141,8 +141,8 @@ def _certificate(options: ServingOptions, fields: set[str], url: str, names: End
         if scheme in ("https", "wss", "grpcs"):
             raise click.UsageError(f"{scheme} needs a certificate: add {names.cert} FILE, or serve http behind a proxy")
         return {}
-    if scheme not in ("https", "wss", "tls"):
-        raise click.UsageError(f"{names.cert} is for https, wss and tls, and the target is {scheme}")
+    if scheme not in ("https", "wss", "tls", "grpcs"):
+        raise click.UsageError(f"{names.cert} is for https, wss, tls and grpcs, and the target is {scheme}")
     if "tls" in fields:
         return {"tls": TLSOptions(cert=options.cert_file, key=options.key_file)}
     return {"cert": options.cert_file, "key": options.key_file}
