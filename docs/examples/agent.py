@@ -40,7 +40,7 @@ def layers(server: str) -> list[Layer]:
 async def main(config: Path, calls: Mapping[str, Mapping[str, Any]]) -> None:
     servers_of_file = load_servers(config, environment={"PYTHON": sys.executable})
     async with open_servers(servers_of_file, handlers=handlers, layers=layers, close_timeout=1) as servers:
-        for tool in await servers.tools(within=3):
+        for tool in await servers.tools(within=6):
             print(tool.name, "-", tool.tool.description)
         for name, arguments in calls.items():
             try:
