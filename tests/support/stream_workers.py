@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import signal
-import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from subprocess import PIPE
 
 import trio
 
-from trioxport.transports.stdio.guard import open_guard
+from tests.support.ready_programs import ready_program
 
 
-@asynccontextmanager
-async def stream_worker(url: str, log: Path) -> AsyncGenerator[trio.Process]:
-    """Run a server until the end of the block, from when it has connected. It ends with this process in any case."""
-    command = [sys.executable, "-m", "tests.programs.stream_worker", url, str(log)]
-    async with open_guard() as guard:
-        process = await trio.lowlevel.open_process(command, stdout=PIPE)
-        await guard.watch(process.pid)
-        try:
-            assert process.stdout is not None
-            async with process.stdout:
-                assert await process.stdout.receive_some() == b"ready\n"
-            yield process
-        finally:
-            process.kill()
-            with trio.CancelScope(shield=True):
-                await process.wait()
+def stream_worker(url: str, log: Path) -> AbstractAsyncContextManager[trio.Process]:
+    """Run a server until the end of the block, from when it has connected."""
+    return ready_program("tests.programs.stream_worker", url, str(log))
 
 
 def stop(process: trio.Process) -> None:

@@ -7,10 +7,9 @@ import ssl
 import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ import trio
 import trustme
 from trio.testing import wait_all_tasks_blocked
 
+from tests.support.ready_programs import ready_program
 from tests.support.redis_links import HOST, RedisProcess, redis_server
 from trioxport import (
     AuthenticationError,
@@ -44,7 +44,6 @@ from trioxport import (
 from trioxport.peer import open_peer
 from trioxport.transports.redis import Redis
 from trioxport.transports.redis.link import Inbox, RedisLink, open_link
-from trioxport.transports.stdio.guard import open_guard
 
 PASSWORD = "a-password-of-the-test"
 Handler = Callable[[Connection], Awaitable[object]]
@@ -248,22 +247,9 @@ async def test_a_certificate_that_is_not_trusted_is_a_tls_error(redis: RedisProc
 # Lost peers. A process that is killed says goodbye to nobody: Redis finds its connection closed.
 
 
-@asynccontextmanager
-async def running(role: str, redis: RedisProcess) -> AsyncGenerator[trio.Process]:
+def running(role: str, redis: RedisProcess) -> AbstractAsyncContextManager[trio.Process]:
     """Run a client or a server in a process of its own, until it has a connection."""
-    command = [sys.executable, "-m", "tests.programs.redis_peer", role, str(redis.port)]
-    async with open_guard() as guard:
-        process = await trio.lowlevel.open_process(command, stdout=PIPE)
-        await guard.watch(process.pid)
-        try:
-            assert process.stdout is not None
-            async with process.stdout:
-                assert await process.stdout.receive_some() == b"ready\n"
-                yield process
-        finally:
-            process.kill()
-            with trio.CancelScope(shield=True):
-                await process.wait()
+    return ready_program("tests.programs.redis_peer", role, str(redis.port))
 
 
 async def test_a_client_learns_that_its_server_was_killed(redis: RedisProcess) -> None:
