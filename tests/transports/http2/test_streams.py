@@ -95,6 +95,22 @@ async def test_a_large_body_passes_within_small_windows() -> None:
             assert await everything(stream) == body
 
 
+async def test_data_goes_on_where_the_window_has_ended() -> None:
+    """Of data that would fit into a window as a whole, each byte is sent once, though a window ends within it."""
+    small = Http2Settings(stream_window=65536, connection_window=65536)
+    parts = [bytes([number]) * 10_000 for number in range(20)]
+    async with connected(client=small, server=small) as (client, _), trio.open_nursery() as nursery:
+        with await client.request(REQUEST) as stream:
+
+            async def send() -> None:
+                for part in parts:
+                    await stream.send_data(part)
+                await stream.send_data(b"", end_stream=True)
+
+            nursery.start_soon(send)
+            assert await everything(stream) == b"".join(parts)
+
+
 async def test_a_thousand_streams_at_once() -> None:
     many = Http2Settings(max_concurrent_streams=1000)
     begun = answered = 0

@@ -92,7 +92,7 @@ class StreamCarrier:
             if not room:
                 await self._until_room(stream, begun=offset > 0)
                 continue
-            chunk = data if len(data) <= room else data[offset : offset + room]
+            chunk = data[offset : offset + room] if offset or len(data) > room else data
             offset += len(chunk)
             self._send_chunk(stream, chunk, end_stream=end_stream and offset == len(data))
         if not data and end_stream:
