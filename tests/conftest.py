@@ -7,8 +7,7 @@ import gc
 import logging
 import os
 import signal
-import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -17,6 +16,7 @@ from typing import Final
 import pytest
 from trio.testing import MockClock
 
+from tests.process_resources import children, descriptors, new
 from trioxport.transports.http.client import era_cache
 from trioxport.transports.stdio import target as stdio_target
 
@@ -58,14 +58,18 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Generator[None]:
     seconds = _deadline(request)
-    descriptors, children = _descriptors(), _children()
+    before_descriptors, before_children = descriptors(), children()
     with _alarm(seconds, request.config.stash[_real_stderr]):
         yield
-    if _new(_descriptors(), descriptors):
+    if new(descriptors(), before_descriptors):
         gc.collect()  # what a cycle still held is told by its ResourceWarning
-    leaked = _new(_descriptors(), descriptors) + _new(_children(), children)
+    orphans = new(children(), before_children)
+    leaked = new(descriptors(), before_descriptors) | orphans
+    for pid in orphans:  # so that the tests that follow are not blamed for them
+        os.kill(int(pid), signal.SIGKILL)
+        os.waitpid(int(pid), 0)
     if leaked:
-        pytest.fail("left behind: " + "; ".join(leaked), pytrace=False)
+        pytest.fail("left behind: " + "; ".join(leaked.values()), pytrace=False)
 
 
 @pytest.fixture(autouse=True)
@@ -106,40 +110,6 @@ def _alarm(seconds: float, stderr: int) -> Generator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         faulthandler.cancel_dump_traceback_later()
-
-
-def _descriptors() -> dict[str, str]:
-    """The open file descriptors, and what they are where the system tells."""
-    found: dict[str, str] = {}
-    for number in os.listdir("/dev/fd"):
-        try:
-            what = (
-                os.readlink(f"/dev/fd/{number}") if sys.platform == "linux" else f"inode {os.fstat(int(number)).st_ino}"
-            )
-        except OSError:  # the descriptor that listed the directory
-            continue
-        found[number] = f"descriptor {number} ({what})"
-    return found
-
-
-def _children() -> dict[str, str]:
-    """The child processes of this one, zombies too, by process id. Linux only: elsewhere they are not counted."""
-    found: dict[str, str] = {}
-    for listing in Path("/proc/self/task").glob("*/children"):
-        try:
-            pids = listing.read_text().split()
-        except OSError:  # a thread that ended while this looked
-            continue
-        for pid in pids:
-            try:
-                found[pid] = f"process {pid} ({Path(f'/proc/{pid}/comm').read_text().strip()})"
-            except OSError:  # it ended while this looked
-                continue
-    return found
-
-
-def _new(now: Mapping[str, str], before: Mapping[str, str]) -> list[str]:
-    return [now[key] for key in now if now[key] != before.get(key)]
 
 
 @pytest.fixture

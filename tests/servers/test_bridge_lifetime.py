@@ -14,6 +14,7 @@ from typing import Any, Final
 import pytest
 import trio
 
+from tests.process_resources import children
 from trioxport import Target, open_transport
 from trioxport.abc import Era
 from trioxport.peer import JSONRPCError, Peer, open_peer
@@ -175,11 +176,6 @@ async def settled() -> Sequence[int]:
     seen: list[Sequence[int]] = []
     while len(seen) < 10 or len(set(seen[-10:])) > 1:
         tasks = trio.lowlevel.current_statistics().tasks_living
-        seen.append((tasks, len(os.listdir("/proc/self/fd")), children()))
+        seen.append((tasks, len(os.listdir("/proc/self/fd")), len(children())))
         await trio.sleep(0.05)
     return seen[-1]
-
-
-def children() -> int:
-    """The number of child processes."""
-    return len(Path("/proc/self/task", str(os.getpid()), "children").read_text().split())
