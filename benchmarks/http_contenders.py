@@ -9,10 +9,12 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import aiohttp
 import httpcore
+import httpx
 import httpx2
 import trio
 
 from trioxport import Request, open_transport
+from trioxport.transports.http import Http
 
 TEXT: Final = "x" * 50
 META: Final = {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}
@@ -81,6 +83,19 @@ async def bare_httpcore(url: str) -> AsyncGenerator[Talk]:
 @asynccontextmanager
 async def httpx2_client(url: str) -> AsyncGenerator[Talk]:
     """A task a request around one ``httpx2.AsyncClient``, as its documentation advises; answers are counted."""
+    async with httpx2.AsyncClient() as client, _posting(client, url) as talk:
+        yield talk
+
+
+@asynccontextmanager
+async def httpx_over_http2(url: str) -> AsyncGenerator[Talk]:
+    """A task a request around one ``httpx.AsyncClient`` that speaks HTTP/2 alone; answers are counted."""
+    async with httpx.AsyncClient(http1=False, http2=True) as client, _posting(client, url) as talk:
+        yield talk
+
+
+@asynccontextmanager
+async def _posting(client: httpx.AsyncClient | httpx2.AsyncClient, url: str) -> AsyncGenerator[Talk]:
     arrived, received = trio.open_memory_channel[bytes](MAX_WAITING)
 
     async def post(body: bytes) -> None:
@@ -89,7 +104,7 @@ async def httpx2_client(url: str) -> AsyncGenerator[Talk]:
                 for _ in range(_answers_in(chunk)):
                     arrived.send_nowait(chunk)
 
-    async with httpx2.AsyncClient() as client, trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery:
 
         async def send(body: bytes) -> None:
             nursery.start_soon(post, body)
@@ -153,13 +168,13 @@ async def official_sdk(url: str) -> AsyncGenerator[Talk]:
 
 
 @asynccontextmanager
-async def trioxport(url: str) -> AsyncGenerator[Talk]:
+async def trioxport(url: str, *, http2: bool = False) -> AsyncGenerator[Talk]:
     """This library."""
 
     def prepare(number: int, method: str) -> Request:
         return Request(number, method, {"text": TEXT, "_meta": META})
 
-    async with open_transport(url) as (tx, rx):
+    async with open_transport(Http(url, http2=http2)) as (tx, rx):
         yield Talk(prepare, tx.send, rx.receive)
 
 

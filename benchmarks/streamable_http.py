@@ -64,9 +64,9 @@ class BenchmarkServer(NamedTuple):
 
 
 @asynccontextmanager
-async def serving(*unix: str) -> AsyncGenerator[BenchmarkServer]:
+async def serving(*unix: str, program: str = "http_server.py") -> AsyncGenerator[BenchmarkServer]:
     """The server that every contender talks to, which listens on the Unix socket ``unix`` too."""
-    command = [sys.executable, str(Path(__file__).with_name("programs") / "http_server.py"), *unix]
+    command = [sys.executable, str(Path(__file__).with_name("programs") / program), *unix]
     process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None and process.stdout is not None
     try:

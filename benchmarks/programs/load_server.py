@@ -46,9 +46,8 @@ async def answer(connection: Connection, request: Request) -> None:
 
 
 async def main() -> None:
-    config = HttpServer(
-        "http://127.0.0.1:0/mcp", sessions=Sessions(most=MAX_CLIENTS), bounds=Bounds(connections=MAX_CLIENTS)
-    )
+    bounds = Bounds(connections=MAX_CLIENTS, streams=MAX_CLIENTS)
+    config = HttpServer("http://127.0.0.1:0/mcp", sessions=Sessions(most=MAX_CLIENTS), bounds=bounds)
     async with trio.open_nursery() as nursery:
         [address] = await nursery.start(serve_transport, handle, config)
         print(address, flush=True)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 
-from benchmarks import bridge, unix_http
+from benchmarks import bridge, http2, unix_http
 from benchmarks.programs.sdk_program import uvicorn_server
 from trioxport import layers
 
@@ -65,6 +65,16 @@ def test_http_on_a_unix_socket_is_measured_beside_tcp() -> None:
     for each in trio.run(unix_http.compare, 1, 0.02):
         assert min(each["per_second"].values()) > 0
         assert each["times_tcp"] > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is read from /proc")
+def test_http2_is_measured_beside_httpx_and_with_many_streams() -> None:
+    for each in trio.run(http2.compare, 1, 0.02):
+        assert set(each["per_second"]) == {"httpx", "trioxport"}
+        assert each["times"] > 0
+    found = trio.run(http2.streams, 5, 0.1, 1.0)
+    assert found["a_second"] > 0
+    assert found["median"] <= found["p99"] <= found["most"]
 
 
 def test_empty_layers_of_both_kinds_are_measured(results: dict[str, Any]) -> None:

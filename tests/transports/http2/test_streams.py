@@ -139,6 +139,19 @@ async def test_a_thousand_streams_at_once() -> None:
     assert answered == 1000
 
 
+async def test_all_of_a_thousand_streams_may_be_reset_at_once() -> None:
+    async with connected(server=Http2Settings(max_concurrent_streams=1000)) as (client, _):
+        await wait_all_tasks_blocked()
+        streams = [await client.request(REQUEST) for _ in range(1000)]
+        await wait_all_tasks_blocked()
+        for stream in streams:
+            stream.reset()
+        await wait_all_tasks_blocked()
+        with await client.request(REQUEST) as stream:
+            await stream.send_data(b"still here", end_stream=True)
+            assert await everything(stream) == b"still here"
+
+
 async def test_a_stream_that_is_not_read_holds_up_no_other() -> None:
     async with connected() as (client, _), trio.open_nursery() as nursery:
         slow = await client.request(REQUEST)

@@ -53,7 +53,7 @@ class StreamCarrier:
         self.streams: dict[int, Http2Stream] = {}
         self.machine = Http2Machine(settings, is_client=is_client)
         self.outgoing = Outgoing(self.machine, stream, self._note_written, on_break)
-        self.guard = FloodGuard()
+        self.guard = FloodGuard(settings.max_concurrent_streams)
         self.open_count = 0
         self.is_over = False
         self._unwritten: list[Http2Stream] = []

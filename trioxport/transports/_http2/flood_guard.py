@@ -50,20 +50,24 @@ class FrameBudget:
 
 
 class FloodGuard:
-    """The budgets of one connection."""
+    """The budgets of one connection.
+
+    Args:
+        max_streams: Streams that may be open at once. An honest peer may reset them all at once.
+    """
 
     __slots__ = ("_frames", "_resets")
 
-    def __init__(self) -> None:
+    def __init__(self, max_streams: int) -> None:
         self._frames = FrameBudget(FRAMES_BURST, FRAMES_PER_SECOND)
-        self._resets = FrameBudget(RESETS_BURST, RESETS_PER_SECOND)
+        self._resets = FrameBudget(max(RESETS_BURST, max_streams), RESETS_PER_SECOND)
 
     def admit(self, frame: RawFrame, now: float, *, is_live: bool) -> None:
-        """Count a frame of the peer, whose stream is live or not.
+        """Count a frame of the peer, whose stream is live or not. Resets of live streams are counted by themselves.
 
         Raises ``Http2Violation`` if there are too many that carry nothing.
         """
-        if frame.type == FrameType.HEADERS and frame.size:
+        if (frame.type == FrameType.HEADERS and frame.size) or (frame.type == FrameType.RST_STREAM and is_live):
             return
         if frame.type == FrameType.DATA and is_live and frame.carries_data:
             self._frames.add(TOKENS_PER_DATA)

@@ -9,6 +9,7 @@ from h2.connection import H2Connection
 from h2.settings import SettingCodes, Settings
 
 from trioxport.transports._http2.frame_reader import MAX_FRAME_BYTES, PREFACE
+from trioxport.transports._http2.header_encoder import HeaderEncoder
 from trioxport.transports._http2.settings import Http2Settings
 
 PRUNE_EVERY: Final = 64
@@ -49,6 +50,7 @@ class Http2Machine(H2Connection):
             SettingCodes.MAX_HEADER_LIST_SIZE: settings.max_headers,
         }
         self.local_settings = Settings(client=is_client, initial_values=values)
+        self.encoder = HeaderEncoder()
         self.decoder.max_header_list_size = settings.max_headers
         self.max_inbound_frame_size = MAX_FRAME_BYTES
         self.initiate_connection()

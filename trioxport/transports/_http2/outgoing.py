@@ -12,6 +12,7 @@ from typing import Final
 import trio
 from h2.connection import H2Connection
 
+from trioxport.transports._prompt_socket import PromptSocket
 from trioxport.transports.byte_stream import ByteStream
 
 MAX_CHUNK_BYTES: Final = 32 * 1024
@@ -49,6 +50,7 @@ class Outgoing:
         self.is_broken = False
         self._machine = machine
         self._stream = stream
+        self._send_now = stream.send_now if isinstance(stream, PromptSocket) else _nothing_now
         self._on_write = on_write
         self._on_break = on_break
         self._chunks: list[bytes] = []
@@ -66,7 +68,8 @@ class Outgoing:
         if data and not self.is_broken:
             self._chunks.append(data)
             self._size += len(data)
-            self._writer.unpark_all()
+            if self._writer:
+                self._writer.unpark_all()
 
     @property
     def has_room(self) -> bool:
@@ -79,7 +82,7 @@ class Outgoing:
 
     def pass_on(self) -> None:
         """Wake the next streams that wait, if there is room."""
-        if self.has_room or self.is_broken:
+        if self._senders and (self.has_room or self.is_broken):
             self._senders.unpark(count=TURNS)
 
     def wake_all(self) -> None:
@@ -108,12 +111,20 @@ class Outgoing:
             self._on_write()
             self.writing_since = trio.current_time()
             try:
-                await self._stream.send_all(data)
+                data = data[self._send_now(data) :]
+                if data:
+                    await self._stream.send_all(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
                 self.is_broken = True
                 self.wake_all()
                 self._on_break()
                 return
             self.writing_since = None
-            self._emptied.unpark_all()
+            if self._emptied:
+                self._emptied.unpark_all()
             self.pass_on()
+
+
+def _nothing_now(_data: bytes) -> int:
+    """Stand for ``send_now`` of a byte stream that has to wait."""
+    return 0

@@ -86,6 +86,11 @@ class Http2Stream:
         return self.has_ended and not self._data
 
     @property
+    def has_arrived(self) -> bool:
+        """Whether :meth:`receive_data` returns without waiting for the peer."""
+        return bool(self._data) or self.has_ended
+
+    @property
     def is_over(self) -> bool:
         """Whether both sides have ended, or the stream has failed."""
         return self.failure is not None or (self.has_ended and self.has_sent_end)
@@ -104,8 +109,13 @@ class Http2Stream:
         """Return the data that has arrived, at least a byte; ``b""`` at the end. Cancelled, it loses nothing.
 
         What it returns is given back to the peer's window, so that a peer sends no faster than the data is received.
+        At the end it lets no other task run.
         """
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self.is_received:
+            return b""
+        if self._data:
+            await trio.lowlevel.checkpoint()
         while not self._data:
             if self.has_ended:
                 return b""
@@ -128,18 +138,22 @@ class Http2Stream:
     # Sending.
 
     async def send_headers(self, fields: Fields, *, end_stream: bool = False) -> None:
-        """Send the header of the response, on a server. Names are in lower case, and ``:status`` is the first."""
-        await trio.lowlevel.checkpoint()
+        """Send the header of the response, on a server. Names are in lower case, and ``:status`` is the first.
+
+        No other task runs meanwhile, so that the data that follows at once is written together with it.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
         self.raise_failure()
         self._wire.send_headers(self, fields, end_stream=end_stream)
 
     async def send_data(self, data: bytes, *, end_stream: bool = False) -> None:
         """Send data, as the peer makes room for it.
 
-        It returns once the data is on its way, not written yet. Cancelled before any of it was, nothing is sent; after
-        that the stream is reset with ``CANCEL``. If the peer makes no room within ``write_timeout``, likewise.
+        It returns once the data is on its way, not written yet; other tasks run only if it waits for room, of which
+        the buffer of the connection has little. Cancelled before any of it was, nothing is sent; after that the stream
+        is reset with ``CANCEL``. If the peer makes no room within ``write_timeout``, likewise.
         """
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         self.raise_failure()
         await self._wire.send_data(self, data, end_stream=end_stream)
 

@@ -147,11 +147,13 @@ class _StreamBody:
         self._read_timeout = read_timeout
 
     async def read(self) -> bytes:
-        with trio.move_on_after(self._read_timeout):
-            try:
+        try:
+            if self._stream.has_arrived:
                 return await self._stream.receive_data()
-            except Http2Error as error:
-                raise _lost(error) from error
+            with trio.move_on_after(self._read_timeout):
+                return await self._stream.receive_data()
+        except Http2Error as error:
+            raise _lost(error) from error
         raise httpx.ReadTimeout("the server is silent")
 
     async def aclose(self) -> None:
