@@ -42,6 +42,11 @@ def tracing() -> Generator[None]:
 def held() -> Counter[str]:
     """Count the objects of this package's classes, and those that it makes of other classes."""
     gc.collect()
+    return alive()
+
+
+def alive() -> Counter[str]:
+    """Count the same with those that the garbage collector would release."""
     kinds = (type(each) for each in gc.get_objects())
     names = Counter(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds)
     return Counter({name: count for name, count in names.items() if name.startswith(MADE)})
@@ -114,6 +119,29 @@ async def test_refused_requests_leave_nothing_behind() -> None:
             await settled(tasks)
             assert held() - before == Counter()
             assert served.received == []
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+async def test_a_request_is_released_without_the_garbage_collector(era: str) -> None:
+    """A cycle for each request costs a server a quarter of its speed: memory is not used again while it is warm."""
+    async with serving(handler=brief) as served, talking(served.url) as client:
+        fields = modern_fields(modern("hello")) if era == "modern" else (await initialized(served.url)).fields
+
+        async def ask(count: int) -> None:
+            message = modern("hello") if era == "modern" else request("hello")
+            for _ in range(count):
+                await client.ask("POST", "/mcp", fields, message)
+                assert "result" in await client.json()
+
+        await ask(5)
+        before = held()
+        gc.disable()
+        try:
+            await ask(20)
+            found = alive() - before
+        finally:
+            gc.enable()
+    assert found == Counter()
 
 
 async def test_unfinished_bodies_take_no_more_memory_than_their_bound() -> None:

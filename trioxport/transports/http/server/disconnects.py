@@ -56,6 +56,7 @@ class DisconnectWatch:
             with trio.CancelScope(shield=True):  # cancelled, they end at once
                 for done in tasks.values():
                     await done.wait()
+        self._silent = None  # it refers to the owner of this watch, and would keep both until a garbage collection
 
     def begin(self) -> None:
         """Begin now, for a response that is known to last."""

@@ -101,7 +101,6 @@ class ModernRequest(Channel[Frame]):
         self._streamed: trio.Event | None = None
         self._watch: DisconnectWatch | None = None
         self._scope: Scope | None = None
-        self._left = False
 
     async def serve(self, acceptor: Acceptor, watcher: DisconnectWatcher) -> None:
         """Run the handler. Return once the response is written."""
@@ -205,7 +204,7 @@ class ModernRequest(Channel[Frame]):
         return "http" if self._stream is None else "events"
 
     def leave(self) -> None:
-        self._left = True
+        self._scope = None  # else the two would refer to each other, and stay until the next garbage collection
 
     def __str__(self) -> str:
         return f"{self._http_request.method} {self._http_request.path}"
@@ -213,7 +212,7 @@ class ModernRequest(Channel[Frame]):
     async def send(self, value: Frame) -> None:
         """Send a message of the handler. Raises ``UsageError`` for a message that this response cannot carry."""
         message = value.message
-        if self._left:
+        if self._scope is None:
             raise trio.ClosedResourceError
         if isinstance(message, Request):
             raise UsageError(
