@@ -25,9 +25,11 @@ def descriptors() -> dict[str, str]:
 def children() -> dict[str, str]:
     """The child processes of this one, zombies too, by process id. Linux only: elsewhere they are not counted."""
     found: dict[str, str] = {}
-    for listing in Path("/proc/self/task").glob("*/children"):
+    main = str(os.getpid())
+    threads = sorted(Path("/proc/self/task").glob("*"), key=lambda thread: thread.name == main)
+    for thread in threads:  # the main thread last, since it inherits the children of threads that end
         try:
-            pids = listing.read_text().split()
+            pids = (thread / "children").read_text().split()
         except OSError:  # a thread that ended while this looked
             continue
         for pid in pids:

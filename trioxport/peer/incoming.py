@@ -162,8 +162,8 @@ class IncomingRequests(Generic[Received]):
     def _failed(self, request: Request, error: Exception) -> ErrorResponse:
         if isinstance(error, JSONRPCError):
             return ErrorResponse(request.id, error.code, error.message, error.data)
-        is_expected = self._lost and isinstance(error, TransportError)
-        level = logging.DEBUG if is_expected else logging.ERROR
+        lost = self._lost or self._connection.state == "failed"  # its own requests fail before reading does
+        level = logging.DEBUG if lost and isinstance(error, TransportError) else logging.ERROR
         logger.log(level, "%s: the handler of %s failed", self._target, request.method, exc_info=error)
         return ErrorResponse(request.id, INTERNAL_ERROR, "Internal error")
 

@@ -15,6 +15,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.process_resources import children
 from tests.support.process_leaks import Witness
 from tests.transports.stdio.test_stdio import BOUND, CHILD, PYTHON, ask, child, opened
 from trioxport import ConnectionLost, Request
@@ -46,8 +47,7 @@ async def test_a_parent_that_is_killed_leaves_no_stubborn_child(
 
 def guards() -> list[int]:
     """The guards that are children of this process, zombies aside. Linux only."""
-    pids = [pid for listing in Path("/proc/self/task").glob("*/children") for pid in listing.read_text().split()]
-    return [int(pid) for pid in pids if b"trioxport-guard" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [int(pid) for pid in children() if b"trioxport-guard" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 linux_only: Final = pytest.mark.skipif(sys.platform != "linux", reason="where processes can be listed")
