@@ -18,7 +18,7 @@ from trio.testing import MockClock
 
 from tests.process_resources import children, descriptors, new
 from trioxport.transports.http.client import era_cache
-from trioxport.transports.stdio import target as stdio_target
+from trioxport.transports.stdio import command as stdio_command
 
 DEADLINE: Final = 30.0
 GRACE: Final = 15.0
@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep the standard error from before pytest captures it: it is where a hanging test is reported."""
     config.stash[_real_stderr] = os.dup(2)
     if MEASURING in os.environ:  # a child inherits few variables; under coverage it is to be measured like its parent
-        stdio_target.INHERITED_ENVIRONMENT = (*stdio_target.INHERITED_ENVIRONMENT, MEASURING)  # type: ignore[misc]  # is Final
+        stdio_command.INHERITED_ENVIRONMENT = (*stdio_command.INHERITED_ENVIRONMENT, MEASURING)  # type: ignore[misc]  # is Final
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -13,7 +13,7 @@ The code that raises an error redacts the target: no error contains a credential
 from __future__ import annotations
 
 import copyreg
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, TypedDict, Unpack
 
 import trio
 
@@ -95,11 +95,36 @@ class TLSError(ConnectError):
     default_hint = "Check the certificate's names, dates and issuer, or trust it by a ca file or an ssl_context"
 
 
+class _Details(TypedDict, total=False):
+    """The arguments of every error, besides its reason."""
+
+    target: str | None
+    hint: str | None
+    outcome: Outcome | None
+    retryable: bool | None
+    retry_after: float | None
+
+
 class SpawnError(ConnectError):
-    """The child process could not be started."""
+    """The child process could not be started, or ended before it could be talked to.
+
+    Args:
+        exit_code: The exit code of the child process; negative if that signal ended it; None if it never ran.
+        stderr_tail: The last lines of the child process on its standard error.
+    """
 
     default_retryable = False
     default_hint = "Check the command, its permissions, PATH and the working directory"
+
+    def __init__(
+        self, reason: str, *, exit_code: int | None = None, stderr_tail: str = "", **details: Unpack[_Details]
+    ) -> None:
+        super().__init__(reason, **details)
+        self.exit_code = exit_code
+        self.stderr_tail = stderr_tail
+
+    def __str__(self) -> str:
+        return _with_tail(super().__str__(), self.stderr_tail)
 
 
 class ConnectionLost(TransportError, trio.BrokenResourceError):
@@ -132,8 +157,11 @@ class ConnectionLost(TransportError, trio.BrokenResourceError):
         self.stderr_tail = stderr_tail
 
     def __str__(self) -> str:
-        text = super().__str__()
-        return f"{text}\nThe end of its standard error:\n{self.stderr_tail}" if self.stderr_tail else text
+        return _with_tail(super().__str__(), self.stderr_tail)
+
+
+def _with_tail(text: str, tail: str) -> str:
+    return f"{text}\nThe end of its standard error:\n{tail}" if tail else text
 
 
 class SessionExpired(TransportError, trio.BrokenResourceError):

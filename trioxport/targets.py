@@ -81,6 +81,7 @@ _BUILT_IN: Final = {
     "grpcs": "trioxport.transports.grpc:Grpc.from_url",
     "http": "trioxport.transports.http:Http.from_url",
     "https": "trioxport.transports.http:Http.from_url",
+    "http+stdio": "trioxport.transports.http_stdio:http_stdio_from_url",
     "http+unix": "trioxport.transports.http:Http.from_url",
     "sse+http": "trioxport.transports.http:Http.from_url",
     "sse+https": "trioxport.transports.http:Http.from_url",
@@ -98,6 +99,9 @@ _BUILT_IN: Final = {
     "wss": "trioxport.transports.websocket:WebSocket.from_url",
 }
 """The factory of each scheme, as in an entry point; one that needs an extra: ``"module:factory [extra]"``."""
+
+STANDARD_STREAMS: Final = ("stdio:", "http+stdio:")
+"""The targets that are the standard streams of this process."""
 
 _OPEN_CONNECTIONS: Final = (
     ("trio.abc", "Stream", "trioxport.transports.stream:OpenStream"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import http_links, links
+from tests.support import http_links, http_stdio_links, links
 from trioxport.abc import Layer
 from trioxport.codecs import MessagePack
 from trioxport.layers import Logging, Tap
@@ -37,6 +37,11 @@ async def test_json(transport: str, rule: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("rule", RULES)
 async def test_http_over_a_unix_socket(rule: int, tmp_path: Path) -> None:
     await check_transport(http_links.http_unix_link(tmp_path), rules=[rule])
+
+
+@pytest.mark.parametrize("rule", RULES)
+async def test_http_over_stdio(rule: int, tmp_path: Path) -> None:
+    await check_transport(http_stdio_links.http_stdio_link(tmp_path), rules=[rule])
 
 
 @pytest.mark.parametrize("rule", RULES)

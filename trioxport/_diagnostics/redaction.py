@@ -29,7 +29,7 @@ def redact_url(url: str) -> str:
     It takes any text, so that an error can show an invalid URL as well.
     """
     scheme, colon, rest = url.partition(":")
-    if scheme.lower() == "stdio" or not colon:
+    if scheme.lower() in ("stdio", "http+stdio") or not colon:
         return scheme + colon + _redact_command_line(rest) if colon else _redact_command_line(url)
     slashes = "//" if rest.startswith("//") else ""
     rest = _redact_userinfo(rest.removeprefix("//"))

@@ -19,6 +19,7 @@ from trioxport.cli._wire_log import log_server, wire_log
 from trioxport.cli.options import Seconds, plaintext_option
 from trioxport.running.reloading import run_reloading
 from trioxport.running.worker import is_worker
+from trioxport.targets import STANDARD_STREAMS
 
 DEFAULT_TARGET: Final = "http://127.0.0.1:8000/mcp"
 _NAMES: Final = EndpointNames("--cert", "--key", "--token-file")
@@ -76,7 +77,7 @@ def command(server: str, target: str, **given: Any) -> int:
     async function that takes a connection. Without :SERVER it is the one called server, mcp, app or handler.
 
     TARGET is the URL to listen on (default: http://127.0.0.1:8000/mcp): http, https, http+unix, ws, wss, tcp, tls,
-    unix, or stdio: for this process's own standard streams. The log goes to standard error.
+    unix, or stdio: or http+stdio: for this process's own standard streams. The log goes to standard error.
     """
     folders, reload = given.pop("folders"), given.pop("reload")
     if reload and given["workers"] > 1:
@@ -109,7 +110,8 @@ def _serve(
     if folders and not is_worker():
         trio.run(partial(run_reloading, target, folders, close_timeout=close_timeout))
         return
-    with redirect_stdout(sys.stderr) if url.startswith("stdio:") else nullcontext():  # stdout is for messages
+    is_on_streams = url.lower().startswith(STANDARD_STREAMS)
+    with redirect_stdout(sys.stderr) if is_on_streams else nullcontext():  # stdout is for messages
         found = load_server(server)
     settings: dict[str, Any] = {"close_timeout": close_timeout, "allow_plaintext": allow_plaintext}
     if verbose:

@@ -16,6 +16,7 @@ from trioxport.cli._commands import cli_command
 from trioxport.cli._output import write
 from trioxport.cli.options import plaintext_option
 from trioxport.demo import serve_demo
+from trioxport.targets import STANDARD_STREAMS
 
 
 @cli_command
@@ -24,14 +25,14 @@ from trioxport.demo import serve_demo
 async def command(target: str, allow_plaintext: bool) -> int:
     """Serve the demo server until Ctrl-C or SIGTERM.
 
-    TARGET is the URL to listen on: http://127.0.0.1:8000/mcp, ws://..., tcp://HOST:PORT, unix:///PATH, or stdio: for
-    this process's own standard streams.
+    TARGET is the URL to listen on: http://127.0.0.1:8000/mcp, ws://..., tcp://HOST:PORT, unix:///PATH, or stdio: or
+    http+stdio: for this process's own standard streams.
     """
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async with open_bare_nursery() as tasks:
             tasks.start_soon(_stop_at, signals, tasks.cancel_scope)
             for address in await tasks.start(_serve, target, allow_plaintext, tasks.cancel_scope):
-                if address != "stdio:":  # the parent of this process knows
+                if address not in STANDARD_STREAMS:  # the parent of this process knows
                     write(f"serving {address}", sys.stderr)
     return 0
 

@@ -28,6 +28,7 @@ from trioxport.layers.recording_files import PERMISSIONS
 from trioxport.running import run_server
 from trioxport.servers import open_bridge
 from trioxport.servers.bridge.bridge import Sharing
+from trioxport.targets import STANDARD_STREAMS
 
 
 @click.group(
@@ -79,9 +80,9 @@ async def record(
 ) -> int:
     """Pass messages between clients and a server, and record them, until Ctrl-C or SIGTERM.
 
-    LISTEN is where clients connect: http://127.0.0.1:8001/mcp, ws://..., tcp://HOST:PORT, unix:///PATH, or stdio: for
-    the client that starts this command. TARGET is the server. The recording is one line of JSON for each message,
-    without credentials.
+    LISTEN is where clients connect: http://127.0.0.1:8001/mcp, ws://..., tcp://HOST:PORT, unix:///PATH, or stdio: or
+    http+stdio: for the client that starts this command. TARGET is the server. The recording is one line of JSON for
+    each message, without credentials.
     """
     if options.era is not None:
         raise UsageError("--era does not apply: the client decides", hint="Leave it out")
@@ -108,7 +109,7 @@ async def record(
 
 def _announce(addresses: Sequence[str], output: str) -> None:
     for address in addresses:
-        if address != "stdio:":  # the parent of this process knows
+        if address not in STANDARD_STREAMS:  # the parent of this process knows
             write(f"serving {address}, recording to {output}", sys.stderr)
 
 

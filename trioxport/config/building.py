@@ -16,6 +16,7 @@ from trioxport.targets import known_schemes, to_transport
 
 TYPES: Final = {
     **dict.fromkeys(("stdio", "local"), "stdio"),
+    **dict.fromkeys(("http+stdio", "httpstdio"), "http+stdio"),
     **dict.fromkeys(("http", "https", "streamablehttp", "streamable", "remote"), "http"),
     **dict.fromkeys(("sse", "httpsse"), "sse"),
     **dict.fromkeys(("ws", "wss", "websocket"), "websocket"),
@@ -25,8 +26,10 @@ TYPES: Final = {
 _HTTP: Final = ("http", "https", "http+unix")
 _SCHEMES: Final = {"http": _HTTP, "sse": _HTTP, "websocket": ("ws", "wss")}
 _KINDS: Final = {**dict.fromkeys(_HTTP, "http"), "ws": "websocket", "wss": "websocket"}
+_OF_COMMAND: Final = ("stdio", "http+stdio")
 _OF_KIND: Final = {
     "stdio": {"command", "args", "env", "env_file", "cwd", "options"},
+    "http+stdio": {"command", "args", "env", "env_file", "cwd", "headers", "options"},
     "http": {"url", "headers", "auth", "tls", "options"},
     "sse": {"url", "headers", "auth", "tls", "options"},
     "websocket": {"url", "headers", "auth", "tls", "options"},
@@ -43,8 +46,8 @@ def build_target(entry: Mapping[str, Any], folder: Path, structurer: Structurer)
     for field in set[str]().union(*_OF_KIND.values()) & set(entry) - _OF_KIND[kind]:
         if entry[field]:
             structurer.add(field, f"a server of this type ({kind}) has no such field", "Remove it")
-    if kind == "stdio":
-        return _stdio(entry, folder, structurer)
+    if kind in _OF_COMMAND:
+        return _command(kind, entry, folder, structurer)
     return _plain_url(entry, structurer) if kind == "url" else _endpoint(kind, entry, structurer)
 
 
@@ -81,9 +84,9 @@ def _kind(entry: Mapping[str, Any], structurer: Structurer) -> str | None:
         close = close_to(given, TYPES) if isinstance(given, str) else None
         question = "" if close is None else f"Did you mean {close!r}? "
         structurer.add("type", "there is no such type", f"{question}The types: stdio, http, sse, ws, tcp, tls, unix")
-    elif kind == "stdio" and "command" not in entry:
-        structurer.add("command", "a stdio server needs a command", "Add it, or change the type")
-    elif kind != "stdio" and url is None:
+    elif kind in _OF_COMMAND and "command" not in entry:
+        structurer.add("command", f"a {kind} server needs a command", "Add it, or change the type")
+    elif kind not in _OF_COMMAND and url is None:
         structurer.add("url", f"a server of this type ({kind}) needs a url", "Add it, or change the type")
     else:
         return by_url if scheme in ("unix", "http+unix") and kind != "sse" else kind
@@ -98,9 +101,11 @@ def _is_splittable(url: str) -> bool:
     return True
 
 
-def _stdio(entry: Mapping[str, Any], folder: Path, structurer: Structurer) -> Any:
+def _command(kind: str, entry: Mapping[str, Any], folder: Path, structurer: Structurer) -> Any:
+    from trioxport.transports.http_stdio import HttpStdio
     from trioxport.transports.stdio import Stdio
 
+    make: Any = Stdio if kind == "stdio" else HttpStdio
     command = structurer.value(entry["command"], str, "command")
     if command == "":
         structurer.add("command", "the command is empty", "Name a program")
@@ -109,12 +114,15 @@ def _stdio(entry: Mapping[str, Any], folder: Path, structurer: Structurer) -> An
     env = _env(entry, folder, structurer)
     cwd = entry.get("cwd")
     directory = None if cwd is None else structurer.value(cwd, str, "cwd")
-    options = _options(entry, Stdio, structurer)
-    if None in (command, args, env, options) or (cwd is not None and directory is None):
+    options = _options(entry, make, structurer)
+    headers = texts(entry.get("headers"), "headers", structurer)
+    if None in (command, args, env, options, headers) or (cwd is not None and directory is None):
         return None
     if directory is not None:
         options["cwd"] = str(folder / Path(directory).expanduser())
-    return structurer.made(Stdio, {"args": args, "env": env or None, **options}, "command", command)
+    if headers:
+        options["headers"] = headers
+    return structurer.made(make, {"args": args, "env": env or None, **options}, "command", command)
 
 
 def _words(args: Any) -> Any:

@@ -94,7 +94,7 @@ def _fields() -> dict[str, Any]:
 
 def _kinds() -> set[str]:
     """The spellings of types that are offered; others that differ in hyphens and capitals are read too."""
-    words = {"streamablehttp": ("streamable", "http"), "httpsse": ("http", "sse")}
+    words = {"streamablehttp": ("streamable", "http"), "httpsse": ("http", "sse"), "httpstdio": ("http", "stdio")}
     found = set(TYPES)
     for first, second in words.values():
         found |= {f"{first}-{second}", f"{first}_{second}", f"{first}{second.title()}"}
@@ -117,10 +117,11 @@ def _credentials() -> list[Any]:
 
 def _transport_options() -> Any:
     from trioxport.transports.http import Http
+    from trioxport.transports.http_stdio import HttpStdio
     from trioxport.transports.stdio import Stdio
     from trioxport.transports.websocket import WebSocket
 
-    return {"anyOf": [_table(kind) for kind in (Http, WebSocket, Stdio)]}
+    return {"anyOf": [_table(kind) for kind in (Http, WebSocket, Stdio, HttpStdio)]}
 
 
 def _layers() -> dict[str, Any]:

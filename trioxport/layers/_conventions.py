@@ -40,6 +40,7 @@ _NETWORKS: Final = {
     "grpcs": ("tcp", "http"),
     "http": ("tcp", "http"),
     "https": ("tcp", "http"),
+    "http+stdio": ("pipe", "http"),
     "http+unix": ("unix", "http"),
     "redis": ("tcp", "redis"),
     "redis+stream": ("tcp", "redis"),
@@ -68,7 +69,7 @@ def network_of(scope: Scope) -> dict[str, str]:
 def server_of(scope: Scope) -> dict[str, str | int]:
     """The server's address, on a client."""
     scheme = _scheme(scope)
-    if scope.settings.role != "client" or scheme not in _NETWORKS or scheme == "stdio":
+    if scope.settings.role != "client" or _NETWORKS.get(scheme, ("pipe", None))[0] == "pipe":
         return {}
     parts = urlsplit(scope.settings.target)
     try:

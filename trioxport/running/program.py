@@ -107,7 +107,7 @@ async def run_server(
 
 def _served(target: Target) -> Target:
     """``target``, as an ``HttpServer`` if it is an HTTP endpoint in another form."""
-    if describe(target).startswith(("http://", "https://", "http+unix:", "sse+http")):
+    if describe(target).startswith(("http://", "https://", "http+unix:", "http+stdio:", "sse+http")):
         listener = to_listener(target)
         return listener.server() if isinstance(listener, Http) else listener
     return target

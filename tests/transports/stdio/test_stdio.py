@@ -35,7 +35,7 @@ from trioxport import (
 from trioxport.peer import open_peer
 from trioxport.transports.stdio import TAIL_LINES, Stdio
 from trioxport.transports.stdio import child as stdio_child
-from trioxport.transports.stdio import target as stdio_target
+from trioxport.transports.stdio import command as stdio_command
 
 CHILD: Final = str(Path(__file__).parents[2] / "programs" / "child.py")
 PYTHON: Final = (sys.executable, "-I", "-S")
@@ -154,7 +154,7 @@ async def test_the_child_inherits_what_is_listed_and_gets_env_on_top(monkeypatch
     assert environment["LANG"] == "C"
     assert environment["TZ"] == "CET"
     assert environment["PATH"] == os.environ["PATH"]
-    assert environment.keys() <= {*stdio_target.INHERITED_ENVIRONMENT, "MINE"}
+    assert environment.keys() <= {*stdio_command.INHERITED_ENVIRONMENT, "MINE"}
 
 
 async def test_the_child_runs_in_its_directory_in_a_group_of_its_own(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import attrs
 import msgspec
@@ -14,9 +14,11 @@ import msgspec
 from trioxport.abc import Layer
 from trioxport.diagnosis.doctor.conversation import STEPS, ConversationOptions, check_conversation
 from trioxport.diagnosis.doctor.findings import ServerFindings
-from trioxport.errors import ConnectionLost, SpawnError, TransportError
+from trioxport.errors import ConnectError, ConnectionLost, ConnectTimeout, SpawnError, TransportError
 from trioxport.layers import Tap
+from trioxport.transports.http_stdio import HttpStdio
 from trioxport.transports.stdio import Stdio
+from trioxport.transports.stdio.command import CommandOptions
 
 SHOWN_LINES: Final = 3
 """Lines of a standard stream that a finding shows."""
@@ -24,7 +26,7 @@ MAX_LINE_CHARACTERS: Final = 200
 
 
 async def check_command(
-    target: Stdio, options: ConversationOptions, findings: ServerFindings, layers: Sequence[Layer]
+    target: Stdio | HttpStdio, options: ConversationOptions, findings: ServerFindings, layers: Sequence[Layer]
 ) -> None:
     """Check a command, up to the list of what the server offers; ``layers`` are frame layers."""
     if not _check_program(target, findings):
@@ -35,12 +37,12 @@ async def check_command(
     run = attrs.evolve(target, stderr=streams.take_error)
     failure = await check_conversation(run, options, later, [*layers, Tap(streams.take_output)])
     _check_start(failure, streams, findings)
-    streams.report(findings)
+    streams.report(failure, findings)
     for finding in later.all:
         findings.take(finding)
 
 
-def _check_program(target: Stdio, findings: ServerFindings) -> bool:
+def _check_program(target: CommandOptions, findings: ServerFindings) -> bool:
     command = os.fspath(target.command)
     if target.cwd is not None and not os.path.isdir(target.cwd):
         findings.add("command", "failed", f"there is no folder {os.fspath(target.cwd)}", "Check --cwd")
@@ -82,8 +84,10 @@ class _Streams:
         if line.strip():
             self._errors.add(line)
 
-    def report(self, findings: ServerFindings) -> None:
-        if self._pollution.count:
+    def report(self, failure: TransportError | None, findings: ServerFindings) -> None:
+        if _is_no_http2(failure):
+            findings.add("stdout", "failed", failure.reason, failure.hint)
+        elif self._pollution.count:
             text = f"lines that are no messages: {self._pollution.count}; the last: {self._pollution}"
             remedy = "Write logs to standard error: standard output is for messages alone"
             findings.add("stdout", "failed", text, remedy)
@@ -110,6 +114,11 @@ class _Lines:
         return " | ".join(self._last)
 
 
+def _is_no_http2(failure: TransportError | None) -> TypeGuard[ConnectError]:
+    """Whether the output of the command is not HTTP/2, over HTTP over stdio."""
+    return isinstance(failure, ConnectError) and not isinstance(failure, SpawnError | ConnectTimeout)
+
+
 def _check_start(failure: TransportError | None, streams: _Streams, findings: ServerFindings) -> None:
     if isinstance(failure, SpawnError):
         findings.add("start", "failed", failure.reason, failure.hint)
@@ -117,8 +126,9 @@ def _check_start(failure: TransportError | None, streams: _Streams, findings: Se
         code = "" if failure.exit_code is None else f" with exit code {failure.exit_code}"
         remedy = "Run the command by hand; below is what it wrote to standard error"
         findings.add("start", "failed", f"the command ended{code} before it answered", remedy)
-    elif failure is not None and not streams.messages:
+    elif failure is not None and not streams.messages and not _is_no_http2(failure):
         remedy = "Check that the command is an MCP server on its standard streams, and what it waits for"
         findings.add("start", "failed", "the command runs, and sends no message", remedy)
     else:
-        findings.add("start", "ok", "the command starts, and answers")
+        text = "the command starts" if _is_no_http2(failure) else "the command starts, and answers"
+        findings.add("start", "ok", text)

@@ -22,6 +22,7 @@ from trioxport.diagnosis.doctor.network import NetworkAddress, check_network
 from trioxport.targets import Target, to_transport
 from trioxport.transports.http import Http
 from trioxport.transports.http.client.stack.proxies import proxy_for
+from trioxport.transports.http_stdio import HttpStdio
 from trioxport.transports.stdio import Stdio
 from trioxport.transports.stream import Tcp, Tls, Unix
 from trioxport.transports.websocket import WebSocket
@@ -69,7 +70,7 @@ async def examine(
     findings = ServerFindings(on_finding)
     options = ConversationOptions(timeout, era, allow_plaintext)
     transport = _transport_of(target)
-    if isinstance(transport, Stdio):
+    if isinstance(transport, Stdio | HttpStdio):
         await check_command(transport, options, findings, layers)
     elif isinstance(transport, Unix) and not _check_socket(transport.path, findings):
         findings.skip(CONVERSATION, "there is no socket")

@@ -46,12 +46,14 @@ class Http2Connection:
             is over still counts, up to twice ``max_concurrent_streams``, until it is closed.
         failure: The reason that no request can be sent any more; None while one can.
         violation: The rule of HTTP/2, or the bound of this side, that the peer broke; None if it broke none.
+        foreign_text: The beginning of a text that the peer sent in place of a frame; empty if it sent none.
         is_over: Whether :meth:`run` has ended, or is about to.
     """
 
     def __init__(self, stream: ByteStream, settings: Http2Settings, *, role: Role, early: bytes = b"") -> None:
         self.failure: ConnectionEnded | None = None
         self.violation: str | None = None
+        self.foreign_text = ""
         self.is_over = False
         self.requests = Requests()
         self._settings = settings
@@ -71,6 +73,7 @@ class Http2Connection:
         self._last_stream = MAX_STREAM_ID
         self._closing = trio.Event()
         self._done = trio.Event()
+        self._heard = trio.Event()
 
     # The tasks.
 
@@ -106,7 +109,7 @@ class Http2Connection:
                 self._watch.note_arrival(trio.current_time())
                 self._carrier.outgoing.collect()
         except Http2Violation as violation:
-            self.violation = violation.reason
+            self.violation, self.foreign_text = violation.reason, violation.text
             self._reason = f"the peer broke the rules of HTTP/2: {violation.reason}"
             self._say_goodbye(violation.code)
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
@@ -126,6 +129,7 @@ class Http2Connection:
         if self.is_over:
             return
         self.is_over = self._carrier.is_over = True
+        self._heard.set()
         self._take_no_more(self._reason)
         for stream in list(self._carrier.streams.values()):
             outcome: Outcome = "unknown" if stream.is_sent or not self._is_client else "not_sent"
@@ -140,6 +144,10 @@ class Http2Connection:
             self.failure = ConnectionEnded(reason, code, "not_sent")
             self._slots.unpark_all()
             self._closing.set()
+
+    async def until_heard(self) -> None:
+        """Wait for the settings of the peer, its first frame; or for the end of the connection."""
+        await self._heard.wait()
 
     async def until_closing(self) -> None:
         """Wait until the connection takes no more requests of this side: :attr:`failure` says why."""
@@ -226,6 +234,7 @@ class Http2Connection:
 
     def take_settings(self) -> None:
         self._has_settings = True
+        self._heard.set()
         self._slots.unpark_all()
         self._carrier.outgoing.pass_on()
 

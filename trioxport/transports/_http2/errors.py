@@ -55,9 +55,16 @@ class ConnectionEnded(Http2Error):
 
 
 class Http2Violation(Exception):
-    """The peer broke the protocol, or a bound of this side: the connection ends with a GOAWAY frame."""
+    """The peer broke the protocol, or a bound of this side: the connection ends with a GOAWAY frame.
 
-    def __init__(self, code: ErrorCodes, reason: str) -> None:
+    Args:
+        code: The error code.
+        reason: The rule or the bound, as a sentence without its full stop.
+        text: The beginning of a text that the peer sent in place of a frame; empty if it sent none.
+    """
+
+    def __init__(self, code: ErrorCodes, reason: str, text: str = "") -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
+        self.text = text

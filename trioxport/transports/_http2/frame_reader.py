@@ -7,6 +7,7 @@ blocks are bounded here, and GOAWAY is handled by the connection.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from enum import IntEnum
 from typing import Final
@@ -17,6 +18,8 @@ from trioxport.transports._http2.errors import ErrorCodes, Http2Violation
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD_BYTES: Final = 9
+SIZE_BYTES: Final = 3
+"""Bytes of a frame's head that hold the size of its payload."""
 MAX_FRAME_BYTES: Final = 16 * 1024
 """The largest frame that this side accepts: the initial value of the protocol, and its smallest."""
 MAX_CONTINUATIONS: Final = 16
@@ -26,6 +29,10 @@ PADDED: Final = 0x8
 ACK: Final = 0x1
 STREAM_ID_MASK: Final = 0x7FFFFFFF
 
+
+MAX_TEXT_BYTES: Final = 80
+"""The part of a text in place of a frame that an error shows."""
+_TEXT: Final = re.compile(rb"[\t\n\r -~\x80-\xff]{3,}")
 
 _OTHER_PROTOCOLS: Final = {b"HTTP/1": "HTTP/1.1", b"\x15\x03": "TLS", b"\x16\x03": "TLS"}
 """The first bytes of servers and clients that speak another protocol."""
@@ -106,10 +113,10 @@ class FrameReader:
         if self._is_first:
             self._check_protocol(data)
         start = self._skip_preface(data)
-        while not self._preface and len(data) - start >= HEAD_BYTES:
+        while not self._preface and len(data) - start >= SIZE_BYTES:
             size = int.from_bytes(data[start : start + 3])
             if size > MAX_FRAME_BYTES:
-                raise Http2Violation(ErrorCodes.FRAME_SIZE_ERROR, f"a frame of {size} bytes is too large")
+                raise _too_large(size, data[start : start + MAX_TEXT_BYTES])
             end = start + HEAD_BYTES + size
             if end > len(data):
                 break
@@ -160,3 +167,18 @@ class FrameReader:
         if self._block_size > self._max_block or self._continuations > MAX_CONTINUATIONS:
             raise Http2Violation(ErrorCodes.ENHANCE_YOUR_CALM, "a header block is too large")
         self._block_stream = None if frame.flags & END_HEADERS else frame.stream_id
+
+
+def _too_large(size: int, begin: bytes) -> Http2Violation:
+    """The violation of a frame over the limit, which may be a text that begins with ``begin``."""
+    text = _text_in(begin)
+    reason = f"it sends the text {text!r} in place of a frame" if text else f"a frame of {size} bytes is too large"
+    return Http2Violation(ErrorCodes.FRAME_SIZE_ERROR, reason, text)
+
+
+def _text_in(data: bytes) -> str:
+    """The first line of a text; empty if the data are none."""
+    found = _TEXT.match(data)
+    text = "" if found is None else found[0].decode(errors="replace").strip()
+    line = text.partition("\n")[0].strip()
+    return "" if "\ufffd" in line[:-1] else line

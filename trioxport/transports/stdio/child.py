@@ -30,7 +30,11 @@ _NO_SERVER_HINT: Final = "Check that the command, with these arguments, is a ser
 
 
 class Child:
-    """A running child process as a byte stream, which raises the loss with exit status and standard error."""
+    """A running child process as a byte stream, which raises the loss with exit status and standard error.
+
+    Attributes:
+        ending: The error of what the end of the child has left unanswered; None before the end is seen.
+    """
 
     def __init__(self, process: trio.Process, sink: Sink, guard: Guard, scope: Scope) -> None:
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
@@ -43,14 +47,22 @@ class Child:
         self._sink = sink
         self._guard = guard
         self._scope = scope
+        self.ending: ConnectionLost | None = None
+        self._nursery: trio.Nursery | None = None
         self._gone = False
         self._group_gone = False
         self._reading = False
         self._output_over = trio.Event()
         self._stderr_over = trio.Event()
 
+    @property
+    def peer(self) -> str:
+        """The child as ``ConnectionInfo.peer`` names it."""
+        return f"pid {self.process.pid}"
+
     async def begin(self, nursery: trio.Nursery) -> None:
         """Watch the child, its standard error and its group, until the nursery is cancelled."""
+        self._nursery = nursery
         nursery.start_soon(self._sink.run)
         nursery.start_soon(self._read_stderr)
         nursery.start_soon(self._follow_exit)
@@ -127,9 +139,11 @@ class Child:
         if code is None:
             return None if error is None else ConnectionLost("the server process closed its input", hint=_COMMAND_HINT)
         if code == 0 and not isinstance(error, trio.BrokenResourceError):
-            self._scope.peer_done(await self._ended(0, " before it answered"))
+            self.ending = await self._ended(0, " before it answered")
+            self._scope.peer_done(self.ending)
             return None
-        return await self._ended(code)
+        self.ending = await self._ended(code)
+        return self.ending
 
     async def _ended(self, code: int, when: str = "") -> ConnectionLost:
         with trio.move_on_after(EXIT_SECONDS):
@@ -141,8 +155,12 @@ class Child:
             stderr_tail=self._sink.tail,
         )
 
-    async def terminate_after(self, seconds: float) -> None:
-        """Wait for the exit, while the input is being closed; send SIGTERM after ``seconds``."""
+    def terminate_after(self, seconds: float) -> None:
+        """Send SIGTERM after ``seconds``, unless the child has exited by then. Its input is closed meanwhile."""
+        assert self._nursery is not None
+        self._nursery.start_soon(self._terminate_after, seconds)
+
+    async def _terminate_after(self, seconds: float) -> None:
         with trio.move_on_after(seconds):
             await self.process.wait()
         if self.process.returncode is None:

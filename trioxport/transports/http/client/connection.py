@@ -24,7 +24,7 @@ from trioxport.transports.http.client.http_sse import HttpSseClient
 from trioxport.transports.http.client.options import HttpOptions
 from trioxport.transports.http.client.responses import ResponseReader
 from trioxport.transports.http.client.session import ClientSession
-from trioxport.transports.http.client.stack.types import HTTPEndpoint
+from trioxport.transports.http.client.stack.types import HTTPEndpoint, WireEnd
 from trioxport.transports.http.client.streamable import Streamable
 
 FLUSH_SHARE: Final = 0.5
@@ -44,6 +44,8 @@ async def open_channels(endpoint: HTTPEndpoint, scope: Scope, options: HttpOptio
             client = _HttpClient(endpoint, scope, options, queue, incoming, nursery)
             await client.open()
             nursery.start_soon(client.run, outgoing)
+            if endpoint.end is not None:
+                nursery.start_soon(client.follow_end, endpoint.end)
             yield FrameChannels(queue, from_wire, "http", endpoint.peer)
             from_wire.close()
             queue.close()
@@ -74,6 +76,7 @@ class _HttpClient:
         self._pending: set[PendingRequest] = set()
         self._changed = trio.lowlevel.ParkingLot()
         self._all_posted = trio.Event()
+        self._posting = trio.CancelScope()
         self._ended = False
         self._streamable = Streamable(
             self._session,
@@ -100,14 +103,24 @@ class _HttpClient:
 
     async def run(self, outgoing: trio.MemoryReceiveChannel[Frame]) -> None:
         """Post every frame that is sent; once all requests are answered, the peer is done."""
-        with outgoing:
+        with outgoing, self._posting:
             async for frame in outgoing:
                 await self._dispatch(frame)
         self._all_posted.set()
         await self._until(lambda: not self._pending)
+        if self._ended:
+            return
         self._binding.close()
         self._scope.peer_done()
         self._incoming.close()
+
+    async def follow_end(self, end: WireEnd) -> None:
+        """End with the only connection to the server, once everything that it brought is delivered."""
+        await end.over.wait()
+        self._ended = True
+        await self._until(lambda: not self._pending)
+        self._posting.cancel()
+        await self._end(end.loss)
 
     async def leave(self) -> None:
         """Wait until everything is posted, but not for answers that have begun: the application reads no more."""
@@ -263,4 +276,4 @@ def _is_flushed(pending: PendingRequest) -> bool:
 
 
 def _too_late() -> TransportError:
-    return ConnectionLost("the stream for answers was over before this was sent", outcome="not_sent")
+    return ConnectionLost("the connection was over before this was sent", outcome="not_sent")

@@ -11,6 +11,7 @@ import attrs
 
 from trioxport._diagnostics.redaction import redact_url
 from trioxport._diagnostics.validators import kind_of
+from trioxport.abc import Scope
 from trioxport.errors import UsageError
 from trioxport.messages import NOTHING
 from trioxport.transports._http_heads import check_fields
@@ -115,6 +116,12 @@ class HttpOptions:
 
     def __str__(self) -> str:
         return (SSE_PREFIX if self.binding == "sse" else "") + redact_url(self.url)
+
+
+def check_codec(scope: Scope) -> None:
+    """Raise ``UsageError`` for a codec whose messages HTTP does not carry."""
+    if scope.settings.codec.content_type != "application/json":
+        raise UsageError(f"HTTP carries JSON, not {scope.settings.codec.name}", target=scope.settings.target)
 
 
 def _split(url: Any) -> SplitResult | None:

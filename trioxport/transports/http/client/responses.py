@@ -213,7 +213,7 @@ class ResponseReader:
                 if on_event_id is not None and decoder.last_event_id != noted:
                     noted = decoder.last_event_id
                     await on_event_id(noted)
-        except httpx.TransportError as error:
+        except (httpx.TransportError, ConnectionLost) as error:
             return failures.of_exchange(error)
         return ConnectionLost("the server ended the stream before it answered")
 
@@ -230,7 +230,8 @@ class ResponseReader:
             logger.info("%s is resumed: %s", answer, broken.reason)
             delay = delays.after(decoder.retry, new_event=True, useful=True)
         while True:
-            await trio.sleep(delay)
+            if not await self.endpoint.pause(delay):
+                raise broken
             began, before, messages = trio.current_time(), decoder.last_event_id, pending.messages
             decoder = EventDecoder(self.scope.settings.limits.max_message_size, before)
             failure = await self._resume_once(pending, head, decoder)

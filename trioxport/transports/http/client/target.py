@@ -13,7 +13,7 @@ import trio
 from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
 from trioxport.errors import UsageError
 from trioxport.transports._sockets import refuse_plaintext
-from trioxport.transports.http.client.options import SSE_PREFIX, HttpOptions
+from trioxport.transports.http.client.options import SSE_PREFIX, HttpOptions, check_codec
 from trioxport.transports.unix_sockets import check_platform
 
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ class Http(HttpOptions):
             raise UsageError("port 0 is for servers, which get a free one", target=scope.settings.target)
         if parts.scheme == "http":
             refuse_plaintext(parts.hostname or "", scope.settings)
-        if scope.settings.codec.content_type != "application/json":
-            raise UsageError(f"HTTP carries JSON, not {scope.settings.codec.name}", target=scope.settings.target)
+        check_codec(scope)
         async with open_endpoint(self, scope) as endpoint, open_channels(endpoint, scope, self) as channels:
             yield channels
 

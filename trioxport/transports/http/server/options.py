@@ -17,7 +17,7 @@ from trioxport.transports._urls import HTTP_PORTS, split_url
 from trioxport.transports.http.server.directory import SessionDirectory
 from trioxport.transports.http.server.events import EventStore
 from trioxport.transports.http.server.request import Application
-from trioxport.transports.http.unix_endpoint import UnixEndpoint
+from trioxport.transports.http.unix_endpoint import AUTHORITY, UnixEndpoint
 from trioxport.transports.unix_sockets import SocketFile
 
 _DIRECTORY: Final = instance_of(SessionDirectory, "a directory of sessions, such as RedisSessions(...)")
@@ -47,6 +47,12 @@ class Bounds:
     connections: int = attrs.field(default=4096, validator=COUNT)
     streams: int = attrs.field(default=128, validator=COUNT)
     unfinished_bodies: int = attrs.field(default=256 * 1024 * 1024, validator=COUNT)
+
+
+STDIO_URL: Final = "http+stdio:"
+"""The URL of a server on the standard streams of its process."""
+STDIO_PATH: Final = "/mcp"
+"""The path of the endpoint there."""
 
 
 @attrs.frozen
@@ -126,8 +132,15 @@ class HttpServerOptions(AccessOptions):
     )
 
     @property
+    def is_stdio(self) -> bool:
+        """Whether the server is on the standard streams of this process."""
+        return self.url.lower() == STDIO_URL
+
+    @property
     def http_url(self) -> str:
         """The URL of requests."""
+        if self.is_stdio:
+            return f"http://{AUTHORITY}{STDIO_PATH}"
         return self.url if self.unix is None else self.unix.url
 
     def __attrs_post_init__(self) -> None:
@@ -136,6 +149,8 @@ class HttpServerOptions(AccessOptions):
             raise UsageError("an endpoint to serve is written http(s)://HOST:PORT/PATH, without more", target=str(self))
         if self.sse is not None and self.sessions is None:
             raise UsageError("HTTP+SSE has sessions, and those are not to be served", target=str(self))
+        if self.is_stdio and (self.tls is not None or self.websocket):
+            raise UsageError("standard streams carry HTTP/2, without TLS and WebSockets", target=str(self))
         if self.socket_file is not None and self.unix is None:
             raise UsageError("socket_file is for a Unix socket: http+unix:///PATH#/ENDPOINT", target=str(self))
 

@@ -17,7 +17,8 @@ class HttpServer(HttpServerOptions):
 
     Args:
         url: The address to listen on, and the path of the endpoint; port 0 takes a free one. A Unix socket is written
-            ``http+unix:///run/mcp.sock#/mcp``. In a surrounding ASGI application, the URL under which clients reach the
+            ``http+unix:///run/mcp.sock#/mcp``, and the standard streams of this process, which carry HTTP/2,
+            ``http+stdio:``. In a surrounding ASGI application, the URL under which clients reach the
             endpoint.
         sessions: The limits on sessions of the legacy era; None serves the modern era only.
         hosts: Names, with ``:port`` or for any port, that a request's Host may have: others get 421. By default the
@@ -62,6 +63,11 @@ class HttpServer(HttpServerOptions):
     async def listen(
         self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
+        if self.is_stdio:
+            from trioxport.transports.http.server.stdio import StdioListener
+
+            await StdioListener(self, settings).listen(acceptor, task_status=task_status)
+            return
         from trioxport.transports.http.server.http1.listener import HttpListener  # ASGI does without it
 
         await HttpListener(self, settings).listen(acceptor, task_status=task_status)

@@ -37,7 +37,7 @@ from trioxport.transports.http.unix_endpoint import AUTHORITY
 async def open_endpoint(options: HttpOptions, scope: Scope) -> AsyncGenerator[HTTPEndpoint]:
     """Open the HTTP stack to the endpoint of ``options``. Raises ``ConnectError``."""
     url = httpx.URL(options.http_url)
-    fields = {"user-agent": f"trioxport/{__version__}", **own_fields(dict(options.headers))}
+    fields = endpoint_fields(options)
     async with AsyncExitStack() as stack:
         send = Decompressing(await stack.enter_async_context(_open_wire(options, url, scope))).send
         if isinstance(options.auth, AuthFlow):
@@ -52,6 +52,11 @@ async def open_endpoint(options: HttpOptions, scope: Scope) -> AsyncGenerator[HT
         send = FollowingRedirects(send, url).send
         path = url.raw_path.decode("ascii")
         yield HTTPEndpoint(send, redact_url(options.url), url, path, fields, _peer(options, url))
+
+
+def endpoint_fields(options: HttpOptions) -> dict[str, str]:
+    """The headers of every request, by names in lower case. Raises ``UsageError`` for one that the transport sets."""
+    return {"user-agent": f"trioxport/{__version__}", **own_fields(dict(options.headers))}
 
 
 def _peer(options: HttpOptions, url: httpx.URL) -> str | None:

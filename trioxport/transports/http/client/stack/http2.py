@@ -10,10 +10,11 @@ import httpx
 import trio
 
 from trioxport.errors import ConnectionLost, ProtocolViolation, TransportError
-from trioxport.transports._http2 import ErrorCodes, Http2Connection, Http2Error, Http2Settings, Http2Stream
-from trioxport.transports._http_heads import FIELD_VALUE, TOKEN, Fields, ResponseHead, values_by_name
+from trioxport.transports._http2 import ErrorCodes, Http2Connection, Http2Error, Http2Settings
+from trioxport.transports._http_heads import ResponseHead
 from trioxport.transports._prompt_socket import PromptSocket
 from trioxport.transports._tls import TLSStream
+from trioxport.transports.http.client.stack.http2_exchange import StreamBody, exchange, request_fields
 from trioxport.transports.http.client.stack.origin import OriginServer
 from trioxport.transports.http.client.stack.types import CLOSE_SECONDS, HTTPRequest
 
@@ -50,37 +51,21 @@ class Http2Requests:
         self._scheme = b"http" if origin.tls is None else b"https"
         self._add(*early)
 
-    async def send(self, request: HTTPRequest) -> tuple[ResponseHead, _StreamBody]:
+    async def send(self, request: HTTPRequest) -> tuple[ResponseHead, StreamBody]:
         """Send a request, and return the response with its body unread. Raises ``httpx`` errors and ``ConnectionLost``.
 
         A request that the server has certainly not acted on is sent again, on another connection if need be.
         """
-        fields = self._fields(request)
+        fields = request_fields(request, self._scheme, self._origin.authority)
         read_timeout = math.inf if request.patient else self._origin.idle_timeout
         for left in reversed(range(ATTEMPTS)):
             connection = await self._usable()
             try:
-                return await _exchange(connection, fields, request.content, read_timeout)
+                return await exchange(connection, fields, request.content, _lost, read_timeout)
             except Http2Error as error:
                 if error.outcome != "not_sent" or not left:
                     raise _lost(error) from error
         raise AssertionError  # the last attempt has raised
-
-    def _fields(self, request: HTTPRequest) -> Fields:
-        """The header of a request. Raises ``httpx.LocalProtocolError``, which quotes no value."""
-        fields = [
-            (b":method", request.method.encode()),
-            (b":scheme", self._scheme),
-            (b":authority", self._origin.authority),
-            (b":path", request.path.encode("ascii")),
-        ]
-        for name, value in request.headers.items():
-            if not (TOKEN.fullmatch(name) and FIELD_VALUE.fullmatch(value)):
-                raise httpx.LocalProtocolError("a header cannot be written")
-            fields.append((name.lower().encode(), value.encode()))
-        if request.content is not None:
-            fields.append((b"content-length", b"%d" % len(request.content)))
-        return fields
 
     # Connections.
 
@@ -118,46 +103,6 @@ class Http2Requests:
             async with trio.open_nursery() as nursery:
                 for connection in self._connections:
                     nursery.start_soon(connection.aclose)
-
-
-async def _exchange(
-    connection: Http2Connection, fields: Fields, content: bytes | None, read_timeout: float
-) -> tuple[ResponseHead, _StreamBody]:
-    stream = await connection.request(fields, end_stream=not content)
-    try:
-        if content:
-            with suppress(Http2Error):  # the server may have answered before; receiving shows whether
-                await stream.send_data(content, end_stream=True)
-        with trio.move_on_after(read_timeout) as waiting:
-            await stream.response_head()
-        if waiting.cancelled_caught:
-            raise httpx.ReadTimeout("the server is silent")
-    except BaseException:
-        stream.close()
-        raise
-    headers = values_by_name([field for field in stream.headers if field[0] != b":status"])
-    return ResponseHead(stream.status, "", headers), _StreamBody(stream, read_timeout)
-
-
-class _StreamBody:
-    """The body of a response on a stream."""
-
-    def __init__(self, stream: Http2Stream, read_timeout: float) -> None:
-        self._stream = stream
-        self._read_timeout = read_timeout
-
-    async def read(self) -> bytes:
-        try:
-            if self._stream.has_arrived:
-                return await self._stream.receive_data()
-            with trio.move_on_after(self._read_timeout):
-                return await self._stream.receive_data()
-        except Http2Error as error:
-            raise _lost(error) from error
-        raise httpx.ReadTimeout("the server is silent")
-
-    async def aclose(self) -> None:
-        self._stream.close()
 
 
 def _lost(error: Http2Error) -> TransportError:

@@ -8,8 +8,9 @@ from typing import Final, Protocol, TypeAlias
 
 import attrs
 import httpx
+import trio
 
-from trioxport.errors import MessageTooLarge
+from trioxport.errors import MessageTooLarge, TransportError
 from trioxport.frames import EXCERPT_BYTES
 from trioxport.transports._http_heads import ResponseHead
 
@@ -76,6 +77,24 @@ class Body:
         return bytes(kept)
 
 
+@attrs.define(eq=False)
+class WireEnd:
+    """The end of the only connection to a server, after which there is no other.
+
+    Attributes:
+        over: The event of the end.
+        loss: The loss; None for an orderly end.
+    """
+
+    over: trio.Event = attrs.field(factory=trio.Event, init=False)
+    loss: TransportError | None = attrs.field(default=None, init=False)
+
+    def set(self, loss: TransportError | None) -> None:
+        """Note that the connection is over."""
+        self.loss = loss
+        self.over.set()
+
+
 @attrs.frozen
 class HTTPEndpoint:
     """The endpoint of requests.
@@ -87,6 +106,7 @@ class HTTPEndpoint:
         path: Its path and query.
         headers: The headers of every request, by names in lower case.
         peer: The address of the server, or of the proxy before it; None if it is not known.
+        end: The end of the only connection; None if another one follows it.
     """
 
     send: SendRequest
@@ -95,6 +115,17 @@ class HTTPEndpoint:
     path: str
     headers: Mapping[str, str]
     peer: str | None = None
+    end: WireEnd | None = None
+
+    async def pause(self, seconds: float) -> bool:
+        """Wait so many seconds before another request. Returns False, at once, if no request can be sent any more."""
+        if self.end is None:
+            await trio.sleep(seconds)
+            return True
+        with trio.move_on_after(seconds):
+            await self.end.over.wait()
+            return False
+        return True
 
     @asynccontextmanager
     async def exchange(

@@ -9,7 +9,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from trioxport.transports.http.server.http1.connection import ClientConnection
+from trioxport.transports.http.server.http1.connection import ConnectedClient
 from trioxport.transports.http.server.http1.response_head import check_response_fields
 from trioxport.transports.http.server.refusals import body_too_large
 from trioxport.transports.http.server.request import Application, ClientGone, Field, Message, ServerRequest
@@ -35,7 +35,7 @@ class RequestOrigin:
     version: str
     raw_path: bytes
     fields: Sequence[Field]
-    client: ClientConnection
+    client: ConnectedClient
 
 
 async def run_application(application: Application, request: ServerRequest, origin: RequestOrigin, limit: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket as sockets
 import ssl
 from contextlib import suppress
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import trio
 
@@ -13,6 +13,7 @@ from trioxport._core.expiry_queue import ExpiryQueue
 from trioxport.transports._prompt_socket import PromptSocket
 from trioxport.transports._tls import TLSStream, tls_reason
 from trioxport.transports._urls import authority
+from trioxport.transports.byte_stream import ByteStream
 
 Address: TypeAlias = tuple[str, int]
 
@@ -23,6 +24,35 @@ and that can destroy the response on its way."""
 
 _KEEPALIVE_SECONDS: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 """Silence before the system's first probe, time between probes, and the number of them."""
+
+
+class ConnectedClient(Protocol):
+    """The connection of one client over any byte stream: a socket, TLS, or the standard streams of this process."""
+
+    @property
+    def stream(self) -> ByteStream:
+        """The bytes of HTTP."""
+        ...
+
+    @property
+    def client(self) -> Address | None:
+        """The client's address and port, as ASGI has them; None where there is none."""
+        ...
+
+    @property
+    def server(self) -> Address | None:
+        """This side's."""
+        ...
+
+    @property
+    def peer(self) -> str | None:
+        """The client's address, as ``ConnectionInfo.peer`` has it."""
+        ...
+
+    @property
+    def tls(self) -> str | None:
+        """The version of TLS; None for an unencrypted connection."""
+        ...
 
 
 class ClientConnection:

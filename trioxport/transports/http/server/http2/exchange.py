@@ -10,7 +10,7 @@ import trio
 from trioxport.transports._http2 import ErrorCodes, Http2Error, Http2Stream
 from trioxport.transports._http_heads import values_by_name
 from trioxport.transports.http.server.http1.applications import RequestOrigin, run_application
-from trioxport.transports.http.server.http1.connection import ClientConnection
+from trioxport.transports.http.server.http1.connection import ConnectedClient
 from trioxport.transports.http.server.http1.received_head import MAX_FIELDS
 from trioxport.transports.http.server.http1.response_head import date_value, has_body
 from trioxport.transports.http.server.options import Bounds
@@ -42,7 +42,7 @@ class Http2Exchange(ServerRequest):
         "_target",
     )
 
-    def __init__(self, stream: Http2Stream, client: ClientConnection, bounds: Bounds) -> None:
+    def __init__(self, stream: Http2Stream, client: ConnectedClient, bounds: Bounds) -> None:
         pseudo = {name: value for name, value in stream.headers if name[:1] == b":"}
         self._fields = [field for field in stream.headers if field[0][:1] != b":"]
         authority = pseudo.get(b":authority")

@@ -11,7 +11,7 @@ import trio
 from trioxport._diagnostics import logger
 from trioxport._diagnostics.refusal_log import RefusalLog, status_reason
 from trioxport.transports._http2 import Http2Connection, Http2Settings, Http2Stream
-from trioxport.transports.http.server.http1.connection import ClientConnection
+from trioxport.transports.http.server.http1.connection import ConnectedClient
 from trioxport.transports.http.server.http2.exchange import Http2Exchange
 from trioxport.transports.http.server.options import Bounds
 from trioxport.transports.http.server.request import ServerRequest
@@ -56,7 +56,7 @@ class Http2Runner:
         for connection in list(self._connections):
             connection.finish_draining()
 
-    async def serve(self, client: ClientConnection, early: bytes = b"") -> None:
+    async def serve(self, client: ConnectedClient, early: bytes = b"") -> None:
         """Serve one client until its connection is over; ``early`` are bytes of it that were read already."""
         connection = Http2Connection(client.stream, self._settings, role="server", early=early)
         self._connections.add(connection)
@@ -72,7 +72,7 @@ class Http2Runner:
         if connection.violation is not None:
             self._refusals.note("ProtocolViolation", client.peer, connection.violation)
 
-    async def _serve(self, stream: Http2Stream, client: ClientConnection) -> None:
+    async def _serve(self, stream: Http2Stream, client: ConnectedClient) -> None:
         with stream:
             exchange = Http2Exchange(stream, client, self._bounds)
             status = exchange.refusal()
