@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import TypeAlias
@@ -44,6 +45,32 @@ async def pipelined(talk: Conversation, count: int, text: str, in_flight: int) -
     started = perf_counter()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
+        while received < count:
+            await talk.receive()
+            received += 1
+            if sent - received == in_flight // 2:
+                may_send.set()
+    return perf_counter() - started
+
+
+async def pipelined_in_asyncio(talk: Conversation, count: int, text: str, in_flight: int) -> float:
+    """The same as :func:`pipelined`, in the other event loop."""
+    messages = [talk.prepare(number, text) for number in range(count)]
+    sent = received = 0
+    may_send = asyncio.Event()
+
+    async def send() -> None:
+        nonlocal sent, may_send
+        for message in messages:
+            if sent - received >= in_flight:
+                may_send = asyncio.Event()
+                await may_send.wait()
+            sent += 1
+            await talk.send(message)
+
+    started = perf_counter()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(send())
         while received < count:
             await talk.receive()
             received += 1

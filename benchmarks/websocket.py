@@ -11,9 +11,8 @@ import asyncio
 import statistics
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
 from typing import Any, Final, NamedTuple
 
 import trio
@@ -22,7 +21,7 @@ import websockets.asyncio.client
 import websockets.trio.client
 
 from benchmarks.contenders import Conversation, request, request_line
-from benchmarks.traffic import one_at_a_time, pipelined
+from benchmarks.traffic import one_at_a_time, pipelined, pipelined_in_asyncio
 from trioxport import open_transport
 from trioxport.transports.websocket import WebSocket
 
@@ -71,40 +70,9 @@ async def _trio_websocket(url: str, count: int, text: str) -> Rates:
 
 async def _websockets_asyncio(url: str, count: int, text: str) -> Rates:
     async with websockets.asyncio.client.connect(url, compression=None, max_size=None) as client:
-        messages = [_line(number, text) for number in range(3 * count)]
-        started = perf_counter()
-        for message in messages[:count]:
-            await client.send(message)
-            await client.recv()
-        single = perf_counter() - started
-        return Rates(count / single, 3 * count / await _pipelined_in_asyncio(client.send, client.recv, messages))
-
-
-async def _pipelined_in_asyncio(
-    send: Callable[[str], Awaitable[None]], receive: Callable[[], Awaitable[object]], messages: list[str]
-) -> float:
-    """The same as ``traffic.pipelined``, for the other event loop."""
-    sent = received = 0
-    may_send = asyncio.Event()
-
-    async def send_all() -> None:
-        nonlocal sent, may_send
-        for message in messages:
-            if sent - received >= IN_FLIGHT:
-                may_send = asyncio.Event()
-                await may_send.wait()
-            sent += 1
-            await send(message)
-
-    started = perf_counter()
-    async with asyncio.TaskGroup() as group:
-        group.create_task(send_all())
-        while received < len(messages):
-            await receive()
-            received += 1
-            if sent - received == IN_FLIGHT // 2:
-                may_send.set()
-    return perf_counter() - started
+        talk = Conversation(_line, client.send, client.recv)
+        single = await one_at_a_time(talk, count, text, 1)
+        return Rates(count / single, 3 * count / await pipelined_in_asyncio(talk, 3 * count, text, IN_FLIGHT))
 
 
 CONTENDERS: Final[dict[str, Callable[[str, int, str], Rates]]] = {

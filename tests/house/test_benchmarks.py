@@ -146,6 +146,17 @@ def test_redis_is_measured_beside_bare_coredis() -> None:
     ]
 
 
+def test_grpc_is_measured_beside_grpc_aio() -> None:
+    command = [sys.executable, "-m", "benchmarks.grpc", "--rounds", "1", "--count", "10"]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
+    head, _, *rows = done.stdout.splitlines()
+    pairs = {f"{client} → {server}" for client in ("trioxport", "grpc.aio") for server in ("trioxport", "grpc.aio")}
+    assert pairs <= {cell.strip() for cell in head.split("|")}
+    assert [row.split("|")[1].strip() for row in rows] == [
+        f"{case}, {size} B" for size in (100, 10000) for case in ("one at a time", "32 in flight", "64 in flight")
+    ]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is read from /proc")
 def test_idle_connections_are_measured() -> None:
     command = [sys.executable, "-m", "benchmarks.idle", "--connections", "20"]

@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 import trio
 
 RECEIVE_BYTES: Final = 64 * 1024
+
+
+@runtime_checkable
+class PromptWriter(Protocol):
+    """A byte stream that can write without a task, while no task writes."""
+
+    def send_now(self, data: bytes) -> int:
+        """Write without waiting, and return the number of bytes that were taken. It raises nothing."""
+        ...
 
 
 class PromptSocket:

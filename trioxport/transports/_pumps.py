@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import ClassVar, Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
 import trio
 from trio.abc import SendChannel
@@ -20,6 +20,7 @@ from trioxport.abc import Carries, FrameChannels, Scope
 from trioxport.errors import ConnectionLost, MessageTooLarge, TransportError
 from trioxport.frames import Frame
 from trioxport.transports._batched import BatchedReceive
+from trioxport.transports._frame_wire import Credits, FrameWire, PromptWire
 
 COALESCE_BYTES: Final = 64 * 1024
 """Bytes that one write to a byte stream gathers from waiting frames."""
@@ -29,58 +30,6 @@ MAX_DELAY_SECONDS: Final = 0.001
 """Seconds that one write waits for them."""
 IDLE_TURNS: Final = 2
 """Turns of the scheduler without a frame after which a write goes."""
-
-
-class Credits:
-    """The number of messages that the peer still accepts; each written frame uses one credit."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._changed = trio.lowlevel.ParkingLot()
-
-    def add(self, count: int) -> None:
-        self._count += count
-        self._changed.unpark_all()
-
-    async def take(self) -> None:
-        """Use one credit; wait for it if there is none."""
-        while not self._count:
-            await self._changed.park()
-        self._count -= 1
-
-
-class FrameWire(Protocol):
-    """A wire of frames in both directions, each used by one task. A broken wire raises like Trio's streams, or
-    :class:`~trioxport.ConnectionLost` with the reason.
-
-    Attributes:
-        coalesce_bytes: Bytes that one write gathers from waiting frames; 0 writes each frame alone.
-        credits: The credits that the peer has granted, on a wire with flow control by credits.
-        pending: Bytes of an incomplete frame; more than 0 at the end is a loss.
-    """
-
-    coalesce_bytes: ClassVar[int]
-
-    @property
-    def credits(self) -> Credits | None: ...
-    @property
-    def pending(self) -> int: ...
-
-    async def send_frames(self, frames: list[Frame]) -> None:
-        """Write ``frames``, preferably with one system call. Raises ``MessageTooLarge`` if none was written."""
-        ...
-
-    def send_now(self, frame: Frame) -> bool:
-        """Write ``frame`` without waiting, and return whether it was written. No other frame waits before it."""
-        ...
-
-    async def send_eof(self) -> None:
-        """Tell the peer that no more frames come."""
-        ...
-
-    async def receive_frames(self) -> list[Frame] | None:
-        """Return the frames that have arrived, possibly none; None at the end."""
-        ...
 
 
 FindLoss: TypeAlias = Callable[[Exception | None], Awaitable[TransportError | None]]
@@ -175,6 +124,7 @@ class _Pumps:
         "_incoming",
         "_loss",
         "_outgoing",
+        "_prompt",
         "_reading",
         "_scope",
         "_send_queue",
@@ -196,6 +146,7 @@ class _Pumps:
         incoming: trio.MemorySendChannel[list[Frame]],
     ) -> None:
         self._wire = wire
+        self._prompt = wire if isinstance(wire, PromptWire) else None
         self._coalesce_bytes = wire.coalesce_bytes
         self._credits = wire.credits
         self._scope = scope
@@ -213,6 +164,8 @@ class _Pumps:
         self._delivering = False
         self.read_over = LazyEvent()
         self.write_over = LazyEvent()
+        if self._prompt is not None:
+            self._prompt.deliver_through(self.deliver_now)
 
     async def _cause_of(self, error: Exception | None) -> TransportError | None:
         """Return the loss behind an exception or an end. An exception that Trio's streams do not raise is a bug."""
@@ -293,7 +246,7 @@ class _Pumps:
         self._in_write = True
         frames = [frame]
         size = len(frame.payload)
-        turns_left = IDLE_TURNS if self._streaming else 0
+        turns_left = IDLE_TURNS if self._streaming or (self._prompt is not None and self._prompt.owes_many) else 0
         latest = trio.current_time() + MAX_DELAY_SECONDS
         while size < self._coalesce_bytes:
             try:
@@ -368,6 +321,18 @@ class _Pumps:
                 self._incoming.send_nowait(frames)
             except trio.WouldBlock:
                 await self._incoming.send(frames)
+
+    def deliver_now(self, frame: Frame) -> bool:
+        """Deliver a frame without the reader, which waits for one; return whether there was room."""
+        if self._delivering:
+            return False
+        try:
+            self._incoming.send_nowait([frame])
+        except (trio.WouldBlock, trio.ClosedResourceError):
+            return False
+        except trio.BrokenResourceError:
+            return True  # the application has closed rx
+        return True
 
     async def _report_unsent(self, loss: TransportError) -> None:
         for frame in self._unsent:

@@ -19,7 +19,8 @@ from trioxport.abc import Carries, FrameChannels, Scope
 from trioxport.errors import ConnectionLost
 from trioxport.frames import Frame
 from trioxport.framing.base import Partial
-from trioxport.transports._pumps import Credits, carry
+from trioxport.transports._frame_wire import Credits
+from trioxport.transports._pumps import carry
 from trioxport.transports.byte_stream import frame_of
 
 GRANTS_PER_WINDOW: Final = 2

@@ -111,6 +111,32 @@ async def test_data_goes_on_where_the_window_has_ended() -> None:
             assert await everything(stream) == b"".join(parts)
 
 
+async def test_data_without_waiting_keeps_its_place() -> None:
+    """It is sent if nothing waits before it; data that no one takes at once waits to be received."""
+    taken: list[bytes] = []
+
+    def take(data: bytes) -> bool:
+        is_taken = data.startswith(b"take")
+        taken.extend([data] if is_taken else [])
+        return is_taken
+
+    async with connected() as (client, _):
+        with await client.request(REQUEST) as stream:
+            stream.take_now = take
+            await stream.response_head()
+            assert stream.send_data_now(b"take 1")
+            await wait_all_tasks_blocked()
+            assert stream.send_data_now(b"keep 1")
+            await wait_all_tasks_blocked()
+            assert stream.send_data_now(b"take behind what was kept")
+            await wait_all_tasks_blocked()
+            assert not stream.send_data_now(b"x" * 1_000_000)
+            await stream.send_data(b", the end", end_stream=True)
+            assert not stream.send_data_now(b"more")
+            assert await everything(stream) == b"keep 1take behind what was kept, the end"
+            assert taken == [b"take 1"]
+
+
 async def test_a_thousand_streams_at_once() -> None:
     many = Http2Settings(max_concurrent_streams=1000)
     begun = answered = 0

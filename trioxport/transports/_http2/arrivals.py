@@ -84,12 +84,14 @@ class FrameArrivals:
             PingAckReceived: self._take_ping_answer,
         }
 
-    async def take(self, data: bytes) -> None:
+    async def take(self, received: bytes) -> None:
         """Take bytes of the peer. Raises ``Http2Violation``."""
         now = trio.current_time()
-        for number, frame in enumerate(self.reader.frames(bytes(data)), start=1):
+        for number, frame in enumerate(self.reader.frames(received), start=1):
             self._carrier.guard.admit(frame, now, is_live=frame.stream_id in self._carrier.streams)
-            if frame.type == FrameType.GOAWAY:
+            if (data := self._carrier.machine.data_of(frame)) is not None:
+                self._deliver(frame.stream_id, data, len(data))
+            elif frame.type == FrameType.GOAWAY:
                 self._events.take_goaway(GoAway.of(frame))
             else:
                 self._check(frame)
@@ -172,17 +174,20 @@ class FrameArrivals:
             self._fault(stream, f"the trailers are malformed: {error}")
 
     def _take_data(self, event: DataReceived) -> None:
-        stream = self._stream(event.stream_id)
-        size = event.flow_controlled_length or 0
-        padding = size - len(event.data or b"")
+        self._deliver(event.stream_id or 0, event.data or b"", event.flow_controlled_length or 0)
+
+    def _deliver(self, stream_id: int, data: bytes, size: int) -> None:
+        """Deliver data that took ``size`` bytes of the windows, and give those back that no application receives."""
+        stream = self._stream(stream_id)
+        padding = size - len(data)
         if stream is None or stream.failure is not None or stream.is_released:
             padding = size
-        elif event.data:
+        elif data:
             if stream.body_left is not None:
-                stream.body_left -= len(event.data)
-            stream.note_data(event.data)
+                stream.body_left -= len(data)
+            stream.note_data(data)
         if padding:
-            self._carrier.note_received(event.stream_id or 0, padding)
+            self._carrier.note_received(stream_id, padding)
 
     def _take_end(self, event: StreamEnded) -> None:
         stream = self._stream(event.stream_id)

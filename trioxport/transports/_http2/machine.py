@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from h2.config import H2Configuration
-from h2.connection import H2Connection
+from h2.connection import ConnectionState, H2Connection
 from h2.settings import SettingCodes, Settings
+from h2.stream import StreamState
 
-from trioxport.transports._http2.frame_reader import MAX_FRAME_BYTES, PREFACE
+from trioxport.transports._http2.frame_reader import MAX_FRAME_BYTES, PREFACE, FrameType, RawFrame
 from trioxport.transports._http2.header_encoder import HeaderEncoder
 from trioxport.transports._http2.settings import Http2Settings
 
@@ -16,12 +17,17 @@ PRUNE_EVERY: Final = 64
 """New streams after which closed ones are removed."""
 INITIAL_WINDOW: Final = 65_535
 
+_OPEN: Final = frozenset({ConnectionState.CLIENT_OPEN, ConnectionState.SERVER_OPEN})
+_SENDING: Final = frozenset({StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE})
+_RECEIVING: Final = frozenset({StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL})
+
 
 class Http2Machine(H2Connection):
     """The machine of one connection.
 
     ``h2`` counts its streams for each new one, which takes time in proportion to them, and ends the connection at the
-    first too many; the connection counts them itself. Fields are checked by ``header_blocks``.
+    first too many; the connection counts them itself. Fields are checked by ``header_blocks``. Frames of data between
+    the ends of a stream change no state but the windows: they have a short way here.
 
     Args:
         settings: The settings of this side.
@@ -74,3 +80,33 @@ class Http2Machine(H2Connection):
     def _is_time_to_prune(self) -> bool:
         self._new_streams += 1
         return self._new_streams % PRUNE_EVERY == 0
+
+    def data_frame(self, stream_id: int, data: bytes) -> bytes | None:
+        """A frame of data within the windows, for a stream that goes on; None if ``send_data`` has to make it."""
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.state_machine.state not in _SENDING or self.state_machine.state not in _OPEN:
+            return None
+        size = len(data)
+        stream.outbound_flow_control_window -= size
+        self.outbound_flow_control_window -= size
+        return b"%b\0\0%b%b" % (size.to_bytes(3), stream_id.to_bytes(4), data)
+
+    def data_of(self, frame: RawFrame) -> bytes | None:
+        """The data of a frame, taken from the windows; None if ``receive_data`` has to take the frame.
+
+        It has to take what ends a stream, has padding, breaks a rule, or belongs to a body of a known length.
+        """
+        size = frame.size
+        stream = self.streams.get(frame.stream_id)
+        if frame.type != FrameType.DATA or frame.flags or not size or stream is None:
+            return None
+        machine = stream.state_machine
+        if machine.state not in _RECEIVING or not machine.headers_received or self.state_machine.state not in _OPEN:
+            return None
+        window, whole = stream._inbound_window_manager, self._inbound_flow_control_window_manager
+        is_within = size <= window.current_window_size and size <= whole.current_window_size
+        if not is_within or stream._expected_content_length is not None:
+            return None
+        window.window_consumed(size)
+        whole.window_consumed(size)
+        return frame.payload

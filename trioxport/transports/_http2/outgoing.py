@@ -12,7 +12,7 @@ from typing import Final
 import trio
 from h2.connection import H2Connection
 
-from trioxport.transports._prompt_socket import PromptSocket
+from trioxport.transports._prompt_socket import PromptWriter
 from trioxport.transports.byte_stream import ByteStream
 
 MAX_CHUNK_BYTES: Final = 32 * 1024
@@ -50,7 +50,7 @@ class Outgoing:
         self.is_broken = False
         self._machine = machine
         self._stream = stream
-        self._send_now = stream.send_now if isinstance(stream, PromptSocket) else _nothing_now
+        self._send_now = stream.send_now if isinstance(stream, PromptWriter) else _nothing_now
         self._on_write = on_write
         self._on_break = on_break
         self._chunks: list[bytes] = []
@@ -70,6 +70,16 @@ class Outgoing:
             self._size += len(data)
             if self._writer:
                 self._writer.unpark_all()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits, and nothing is being written."""
+        return not self._chunks and self.writing_since is None and not self.is_broken
+
+    def write_now(self, data: bytes) -> None:
+        """Write whole frames without waiting; what is not taken waits for the task. Only while :attr:`is_idle`."""
+        self._on_write()
+        self.add(data[self._send_now(data) :])
 
     @property
     def has_room(self) -> bool:

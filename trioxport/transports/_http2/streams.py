@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -19,6 +20,7 @@ class Http2Wire(Protocol):
 
     def send_headers(self, stream: Http2Stream, fields: Fields, *, end_stream: bool) -> None: ...
     async def send_data(self, stream: Http2Stream, data: bytes, *, end_stream: bool) -> None: ...
+    def send_data_now(self, stream: Http2Stream, data: bytes) -> bool: ...
     def fail(self, stream: Http2Stream, code: int, reason: str) -> None: ...
     def note_received(self, stream_id: int, size: int) -> None: ...
     def note_over(self, stream: Http2Stream) -> None: ...
@@ -43,6 +45,8 @@ class Http2Stream:
         is_counted: Whether it is one of the streams that are not over.
         is_released: Whether the application is done with the stream.
         awaits_turn: Whether a task waits for room in the connection to send data.
+        take_now: Takes data as it arrives, and returns True, or False if :meth:`receive_data` has to return it; it is
+            called when no data waits. None if the application has no use for it.
     """
 
     __slots__ = (
@@ -62,6 +66,7 @@ class Http2Stream:
         "is_released",
         "is_sent",
         "status",
+        "take_now",
         "trailers",
     )
 
@@ -74,6 +79,7 @@ class Http2Stream:
         self.has_ended = self.has_sent_end = self.is_sent = self.is_released = self.awaits_turn = False
         self.is_counted = True
         self.body_left: int | None = None
+        self.take_now: Callable[[bytes], bool] | None = None
         self._wire = wire
         self._data: bytes | bytearray = b""
         self._arrived: trio.lowlevel.ParkingLot | None = None
@@ -157,6 +163,10 @@ class Http2Stream:
         self.raise_failure()
         await self._wire.send_data(self, data, end_stream=end_stream)
 
+    def send_data_now(self, data: bytes) -> bool:
+        """Send data without waiting, and return whether it was sent; if not, :meth:`send_data` says why or waits."""
+        return self.failure is None and not self.has_sent_end and self._wire.send_data_now(self, data)
+
     async def send_trailers(self, fields: Fields) -> None:
         """Send trailers, which end this side of the stream."""
         await trio.lowlevel.checkpoint()
@@ -179,6 +189,7 @@ class Http2Stream:
         """Reset the stream unless it is over, and forget data that was not received. May be called twice."""
         is_answered = self.has_sent_end and not self._wire.is_client  # it needs no more of the request (section 8.1)
         self.reset(ErrorCodes.NO_ERROR if is_answered else ErrorCodes.CANCEL)
+        self.take_now = None
         data, self._data = self._data, b""
         self._wire.note_received(self.id, len(data))
         if not self.is_released:
@@ -215,6 +226,9 @@ class Http2Stream:
 
     def note_data(self, data: bytes) -> None:
         if not self._data:
+            if self.take_now is not None and self.take_now(data):
+                self._wire.note_received(self.id, len(data))
+                return
             self._data = data
         elif isinstance(self._data, bytearray):
             self._data += data

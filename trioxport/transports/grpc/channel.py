@@ -15,7 +15,7 @@ from trioxport.abc import Scope
 from trioxport.auth.tls import about_target
 from trioxport.errors import ConnectError, TLSError, TransportError
 from trioxport.transports._http2 import Http2Connection, Http2Settings, open_http2
-from trioxport.transports._prompt_socket import PromptSocket
+from trioxport.transports._prompt_socket import PromptSocket, PromptWriter
 from trioxport.transports._sockets import connect, secure
 from trioxport.transports._tls import TLSStream
 from trioxport.transports.byte_stream import ByteStream
@@ -57,9 +57,13 @@ class CheckedStream:
         self.foreign: TransportError | None = None
         self.heard = trio.Event()
         self._inner = inner
+        self._prompt = inner if isinstance(inner, PromptWriter) else None
 
     async def send_all(self, data: bytes) -> None:
         await self._inner.send_all(data)
+
+    def send_now(self, data: bytes) -> int:
+        return 0 if self._prompt is None else self._prompt.send_now(data)
 
     async def send_eof(self) -> None:
         await self._inner.send_eof()

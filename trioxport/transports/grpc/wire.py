@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import ClassVar, Final, Protocol
 
 import trio
@@ -15,6 +17,8 @@ from trioxport.transports._pumps import COALESCE_BYTES, loss_by_error
 from trioxport.transports.grpc.messages import MessageReader, MessageWriter
 from trioxport.transports.grpc.status import as_lost
 
+MAX_PROMPT_BYTES: Final = 16_000
+"""Bytes of the largest message that is written without a task: it fits into one frame of HTTP/2."""
 DIAGNOSIS_SECONDS: Final = 1.0
 """Seconds in which the reader may find the cause of a failed write."""
 
@@ -53,7 +57,18 @@ class CallWire:
     coalesce_bytes: ClassVar[int] = COALESCE_BYTES
     credits = None
 
-    __slots__ = ("_begun", "_ends", "_loss", "_read_over", "_reader", "_scope", "_writer", "stream")
+    __slots__ = (
+        "_arrived",
+        "_begun",
+        "_ends",
+        "_loss",
+        "_read_over",
+        "_reader",
+        "_scope",
+        "_writer",
+        "owes_many",
+        "stream",
+    )
 
     def __init__(
         self, stream: Http2Stream, ends: CallEnds, reader: MessageReader, writer: MessageWriter, scope: Scope
@@ -64,16 +79,34 @@ class CallWire:
         self._writer = writer
         self._scope = scope
         self._begun = False
+        self.owes_many = False
+        self._arrived = 1  # so that the first message goes at once, too
         self._read_over = LazyEvent()
         self._loss: TransportError | None = None
 
     async def send_frames(self, frames: list[Frame]) -> None:
         if self.stream.has_sent_end:
             raise trio.BrokenResourceError("the call is being ended")
+        self._arrived = 0
         await self.stream.send_data(b"".join([self._writer.encode(frame.payload) for frame in frames]))
 
     def send_now(self, frame: Frame) -> bool:
-        return False
+        """Write the answer to a single message at once; answers to a stream of messages are better written together."""
+        arrived, self._arrived = self._arrived, 0
+        self.owes_many = arrived > 1
+        if arrived != 1 or len(frame.payload) >= MAX_PROMPT_BYTES:
+            return False
+        return self.stream.send_data_now(self._writer.encode(frame.payload))
+
+    def deliver_through(self, deliver: Callable[[Frame], bool]) -> None:
+        self.stream.take_now = partial(self._take_now, deliver)
+
+    def _take_now(self, deliver: Callable[[Frame], bool], data: bytes) -> bool:
+        frame = self._reader.whole(data) if self._begun else None
+        if frame is None or not deliver(frame):
+            return False
+        self._arrived += 1
+        return True
 
     async def send_eof(self) -> None:
         if not self.stream.has_sent_end:
@@ -86,7 +119,9 @@ class CallWire:
                 self._begun = True
             data = await self.stream.receive_data()
             if data:
-                return self._reader.feed(data)
+                frames = self._reader.feed(data)
+                self._arrived += len(frames)
+                return frames
             self._loss = self._loss or self._ends.loss_at_end()
         except ValueError as error:
             self._loss = _malformed(error)

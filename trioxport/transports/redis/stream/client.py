@@ -19,7 +19,8 @@ from trioxport.errors import ConnectionLost, DeliveryFailed, MessageTooLarge, Tr
 from trioxport.frames import Frame
 from trioxport.messages import Request
 from trioxport.protocol import INITIALIZE, cancelled_id
-from trioxport.transports._pumps import Credits, carry
+from trioxport.transports._frame_wire import Credits
+from trioxport.transports._pumps import carry
 from trioxport.transports.redis.client import inbox_size, no_server, open_conversation
 from trioxport.transports.redis.link import PRESENCE_SECONDS, Inbox, RedisLink, open_link
 from trioxport.transports.redis.stream.arrivals import Arrivals
