@@ -388,15 +388,17 @@ async def test_a_key_of_another_type_is_named(redis: RedisProcess, caplog: pytes
             assert "Redis refuses a command: Operation against a key holding the wrong kind of value" in caplog.text
 
 
-async def test_a_server_that_is_stopped_gives_up_its_sessions_at_once(redis: RedisProcess) -> None:
+async def test_a_server_that_is_stopped_gives_up_its_sessions_and_their_streams_at_once(redis: RedisProcess) -> None:
+    def target() -> HttpServer:
+        return replica(redis.port, lease=60, drain=1.0, events=RedisEvents(f"redis://{HOST}:{redis.port}"))
+
     served = Served()
     with trio.fail_after(BOUND):
-        async with serving(replica(redis.port, lease=60)) as other, trio.open_nursery() as nursery:
+        async with serving(target()) as other, trio.open_nursery() as nursery:
 
             async def serve(scope: trio.CancelScope, task_status: trio.TaskStatus[list[str]]) -> None:
                 with scope:
-                    target = replica(redis.port, lease=60, drain=1.0)
-                    await serve_transport(served.handle, target, close_timeout=5, task_status=task_status)
+                    await serve_transport(served.handle, target(), close_timeout=5, task_status=task_status)
 
             scope = trio.CancelScope()
             [served.url] = await nursery.start(serve, scope)
@@ -414,6 +416,8 @@ async def test_a_server_that_is_stopped_gives_up_its_sessions_at_once(redis: Red
                 served.go.set()
                 assert (await reply.event())["id"] == 1
                 assert await standalone.event() is None
+            async with away.get(last_event_id=reply.last_event_id) as resumed:
+                assert resumed.status == 404
 
 
 async def test_a_server_that_is_stopped_without_redis_is_not_found_once_redis_is_back(redis: RedisProcess) -> None:
