@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Iterator
 from typing import Final
 
-import anyio
+import trio
 from coredis.exceptions import AuthenticationError as RedisAuthenticationError
 from coredis.exceptions import AuthorizationError, RedisError, ResponseError, StreamConsumerError
 
@@ -23,8 +23,8 @@ from trioxport.errors import (
 )
 from trioxport.transports._tls import tls_reason
 
-LOST: Final = (RedisError, anyio.ClosedResourceError, anyio.BrokenResourceError)
-"""What the client library raises of a connection that cannot be used."""
+LOST: Final = (RedisError, trio.ClosedResourceError, trio.BrokenResourceError)
+"""The exceptions of a connection that cannot be used."""
 
 
 def as_connect_error(error: BaseException, target: str) -> TransportError:

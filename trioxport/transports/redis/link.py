@@ -7,21 +7,19 @@ reached, and tells on request how many a channel has: thus each side of an MCP c
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
-from typing import Any, Final, Protocol, cast
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final, Protocol
 
-import anyio
-import attrs
 import trio
-from anyio.abc import ByteStream
-from coredis.connection import BaseConnection, TCPConnection, TCPLocation
 
 from trioxport._core.nursery import open_bare_nursery
 from trioxport.errors import ConnectionLost, TransportError
+from trioxport.transports._prompt_socket import PromptSocket
+from trioxport.transports._tls import TLSStream
 from trioxport.transports.message_wire import CREDIT_TAG
 from trioxport.transports.redis.failures import LOST, as_connect_error, loss_of
 from trioxport.transports.redis.options import RedisOptions
-from trioxport.transports.redis.prompt_stream import PromptByteStream
+from trioxport.transports.redis.resp import RespStream
 
 PRESENCE_SECONDS: Final = 1.0
 """Seconds between two checks whether peers are still subscribed."""
@@ -90,8 +88,9 @@ def _refuse_flood(inbox: Inbox) -> None:
 class RedisLink:
     """An open connection to Redis; any number of tasks may use it. Its methods raise ``ConnectionLost``."""
 
-    def __init__(self, connection: BaseConnection) -> None:
-        self._connection = connection
+    def __init__(self, stream: PromptSocket | TLSStream) -> None:
+        self._stream = stream
+        self._resp = RespStream(stream, self._take)
         self._sinks: dict[bytes, ChannelSink] = {}
         self._watched: dict[bytes, set[Ends]] = {}
         self._loss: TransportError | None = None
@@ -117,8 +116,8 @@ class RedisLink:
             yield
         finally:
             del self._sinks[name]
-            with suppress(*LOST):
-                self._connection.send_command(b"UNSUBSCRIBE", name)
+            if self._loss is None:
+                self._resp.tell(b"UNSUBSCRIBE", name)
 
     async def subscribe(self, channel: str) -> None:
         """Subscribe to a channel, and wait until Redis has done so.
@@ -126,10 +125,9 @@ class RedisLink:
         Redis confirms a subscription by a message, and refuses it by an answer: that to the PING behind it then.
         """
         try:
-            self._connection.send_command(b"SUBSCRIBE", channel.encode())
+            if self._loss is None:
+                self._resp.tell(b"SUBSCRIBE", channel)
             await self.command(b"PING")
-        except LOST as error:
-            raise loss_of(error) from error
         except TransportError as error:
             self._end(error)
             raise
@@ -151,15 +149,17 @@ class RedisLink:
         """Publish a message, in the order of the calls; the number of its receivers can be awaited."""
         return self.command(b"PUBLISH", channel, payload)
 
+    def tell(self, channel: str, payload: bytes) -> None:
+        """Publish a message, in the order of the calls, and leave open whether it has receivers."""
+        if self._loss is not None:
+            raise self._loss
+        self._resp.tell_silently(b"PUBLISH", channel, payload)
+
     def command(self, name: bytes, *arguments: str | bytes | int) -> Awaitable[Any]:
         """Send a command, in the order of the calls; its answer can be awaited."""
         if self._loss is not None:
             raise self._loss
-        try:
-            request = self._connection.create_request(name, *arguments, decode=False)
-        except LOST as error:
-            raise loss_of(error) from error
-        return _Answer(request)
+        return self._resp.command(name, *arguments)
 
     async def wait_lost(self) -> None:
         """Wait until the connection is lost, and raise the loss."""
@@ -167,13 +167,21 @@ class RedisLink:
         assert self._loss is not None
         raise self._loss
 
-    async def run(self) -> None:
-        """Take messages until the connection is lost; then all sinks end."""
+    async def begin(self, tasks: trio.Nursery, options: RedisOptions) -> None:
+        """Start the tasks of the connection, and prove who this is. Raises the failure of the handshake."""
+        if isinstance(self._stream, TLSStream):
+            await self._stream.do_handshake()
+        tasks.start_soon(self._run, self._resp.read)
+        tasks.start_soon(self._run, self._resp.write)
+        password = None if options.password is None else options.password.reveal()
+        await self._resp.greet(options.username, password, options.database)
+
+    async def _run(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a task of the connection, whose failure is the loss of it; then all sinks end."""
         try:
-            async with aclosing(self._connection.push_messages) as pushes:
-                async for push in pushes:
-                    self._take(cast("list[Any]", push))
+            await task()
         except LOST as error:
+            self._resp.fail(error)
             self._end(loss_of(error))
 
     async def watch(self, silence: float) -> None:
@@ -211,46 +219,6 @@ class RedisLink:
             sink.end(loss)
 
 
-@attrs.frozen
-class _Answer:
-    """The answer to a command; one that is not awaited is dropped."""
-
-    request: Awaitable[Any]
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        try:
-            return (yield from self.request.__await__())
-        except LOST as error:
-            raise loss_of(error) from error
-
-
-class _OpenedConnection(TCPConnection):
-    """A connection over a stream that is open already.
-
-    Its queues exist from the beginning, and only running it closes them: it runs without waiting for a connection.
-    """
-
-    def __init__(self, stream: ByteStream, options: RedisOptions) -> None:
-        super().__init__(
-            TCPLocation(options.host, options.port),
-            username=options.username,
-            password=None if options.password is None else options.password.reveal(),
-            db=options.database,
-            client_name="trioxport",
-        )
-        self._stream = stream
-
-    async def _connect(self) -> ByteStream:
-        return self._stream
-
-
-async def _open_stream(options: RedisOptions) -> ByteStream:
-    context = options.tls_context()
-    if context is None:
-        return PromptByteStream(await trio.open_tcp_stream(options.host, options.port))
-    return await anyio.connect_tcp(options.host, options.port, ssl_context=context, tls_standard_compatible=False)
-
-
 @asynccontextmanager
 async def open_link(options: RedisOptions, target: str, *, watched: bool = True) -> AsyncGenerator[RedisLink]:
     """Connect to Redis for the time of a block. Raises ``TransportError``, about ``target``.
@@ -260,15 +228,17 @@ async def open_link(options: RedisOptions, target: str, *, watched: bool = True)
         target: The target, redacted.
         watched: Whether to check peers and Redis itself; commands that block would hold the checks up.
     """
-    async with open_bare_nursery() as tasks:
+    context = options.tls_context()
+    try:
+        socket = await trio.open_tcp_stream(options.host, options.port)
+    except OSError as error:
+        raise as_connect_error(error, target) from error
+    async with socket, open_bare_nursery() as tasks:
+        link = RedisLink(PromptSocket(socket) if context is None else TLSStream(socket, context, options.host))
         try:
-            connection = _OpenedConnection(await _open_stream(options), options)
-            await tasks.start(connection.run)
-        except (*LOST, OSError) as error:
-            await trio.lowlevel.checkpoint_if_cancelled()  # coredis makes an error of a cancellation
+            await link.begin(tasks, options)
+        except (TransportError, OSError, trio.BrokenResourceError) as error:  # ssl.SSLError is an OSError
             raise as_connect_error(error, target) from error
-        link = RedisLink(connection)
-        tasks.start_soon(link.run)
         if watched:
             tasks.start_soon(link.watch, options.silence)
         yield link

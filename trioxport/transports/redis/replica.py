@@ -180,9 +180,9 @@ class RedisReplica:
         for request in self._requests.values():
             request.end(loss)
 
-    def _say(self, link: RedisLink, address: str, message: ToOwner | ToForwarder) -> Awaitable[int]:
-        """Send a message to a replica; the number of its receivers can be awaited. Raises ``TransportError``."""
-        return link.publish(self._channels + address, encode(message))
+    def _tell(self, link: RedisLink, address: str, message: ToOwner | ToForwarder) -> None:
+        """Send a message to a replica. Raises ``TransportError``."""
+        link.tell(self._channels + address, encode(message))
 
     # As the owner.
 
@@ -190,7 +190,7 @@ class RedisReplica:
         assert self._tasks is not None
         if is_name(opening.sender):
             self._count_event("served")
-            request = RelayedRequest(opening, partial(self._say, link, opening.sender))
+            request = RelayedRequest(opening, partial(self._tell, link, opening.sender))
             self._requests[opening.sender, opening.number] = request
             self._tasks.start_soon(self._answer, link, opening.sender, opening.number, request)
 
@@ -232,7 +232,7 @@ class RedisReplica:
             self._count_event("forwarded")
             with link.presence(self._channels + address, forward):
                 await forward.run(
-                    partial(self._say, link, address), self.leases.seconds, partial(self._is_at, link, owner, address)
+                    partial(self._tell, link, address), self.leases.seconds, partial(self._is_at, link, owner, address)
                 )
         finally:
             del self._forwards[forward.number]
@@ -246,12 +246,12 @@ class RedisReplica:
         An owner that lost its connection to Redis has a lease, and no channel: it gets time to return. Nothing is sent
         twice, since what was published to no receiver was not received.
         """
-        opening = forward.opening()
+        opening = encode(forward.opening())
         deadline = trio.current_time() + SEARCH_LEASES * self.leases.seconds
         while trio.current_time() < deadline:
             try:
                 address = self._addresses.get(owner) or await self.leases.address_of(link, owner)
-                sent = None if address is None else self._say(link, address, opening)
+                sent = None if address is None else link.publish(self._channels + address, opening)
             except TransportError as error:
                 raise _unreachable(error) from error
             if address is None or sent is None:

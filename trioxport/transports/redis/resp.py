@@ -1,0 +1,143 @@
+"""RESP3 over one stream: commands and their answers in order, and the messages that Redis pushes in between.
+
+The client library parses, and knows the errors of Redis; what is written and who is woken is decided here. A command
+that finds no other under way is written at once, without waking a task. Those behind it are written together.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import Any, Final, cast
+
+import trio
+from coredis.constants.resp import DataType
+from coredis.exceptions import InvalidResponse
+from coredis.parser import NotEnoughData, Parser, UnpackedResponse
+
+from trioxport._core.states import LazyEvent
+from trioxport.transports._prompt_socket import PromptSocket
+from trioxport.transports._tls import TLSStream
+from trioxport.transports.redis.failures import loss_of
+
+CLIENT_NAME: Final = b"trioxport"
+"""The name of each connection in Redis's ``CLIENT LIST``."""
+
+
+class Answer:
+    """The answer to a command, which can be awaited; it raises ``TransportError`` if Redis refuses or is lost."""
+
+    __slots__ = ("_arrived", "_value")
+
+    def __init__(self) -> None:
+        self._arrived = LazyEvent()
+        self._value: Any = None
+
+    def settle(self, value: Any) -> None:
+        """Note the answer, or the exception in its place."""
+        self._value = value
+        self._arrived.set()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        if not self._arrived.is_set():
+            yield from self._arrived.wait().__await__()
+        if isinstance(self._value, Exception):
+            raise loss_of(self._value) from self._value
+        return self._value
+
+
+class RespStream:
+    """The commands and answers on one stream. :meth:`read` and :meth:`write` are run by a task each.
+
+    Args:
+        stream: The stream, which stays the caller's to close.
+        take: Takes each pushed message, as a list.
+    """
+
+    def __init__(self, stream: PromptSocket | TLSStream, take: Callable[[list[Any]], object]) -> None:
+        self._stream = stream
+        self._take = take
+        self._parser = Parser()
+        self._unanswered: deque[Answer] = deque()
+        self._waiting: list[bytes] = []
+        self._is_idle = False
+        self._wake = trio.lowlevel.ParkingLot()
+
+    def command(self, *words: str | bytes | int) -> Answer:
+        """Send a command, in the order of the calls; its answer can be awaited."""
+        data, answer = pack(words), Answer()
+        self._send(data)
+        self._unanswered.append(answer)
+        return answer
+
+    def tell(self, *words: str | bytes | int) -> None:
+        """Send a command that Redis answers by a pushed message, if at all."""
+        self._send(pack(words))
+
+    def tell_silently(self, *words: str | bytes | int) -> None:
+        """Send a command whose answer Redis keeps to itself: this process is not woken for it."""
+        self._send(_NO_ANSWER + pack(words))
+
+    def _send(self, data: bytes) -> None:
+        """Write ``data`` at once, if nothing is under way, or else with all that the writing task finds then."""
+        if self._is_idle and not self._unanswered and isinstance(self._stream, PromptSocket):
+            data = data[self._stream.send_now(data) :]
+        if data:
+            self._is_idle = False
+            self._waiting.append(data)
+            self._wake.unpark_all()
+
+    async def write(self) -> None:
+        """Write what waits, until cancelled. Raises ``trio.BrokenResourceError``."""
+        while True:
+            while not self._waiting:
+                self._is_idle = True
+                await self._wake.park()
+            data, self._waiting = b"".join(self._waiting), []
+            await self._stream.send_all(data)
+
+    async def read(self) -> None:
+        """Take answers and messages, until cancelled. Raises the loss of the stream, with which all answers settle."""
+        try:
+            while data := await self._stream.receive_some():
+                self._parser.feed(data)
+                while not isinstance(parsed := self._parse(), NotEnoughData):
+                    if parsed[0] == DataType.PUSH:
+                        self._take(cast("list[Any]", parsed[1]))
+                    elif self._unanswered:
+                        self._unanswered.popleft().settle(parsed[1])
+            raise trio.BrokenResourceError("Redis has closed the connection")
+        except Exception as error:
+            self.fail(error)
+            raise
+
+    def _parse(self) -> UnpackedResponse | NotEnoughData:
+        try:
+            return self._parser.parse()
+        except ValueError as error:
+            raise InvalidResponse("a number in the protocol of Redis is none") from error
+
+    def fail(self, error: Exception) -> None:
+        """Settle all answers with an exception."""
+        while self._unanswered:
+            self._unanswered.popleft().settle(error)
+
+    async def greet(self, username: str | None, password: str | None, database: int) -> None:
+        """Begin the connection: protocol, credentials and database. Raises an error of the client library."""
+        credentials = () if username is None and password is None else (b"AUTH", username or "default", password or "")
+        await self.command(b"HELLO", 3, *credentials, b"SETNAME", CLIENT_NAME)
+        if database:
+            await self.command(b"SELECT", database)
+
+
+def pack(words: tuple[str | bytes | int, ...]) -> bytes:
+    """Encode a command."""
+    parts = [b"*%d\r\n" % len(words)]
+    for word in words:
+        if not isinstance(word, bytes):
+            word = word.encode() if isinstance(word, str) else b"%d" % word
+        parts.append(b"$%d\r\n%b\r\n" % (len(word), word))
+    return b"".join(parts)
+
+
+_NO_ANSWER: Final = pack((b"CLIENT", b"REPLY", b"SKIP"))
