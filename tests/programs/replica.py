@@ -13,6 +13,7 @@ from functools import partial
 
 import trio
 from mcp.server.mcpserver import Context
+from mcp.server.request_state import RequestStateSecurity
 from mcp.shared.exceptions import MCPDeprecationWarning
 
 from tests.support.sdk_programs import build_server
@@ -25,7 +26,7 @@ REDIS, LOG, LEASE = sys.argv[1:]
 
 def main() -> None:
     log = os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    server = build_server()
+    server = build_server(request_state_security=RequestStateSecurity(keys=["a key that all replicas share, of 32 B"]))
 
     @server.tool()
     async def act(number: int, seconds: float, ctx: Context) -> int:

@@ -150,6 +150,7 @@ def main() -> int:
         parser.error(f"there is no storm {', '.join(sorted(unknown))}")
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a file
     logging.getLogger("trioxport").setLevel(logging.ERROR)  # losses are what the storms are about
+    logging.getLogger("mcp").setLevel(logging.CRITICAL)
     return 1 if soak(arguments.storms or list(STORMS), arguments.minutes, arguments.seed) else 0
 
 

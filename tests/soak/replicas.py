@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import AsyncExitStack
+from math import inf
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -26,6 +27,8 @@ LEASE_SECONDS: Final = 8.0
 """Seconds of a lease: longer than a busy machine lets a process wait."""
 CALLS: Final = 8
 """Calls of one client."""
+NOTICE_SECONDS: Final = 5.0
+"""Seconds after a kill in which a client may still take its connection through that replica for a good one."""
 AT_ONCE: Final = 20
 """Clients that connect, and calls that are made, at the same time: one process has all clients, and is to keep up."""
 
@@ -38,7 +41,8 @@ class ReplicaCounts:
         answered: Calls with a result.
         sampled: Questions of the server that were answered.
         cancelled: Calls that their client cancelled.
-        failed: Calls that failed because a replica was killed.
+        failed: Calls and connections that failed because a replica was killed: that of the session, or one that the
+            connection went through when it was killed.
         begun_anew: Sessions that ended with their replica, and were begun anew.
         twice: Calls that were carried out more than once.
         invented: Calls that had a result, and were not carried out.
@@ -90,6 +94,7 @@ class _Storm:
         self._sessions = sessions
         self._random = random
         self._dead: int | None = None
+        self._noticed = inf
         self._connecting = trio.Semaphore(AT_ONCE)
         self._calling = trio.Semaphore(AT_ONCE)
         self._half_way = trio.Event()
@@ -105,11 +110,13 @@ class _Storm:
         victim = self._random.choice(self._balancer.replicas)
         self._dead = victim.process.pid
         await victim.kill()
+        self._noticed = trio.current_time() + NOTICE_SECONDS
 
     async def _talk(self, first: int) -> None:
         """Make the calls of one client, in as many sessions as it takes."""
         left = list(range(first, first + CALLS))
         while left:
+            began = trio.current_time()
             try:
                 async with AsyncExitStack() as stack:
                     async with self._connecting:
@@ -117,26 +124,27 @@ class _Storm:
                         await stack.enter_async_context(client)
                     await self._converse(client, left)
             except Exception:  # a connection that breaks before a response ends the client of the SDK
-                self._note_failure()
+                self._note_failure(None, began)
 
     async def _converse(self, client: Client, left: list[int]) -> None:
         """Make calls until none is left, or the session is over."""
-        process = None
+        process, began = None, trio.current_time()
         while left:
             try:
                 if process is None:
                     async with self._calling:
                         process = await ask(client, "process")
                 async with self._calling:
+                    began = trio.current_time()
                     with trio.move_on_after(SETTLE_SECONDS) as time:
                         await self._call(client, left.pop(0))
                 if time.cancelled_caught:
-                    self._note_failure()
+                    self._note_failure(process, began)
             except MCPError as error:
                 if error.error.message == "Connection closed":  # of the client, which is of no more use
                     return
                 if error.error.message != "Session not found":
-                    self._note_failure()
+                    self._note_failure(process, began)
                     continue
                 if process in (None, self._dead):
                     self.counts.begun_anew += 1
@@ -144,16 +152,20 @@ class _Storm:
                     self.counts.lost += 1
                 return
 
-    def _note_failure(self) -> None:
-        """Count a call or a connection that failed, which one only does because a replica was killed.
+    def _note_failure(self, process: int | None, began: float) -> None:
+        """Count a call or a connection that failed, which only the kill of a replica is a reason for.
 
         The client of the SDK does not repeat the answer to a question when the connection for it breaks: then the
         server waits for it, and the call for its answer.
+
+        Args:
+            process: The replica of the session, if that is known.
+            began: The time at which the call, or the session, began.
         """
-        if self._dead is None:
-            self.counts.lost += 1
-        else:
+        if self._dead is not None and (process == self._dead or began < self._noticed):
             self.counts.failed += 1
+        else:
+            self.counts.lost += 1
 
     async def _call(self, client: Client, number: int) -> None:
         kind = self._random.choice(("act", "act", "sample", "cancel"))

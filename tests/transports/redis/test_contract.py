@@ -20,7 +20,8 @@ each_codec = pytest.mark.parametrize("codec", [JSON, MessagePack], ids=lambda co
 @each_codec
 @pytest.mark.parametrize("rule", RULES)
 async def test_publish_and_subscribe(rule: int, codec: Any) -> None:
-    await check_transport(redis_link(silence=1), rules=[rule], codec=codec)
+    silence = 15 if rule == 10 else 1  # a heartbeat takes the system's time on its way through Redis
+    await check_transport(redis_link(silence), rules=[rule], codec=codec)
 
 
 @each_codec
