@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import attrs
 import pytest
 
 from tests.support import links
+from tests.support.redis_links import restarted_conversation_link, restarted_redis_link
 from trioxport import Backoff, Reconnect, Request, Undelivered
 from trioxport.testing import RULES, MakePair, check_transport, transport_checks
 from trioxport.testing.harness import CheckSettings, ContractHarness
@@ -56,8 +58,18 @@ async def test_a_half_close_with_attempts(transport: str, tmp_path: Path) -> Non
 
 @each_transport
 async def test_a_lost_connection_comes_back(transport: str, tmp_path: Path) -> None:
+    await check_losses(links.reconnecting(LINKS[transport](tmp_path), SOON))
+
+
+@pytest.mark.parametrize(
+    "make_pair", [restarted_redis_link(), restarted_conversation_link()], ids=["redis", "redis+stream"]
+)
+async def test_a_connection_comes_back_when_redis_was_killed_and_started_again(make_pair: MakePair) -> None:
+    await check_losses(links.reconnecting(make_pair, attrs.evolve(SOON, attempts=None)))
+
+
+async def check_losses(make_pair: MakePair) -> None:
     """Time and again: what was in flight settles, and what is asked after that is answered."""
-    make_pair = links.reconnecting(LINKS[transport](tmp_path), SOON)
     async with make_pair() as pair, ContractHarness.of(make_pair, pair, CheckSettings()).talk() as end:
         tx, rx = end.connection
         for turn in range(3):

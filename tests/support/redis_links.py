@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.util import find_spec
@@ -20,6 +20,7 @@ from tests.support.http_links import InSession, ServedInSession
 from tests.support.ready_programs import guarded_process
 from trioxport import serve_transport
 from trioxport._core.nursery import open_bare_nursery
+from trioxport.abc import Listener, Transport
 from trioxport.testing import MakePair, TransportPair, open_cuttable_proxy
 from trioxport.testing.peer import LIMITS, RAW, check_peer
 from trioxport.transports.redis import Redis, RedisStream
@@ -143,6 +144,38 @@ def conversation_link(silence: float = 15.0) -> MakePair:
             )
 
     return make
+
+
+def restarted_link(serve: Callable[[int], Listener], connect: Callable[[int], Transport]) -> MakePair:
+    """Make a pair whose connection is cut by killing the Redis server, which is started again.
+
+    Args:
+        serve: Makes the server's target by the port of Redis.
+        connect: Makes the client's target likewise.
+    """
+
+    @asynccontextmanager
+    async def make() -> AsyncGenerator[TransportPair]:
+        async with redis_server() as server:
+
+            async def restart() -> None:
+                await server.kill()
+                await server.start()
+
+            yield TransportPair(serve(server.port), connect(server.port), cut=restart)
+
+    return make
+
+
+def restarted_redis_link() -> MakePair:
+    return restarted_link(partial(Redis, HOST), partial(Redis, HOST))
+
+
+def restarted_conversation_link() -> MakePair:
+    """In the legacy era: the connection opens with ``initialize`` before a check sees it."""
+    return restarted_link(
+        lambda port: ServedInSession(RedisStream(HOST, port)), lambda port: InSession(RedisStream(HOST, port))
+    )
 
 
 @asynccontextmanager

@@ -476,6 +476,28 @@ async def test_a_full_stream_holds_up_its_clients(redis: RedisProcess) -> None:
     assert {answer.id for answer in answers if isinstance(answer, Response)} == set(range(200))
 
 
+async def test_a_request_that_found_no_room_was_not_sent(redis: RedisProcess) -> None:
+    target, begun = RedisStream(HOST, redis.port, max_length=1), trio.Event()
+
+    async def handler(connection: Connection) -> None:
+        begun.set()
+        await trio.sleep_forever()
+
+    async with serving(target, handler), looking(redis) as link, open_transport(target) as connection:
+        await connection.tx.send(Request(0, "echo"))
+        await begun.wait()
+        await connection.tx.send(Request(1, "echo"))
+
+        async def waits_for_room() -> bool:
+            return bool((await link.command(b"PUBSUB", b"NUMSUB", "mcp:default:requests:room"))[1])
+
+        await until(waits_for_room)
+        await wait_all_tasks_blocked(0.1)
+        await redis.kill()
+        lost = [await connection.rx.receive() for _ in range(2)]
+    assert {each.id: each.outcome for each in lost if isinstance(each, Undelivered)} == {0: "unknown", 1: "not_sent"}
+
+
 async def test_a_slow_client_holds_up_the_handlers_of_its_requests(redis: RedisProcess) -> None:
     target, limits = RedisStream(HOST, redis.port), Limits(max_buffered_messages=4)
     sent = 0

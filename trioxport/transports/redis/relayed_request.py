@@ -89,7 +89,7 @@ class RelayedRequest(ServerRequest):
     # From the endpoint.
 
     async def receive_part(self) -> tuple[bytes, bool]:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         while not self._parts:
             if self._is_left:
                 raise ClientGone
@@ -113,11 +113,12 @@ class RelayedRequest(ServerRequest):
         self._head = status, fields
 
     async def write(self, data: bytes, *, more: bool = True) -> None:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         self.sent += len(data)
         for start in range(0, len(data), PART_BYTES) or (0,):
             part = data[start : start + PART_BYTES]
             await self._write(part, more=more or start + PART_BYTES < len(data))
+        await trio.lowlevel.cancel_shielded_checkpoint()  # others run after the last part, not before the first
 
     async def _write(self, part: bytes, *, more: bool) -> None:
         with trio.move_on_after(WRITE_SECONDS):
