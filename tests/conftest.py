@@ -25,6 +25,7 @@ GRACE: Final = 15.0
 """Seconds between the deadline, which fails the test, and the end of the whole run if that could not stop it."""
 
 MEASURING: Final = "COVERAGE_PROCESS_CONFIG"
+FOLDERS_OF_MEASURED_CHILDREN: Final = {"cli", "running", "stdio"}
 
 _real_stderr = pytest.StashKey[int]()
 
@@ -76,6 +77,13 @@ def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Generator[None]:
 def _knows_no_server() -> None:
     """A port may have been another server's in an earlier test."""
     era_cache.forget_all()
+
+
+@pytest.fixture(autouse=True)
+def _measures_few_children(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure only children that run code that runs nowhere else: with coverage they start half as fast."""
+    if not FOLDERS_OF_MEASURED_CHILDREN & {*request.path.parts}:
+        monkeypatch.delenv(MEASURING, raising=False)
 
 
 @pytest.fixture(autouse=True)

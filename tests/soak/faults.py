@@ -1,6 +1,5 @@
-"""Conversations over Redis with the faults of one seed after the other: each request settles once, and nothing hangs.
-
-The matrix of layers runs them in memory with a clock that jumps; here they go over real connections.
+"""Conversations with the faults of one seed after the other, in memory and over Redis: each request settles once, and
+nothing hangs.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import attrs
 import trio
 
 from tests.support.http_links import InSession, ServedInSession
-from tests.support.layer_matrix import ALL, REQUESTS, STACKS, converse, faults, stack
+from tests.support.layer_matrix import REQUESTS, converse, converse_in_memory, faults, named_by, stack
 from tests.support.redis_links import HOST, RedisProcess, redis_server
 from trioxport import (
     Connection,
@@ -32,7 +31,7 @@ from trioxport.layers import Encryption, Signing
 from trioxport.testing import TransportPair
 from trioxport.transports.redis import Redis, RedisStream
 
-FaultBinding: TypeAlias = Literal["redis", "redis+stream", "redis+stream legacy"]
+FaultBinding: TypeAlias = Literal["memory", "redis", "redis+stream", "redis+stream legacy"]
 FAULT_BINDINGS: Final[tuple[FaultBinding, ...]] = get_args(FaultBinding)
 
 AT_ONCE: Final = 16
@@ -71,12 +70,14 @@ async def fault_seeds(binding: FaultBinding, first: int, seeds: int) -> FaultCou
 async def _one(
     binding: FaultBinding, redis: RedisProcess, seed: int, limit: trio.CapacityLimiter, counts: FaultCounts
 ) -> None:
-    name = ALL if seed % 2 else STACKS[seed // 2 % len(STACKS)]
+    name = named_by(seed)
     service = f"seed-{seed}"
     async with limit:
         try:
             with trio.fail_after(HUNG_SECONDS):
-                if binding == "redis+stream":
+                if binding == "memory":
+                    await trio.to_thread.run_sync(converse_in_memory, name, seed)
+                elif binding == "redis+stream":
                     await ask_with_faults(RedisStream(HOST, redis.port, service=service), name, seed)
                 else:
                     await converse(_pair(binding, redis.port, service), name, seed, patience=PATIENCE_SECONDS)

@@ -1,4 +1,4 @@
-"""Conversations over Redis with faults, for some seeds; ``python -m tests.soak faults`` takes 1,000."""
+"""Conversations with faults, for some seeds; ``python -m tests.soak faults`` takes 1,000."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import Final
 import attrs
 import trio
 from opentelemetry.sdk.trace import TracerProvider
+from trio.testing import MockClock
 
 from trioxport import (
     Connection,
@@ -43,6 +44,7 @@ from trioxport.layers import (
     Validation,
 )
 from trioxport.testing import Faults, TransportPair
+from trioxport.transports.memory import MemorySwitch
 
 _TRACERS: Final = TracerProvider(shutdown_on_exit=False)
 
@@ -68,11 +70,18 @@ STACKS: Final = (*LAYERS, ALL)
 
 REQUESTS: Final = 8
 NOTES: Final = 6
+BOUND: Final = 3600.0
+"""Seconds of a clock that jumps: who waits for them hangs."""
 
 
 def stack(name: str) -> list[Layer]:
     """The layers of one side, made anew."""
     return [make() for make in LAYERS.values()] if name == ALL else [LAYERS[name]()]
+
+
+def named_by(seed: int) -> str:
+    """The name of the stack of a seed: every other time all layers, else one after the other."""
+    return ALL if seed % 2 else STACKS[seed // 2 % len(STACKS)]
 
 
 def faults(seed: int, slowest: float) -> Faults:
@@ -240,6 +249,21 @@ async def _be_client(target: Target, name: str, seed: int | None, patience: floa
 
 def _layers(name: str, seed: int | None, patience: float) -> list[Layer]:
     return stack(name) if seed is None else [*stack(name), faults(seed, patience / 30)]
+
+
+def converse_in_memory(name: str, seed: int | None) -> None:
+    """Hold the conversation in memory, by a clock that jumps, in a run of its own. Raises as :func:`converse` does."""
+
+    async def run() -> None:
+        switch = MemorySwitch()
+        with trio.fail_after(BOUND):
+            await converse(TransportPair(switch, switch), name, seed)
+
+    try:
+        trio.run(run, clock=MockClock(autojump_threshold=0))
+    except Exception as error:
+        error.add_note(f"with {name}, seed {seed}")
+        raise
 
 
 async def serve_side(name: str, seed: int | None, patience: float = 0.2) -> None:
