@@ -23,7 +23,9 @@ class Decompressing:
 
     async def send(self, request: HTTPRequest) -> tuple[ResponseHead, BodyStream]:
         fields = {**request.headers, "accept-encoding": accepted_codings()}
-        head, body = await self.inner(attrs.evolve(request, headers=fields))
+        head, body = await self.inner(
+            HTTPRequest(request.method, request.path, fields, request.content, request.patient)
+        )
         name = head.headers.get("content-encoding", "identity").strip().lower()
         if name == "identity":
             return head, body

@@ -12,6 +12,7 @@ import re
 import select
 import sys
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -28,7 +29,7 @@ from trioxport.transports.http.client.stack.types import CLOSE_SECONDS, HTTPRequ
 TLS_ALERT_PREFIX: Final = b"\x15\x03"
 """The beginning of a TLS server's response to unencrypted data (RFC 8446, section 5.1)."""
 
-_REQUEST_LINE: Final = re.compile(r"[A-Z]+ [!-~]+ HTTP/1\.1")
+_REQUEST_LINE: Final = re.compile(r"[A-Z]+ [!-~]+ HTTP/1\.1\r\n")
 
 
 class _PooledConnection:
@@ -145,11 +146,12 @@ class ConnectionPool:
 
     def __init__(self, origin: OriginServer) -> None:
         self._origin = origin
+        self._heads = _RequestHeads(origin.authority)
         self._idle: deque[_PooledConnection] = deque()
 
     async def send(self, request: HTTPRequest) -> tuple[ResponseHead, _PooledBody]:
         """Send a request, and return the response with its body unread. Raises ``httpx`` errors."""
-        data = _encode(self._origin.authority, request)
+        data = self._heads.of(request) + (request.content or b"")
         read_timeout = math.inf if request.patient else self._origin.idle_timeout
         connection = await self._pop_idle() or _PooledConnection(*await self._origin.connect())
         try:
@@ -200,20 +202,32 @@ class ConnectionPool:
             connection.close()
 
 
-def _encode(authority: bytes, request: HTTPRequest) -> bytes:
-    """Return the bytes of a request. Raises ``httpx.LocalProtocolError``, which quotes no value."""
-    content = request.content
-    lines = [f"{request.method} {request.path} HTTP/1.1"]
+class _RequestHeads:
+    """The heads of requests to one origin. The latest is kept, since most requests have the same."""
+
+    def __init__(self, authority: bytes) -> None:
+        self._authority = authority
+        self._latest: tuple[str, str, Mapping[str, str]] | None = None
+        self._lines = b""
+
+    def of(self, request: HTTPRequest) -> bytes:
+        """Return the head of a request. Raises ``httpx.LocalProtocolError``, which quotes no value."""
+        key = request.method, request.path, request.headers
+        if key != self._latest:
+            self._lines, self._latest = _head_lines(request), key
+        length = b"" if request.content is None else b"content-length: %d\r\n" % len(request.content)
+        return b"%bhost: %b\r\n%b\r\n" % (self._lines, self._authority, length)
+
+
+def _head_lines(request: HTTPRequest) -> bytes:
+    lines = [f"{request.method} {request.path} HTTP/1.1\r\n"]
+    if not _REQUEST_LINE.fullmatch(lines[0]):
+        raise httpx.LocalProtocolError("the target of a request cannot be written")
     for name, value in request.headers.items():
         if not (TOKEN.fullmatch(name) and FIELD_VALUE.fullmatch(value)):
             raise httpx.LocalProtocolError("a header cannot be written")
-        lines.append(f"{name}: {value}")
-    if content is not None:
-        lines.append(f"content-length: {len(content)}")
-    if not _REQUEST_LINE.fullmatch(lines[0]):
-        raise httpx.LocalProtocolError("the target of a request cannot be written")
-    head = "\r\n".join(lines).encode("ascii")
-    return b"%b\r\nhost: %b\r\n\r\n%b" % (head, authority, content or b"")
+        lines.append(f"{name}: {value}\r\n")
+    return "".join(lines).encode("ascii")
 
 
 def _readable(descriptor: int) -> bool:

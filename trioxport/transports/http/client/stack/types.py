@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import Final, Protocol, TypeAlias
 
 import attrs
@@ -127,16 +128,32 @@ class HTTPEndpoint:
             return False
         return True
 
-    @asynccontextmanager
-    async def exchange(
+    def exchange(
         self, method: str, headers: Mapping[str, str], content: bytes | None = None, *, patient: bool = False
-    ) -> AsyncGenerator[tuple[ResponseHead, Body]]:
+    ) -> AbstractAsyncContextManager[tuple[ResponseHead, Body]]:
         """Send a request and open its response; ``patient`` lets the server be silent for any time.
 
         Raises ``httpx`` errors and ``TransportError``. If it is cancelled, the connection is closed.
         """
-        head, stream = await self.send(HTTPRequest(method, self.path, {**self.headers, **headers}, content, patient))
-        try:
-            yield head, Body(stream)
-        finally:
-            await stream.aclose()
+        return _Exchange(self.send, HTTPRequest(method, self.path, {**self.headers, **headers}, content, patient))
+
+
+class _Exchange(AbstractAsyncContextManager[tuple[ResponseHead, Body]]):
+    """A request and its response; Trio would take notice of each asynchronous generator in its place."""
+
+    __slots__ = ("_request", "_send", "_stream")
+
+    _stream: BodyStream
+
+    def __init__(self, send: SendRequest, request: HTTPRequest) -> None:
+        self._send = send
+        self._request = request
+
+    async def __aenter__(self) -> tuple[ResponseHead, Body]:
+        head, self._stream = await self._send(self._request)
+        return head, Body(self._stream)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stream.aclose()
