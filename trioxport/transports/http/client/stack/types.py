@@ -135,10 +135,10 @@ class HTTPEndpoint:
 
         Raises ``httpx`` errors and ``TransportError``. If it is cancelled, the connection is closed.
         """
-        return _Exchange(self.send, HTTPRequest(method, self.path, {**self.headers, **headers}, content, patient))
+        return _EndpointExchange(self.send, HTTPRequest(method, self.path, {**self.headers, **headers}, content, patient))
 
 
-class _Exchange(AbstractAsyncContextManager[tuple[ResponseHead, Body]]):
+class _EndpointExchange(AbstractAsyncContextManager[tuple[ResponseHead, Body]]):
     """A request and its response; Trio would take notice of each asynchronous generator in its place."""
 
     __slots__ = ("_request", "_send", "_stream")
