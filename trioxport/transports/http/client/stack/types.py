@@ -135,7 +135,9 @@ class HTTPEndpoint:
 
         Raises ``httpx`` errors and ``TransportError``. If it is cancelled, the connection is closed.
         """
-        return _EndpointExchange(self.send, HTTPRequest(method, self.path, {**self.headers, **headers}, content, patient))
+        return _EndpointExchange(
+            self.send, HTTPRequest(method, self.path, {**self.headers, **headers}, content, patient)
+        )
 
 
 class _EndpointExchange(AbstractAsyncContextManager[tuple[ResponseHead, Body]]):
