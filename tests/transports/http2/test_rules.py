@@ -11,6 +11,29 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
+from tests.support.http2_rules import (
+    BOUND,
+    CALM,
+    CLOSED,
+    CODING,
+    FLOW,
+    FRAME_SIZE,
+    HEAD_TABLE,
+    LIMITED,
+    LIST,
+    LONG,
+    MARK,
+    OPEN,
+    PRIO,
+    PROTOCOL,
+    PUSH,
+    REFUSED,
+    SIZE,
+    WHOLE,
+    WINDOW,
+    Ends,
+    Resets,
+)
 from tests.support.raw_http2 import (
     ACK,
     CONTINUATION,
@@ -41,32 +64,9 @@ from tests.support.raw_http2 import (
     settings,
     window,
 )
-from trioxport.transports._http2 import Http2Error, Http2Settings, Http2Stream, open_http2
+from trioxport.transports._http2 import Http2Error, Http2Stream, open_http2
 
-BOUND: Final = 20.0
 OPENING: Final = PREFACE + settings()
-MARK: Final = b"the-mark"
-PROTOCOL, FLOW, CLOSED, SIZE, REFUSED, CODING, CALM = 1, 3, 5, 6, 7, 9, 11
-"""Error codes."""
-OPEN: Final = END_HEADERS
-WHOLE: Final = END_HEADERS | END_STREAM
-LIMITED: Final = Http2Settings(max_concurrent_streams=2, stream_window=65536, max_headers=16384)
-HEAD_TABLE, PUSH, MOST, WINDOW, FRAME_SIZE, LIST = 1, 2, 3, 4, 5, 6
-
-
-@attrs.frozen
-class Ends:
-    """The connection ends with GOAWAY and this code."""
-
-    code: int
-
-
-@attrs.frozen
-class Resets:
-    """The stream is reset with this code, and the connection goes on."""
-
-    code: int
-    id: int = 1
 
 
 @attrs.frozen
@@ -80,10 +80,6 @@ ANSWERED: Final = Answered()
 IGNORED: Final = Answered(())
 
 Case = tuple[str, str, bytes, "Ends | Resets | Answered"]
-
-PRIO: Final = b"\0\0\0\0\x0f"
-"""The fields of a priority: no dependency."""
-LONG: Final = block((b"x", b"y" * 12000))
 
 CASES: Final[Sequence[Case]] = [
     # 3.4 preface

@@ -165,10 +165,10 @@ async def test_a_thousand_streams_at_once() -> None:
     assert answered == 1000
 
 
-async def test_all_of_a_thousand_streams_may_be_reset_at_once() -> None:
-    async with connected(server=Http2Settings(max_concurrent_streams=1000)) as (client, _):
+async def test_all_of_many_streams_may_be_reset_at_once() -> None:
+    async with connected(server=Http2Settings(max_concurrent_streams=600)) as (client, _):
         await wait_all_tasks_blocked()
-        streams = [await client.request(REQUEST) for _ in range(1000)]
+        streams = [await client.request(REQUEST) for _ in range(600)]
         await wait_all_tasks_blocked()
         for stream in streams:
             stream.reset()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final, Protocol
 
 import trio
@@ -34,6 +35,7 @@ from trioxport.transports._http2.header_blocks import (
     announced_length,
     check_trailers,
     request_fields,
+    response_length,
     response_status,
 )
 from trioxport.transports._http2.streams import Http2Stream, outcome_of
@@ -101,14 +103,20 @@ class FrameArrivals:
                 await trio.lowlevel.checkpoint()
 
     def _check(self, frame: RawFrame) -> None:
-        """Refuse what ``h2`` lets pass: a reset of a stream that was never opened, and settings in their own answer."""
+        """Refuse what ``h2`` lets pass: frames for streams that were never opened, and settings in their own answer."""
         if frame.type == FrameType.SETTINGS and frame.is_ack and frame.size:
             raise Http2Violation(ErrorCodes.FRAME_SIZE_ERROR, "an acknowledgement of settings with a payload")
         if frame.type == FrameType.RST_STREAM and frame.stream_id:
             machine = self._carrier.machine
-            is_mine = frame.stream_id % 2 == int(self._carrier.is_client)
+            is_mine = self._is_mine(frame.stream_id)
             if frame.stream_id > (machine.highest_outbound_stream_id if is_mine else machine.highest_inbound_stream_id):
                 raise Http2Violation(ErrorCodes.PROTOCOL_ERROR, "a reset of a stream that was never opened")
+        if frame.type == FrameType.HEADERS and self._carrier.is_client and not self._is_mine(frame.stream_id):
+            raise Http2Violation(ErrorCodes.PROTOCOL_ERROR, "a response on a stream that was never opened")
+
+    def _is_mine(self, stream_id: int) -> bool:
+        """Whether a number is that of a stream which this side opens (section 5.1.1)."""
+        return stream_id % 2 == int(self._carrier.is_client)
 
     def _pass_to_machine(self, frame: RawFrame) -> None:
         try:
@@ -151,7 +159,9 @@ class FrameArrivals:
         if stream is None:
             return
         try:
-            stream.note_header(response_status(event.headers), event.headers)
+            status = response_status(event.headers)
+            stream.body_left = response_length(event.headers, status, self._carrier.machine.method_of(stream.id))
+            stream.note_header(status, event.headers)
         except MalformedMessage as error:
             self._fault(stream, f"the response is malformed: {error}")
 
@@ -160,8 +170,17 @@ class FrameArrivals:
         self._carrier.fail(stream, ErrorCodes.PROTOCOL_ERROR, reason)
         self._carrier.guard.note_reset(trio.current_time())
 
-    def _take_information(self, _event: InformationalResponseReceived) -> None:
+    def _take_information(self, event: InformationalResponseReceived) -> None:
+        """Pass over an informational response; there is no switch of protocols (section 8.6)."""
         self._carrier.guard.charge(1, trio.current_time())
+        stream = self._stream(event.stream_id)
+        if stream is None:
+            return
+        try:
+            if response_status(event.headers) == HTTPStatus.SWITCHING_PROTOCOLS:
+                raise MalformedMessage("a switch of protocols")
+        except MalformedMessage as error:
+            self._fault(stream, f"the response is malformed: {error}")
 
     def _take_trailers(self, event: TrailersReceived) -> None:
         stream = self._stream(event.stream_id)
@@ -193,7 +212,7 @@ class FrameArrivals:
         stream = self._stream(event.stream_id)
         if stream is not None and stream.failure is None:
             if stream.body_left:  # ``h2`` compares the lengths where data ends a body, not where trailers do
-                self._fault(stream, "the request has not the length that it announces")
+                self._fault(stream, "the message has not the length that it announces")
                 return
             stream.note_end()
             self._carrier.note_over(stream)

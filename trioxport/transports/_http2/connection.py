@@ -130,10 +130,13 @@ class Http2Connection:
             return
         self.is_over = self._carrier.is_over = True
         self._heard.set()
-        self._take_no_more(self._reason)
+        reason, code = self._reason, int(ErrorCodes.NO_ERROR)
+        if self.failure is not None and self.failure.code and self.violation is None:
+            reason, code = self.failure.reason, self.failure.code  # the peer has said before why it ends
+        self._take_no_more(reason)
         for stream in list(self._carrier.streams.values()):
             outcome: Outcome = "unknown" if stream.is_sent or not self._is_client else "not_sent"
-            stream.fail(ConnectionEnded(self._reason, ErrorCodes.NO_ERROR, outcome))
+            stream.fail(ConnectionEnded(reason, code, outcome))
             self._carrier.note_over(stream)
         self._carrier.outgoing.wake_all()
         self.requests.end()
@@ -159,6 +162,11 @@ class Http2Connection:
     def has_slot(self) -> bool:
         """Whether a request is sent without waiting for another one's end."""
         return self.failure is None and len(self._carrier.streams) < self._most_streams()
+
+    @property
+    def has_greeted(self) -> bool:
+        """Whether the peer has begun as HTTP/2 demands, with its settings."""
+        return self._has_settings
 
     @property
     def open_streams(self) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Final
 
 from hpack.struct import NeverIndexedHeaderTuple
@@ -70,6 +71,13 @@ def protected(fields: Fields) -> Fields:
 def announced_length(fields: Fields) -> int | None:
     """The length that a message announces, which ``h2`` has checked for its form; None if it announces none."""
     return next((int(value) for name, value in fields if name == b"content-length"), None)
+
+
+def response_length(fields: Fields, status: int, method: bytes) -> int | None:
+    """The length of the body that a response announces; None if it announces none, or has none (RFC 9110, 6.4.1)."""
+    if method == b"HEAD" or status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+        return None
+    return announced_length(fields)
 
 
 def check_trailers(fields: Sequence[tuple[bytes, bytes]]) -> None:

@@ -65,6 +65,10 @@ class Http2Machine(H2Connection):
         if not is_client:
             self.receive_data(PREFACE)
 
+    def method_of(self, stream_id: int) -> bytes:
+        """The method of a request of this side."""
+        return self.streams[stream_id].request_method or b""
+
     @property
     def open_inbound_streams(self) -> int:
         if self._is_time_to_prune():

@@ -41,7 +41,7 @@ class Http2Stream:
         has_ended: Whether the peer has sent its end.
         has_sent_end: Whether this side has sent its end.
         is_sent: Whether the beginning of the request may have left this process, on a client.
-        body_left: Bytes of a request's body that are announced and have not come yet, on a server; None if unknown.
+        body_left: Bytes of the peer's body that are announced and have not come yet; None if unknown.
         is_counted: Whether it is one of the streams that are not over.
         is_released: Whether the application is done with the stream.
         awaits_turn: Whether a task waits for room in the connection to send data.

@@ -24,6 +24,9 @@ KEEPALIVE_SECONDS: Final = 30.0
 """Seconds of silence, with a request in flight, after which the server is pinged."""
 
 
+OTHER_PROTOCOL: Final = "If the server speaks TLS on this port, use https://; if HTTP/1.1 alone, omit http2=True"
+
+
 class Http2Requests:
     """Requests to one origin over as few connections as the server allows.
 
@@ -48,6 +51,7 @@ class Http2Requests:
             keepalive=KEEPALIVE_SECONDS,
             close_timeout=CLOSE_SECONDS,
         )
+        self._other_protocol = OTHER_PROTOCOL if origin.tls is None else None
         self._scheme = b"http" if origin.tls is None else b"https"
         self._add(*early)
 
@@ -64,7 +68,7 @@ class Http2Requests:
                 return await exchange(connection, fields, request.content, _lost, read_timeout)
             except Http2Error as error:
                 if error.outcome != "not_sent" or not left:
-                    raise _lost(error) from error
+                    raise _lost(error, None if connection.has_greeted else self._other_protocol) from error
         raise AssertionError  # the last attempt has raised
 
     # Connections.
@@ -105,9 +109,9 @@ class Http2Requests:
                     nursery.start_soon(connection.aclose)
 
 
-def _lost(error: Http2Error) -> TransportError:
+def _lost(error: Http2Error, hint: str | None = None) -> TransportError:
     """The error for a request that failed with its stream or its connection."""
     if error.code == ErrorCodes.HTTP_1_1_REQUIRED:
         hint = "Use this endpoint without http2=True"
         return ProtocolViolation("the server wants HTTP/1.1 for this request", hint=hint, outcome="not_sent")
-    return ConnectionLost(f"the exchange with the server broke: {error.reason}", outcome=error.outcome)
+    return ConnectionLost(f"the exchange with the server broke: {error.reason}", hint=hint, outcome=error.outcome)
