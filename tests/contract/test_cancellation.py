@@ -32,6 +32,7 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
+from trioxport.transports.grpc import Grpc
 from trioxport.transports.memory import Memory
 from trioxport.transports.stdio import Stdio
 from trioxport.transports.stream import Tcp, Tls, Unix
@@ -99,7 +100,11 @@ def native_ws(_folder: Path) -> tuple[Target, Callable[[str], Target]]:
     return WebSocket("ws://127.0.0.1:0"), lambda address: WebSocket(address)
 
 
-SERVERS: Final[tuple[MakeTargets, ...]] = (memory, tcp, unix, tls, ws, native_ws)
+def grpc(_folder: Path) -> tuple[Target, Callable[[str], Target]]:
+    return Grpc("grpc://127.0.0.1:0"), str
+
+
+SERVERS: Final[tuple[MakeTargets, ...]] = (memory, tcp, unix, tls, ws, native_ws, grpc)
 over_each_server = pytest.mark.parametrize("make", SERVERS, ids=lambda make: make.__name__)
 
 Use: TypeAlias = Callable[[Cut, Target], Awaitable[None]]
