@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import grpc
@@ -71,7 +72,7 @@ async def _grpc_aio(port: int, count: int, text: str) -> Rates:
 
 
 CLIENTS: Final[dict[str, Callable[[int, int, str], Rates]]] = {
-    OURS: lambda *arguments: trio.run(_trioxport, *arguments),
+    OURS: partial(trio.run, _trioxport),
     THEIRS: lambda *arguments: asyncio.run(_grpc_aio(*arguments)),
 }
 

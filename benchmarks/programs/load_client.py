@@ -17,7 +17,6 @@ import selectors
 import socket
 import statistics
 import sys
-from select import select
 from time import monotonic, sleep
 from typing import Any
 
@@ -100,20 +99,17 @@ def requests(
     port: int, pid: int, era: str, connections: int, size: int, steps: int, seconds: float
 ) -> dict[str, float]:
     """Responses a second and their latency, each connection with one request on the way at any time."""
-    clients: list[tuple[socket.socket, bytes]] = []
+    selector = selectors.DefaultSelector()
     for _ in range(connections):
         client = connect(port)
         data = call_of(client, era, size, steps)
         assert b"x" * size in ask(client, data)
-        clients.append((client, data))
-    selector = selectors.DefaultSelector()
+        selector.register(client, selectors.EVENT_READ, [data, b"", 0.0])
     used, began = cpu_seconds(pid), monotonic()
-    for client, data in clients:
-        if select([client], [], [], 0)[0]:  # the server has closed a connection that waited for the others
-            client.close()
-            client = connect(port)
-        selector.register(client, selectors.EVENT_READ, [data, b"", monotonic()])
-        client.sendall(data)
+    for key in list(selector.get_map().values()):
+        assert isinstance(key.fileobj, socket.socket)
+        key.data[2] = monotonic()
+        key.fileobj.sendall(key.data[0])
     took: list[float] = []
     while (now := monotonic()) - began < seconds or len(took) < 2:
         for key, _ in selector.select():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, Final, TypeAlias
@@ -20,6 +20,8 @@ import trio.testing
 import trustme
 
 from tests.support.cancel_everywhere import Cut, sweep
+from tests.support.raw_http import modern
+from tests.support.raw_http2 import REQUEST
 from trioxport import (
     Connection,
     Limits,
@@ -32,7 +34,9 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
-from trioxport.transports.grpc import Grpc
+from trioxport.transports._http2 import Http2Connection, Http2Error, Http2Settings, Http2Stream, open_http2
+from trioxport.transports.http import Http
+from trioxport.transports.http.server import HttpServer
 from trioxport.transports.memory import Memory
 from trioxport.transports.stdio import Stdio
 from trioxport.transports.stream import Tcp, Tls, Unix
@@ -100,11 +104,7 @@ def native_ws(_folder: Path) -> tuple[Target, Callable[[str], Target]]:
     return WebSocket("ws://127.0.0.1:0"), lambda address: WebSocket(address)
 
 
-def grpc(_folder: Path) -> tuple[Target, Callable[[str], Target]]:
-    return Grpc("grpc://127.0.0.1:0"), str
-
-
-SERVERS: Final[tuple[MakeTargets, ...]] = (memory, tcp, unix, tls, ws, native_ws, grpc)
+SERVERS: Final[tuple[MakeTargets, ...]] = (memory, tcp, unix, tls, ws, native_ws)
 over_each_server = pytest.mark.parametrize("make", SERVERS, ids=lambda make: make.__name__)
 
 Use: TypeAlias = Callable[[Cut, Target], Awaitable[None]]
@@ -336,6 +336,91 @@ def test_a_request_that_was_not_accepted_can_be_made_again() -> None:
                     await tx.send(request)
                 assert await rx.receive() == Response(1, [1])
             nursery.cancel_scope.cancel()
+
+    sweep(conversation)
+
+
+# HTTP/2, where requests share a connection. Each is a connection of its own to the handler of a modern server.
+
+
+async def answer_requests(connection: Connection) -> None:
+    async for message in connection.rx:
+        if isinstance(message, Request):
+            await connection.tx.send(Response(message.id, {}))
+
+
+async def ask_over_http2(address: str) -> None:
+    async with open_transport(Http(address, http2=True), **PATIENT) as (tx, rx):
+        await tx.send(Request(1, "echo", modern("echo")["params"]))
+        assert await rx.receive() == Response(1, {})
+
+
+def test_a_client_of_http2() -> None:
+    """The server goes on, and serves the next client."""
+
+    async def conversation(cut: Cut) -> None:
+        async with trio.open_nursery() as nursery:
+            [address] = await nursery.start(serve_transport, answer_requests, HttpServer("http://127.0.0.1:0/mcp"))
+            with cut.here():
+                await ask_over_http2(address)
+            await ask_over_http2(address)
+            nursery.cancel_scope.cancel()
+
+    sweep(conversation)
+
+
+def test_a_server_of_http2_and_its_client() -> None:
+    async def conversation(cut: Cut) -> None:
+        with cut.here():
+            async with trio.open_nursery() as nursery:
+                [address] = await nursery.start(
+                    serve_with_patience, answer_requests, HttpServer("http://127.0.0.1:0/mcp")
+                )
+                await ask_over_http2(address)
+                nursery.cancel_scope.cancel()
+
+    sweep(conversation)
+
+
+BODY: Final = b"x" * 70_000
+NARROW: Final = Http2Settings(stream_window=65_536)
+
+
+def test_a_request_of_http2() -> None:
+    """Its body waits for a window. Cancelled, it ends its stream; the connection goes on with the next request."""
+
+    async def echo(streams: trio.Nursery, server: Http2Connection) -> None:
+        async for stream in server.requests:
+            streams.start_soon(answer, stream)
+
+    async def answer(stream: Http2Stream) -> None:
+        with stream, suppress(Http2Error):
+            await stream.send_headers([(b":status", b"200")])
+            while data := await stream.receive_data():
+                await stream.send_data(data)
+            await stream.send_data(b"", end_stream=True)
+
+    async def ask(client: Http2Connection) -> None:
+        with await client.request(REQUEST) as stream:
+            await stream.send_data(BODY, end_stream=True)
+            received = bytearray()
+            while data := await stream.receive_data():
+                received += data
+            assert received == BODY
+
+    async def conversation(cut: Cut) -> None:
+        near, far = trio.testing.memory_stream_pair()
+        async with (
+            trio.open_nursery() as nursery,
+            open_http2(far, NARROW, role="server") as server,
+            near,
+            open_http2(near, NARROW, role="client") as client,
+        ):
+            nursery.start_soon(echo, nursery, server)
+            with cut.here():
+                await ask(client)
+            assert client.open_streams == 0
+            await ask(client)
 
     sweep(conversation)
 

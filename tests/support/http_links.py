@@ -9,6 +9,7 @@ its own, which has nothing to say first, and remembers nothing: the checks see t
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import attrs
 import trio
+import trustme
 from trio.abc import SendChannel
 
 from tests.support import links
@@ -142,31 +144,45 @@ class _WithMeta(SendChannel[Frame]):
         await self._inner.aclose()
 
 
-def modern_http_link(tmp_path: Path) -> MakePair:
+def modern_http_link(tmp_path: Path, *, http2: bool = False) -> MakePair:
     @asynccontextmanager
     async def make() -> AsyncGenerator[TransportPair]:
         serve = partial(serve_transport, check_peer, layers=[RAW], limits=LIMITS, close_timeout=1.0)
         async with open_bare_nursery() as tasks:
             [url] = await tasks.start(serve, "http://127.0.0.1:0/mcp")
-            unreachable = Stateless(Http("http://127.0.0.1:1/mcp"))
-            yield TransportPair(open=Stateless(Http(url)), unreachable=unreachable, continuous=False)
+            unreachable = Stateless(Http("http://127.0.0.1:1/mcp", http2=http2))
+            yield TransportPair(open=Stateless(Http(url, http2=http2)), unreachable=unreachable, continuous=False)
             tasks.cancel_scope.cancel()
 
     return make
 
 
-def http_unix_link(tmp_path: Path) -> MakePair:
+def http_unix_link(tmp_path: Path, *, http2: bool = False) -> MakePair:
     return links.unix_pair(
         tmp_path,
-        lambda path: InSession(Http(f"http+unix://{path}#/mcp")),
+        lambda path: InSession(Http(f"http+unix://{path}#/mcp", http2=http2)),
         lambda path: ServedInSession(HttpServer(f"http+unix://{path}#/mcp")),
         continuous=False,
     )
 
 
-def http_link(tmp_path: Path) -> MakePair:
+def http_link(tmp_path: Path, *, http2: bool = False) -> MakePair:
     return tcp_pair(
-        lambda port: InSession(Http(f"http://127.0.0.1:{port}/mcp")),
+        lambda port: InSession(Http(f"http://127.0.0.1:{port}/mcp", http2=http2)),
         serve=lambda port: ServedInSession(HttpServer(f"http://127.0.0.1:{port}/mcp")),
+        continuous=False,
+    )
+
+
+def https_link(tmp_path: Path, *, http2: bool = False) -> MakePair:
+    """With TLS, on which both sides agree on HTTP/2, if at all, by ALPN."""
+    authority = trustme.CA()
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    certified = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(certified)
+    return tcp_pair(
+        lambda port: InSession(Http(f"https://127.0.0.1:{port}/mcp", http2=http2, tls=trusting)),
+        serve=lambda port: ServedInSession(HttpServer(f"https://127.0.0.1:{port}/mcp", tls=certified)),
         continuous=False,
     )
