@@ -14,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, Final, NamedTuple
 
 import grpc
@@ -72,7 +71,7 @@ async def _grpc_aio(port: int, count: int, text: str) -> Rates:
 
 
 CLIENTS: Final[dict[str, Callable[[int, int, str], Rates]]] = {
-    OURS: partial(trio.run, _trioxport),
+    OURS: lambda *arguments: trio.run(_trioxport, *arguments),
     THEIRS: lambda *arguments: asyncio.run(_grpc_aio(*arguments)),
 }
 

@@ -167,7 +167,7 @@ def show_streams_and_sessions(streams: int, sessions: int, seconds: float) -> No
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each round, and a tenth of those of streams")
+    parser.add_argument("--seconds", type=float, default=0.7, help="of each round, and a tenth of those of streams")
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--sessions", type=int, default=5000)
     arguments = parser.parse_args()

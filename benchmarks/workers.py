@@ -32,7 +32,8 @@ BUSY: Final = 0.9
 """The share of a core, or of all, from which on it counts as fully used."""
 _LISTENING: Final = re.compile(r"INFO serving http://127\.0\.0\.1:(\d+)/mcp")
 _RATE: Final = re.compile(r"Requests/sec: +([\d.]+)")
-_REFUSED: Final = re.compile(r"Non-2xx|Socket errors")
+_REFUSED: Final = re.compile(r"Non-2xx|Socket errors: (?!connect 0, read 0, write 0)")
+"""Errors in the output of ``wrk``; it also counts responses that take more than two seconds, which are none."""
 
 
 class Measured(NamedTuple):

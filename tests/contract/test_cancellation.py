@@ -35,6 +35,7 @@ from trioxport import (
     serve_transport,
 )
 from trioxport.transports._http2 import Http2Connection, Http2Error, Http2Settings, Http2Stream, open_http2
+from trioxport.transports.grpc import Grpc
 from trioxport.transports.http import Http
 from trioxport.transports.http.server import HttpServer
 from trioxport.transports.memory import Memory
@@ -104,7 +105,11 @@ def native_ws(_folder: Path) -> tuple[Target, Callable[[str], Target]]:
     return WebSocket("ws://127.0.0.1:0"), lambda address: WebSocket(address)
 
 
-SERVERS: Final[tuple[MakeTargets, ...]] = (memory, tcp, unix, tls, ws, native_ws)
+def grpc(_folder: Path) -> tuple[Target, Callable[[str], Target]]:
+    return Grpc("grpc://127.0.0.1:0"), str
+
+
+SERVERS: Final[tuple[MakeTargets, ...]] = (memory, tcp, unix, tls, ws, native_ws, grpc)
 over_each_server = pytest.mark.parametrize("make", SERVERS, ids=lambda make: make.__name__)
 
 Use: TypeAlias = Callable[[Cut, Target], Awaitable[None]]

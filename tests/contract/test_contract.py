@@ -13,7 +13,7 @@ from tests.support import http_links, http_stdio_links, links
 from trioxport.abc import Layer
 from trioxport.codecs import MessagePack
 from trioxport.layers import Logging, Tap
-from trioxport.testing import RULES, Faults, MakePair, check_layer, check_transport, tcp_pair
+from trioxport.testing import RULES, Faults, MakePair, check_layer, check_transport, tcp_pair, transport_checks
 
 LINKS: dict[str, Callable[..., MakePair]] = {
     "memory": links.memory_link,
@@ -83,6 +83,17 @@ async def test_with_layers(transport: str, rule: int, tmp_path: Path) -> None:
 async def test_modern_http(http2: bool, rule: int, tmp_path: Path) -> None:
     """To the server each request is a connection: nothing ties two of them together, their order and end included."""
     await check_transport(http_links.modern_http_link(tmp_path, http2=http2), rules=[rule])
+
+
+SAYS_MORE_THAN_ANSWERS = frozenset({"loses_nothing_when_cancelled", "survives_garbage"})
+"""Checks of rules 3 and 8 in which a server sends messages that answer nothing, as none can in a unary call."""
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule not in (2, 3)])
+async def test_unary_grpc(rule: int) -> None:
+    """As over modern HTTP, nothing ties two requests together; there are answers, and nothing else comes back."""
+    checks = [check for check in transport_checks([rule]) if check.name not in SAYS_MORE_THAN_ANSWERS]
+    await check_transport(links.unary_grpc_pair, checks=checks)
 
 
 @pytest.mark.parametrize("layer", [Logging(), Tap(lambda line: None), Faults(1), Faults(1, delay=0.001)])

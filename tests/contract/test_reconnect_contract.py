@@ -28,6 +28,7 @@ LINKS: Final[dict[str, Callable[..., MakePair]]] = {
     "stdio": links.stdio_link,
     "ws": links.ws_link,
     "wss": links.wss_link,
+    "grpc": links.grpc_link,
 }
 NEVER: Final = Reconnect(attempts=0)
 SOON: Final = Reconnect(backoff=Backoff(base=0.01, cap=0.05))

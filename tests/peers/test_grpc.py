@@ -134,40 +134,35 @@ async def test_a_client_over_tls(tmp_path: Path) -> None:
                 pass
 
 
-@pytest.mark.parametrize(
-    ("code", "kind", "retryable", "outcome"),
-    [
-        ("CANCELLED", ConnectionLost, True, "unknown"),
-        ("UNKNOWN", ConnectionLost, True, "unknown"),
-        ("INVALID_ARGUMENT", ProtocolViolation, False, "unknown"),
-        ("DEADLINE_EXCEEDED", RequestTimeout, True, "unknown"),
-        ("PERMISSION_DENIED", PermissionDenied, False, "not_sent"),
-        ("RESOURCE_EXHAUSTED", RateLimited, True, "unknown"),
-        ("UNIMPLEMENTED", ConnectError, False, "not_sent"),
-        ("INTERNAL", ConnectionLost, True, "unknown"),
-        ("UNAVAILABLE", ConnectionLost, True, "unknown"),
-        ("UNAUTHENTICATED", AuthenticationError, False, "not_sent"),
-    ],
+STATUSES: Final = (
+    ("CANCELLED", ConnectionLost, True, "unknown"),
+    ("UNKNOWN", ConnectionLost, True, "unknown"),
+    ("INVALID_ARGUMENT", ProtocolViolation, False, "unknown"),
+    ("DEADLINE_EXCEEDED", RequestTimeout, True, "unknown"),
+    ("PERMISSION_DENIED", PermissionDenied, False, "not_sent"),
+    ("RESOURCE_EXHAUSTED", RateLimited, True, "unknown"),
+    ("UNIMPLEMENTED", ConnectError, False, "not_sent"),
+    ("INTERNAL", ConnectionLost, True, "unknown"),
+    ("UNAVAILABLE", ConnectionLost, True, "unknown"),
+    ("UNAUTHENTICATED", AuthenticationError, False, "not_sent"),
 )
-async def test_every_status_has_its_error(code: str, kind: type, retryable: bool, outcome: str, aborting: int) -> None:
-    params = {"code": code, "text": "ä reason"}
-    with trio.fail_after(BOUND):
-        async with open_transport(Grpc(f"grpc://127.0.0.1:{aborting}", method=CALL)) as connection:
-            error = await failure(connection, "abort", params)
-        assert isinstance(error, kind)
-        assert (error.retryable, error.outcome) == (retryable, outcome)
-        assert f"{code}: ä reason" in str(error)
-        async with open_transport(f"grpc://127.0.0.1:{aborting}") as connection:
-            lost = await failure(connection, "abort", params)
-            with pytest.raises(ConnectionLost, match=code):
-                await connection.rx.receive()
-        assert lost.retryable == retryable
+"""Codes, the errors that they are, and whether another attempt may help; what became of the request."""
 
 
-@pytest.fixture
-async def aborting() -> AsyncGenerator[int]:
+async def test_every_status_has_its_error() -> None:
     async with grpc_server() as (_, port):
-        yield port
+        for code, kind, retryable, outcome in STATUSES:
+            params = {"code": code, "text": "ä reason"}
+            async with open_transport(Grpc(f"grpc://127.0.0.1:{port}", method=CALL)) as connection:
+                error = await failure(connection, "abort", params)
+            assert isinstance(error, kind)
+            assert (error.retryable, error.outcome) == (retryable, outcome)
+            assert f"{code}: ä reason" in str(error)
+            async with open_transport(f"grpc://127.0.0.1:{port}") as connection:
+                lost = await failure(connection, "abort", params)
+                with pytest.raises(ConnectionLost, match=code):
+                    await connection.rx.receive()
+            assert lost.retryable == retryable
 
 
 async def test_cancelling_and_deadlines_of_a_client() -> None:
@@ -225,6 +220,24 @@ async def test_a_server_that_stops() -> None:
             await connection.rx.receive()
 
 
+@pytest.mark.parametrize("method", [CONNECT, CALL])
+async def test_a_server_that_drains(method: str) -> None:
+    """The request in flight is answered, and what comes after it is refused."""
+    async with (
+        grpc_server() as (peer, port),
+        open_transport(Grpc(f"grpc://127.0.0.1:{port}", method=method)) as (tx, rx),
+    ):
+        await tx.send(Request(1, "linger", {"a": 1}))
+        assert await peer.line() == "lingering"
+        assert peer.process.stdin is not None
+        await peer.process.stdin.send_all(b"20\n")
+        assert await rx.receive() == Response(1, {"a": 1})
+        await tx.aclose()
+        with pytest.raises(trio.EndOfChannel):
+            await rx.receive()
+        assert await peer.process.wait() == 0
+
+
 # Their client, our server
 
 
@@ -271,11 +284,40 @@ async def serving(target: Any, handled: Handled, **options: Any) -> AsyncGenerat
             nursery.cancel_scope.cancel()
 
 
-async def grpc_client(address: str, *arguments: str) -> dict[str, Any]:
-    program = [sys.executable, str(PROGRAMS / "grpc_peer.py"), "call"]
+async def grpc_client(address: str, *arguments: str, mode: str = "call") -> Any:
+    program = [sys.executable, str(PROGRAMS / "grpc_peer.py"), mode]
     done = await trio.run_process([*program, address.partition("//")[2], *arguments], capture_stdout=True)
-    seen: dict[str, Any] = json.loads(done.stdout)
-    return seen
+    return json.loads(done.stdout)
+
+
+async def test_clients_of_a_server_that_stops() -> None:
+    both = trio.Event()
+    waiting = 0
+
+    async def wait(connection: Connection) -> None:
+        nonlocal waiting
+        await connection.rx.receive()
+        waiting += 1
+        if waiting == 2:
+            both.set()
+        await trio.sleep_forever()
+
+    with trio.fail_after(BOUND):
+        async with trio.open_nursery() as nursery:
+            stop = trio.CancelScope()
+
+            async def serve(task_status: trio.TaskStatus[list[str]]) -> None:
+                with stop:
+                    await serve_transport(wait, "grpc://127.0.0.1:0", task_status=task_status)
+
+            async def stop_at_work() -> None:
+                await both.wait()
+                stop.cancel()
+
+            [address] = await nursery.start(serve)
+            nursery.start_soon(stop_at_work)
+            seen = await grpc_client(address, mode="hold")
+    assert seen == ["UNAVAILABLE: the server is being stopped"] * 2
 
 
 EXPECTED: Final = {

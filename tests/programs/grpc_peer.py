@@ -1,7 +1,8 @@
 """A program with grpc.aio, which calls ours and is called by ours; the official protobuf library makes its messages.
 
 ``serve [CERTIFICATE]`` does what requests ask for, and prints what it sees: its port first. ``call HOST:PORT [CA]``
-calls a server in every way, and prints what it sees as JSON.
+calls a server in every way, and prints what it sees as JSON. ``hold HOST:PORT`` makes two calls that wait, and prints
+how they end.
 """
 
 from __future__ import annotations
@@ -52,6 +53,9 @@ def decoder(method: str) -> Any:
 # The server
 
 
+STOPPING = asyncio.Event()
+
+
 def say(text: Any) -> Any:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
@@ -69,6 +73,9 @@ async def answer(request: Any, context: Any) -> Any:
             await context.abort(grpc.StatusCode[params["code"]], params.get("text", "as asked"))
         case "finish":
             return None
+        case "linger":
+            say("lingering")
+            await STOPPING.wait()
         case "wait":
             say("waiting")
             await asyncio.sleep(60)
@@ -127,7 +134,10 @@ async def serve(certificate: Any = None) -> Any:
     await server.start()
     say(port)
     line = await asyncio.to_thread(sys.stdin.readline)  # the test says that the server is to stop
-    await server.stop(float(line or 0))
+    stopping = asyncio.create_task(server.stop(float(line or 0)))
+    await asyncio.sleep(0)
+    STOPPING.set()
+    await stopping
 
 
 # The client
@@ -209,6 +219,14 @@ async def health(channel: Any) -> Any:
     watch.cancel()
 
 
+async def hold(address: Any) -> Any:
+    async with grpc.aio.insecure_channel(address) as channel:
+        stream = method_of(channel, "Connect")()
+        await stream.write(request(1, "wait"))
+        calls = stream.read(), method_of(channel, "Call")(request(1, "wait"))
+        sys.stdout.write(json.dumps(await asyncio.gather(*map(code_of, calls))))
+
+
 async def call_all(address: Any, ca: Any = None) -> Any:
     options = [("grpc.max_receive_message_length", -1)]
     if ca is None:
@@ -228,5 +246,7 @@ if __name__ == "__main__":
     mode, *arguments = sys.argv[1:]
     if mode == "serve":
         asyncio.run(serve(*(Path(path).read_bytes() for path in arguments)))
+    elif mode == "hold":
+        asyncio.run(hold(*arguments))
     else:
         asyncio.run(call_all(arguments[0], *(Path(path).read_bytes() for path in arguments[1:])))

@@ -1,11 +1,11 @@
-"""Conversations with the faults of one seed after the other, in memory and over Redis: each request settles once, and
-nothing hangs.
+"""Conversations with the faults of one seed after the other, in memory, over Redis and over gRPC: each request settles
+once, and nothing hangs.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import Final, Literal, TypeAlias, get_args
 
@@ -14,7 +14,7 @@ import trio
 
 from tests.support.http_links import InSession, ServedInSession
 from tests.support.layer_matrix import REQUESTS, converse, converse_in_memory, faults, named_by, stack
-from tests.support.redis_links import HOST, RedisProcess, redis_server
+from tests.support.redis_links import HOST, redis_server
 from trioxport import (
     Connection,
     ErrorResponse,
@@ -29,9 +29,10 @@ from trioxport import (
 from trioxport.abc import Layer
 from trioxport.layers import Encryption, Signing
 from trioxport.testing import TransportPair
+from trioxport.transports.grpc import Grpc
 from trioxport.transports.redis import Redis, RedisStream
 
-FaultBinding: TypeAlias = Literal["memory", "redis", "redis+stream", "redis+stream legacy"]
+FaultBinding: TypeAlias = Literal["memory", "redis", "redis+stream", "redis+stream legacy", "grpc"]
 FAULT_BINDINGS: Final[tuple[FaultBinding, ...]] = get_args(FaultBinding)
 
 AT_ONCE: Final = 16
@@ -61,15 +62,15 @@ async def fault_seeds(binding: FaultBinding, first: int, seeds: int) -> FaultCou
     """Converse with the faults of ``seeds`` seeds from ``first`` on, and return what came of it."""
     counts = FaultCounts()
     limit = trio.CapacityLimiter(AT_ONCE)
-    async with redis_server() as redis, trio.open_nursery() as nursery:
+    server = redis_server() if binding.startswith("redis") else nullcontext()
+    async with server as redis, trio.open_nursery() as nursery:
+        port = 0 if redis is None else redis.port
         for seed in range(first, first + seeds):
-            nursery.start_soon(_one, binding, redis, seed, limit, counts)
+            nursery.start_soon(_one, binding, port, seed, limit, counts)
     return counts
 
 
-async def _one(
-    binding: FaultBinding, redis: RedisProcess, seed: int, limit: trio.CapacityLimiter, counts: FaultCounts
-) -> None:
+async def _one(binding: FaultBinding, port: int, seed: int, limit: trio.CapacityLimiter, counts: FaultCounts) -> None:
     name = named_by(seed)
     service = f"seed-{seed}"
     async with limit:
@@ -78,9 +79,9 @@ async def _one(
                 if binding == "memory":
                     await trio.to_thread.run_sync(converse_in_memory, name, seed)
                 elif binding == "redis+stream":
-                    await ask_with_faults(RedisStream(HOST, redis.port, service=service), name, seed)
+                    await ask_with_faults(RedisStream(HOST, port, service=service), name, seed)
                 else:
-                    await converse(_pair(binding, redis.port, service), name, seed, patience=PATIENCE_SECONDS)
+                    await converse(_pair(binding, port, service), name, seed, patience=PATIENCE_SECONDS)
         except Exception as error:
             print(f"{binding}, seed {seed}, {name}: {error!r}")
             counts.broken += 1
@@ -89,6 +90,8 @@ async def _one(
 
 
 def _pair(binding: FaultBinding, port: int, service: str) -> TransportPair:
+    if binding == "grpc":
+        return TransportPair(Grpc("grpc://127.0.0.1:0"), through=Grpc)
     if binding == "redis":
         redis = Redis(HOST, port, service=service)
         return TransportPair(redis, redis)

@@ -36,9 +36,9 @@ class Cut(trio.abc.Instrument):
             self._left -= 1
 
 
-def sweep(conversation: Callable[[Cut], Awaitable[None]]) -> None:
-    """Run the conversation once for each step, cancelled before it."""
-    for at in count():
+def sweep(conversation: Callable[[Cut], Awaitable[None]], *, every: int = 1) -> None:
+    """Run the conversation once for each step, or for ``every`` so many, cancelled before it."""
+    for at in count(step=every):
         cut = Cut(at)
         before = os.listdir("/dev/fd"), children().keys()
         trio.run(conversation, cut, instruments=[cut])

@@ -16,10 +16,12 @@ import attrs
 import trio
 import trustme
 
-from trioxport import Reconnect, Reconnecting
+from trioxport import Reconnect, Reconnecting, serve_transport
+from trioxport._core.nursery import open_bare_nursery
 from trioxport.abc import Listener, Transport
 from trioxport.framing import FramingName
 from trioxport.testing import MakePair, TransportPair, open_cuttable_proxy, tcp_pair
+from trioxport.testing.peer import LIMITS, RAW, check_peer
 from trioxport.transports.grpc import Grpc
 from trioxport.transports.memory import Memory
 from trioxport.transports.stdio import Stdio
@@ -80,6 +82,18 @@ def ws_link(tmp_path: Path) -> MakePair:
 
 def grpc_link(tmp_path: Path) -> MakePair:
     return tcp_pair(lambda port: Grpc(f"grpc://127.0.0.1:{port}"))
+
+
+@asynccontextmanager
+async def unary_grpc_pair() -> AsyncGenerator[TransportPair]:
+    """A client that makes a call for each request. To the server each is a connection of its own."""
+    method = "mcp.MCPService/Call"
+    serve = partial(serve_transport, check_peer, layers=[RAW], limits=LIMITS, close_timeout=1.0)
+    async with open_bare_nursery() as tasks:
+        [url] = await tasks.start(serve, "grpc://127.0.0.1:0")
+        unreachable = Grpc("grpc://127.0.0.1:1", method=method)
+        yield TransportPair(open=Grpc(url, method=method), unreachable=unreachable, continuous=False)
+        tasks.cancel_scope.cancel()
 
 
 def wss_link(tmp_path: Path) -> MakePair:

@@ -103,7 +103,7 @@ def note(number: int) -> Notification:
 @pytest.mark.parametrize("codec", [JSON, MessagePack], ids=lambda codec: codec.name)
 @pytest.mark.parametrize("rule", RULES)
 async def test_the_binding_to_nats_keeps_the_contract(rule: int, codec: Any) -> None:
-    await check_transport(nats_link(silence=1), rules=[rule], codec=codec)
+    await check_transport(nats_link(silence=2), rules=[rule], codec=codec)
 
 
 # The wire's side.

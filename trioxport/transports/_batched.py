@@ -6,7 +6,6 @@ import trio
 from trio.abc import ReceiveChannel
 
 from trioxport._core.ending import SelfEnding
-from trioxport._core.turns import Turns
 from trioxport.frames import Frame
 
 
@@ -16,13 +15,12 @@ class BatchedReceive(SelfEnding, ReceiveChannel[Frame]):
     def __init__(self, batches: trio.MemoryReceiveChannel[list[Frame]]) -> None:
         self._batches = batches
         self._frames: list[Frame] = []  # the next one last; an empty deque takes ten times the memory
-        self._turns = Turns()
         self._fetching = False
         self._waiters: trio.lowlevel.ParkingLot | None = None
 
     async def receive(self) -> Frame:
         if self._frames:
-            await self._turns.checkpoint()
+            await trio.lowlevel.checkpoint()
         while not self._frames:
             if self._fetching:
                 if self._waiters is None:

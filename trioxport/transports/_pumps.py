@@ -16,7 +16,6 @@ from trio.abc import SendChannel
 from trioxport._core.ending import SelfEnding
 from trioxport._core.error_mapping import as_loss, not_sent
 from trioxport._core.states import LazyEvent
-from trioxport._core.turns import Turns
 from trioxport.abc import Carries, FrameChannels, Scope
 from trioxport.errors import ConnectionLost, MessageTooLarge, TransportError
 from trioxport.frames import Frame
@@ -94,21 +93,18 @@ class _SendQueue(SelfEnding, SendChannel[Frame]):
     def __init__(self, inner: trio.MemorySendChannel[Frame], wire: FrameWire) -> None:
         self._inner = inner
         self._wire = wire
-        self._turns = Turns()
         self._closed = False
         self.idle = False
         """Whether the writer waits, and no frame is on its way to it."""
 
     async def send(self, value: Frame) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if not (self.idle and not self._closed and self._wire.send_now(value)):
-            self.idle = False
-            try:
-                self._inner.send_nowait(value)
-            except trio.WouldBlock:
-                await self._inner.send(value)
+        if self.idle and not self._closed:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if self._wire.send_now(value):
+                await trio.lowlevel.cancel_shielded_checkpoint()
                 return
-        await self._turns.shielded_checkpoint()
+            self.idle = False
+        await self._inner.send(value)
 
     async def aclose(self) -> None:
         self._closed = True
@@ -264,10 +260,10 @@ class _Pumps:
             else:
                 frames.append(frame)
                 size += len(frame.payload)
-                if turns_left:
-                    is_enough = len(frames) >= MAX_AWAITED_FRAMES or trio.current_time() > latest
-                    turns_left = 0 if is_enough else IDLE_TURNS
-                continue
+                if not turns_left or len(frames) >= MAX_AWAITED_FRAMES or trio.current_time() > latest:
+                    turns_left = 0
+                    continue
+                turns_left = IDLE_TURNS
             try:
                 await trio.lowlevel.checkpoint()
             except trio.Cancelled:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import math
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -13,15 +15,19 @@ import pytest
 import trio
 import trio.testing
 import trustme
+from trio.testing import MockClock
 
+from tests.support.raw_http2 import settings
 from trioxport import (
     AuthenticationError,
     ConnectError,
     Connection,
+    ConnectionLost,
     HTTPStatusError,
     Notification,
     PermissionDenied,
     RateLimited,
+    Reconnecting,
     Request,
     Response,
     TLSError,
@@ -32,7 +38,7 @@ from trioxport import (
     serve_transport,
 )
 from trioxport._core.token_bucket import Rate
-from trioxport.auth import Bearer, TLSOptions
+from trioxport.auth import Bearer, TLSOptions, VerifiedToken
 from trioxport.transports._http2 import Http2Settings, Http2Stream, open_http2
 from trioxport.transports.grpc import Grpc
 
@@ -43,8 +49,8 @@ each_method = pytest.mark.parametrize("method", METHODS)
 
 
 @asynccontextmanager
-async def serving(target: Any, handler: Any = None, **options: Any) -> AsyncGenerator[str]:
-    with trio.fail_after(BOUND):
+async def serving(target: Any, handler: Any = None, *, bound: float = BOUND, **options: Any) -> AsyncGenerator[str]:
+    with trio.fail_after(bound):
         async with trio.open_nursery() as nursery:
             [address] = await nursery.start(partial(serve_transport, handler or echo, target, **options))
             yield address
@@ -73,8 +79,10 @@ async def failure(target: Any) -> TransportError:
 
 
 @asynccontextmanager
-async def peer(behave: Callable[[trio.SocketStream], Awaitable[object]]) -> AsyncGenerator[str]:
-    with trio.fail_after(BOUND):
+async def peer(
+    behave: Callable[[trio.SocketStream], Awaitable[object]], *, bound: float = BOUND
+) -> AsyncGenerator[str]:
+    with trio.fail_after(bound):
         async with trio.open_nursery() as nursery:
             [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
             nursery.start_soon(trio.serve_listeners, behave, [listener])
@@ -203,7 +211,101 @@ async def test_tokens_and_rates(method: str) -> None:
         assert error.retry_after
 
 
+class Renewed:
+    """Credentials whose token is a new one each time."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+
+    async def headers(self) -> Mapping[str, str]:
+        self.tokens += 1
+        return {"authorization": f"Bearer {self.tokens}"}
+
+    async def refused(self, headers: Mapping[str, str]) -> bool:
+        return False
+
+
+async def test_a_stream_ends_with_its_token_and_comes_back_with_another(jumping_clock: MockClock) -> None:
+    async def verify(token: str) -> VerifiedToken:
+        return VerifiedToken(token, expires_at=time.time() + 60 if token == "1" else None)
+
+    async def whoami(connection: Connection) -> None:
+        async for message in connection.rx:
+            if isinstance(message, Request) and message.method == "whoami":
+                await connection.tx.send(Response(message.id, connection.info.principal))
+
+    async with serving(Grpc("grpc://127.0.0.1:0", verify=verify), whoami, bound=math.inf) as address:
+        credentials = Renewed()
+        async with open_transport(Reconnecting(Grpc(address, auth=credentials))) as (tx, rx):
+            await tx.send(Request(1, "whoami"))
+            assert await rx.receive() == Response(1, "1")
+            await tx.send(Request(2, "nothing"))
+            unanswered = await rx.receive()
+            assert trio.current_time() > 50
+            assert isinstance(unanswered, Undelivered)
+            assert unanswered.outcome == "unknown"
+            assert "UNAUTHENTICATED: the token has expired" in str(unanswered.cause)
+            await tx.send(Request(3, "whoami"))
+            assert await rx.receive() == Response(3, "2")
+        with pytest.raises(ConnectionLost, match="the token has expired"):
+            async with open_transport(Grpc(address, auth=Bearer("1"))) as (_, rx):
+                await rx.receive()
+
+
+# Pings
+
+
+@each_method
+async def test_pings_that_are_answered_keep_a_connection(method: str, jumping_clock: MockClock) -> None:
+    server = Grpc("grpc://127.0.0.1:0", keepalive=10.0)
+
+    async def answer_late(connection: Connection) -> None:
+        async for message in connection.rx:
+            assert isinstance(message, Request)
+            await trio.sleep(60)
+            await connection.tx.send(Response(message.id, {}))
+
+    async with (
+        serving(server, answer_late, bound=math.inf) as address,
+        open_transport(Grpc(address, method=method, keepalive=10.0)) as (tx, rx),
+    ):
+        await tx.send(Request(1, "x"))
+        assert await rx.receive() == Response(1, {})
+        assert trio.current_time() >= 60
+
+
+async def test_a_ping_that_is_not_answered_ends_the_connection(jumping_clock: MockClock) -> None:
+    """It is not sent earlier than servers of gRPC accept."""
+
+    async def be_mute(stream: trio.SocketStream) -> None:
+        await stream.send_all(settings())
+        async for _ in stream:
+            pass
+
+    async with peer(be_mute, bound=math.inf) as address, open_transport(address) as (tx, rx):
+        began = trio.current_time()
+        await tx.send(Request(1, "x"))
+        assert isinstance(await rx.receive(), Undelivered)
+        with pytest.raises(ConnectionLost, match="the peer did not answer a ping within 20 s"):
+            await rx.receive()
+        assert trio.current_time() - began > 5 * 60 + 20
+
+
 # The unary method
+
+
+async def test_a_cancelled_receive_loses_no_answer() -> None:
+    numbers = range(50)
+    answers: list[object] = []
+    async with serving("grpc://127.0.0.1:0") as address, open_transport(Grpc(address, method=CALL)) as (tx, rx):
+        for number in numbers:
+            await tx.send(Request(number, "x", {"number": number}))
+        while len(answers) < len(numbers):
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await rx.receive()
+            answers.append(await rx.receive())
+    assert {answer.id for answer in answers if isinstance(answer, Response)} == set(numbers)
 
 
 async def test_a_cancelled_request_cancels_its_handler_and_no_other() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import json
 import os
+import pwd
 import stat
 import sys
 from collections.abc import AsyncGenerator
@@ -144,6 +145,43 @@ async def test_the_permissions_of_the_file(kind: str, tmp_path: Path) -> None:
             assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.parametrize("kind", ["http+unix", "unix"])
+async def test_the_owner_of_the_file(kind: str, tmp_path: Path) -> None:
+    """Another owner takes privileges; oneself may be named by anybody."""
+    user = pwd.getpwnam("daemon") if os.geteuid() == 0 else pwd.getpwuid(os.getuid())
+    end = "#/mcp" if kind == "http+unix" else ""
+    for name, group in ((user.pw_name, user.pw_gid), (user.pw_uid, os.getgid())):
+        query = f"?user={name}" + (f"&group={group}" if os.geteuid() == 0 else "")
+        with trio.fail_after(BOUND):
+            async with serving(f"{kind}://{tmp_path}/s{query}{end}"):
+                found = os.stat(tmp_path / "s")
+                assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (user.pw_uid, 0o600)
+                assert os.geteuid() != 0 or found.st_gid == group
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may give a file to any user")
+async def test_an_owner_that_takes_privileges(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot set the permissions of the socket file: Operation not permitted"):
+        await serve_transport(serve_demo, url_in(tmp_path, "?user=root"))
+    assert not (tmp_path / "s").exists()
+
+
+async def test_a_server_removes_no_file_but_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    async with served_in(tmp_path):
+        path.rename(tmp_path / "mine")
+        async with served_in(tmp_path):  # its successor
+            (tmp_path / "mine").rename(tmp_path / "older")
+        assert not path.exists()
+        path.write_text("another's")
+    assert path.read_text() == "another's"
+
+
+async def test_a_file_that_was_removed_meanwhile_is_no_failure(tmp_path: Path) -> None:
+    async with served_in(tmp_path):
+        (tmp_path / "s").unlink()
+
+
 async def test_a_stale_file_is_replaced_and_another_file_or_server_is_not(tmp_path: Path) -> None:
     path = tmp_path / "s"
     done = "import socket,sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])"
@@ -165,6 +203,7 @@ async def test_a_stale_file_is_replaced_and_another_file_or_server_is_not(tmp_pa
     [
         ("?mode=rw", "mode is no number in octal. Write [?]mode=660"),
         ("?mode=1777", "mode has to be a whole number from 0 to 511"),
+        ("?user=no-such-user", "there is no user 'no-such-user' on this machine"),
         ("?group=no-such-group", "there is no group 'no-such-group' on this machine"),
         ("?umask=0", "unknown option 'umask'"),
     ],

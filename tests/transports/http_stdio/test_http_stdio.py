@@ -14,6 +14,7 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
+from tests.support.cancel_everywhere import Cut, sweep
 from tests.support.http_links import InSession
 from tests.support.http_stdio_links import InMemory, MemoryListener, Stream
 from tests.support.raw_http import modern
@@ -453,6 +454,33 @@ async def test_a_server_that_is_told_to_stop_answers_what_it_has_taken() -> None
                 serving.cancel_scope.cancel()
                 seen.go.set()
                 assert await rest_of(connection) == ([Response(1, {})], None)
+
+
+# Cancelled.
+
+
+async def answered(_connection: Http2Connection, stream: Http2Stream) -> None:
+    body = bytearray()
+    while part := await stream.receive_data():
+        body += part
+    answer = {"jsonrpc": "2.0", "id": json.loads(body)["id"], "result": {}}
+    await stream.send_headers([(b":status", b"200"), (b"content-type", b"application/json")])
+    await stream.send_data(json.dumps(answer).encode(), end_stream=True)
+
+
+def test_cancelled_at_many_steps() -> None:
+    """Whatever is going on, nothing is waited for: the close_timeout is far beyond the deadline of the test."""
+
+    async def conversation(cut: Cut) -> None:
+        target = scripted(answered)
+        with cut.here():
+            async with open_transport(target, connect_timeout=1000, close_timeout=1000) as connection:
+                await connection.tx.send(call(1))
+                assert await connection.rx.receive() == Response(1, {})
+        if cut.scope.cancelled_caught and target.processes:
+            assert target.process.ending is None
+
+    sweep(conversation, every=3)
 
 
 # Reconnecting.

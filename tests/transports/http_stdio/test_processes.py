@@ -72,7 +72,7 @@ async def test_a_server_that_exits_with_a_request_in_flight() -> None:
     ("script", "kind", "text"),
     [
         ("echo 'usage: server PORT' >&2; exit 2", SpawnError, "the server process exited with code 2"),
-        ("exit 0", SpawnError, "the server process exited with code 0 before it answered"),
+        ("exit 0", SpawnError, "the server process exited with code 0"),
         ("echo listening on port 8000; cat >/dev/null", ConnectError, "wrote 'listening on port 8000' to its standard"),
         ("exec 1>&-; cat >/dev/null", ConnectError, "the server process closed its standard output"),
     ],

@@ -36,7 +36,7 @@ async def follows_the_clock(harness: ContractHarness) -> None:
     step = seconds / JUMPS
     beat = harness.pair.heartbeat
     if beat is not None:
-        step = min(step, beat / 4)
+        step = min(step, beat / 8)
         if harness.pair.serve is None:  # the peer's heartbeat goes by the system's clock
             seconds = min(seconds, beat / 2)
     if seconds < SHORTEST_SECONDS:

@@ -17,7 +17,7 @@ from trioxport.transports.grpc.channel import Channel, open_channel
 from trioxport.transports.grpc.messages import MessageReader, MessageWriter
 from trioxport.transports.grpc.metadata import metadata_of
 from trioxport.transports.grpc.options import GrpcOptions
-from trioxport.transports.grpc.status import CallStatus, StatusCode, as_lost
+from trioxport.transports.grpc.status import CallStatus, StatusCode, as_late_loss, as_lost
 from trioxport.transports.grpc.wire import CallWire
 
 REFUSAL_SECONDS: Final = 0.25
@@ -91,10 +91,13 @@ class _ClientEnds:
         await self._stream.send_data(b"", end_stream=True)
 
     def loss_at_end(self) -> TransportError | None:
-        status = CallStatus.of(self._stream.trailers) or CallStatus.of(self._stream.headers)
+        late = CallStatus.of(self._stream.trailers)
+        status = late or CallStatus.of(self._stream.headers)
         if status is None:
             return as_lost(missing_status())
-        return None if status.code is StatusCode.OK else as_lost(status.failure())
+        if status.code is StatusCode.OK:
+            return None
+        return as_lost(status.failure()) if late is None else as_late_loss(late)
 
     def loss_by(self, error: Exception | None) -> TransportError | None:
         return loss_of(error, self._channel) if isinstance(error, Http2Error) else None

@@ -36,7 +36,7 @@ class GrpcOptions(AccessOptions):
     tls: TLSOptions | ssl.SSLContext | None = attrs.field(default=None, repr=False, kw_only=True)
     gzip: bool = attrs.field(default=False, validator=FLAG, kw_only=True)
     deadline: float | None = attrs.field(default=None, validator=NUMBER_ABOVE_0.or_none(), kw_only=True)
-    keepalive: float | None = attrs.field(default=60.0, validator=NUMBER_ABOVE_0.or_none(), kw_only=True)
+    keepalive: float | None = attrs.field(default=330.0, validator=NUMBER_ABOVE_0.or_none(), kw_only=True)
     max_concurrency: int = attrs.field(default=100, validator=COUNT, kw_only=True)
     max_connections: int = attrs.field(default=1000, validator=COUNT, kw_only=True)
 

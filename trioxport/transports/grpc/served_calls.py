@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
-from trioxport.errors import ConnectionLost, MessageTooLarge, TransportError
+from trioxport.errors import ConnectError, ConnectionLost, MessageTooLarge, TransportError
 from trioxport.frames import Frame
 from trioxport.transports._access.admission import Admission
 from trioxport.transports._access.policy import AccessPolicy
@@ -58,7 +58,10 @@ class ServedCalls:
             admission = self._policy.admission(call, scope.settings.refusals)
             gzip = self._gzip and call.accepts_gzip()
             reader, writer = MessageReader(self._max_size, call.encoding), MessageWriter(gzip=gzip)
-            await call.begin(gzip=gzip)
+            try:
+                await call.begin(gzip=gzip)
+            except Http2Error as error:
+                raise ConnectError("the client cancelled the call before it was taken") from error
             wire = CallWire(call.stream, _ServerEnds(call), reader, writer, scope)
             if admission.until < math.inf:
                 scope.start_soon(_expire, call, wire, admission)

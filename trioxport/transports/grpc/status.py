@@ -168,6 +168,17 @@ def as_lost(failure: TransportError) -> ConnectionLost:
     return loss
 
 
+def as_late_loss(status: CallStatus) -> ConnectionLost:
+    """The loss of a call that the server had taken, by its later status.
+
+    Whatever was sent may have been acted on. If the server wants another token now, the next call may well have one.
+    """
+    loss = as_lost(status.failure())
+    loss.outcome = "unknown"
+    loss.retryable = loss.retryable or status.code is StatusCode.UNAUTHENTICATED
+    return loss
+
+
 def _pushback(text: str) -> float | None:
     """Seconds in ``grpc-retry-pushback-ms``; None without a number."""
     if not (text.isascii() and text.isdecimal()):

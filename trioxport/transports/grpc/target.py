@@ -44,7 +44,8 @@ class Grpc(GrpcOptions):
         deadline: Seconds that a client gives to each call (``grpc-timeout``): to a request in the unary method, or to
             the whole connection. None sets no limit.
         keepalive: Seconds of silence after which the peer gets a ping of HTTP/2, which it has to answer within 20; None
-            for no pings.
+            for no pings. Servers made with other libraries end the connection of a client that pings more often than
+            they allow, which is by default once in five minutes.
         max_concurrency: Calls of a unary client at the same time; further requests wait.
         verify: The check of clients' bearer tokens, in the metadata ``authorization``: UNAUTHENTICATED without a valid
             one, PERMISSION_DENIED without permission. None checks none. Health checks need no token.
