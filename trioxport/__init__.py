@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from trioxport.servers import open_servers as open_servers
     from trioxport.servers import serve_bridge as serve_bridge
     from trioxport.transports.dial import Dial as Dial
+    from trioxport.transports.grpc import Grpc as Grpc
     from trioxport.transports.http import Http as Http
     from trioxport.transports.http.server import HttpServer as HttpServer
     from trioxport.transports.stdio import Stdio as Stdio
@@ -155,6 +156,7 @@ _LAZY: Final = {
     "open_servers": "trioxport.servers",
     "serve_bridge": "trioxport.servers",
     "Dial": "trioxport.transports.dial",
+    "Grpc": "trioxport.transports.grpc",
     "Http": "trioxport.transports.http",
     "HttpServer": "trioxport.transports.http.server",
     "Stdio": "trioxport.transports.stdio",

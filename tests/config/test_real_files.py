@@ -10,6 +10,7 @@ import jsonschema_rs
 import pytest
 
 from tests.config.real_files import ENVIRONMENT, FILES
+from trioxport.auth import TLSOptions
 from trioxport.config import ServerConfigs, config_schema, load_servers
 from trioxport.config.reading import _JSON_TOKEN
 from trioxport.layers import Timeout
@@ -78,6 +79,10 @@ def test_there_are_enough() -> None:
         ),
         ("continue.json", "s", "headers", {"A": "bcde"}),
         ("copilot_cli.json", "l", "env", {"KEY": "key-from-environment"}),
+        ("ours_grpc.json", "mesh", "headers", {"X-Team": "blue"}),
+        ("ours_grpc.json", "mesh", "method", "mcp.MCPService/Call"),
+        ("ours_grpc.json", "mesh", "deadline", 5),
+        ("ours_grpc.json", "mesh", "tls", TLSOptions(ca="ca.pem")),
     ],
 )
 def test_values_are_those_that_the_client_uses(

@@ -77,6 +77,7 @@ def program(code: str) -> Stdio:
     [
         "http://127.0.0.1:0/mcp",
         "ws://127.0.0.1:0/mcp",
+        "grpc://127.0.0.1:0",
         "tcp://127.0.0.1:0",
         "unix://FOLDER/s",
         "http+unix://FOLDER/s#/mcp",

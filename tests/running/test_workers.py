@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 import pytest
 import trio
@@ -18,7 +19,7 @@ from mcp.types import TextContent
 from tests.running.programs import BY_HAND, INFO, OFFICIAL_SDK, Running, running
 from tests.support.raw_http import asking, calling, modern
 from tests.support.serve_command import BOUND
-from trioxport import ConnectionLost, UsageError, open_transport
+from trioxport import ConnectionLost, Request, Response, UsageError, open_transport
 from trioxport.peer import open_client
 from trioxport.running import run_server
 from trioxport.transports.http.server import HttpServer
@@ -178,6 +179,33 @@ async def test_workers_end_when_the_process_that_started_them_is_gone() -> None:
         pids = workers_of(program)
         program.process.kill()
         await until_gone(pids)
+
+
+OVER_GRPC: Final = """
+import os, trio
+from functools import partial
+from trioxport import Response
+from trioxport.running import run_server
+
+async def handler(connection):
+    async for request in connection.rx:
+        await connection.tx.send(Response(request.id, os.getpid()))
+
+def listening(addresses):
+    print(addresses[0], flush=True)
+
+if __name__ == "__main__":
+    trio.run(partial(run_server, handler, "grpc://127.0.0.1:0", workers=2, on_listening=listening))
+"""
+
+
+async def test_workers_share_a_port_of_grpc() -> None:
+    async with two_workers(source=OVER_GRPC) as (program, address):
+        async with open_transport(address) as (tx, rx):
+            await tx.send(Request(1, "pid"))
+            answer = await rx.receive()
+        assert isinstance(answer, Response)
+        assert answer.result in workers_of(program)
 
 
 async def test_a_program_that_cannot_serve_says_so_once() -> None:

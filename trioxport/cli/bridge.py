@@ -65,9 +65,9 @@ async def command(
 ) -> int:
     """Expose a server, or several, over another transport, for clients of either era, until Ctrl-C or SIGTERM.
 
-    LISTEN is the URL that clients use: http, https, http+unix, ws, wss, tcp, tls, unix, or stdio: or
-    http+stdio: for this process's own standard streams. TARGET is a URL, a quoted command, or the name of a server in
-    a configuration file.
+    LISTEN is the URL that clients use: http, https, http+unix, ws, wss, grpc, grpcs, tcp, tls, unix, or
+    stdio: or http+stdio: for this process's own standard streams. TARGET is a URL, a quoted command, or the name of a
+    server in a configuration file.
 
     Several names, or none, which means all servers of the file, are exposed together: their tools and prompts are
     named SERVER__TOOL, and each server fails for itself. The options of a connection, as --header and --token, are for

@@ -76,8 +76,9 @@ def command(server: str, target: str, **given: Any) -> int:
     MODULE:SERVER is where it is, as my_package.tools:server or tools.py:server: an MCPServer or FastMCP server, or an
     async function that takes a connection. Without :SERVER it is the one called server, mcp, app or handler.
 
-    TARGET is the URL to listen on (default: http://127.0.0.1:8000/mcp): http, https, http+unix, ws, wss, tcp, tls,
-    unix, or stdio: or http+stdio: for this process's own standard streams. The log goes to standard error.
+    TARGET is the URL to listen on (default: http://127.0.0.1:8000/mcp): http, https, http+unix, ws, wss, grpc,
+    grpcs, tcp, tls, unix, or stdio: or http+stdio: for this process's own standard streams. The log goes to standard
+    error.
     """
     folders, reload = given.pop("folders"), given.pop("reload")
     if reload and given["workers"] > 1:

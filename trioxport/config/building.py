@@ -20,12 +20,13 @@ TYPES: Final = {
     **dict.fromkeys(("http", "https", "streamablehttp", "streamable", "remote"), "http"),
     **dict.fromkeys(("sse", "httpsse"), "sse"),
     **dict.fromkeys(("ws", "wss", "websocket"), "websocket"),
+    **dict.fromkeys(("grpc", "grpcs"), "grpc"),
     **dict.fromkeys(("tcp", "tls", "unix"), "url"),
 }
 """The kinds of transports by the common spellings of ``type``, without hyphens, underscores and capitals."""
 _HTTP: Final = ("http", "https", "http+unix")
-_SCHEMES: Final = {"http": _HTTP, "sse": _HTTP, "websocket": ("ws", "wss")}
-_KINDS: Final = {**dict.fromkeys(_HTTP, "http"), "ws": "websocket", "wss": "websocket"}
+_SCHEMES: Final = {"http": _HTTP, "sse": _HTTP, "websocket": ("ws", "wss"), "grpc": ("grpc", "grpcs")}
+_KINDS: Final = {scheme: kind for kind, schemes in _SCHEMES.items() if kind != "sse" for scheme in schemes}
 _OF_COMMAND: Final = ("stdio", "http+stdio")
 _OF_KIND: Final = {
     "stdio": {"command", "args", "env", "env_file", "cwd", "options"},
@@ -33,6 +34,7 @@ _OF_KIND: Final = {
     "http": {"url", "headers", "auth", "tls", "options"},
     "sse": {"url", "headers", "auth", "tls", "options"},
     "websocket": {"url", "headers", "auth", "tls", "options"},
+    "grpc": {"url", "headers", "auth", "tls", "options"},
     "url": {"url", "tls"},
 }
 
@@ -83,7 +85,9 @@ def _kind(entry: Mapping[str, Any], structurer: Structurer) -> str | None:
     if kind is None:
         close = close_to(given, TYPES) if isinstance(given, str) else None
         question = "" if close is None else f"Did you mean {close!r}? "
-        structurer.add("type", "there is no such type", f"{question}The types: stdio, http, sse, ws, tcp, tls, unix")
+        structurer.add(
+            "type", "there is no such type", f"{question}The types: stdio, http, sse, ws, grpc, tcp, tls, unix"
+        )
     elif kind in _OF_COMMAND and "command" not in entry:
         structurer.add("command", f"a {kind} server needs a command", "Add it, or change the type")
     elif kind not in _OF_COMMAND and url is None:
@@ -187,15 +191,17 @@ def _options(entry: Mapping[str, Any], kind: Any, structurer: Structurer) -> Any
 
 
 def _endpoint(kind: str, entry: Mapping[str, Any], structurer: Structurer) -> Any:
+    from trioxport.transports.grpc import Grpc
     from trioxport.transports.http import Http
     from trioxport.transports.websocket import WebSocket
 
     url: str = entry["url"]
-    make: Any = WebSocket if kind == "websocket" else Http
+    make: Any = {"websocket": WebSocket, "grpc": Grpc}.get(kind, Http)
     if url.lower().startswith("sse+"):
         kind, url = "sse", url[4:]
     if not url.lower().startswith(tuple(f"{scheme}://" for scheme in _SCHEMES[kind])):
-        hint = f"Write {' or '.join(f'{scheme}://HOST/PATH' for scheme in _SCHEMES[kind])}"
+        place = "HOST:PORT" if kind == "grpc" else "HOST/PATH"
+        hint = f"Write {' or '.join(f'{scheme}://{place}' for scheme in _SCHEMES[kind])}"
         structurer.add("url", f"this is no URL of the type {kind}", hint)
         return None
     headers = texts(entry.get("headers"), "headers", structurer)

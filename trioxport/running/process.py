@@ -35,8 +35,8 @@ KILL_MARGIN_SECONDS: Final = 5.0
 """Seconds beyond ``drain`` and ``close_timeout`` after which a process that has not stopped is killed."""
 REAP_SECONDS: Final = 5.0
 MAX_REPORT_BYTES: Final = 64 * 1024
-_DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
-_SHARED_SCHEMES: Final = ("http", "https", "ws", "wss", "tcp", "tls")
+_DEFAULT_PORTS: Final = {"ws": 80, "wss": 443, "grpc": 50051, "grpcs": 443}
+_SHARED_SCHEMES: Final = ("http", "https", "ws", "wss", "grpc", "grpcs", "tcp", "tls")
 
 
 class WorkerRunner:
@@ -164,7 +164,7 @@ def _shared_address(target: Target) -> tuple[str, int]:
     """The address that processes share. Raises ``UsageError`` for a target that they cannot serve together."""
     parts = urlsplit(describe(target))
     if parts.scheme not in _SHARED_SCHEMES or not parts.hostname:
-        hint = "Serve http, ws, tcp, the same with TLS, http+unix or unix"
+        hint = "Serve http, ws, grpc, tcp, the same with TLS, http+unix or unix"
         raise UsageError("workers share an address of TCP, or a Unix socket", target=describe(target), hint=hint)
     port = parts.port if parts.port is not None else _DEFAULT_PORTS.get(parts.scheme)
     if port is None:

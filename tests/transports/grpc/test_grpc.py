@@ -110,7 +110,8 @@ async def test_plaintext_to_a_port_with_tls_and_the_reverse(method: str, tmp_pat
         assert "if it speaks TLS there, use grpcs://" in str(error)
     async with serving("grpc://127.0.0.1:0") as address:
         error = await failure(Grpc(address.replace("grpc", "grpcs"), tls=trusting, method=method))
-        assert isinstance(error, ConnectError)
+        assert isinstance(error, TLSError)
+        assert "the server does not speak TLS on this port. Check the port. Is it grpc://?" in str(error)
 
 
 @each_method

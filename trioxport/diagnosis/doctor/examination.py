@@ -20,6 +20,7 @@ from trioxport.diagnosis.doctor.findings import OnFinding, ServerFindings
 from trioxport.diagnosis.doctor.http_probe import check_http
 from trioxport.diagnosis.doctor.network import NetworkAddress, check_network
 from trioxport.targets import Target, to_transport
+from trioxport.transports.grpc import Grpc
 from trioxport.transports.http import Http
 from trioxport.transports.http.client.stack.proxies import proxy_for
 from trioxport.transports.http_stdio import HttpStdio
@@ -98,6 +99,9 @@ async def _check_way(transport: Transport, findings: ServerFindings) -> bool:
             return await check_network(
                 NetworkAddress(parts.hostname or "", parts.port or _PORTS[parts.scheme], tls), findings
             )
+        case Grpc():
+            tls = (transport.tls or TLSOptions()) if transport.is_encrypted else None
+            return await check_network(NetworkAddress(*transport.address, tls, protocols=["h2"]), findings)
         case Tls():
             tls = transport.ssl_context or TLSOptions(transport.ca, transport.cert, transport.key)
             return await check_network(NetworkAddress(transport.host, transport.port, tls), findings)

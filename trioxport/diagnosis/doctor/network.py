@@ -6,7 +6,7 @@ import ipaddress
 import socket
 import ssl
 from base64 import b64encode
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -36,12 +36,14 @@ class NetworkAddress:
         port: Its port.
         tls: The trust and certificates for TLS; None without TLS.
         proxy: The URL of the proxy before it; None without one.
+        protocols: The protocols that are offered by ALPN; none by default.
     """
 
     host: str
     port: int
     tls: TLSOptions | ssl.SSLContext | None = None
     proxy: str | None = None
+    protocols: Sequence[str] = ()
 
 
 async def check_network(address: NetworkAddress, findings: ServerFindings) -> bool:
@@ -152,6 +154,8 @@ async def _tunnel(stream: trio.SocketStream, server: str, proxy: SplitResult) ->
 async def _check_tls(stream: trio.SocketStream, address: NetworkAddress, findings: ServerFindings) -> bool:
     assert address.tls is not None
     context = address.tls if isinstance(address.tls, ssl.SSLContext) else address.tls.client_context()
+    if address.protocols:
+        context.set_alpn_protocols([*address.protocols])
     findings.begin()
     wrapped = trio.SSLStream(stream, context, server_hostname=address.host, https_compatible=True)
     try:
