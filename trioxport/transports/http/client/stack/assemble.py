@@ -93,14 +93,10 @@ async def _open_wire(options: HttpOptions, url: httpx.URL, scope: Scope) -> Asyn
         return
     if proxy is None and options.http2 and context is not None:
         context.set_alpn_protocols(("http/1.1",))  # later connections of the pool have to speak it too
-    pool = ConnectionPool(origin)
-    pool.add(socket, tls)
-    try:
+    async with _open_pool(origin, socket, tls) as send:
         if proxy is None:
-            yield pool.send
+            yield send
             return
-    finally:
-        await pool.aclose()
     limits = httpx.Limits(
         max_connections=None,
         max_keepalive_connections=options.max_keepalive_connections,
@@ -140,6 +136,22 @@ def _origin(options: HttpOptions, url: httpx.URL, context: ssl.SSLContext | None
         max_idle=options.max_keepalive_connections,
         keepalive=options.keepalive_expiry,
     )
+
+
+@asynccontextmanager
+async def _open_pool(
+    origin: OriginServer, socket: trio.SocketStream, tls: TLSStream | None
+) -> AsyncGenerator[SendRequest]:
+    """Send requests by HTTP/1.1 on an open connection, and on others beside it."""
+    async with open_bare_nursery() as nursery:
+        pool = ConnectionPool(origin)
+        pool.add(socket, tls)
+        nursery.start_soon(pool.run)
+        try:
+            yield pool.send
+        finally:
+            await pool.aclose()
+            nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager

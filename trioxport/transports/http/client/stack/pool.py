@@ -19,6 +19,7 @@ from typing import Final
 import httpx
 import trio
 
+from trioxport._core.expiry_queue import ExpiryQueue
 from trioxport.transports._http_heads import FIELD_VALUE, TOKEN, ResponseHead
 from trioxport.transports._prompt_socket import PromptSocket
 from trioxport.transports._tls import TLSStream
@@ -33,14 +34,24 @@ _REQUEST_LINE: Final = re.compile(r"[A-Z]+ [!-~]+ HTTP/1\.1\r\n")
 
 
 class _PooledConnection:
-    """One connection, which carries one request after another."""
+    """One connection, which carries one request after another.
 
-    def __init__(self, socket: trio.SocketStream, tls: TLSStream | None) -> None:
+    Args:
+        socket: The open socket.
+        tls: TLS over it, or None.
+        awaited: The connections that wait for their servers; one that does so for too long is given up.
+    """
+
+    def __init__(
+        self, socket: trio.SocketStream, tls: TLSStream | None, awaited: ExpiryQueue[_PooledConnection]
+    ) -> None:
         self.tls = tls
         self.expires = math.inf
         self._socket = socket
         self._stream: PromptSocket | TLSStream = tls or PromptSocket(socket)
         self._response = ResponseParser()
+        self._awaited = awaited
+        self._given_up = False
         self._broken: httpx.TransportError | None = None
         self._answered = False
 
@@ -56,12 +67,12 @@ class _PooledConnection:
                 return False
         return True
 
-    async def send(self, data: bytes, write_timeout: float, read_timeout: float) -> ResponseHead:
-        """Send a request and return the head of the response."""
+    async def send(self, data: bytes, write_timeout: float, *, patient: bool) -> ResponseHead:
+        """Send a request and return the head of the response; ``patient`` lets the server be silent for any time."""
         self._response.begin()
         await self._write(data, write_timeout)
         while self._response.head is None:
-            await self._fill(read_timeout)
+            await self._fill(patient)
         self._answered = True
         return self._response.head
 
@@ -75,21 +86,21 @@ class _PooledConnection:
         if scope.cancelled_caught:
             raise httpx.WriteTimeout("the server takes no data")
 
-    async def read(self, read_timeout: float) -> bytes:
+    async def read(self, *, patient: bool) -> bytes:
         """The bytes of the body that have arrived, at least one; none at its end."""
         response = self._response
         while not (part := response.take()) and self._broken is None and not response.is_over:
             try:
-                await self._fill(read_timeout)
+                await self._fill(patient)
             except httpx.TransportError as error:
                 self._broken = error
         if self._broken is not None and not part:
             raise self._broken
         return part
 
-    async def _fill(self, read_timeout: float) -> None:
+    async def _fill(self, patient: bool) -> None:
         """Take the next bytes of the response, or the end of the connection. Raises ``httpx`` errors."""
-        data = await self._receive(read_timeout)
+        data = await self._receive(patient)
         try:
             if data:
                 self._response.feed(data)
@@ -103,13 +114,22 @@ class _PooledConnection:
                 raise NoAnswer("the server answered with a TLS alert") from error
             raise httpx.RemoteProtocolError(str(error)) from error
 
-    async def _receive(self, read_timeout: float) -> bytes:
-        with trio.move_on_after(read_timeout):
-            try:
-                return await self._stream.receive_some()
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise httpx.ReadError(_reason(error)) from error
-        raise httpx.ReadTimeout("the server is silent")
+    async def _receive(self, patient: bool) -> bytes:
+        if not patient:
+            self._awaited.add(self)
+        try:
+            return await self._stream.receive_some()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            if self._given_up:
+                raise httpx.ReadTimeout("the server is silent") from None
+            raise httpx.ReadError(_reason(error)) from error
+        finally:
+            self._awaited.discard(self)
+
+    def give_up(self) -> None:
+        """End the wait for the server by ``httpx.ReadTimeout``."""
+        self._given_up = True
+        self._socket.socket.close()
 
     def close(self) -> None:
         """Close it at once, without waiting for data in flight."""
@@ -129,41 +149,49 @@ class _PooledConnection:
 class _PooledBody:
     """The body of a response, which returns its connection to the pool."""
 
-    def __init__(self, pool: ConnectionPool, connection: _PooledConnection, read_timeout: float) -> None:
+    def __init__(self, pool: ConnectionPool, connection: _PooledConnection, *, patient: bool) -> None:
         self._pool = pool
         self._connection = connection
-        self._read_timeout = read_timeout
+        self._patient = patient
 
     async def read(self) -> bytes:
-        return await self._connection.read(self._read_timeout)
+        return await self._connection.read(patient=self._patient)
 
     async def aclose(self) -> None:
         self._pool.take_back(self._connection)
 
 
 class ConnectionPool:
-    """The connections to one origin. Of the idle ones the most recently used is used next."""
+    """The connections to one origin. Of the idle ones the most recently used is used next.
+
+    A scope of cancellation around each read would take a twentieth of a request's time; so :meth:`run` watches over all
+    connections that wait for the server.
+    """
 
     def __init__(self, origin: OriginServer) -> None:
         self._origin = origin
+        self._awaited = ExpiryQueue(origin.idle_timeout, _PooledConnection.give_up)
         self._heads = _RequestHeads(origin.authority)
         self._idle: deque[_PooledConnection] = deque()
 
     async def send(self, request: HTTPRequest) -> tuple[ResponseHead, _PooledBody]:
         """Send a request, and return the response with its body unread. Raises ``httpx`` errors."""
         data = self._heads.of(request) + (request.content or b"")
-        read_timeout = math.inf if request.patient else self._origin.idle_timeout
-        connection = await self._pop_idle() or _PooledConnection(*await self._origin.connect())
+        connection = await self._pop_idle() or _PooledConnection(*await self._origin.connect(), self._awaited)
         try:
-            head = await connection.send(data, self._origin.idle_timeout, read_timeout)
+            head = await connection.send(data, self._origin.idle_timeout, patient=request.patient)
         except BaseException:
             connection.close()
             raise
-        return head, _PooledBody(self, connection, read_timeout)
+        return head, _PooledBody(self, connection, patient=request.patient)
+
+    async def run(self) -> None:
+        """Give up servers that are silent for too long, until cancelled."""
+        await self._awaited.run()
 
     def add(self, socket: trio.SocketStream, tls: TLSStream | None) -> None:
         """Keep an open connection for the first request."""
-        self._push_idle(_PooledConnection(socket, tls))
+        self._push_idle(_PooledConnection(socket, tls, self._awaited))
 
     async def aclose(self) -> None:
         """Close the idle connections, within ``CLOSE_SECONDS``, even if cancelled."""
