@@ -23,7 +23,10 @@ from trioxport import (
     ConnectError,
     Connection,
     ConnectionLost,
+    ErrorResponse,
     HTTPStatusError,
+    Limits,
+    MessageTooLarge,
     Notification,
     PermissionDenied,
     RateLimited,
@@ -179,6 +182,25 @@ async def test_a_method_that_the_server_does_not_have(method: str) -> None:
     async with serving(target) as address, open_transport(attrs.evolve(target, url=address)) as (tx, rx):
         await tx.send(Request(1, "x", {}))
         assert await rx.receive() == Response(1, {})
+
+
+async def test_a_message_over_the_limit_of_the_server() -> None:
+    """It costs the request alone: a unary call is refused, and a stream goes on."""
+    limits = Limits(max_message_size=1000)
+    large = Request(1, "x", {"text": "x" * 2000})
+    async with serving("grpc://127.0.0.1:0", limits=limits) as address:
+        for method in METHODS:
+            async with open_transport(Grpc(address, method=method)) as (tx, rx):
+                await tx.send(large)
+                refused = await rx.receive()
+                if method == CALL:
+                    assert isinstance(refused, Undelivered)
+                    assert isinstance(refused.cause, MessageTooLarge)
+                    assert "RESOURCE_EXHAUSTED: Received message larger than max (1000)" in str(refused.cause)
+                else:
+                    assert isinstance(refused, ErrorResponse)
+                await tx.send(Request(2, "x", {}))
+                assert await rx.receive() == Response(2, {})
 
 
 # Access
