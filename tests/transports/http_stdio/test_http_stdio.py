@@ -224,7 +224,10 @@ async def test_an_orderly_exit_leaves_requests_unanswered() -> None:
             await wait_all_tasks_blocked()
             await target.process.exit(0)
             found, loss = await rest_of(connection)
-    assert loss is None
+            assert loss is None
+            await wait_all_tasks_blocked()
+            with pytest.raises(ConnectionLost, match="the connection is over"):
+                await connection.tx.send(call(2))
     [left] = found
     assert isinstance(left, Undelivered)
     assert (left.cause.reason, left.outcome) == ("the server process exited with code 0", "unknown")

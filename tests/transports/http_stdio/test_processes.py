@@ -93,15 +93,20 @@ async def test_a_command_that_does_not_exist() -> None:
     assert not raised.value.retryable
 
 
-@pytest.mark.parametrize("ignored", ["", "TERM"], ids=["the end of its input", "SIGTERM too"])
-async def test_a_server_that_does_not_stop_is_made_to(ignored: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("trap", "last_words", "seconds"),
+    [("trap 'printf bye >&3; exit' TERM", b"bye", 2.0), ("trap '' TERM", b"", 0.4)],
+    ids=["by SIGTERM", "by SIGKILL"],
+)
+async def test_a_server_that_goes_on_without_input_is_stopped(
+    trap: str, last_words: bytes, seconds: float, tmp_path: Path
+) -> None:
     witness = Witness(tmp_path / "fifo")
-    trap = f"trap '' {ignored}; " if ignored else ""
-    script = f"{trap}exec 3>{witness.path}; {SETTINGS}; printf here >&3; while :; do sleep 60; done"
+    script = f"exec 3>{witness.path}; {trap}; {SETTINGS}; printf here >&3; while :; do sleep 60 & wait; done"
     with trio.fail_after(BOUND):
-        async with open_transport(shell(script), close_timeout=0.4):
+        async with open_transport(shell(script), close_timeout=seconds):
             await witness.appears()
-        await witness.disappears()
+        await witness.disappears(last_words)
 
 
 async def test_a_block_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from typing import Any, Final
 import pytest
 import trio
 
+from tests.support.http_links import InSession
 from tests.support.raw_http import modern
 from tests.support.recording_handler import serving
-from trioxport import ConnectionLost, Request, Response, Undelivered, open_transport
+from trioxport import ConnectionLost, Notification, Request, Response, Undelivered, open_transport
 from trioxport.transports._http2 import ErrorCodes, Http2Connection, Http2Settings, Http2Stream, open_http2
 from trioxport.transports.http import Http
 
@@ -186,3 +187,39 @@ async def test_a_server_of_http1_is_named() -> None:
     assert isinstance(answer, Undelivered)
     assert isinstance(answer.cause, ConnectionLost)
     assert "it speaks HTTP/1.1 here" in str(answer.cause)
+
+
+async def test_a_legacy_stream_that_is_reset_is_resumed() -> None:
+    asked: list[dict[bytes, bytes]] = []
+
+    async def legacy(_connection: Http2Connection, stream: Http2Stream) -> None:
+        head = dict(stream.headers)
+        body = bytearray()
+        while head[b":method"] == b"POST" and (part := await stream.receive_data()):
+            body += part
+        message: dict[str, Any] = json.loads(body or b"{}")
+        events = [(b":status", b"200"), (b"content-type", b"text/event-stream")]
+        if message.get("method") == "initialize":
+            answer = {"jsonrpc": "2.0", "id": message["id"], "result": {"protocolVersion": "2025-11-25"}}
+            await stream.send_headers([(b":status", b"200"), (b"content-type", b"application/json")])
+            await stream.send_data(json.dumps(answer).encode(), end_stream=True)
+        elif "id" in message:
+            await stream.send_headers(events)
+            await stream.send_data(b'retry: 0\nid: 1\ndata: {"jsonrpc":"2.0","method":"note"}\n\n')
+            await noted.wait()
+            stream.reset(ErrorCodes.INTERNAL_ERROR)
+        elif b"last-event-id" in head:
+            asked.append(head)
+            await stream.send_headers(events)
+            await stream.send_data(b'data: {"jsonrpc":"2.0","id":1,"result":{}}\n\n', end_stream=True)
+        else:
+            await stream.send_headers([(b":status", b"202" if body else b"405")], end_stream=True)
+
+    noted = trio.Event()
+    with trio.fail_after(BOUND):
+        async with scripted(legacy) as (url, _), open_transport(InSession(Http(url, http2=True))) as (tx, rx):
+            await tx.send(Request(1, "tools/call", {"name": "slow"}))
+            assert await rx.receive() == Notification("note")
+            noted.set()
+            assert await rx.receive() == Response(1, {})
+    assert [head[b"last-event-id"] for head in asked] == [b"1"]

@@ -108,8 +108,6 @@ class _HttpClient:
                 await self._dispatch(frame)
         self._all_posted.set()
         await self._until(lambda: not self._pending)
-        if self._ended:
-            return
         self._binding.close()
         self._scope.peer_done()
         self._incoming.close()
