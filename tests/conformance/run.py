@@ -30,9 +30,9 @@ PEERS: Final = HERE.parent / "peers"
 SUITE: Final = PEERS / "node_modules" / "@modelcontextprotocol" / "conformance"
 PAGE: Final = ROOT / "docs" / "reference" / "conformance.md"
 
-Role: TypeAlias = Literal["client", "server", "bridge"]
-"""``bridge`` is the same server, over HTTP too, behind a bridge."""
-ROLES: Final[tuple[Role, ...]] = ("client", "server", "bridge")
+Role: TypeAlias = Literal["client", "server", "bridge", "http2"]
+"""``bridge`` is the same server, over HTTP too, behind a bridge; ``http2`` the same server over HTTP/2."""
+ROLES: Final[tuple[Role, ...]] = ("client", "server", "bridge", "http2")
 REVISIONS: Final = ("2025-11-25", "2026-07-28")
 TIMEOUT_SECONDS: Final = 300
 """For one scenario, and until it is its turn: those of a client all start at once."""
@@ -78,7 +78,7 @@ class Outcome:
 def known_failures(role: Role) -> Mapping[str, str]:
     """The cause of each scenario that is known to fail."""
     listed = tomllib.loads((HERE / "known_failures.toml").read_text())
-    causes: Mapping[str, str] = listed.get("server" if role == "bridge" else role, {})
+    causes: Mapping[str, str] = listed.get("client" if role == "client" else "server", {})
     return causes
 
 
@@ -91,8 +91,8 @@ def run(role: Role, revision: str) -> Outcome:
         with _server() as url:
             if role == "server":
                 return _judged(role, revision, folder, "--url", url)
-            with _bridge(url) as bridge:
-                return _judged(role, revision, folder, "--url", bridge)
+            with _bridge(url) if role == "bridge" else _http2_proxy(url) as before:
+                return _judged(role, revision, folder, "--url", before)
 
 
 @contextmanager
@@ -118,6 +118,18 @@ def _bridge(url: str) -> Generator[str]:
             yield found[1]
         finally:
             bridge.terminate()
+
+
+@contextmanager
+def _http2_proxy(url: str) -> Generator[str]:
+    """The URL at which the suite, which speaks HTTP/1.1 alone, reaches a server over HTTP/2."""
+    command = ["node", str(HERE / "http2_proxy.mjs"), url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as proxy:
+        assert proxy.stdout is not None
+        try:
+            yield proxy.stdout.readline().strip()
+        finally:
+            proxy.terminate()
 
 
 def _judged(role: Role, revision: str, folder: str, *options: str) -> Outcome:
@@ -159,7 +171,7 @@ def page(outcomes: list[Outcome]) -> str:
     causes = {
         (outcome.role, name): cause
         for outcome in outcomes
-        if outcome.role != "bridge"  # its are those of the server
+        if outcome.role in ("client", "server")  # those of the others are the server's
         for name, cause in known_failures(outcome.role).items()
     }
     if causes:
@@ -173,9 +185,9 @@ def _row(outcome: Outcome) -> str:
     others = [scenario for scenario in outcome.scenarios if not scenario.required]
     checks = sum(scenario.passed + scenario.failed for scenario in required)
     cells = [
-        "server behind a bridge" if outcome.role == "bridge" else outcome.role,
+        {"bridge": "server behind a bridge", "http2": "server"}.get(outcome.role, outcome.role),
         outcome.revision,
-        "Streamable HTTP",
+        "Streamable HTTP over HTTP/2" if outcome.role == "http2" else "Streamable HTTP",
         _share(sum(not scenario.failed for scenario in required), len(required)),
         _share(sum(scenario.passed for scenario in required), checks),
         _share(sum(not scenario.failed for scenario in others), len(others)),
