@@ -354,34 +354,44 @@ async def answer_requests(connection: Connection) -> None:
             await connection.tx.send(Response(message.id, {}))
 
 
-async def ask_over_http2(address: str) -> None:
-    async with open_transport(Http(address, http2=True), **PATIENT) as (tx, rx):
+BY_HTTP: Final = HttpServer("http://127.0.0.1:0/mcp"), lambda address: Http(address, http2=True)
+BY_UNARY_GRPC: Final = Grpc("grpc://127.0.0.1:0"), lambda address: Grpc(address, method="mcp.MCPService/Call")
+each_binding = pytest.mark.parametrize("binding", [BY_HTTP, BY_UNARY_GRPC], ids=["http", "unary grpc"])
+Binding: TypeAlias = tuple[Target, Callable[[str], Target]]
+
+
+async def ask_once(target: Target) -> None:
+    async with open_transport(target, **PATIENT) as (tx, rx):
         await tx.send(Request(1, "echo", modern("echo")["params"]))
         assert await rx.receive() == Response(1, {})
 
 
-def test_a_client_of_http2() -> None:
+@each_binding
+def test_a_client_of_http2(binding: Binding) -> None:
     """The server goes on, and serves the next client."""
+
+    served, to_client = binding
 
     async def conversation(cut: Cut) -> None:
         async with trio.open_nursery() as nursery:
-            [address] = await nursery.start(serve_transport, answer_requests, HttpServer("http://127.0.0.1:0/mcp"))
+            [address] = await nursery.start(serve_transport, answer_requests, served)
             with cut.here():
-                await ask_over_http2(address)
-            await ask_over_http2(address)
+                await ask_once(to_client(address))
+            await ask_once(to_client(address))
             nursery.cancel_scope.cancel()
 
     sweep(conversation)
 
 
-def test_a_server_of_http2_and_its_client() -> None:
+@each_binding
+def test_a_server_of_http2_and_its_client(binding: Binding) -> None:
+    served, to_client = binding
+
     async def conversation(cut: Cut) -> None:
         with cut.here():
             async with trio.open_nursery() as nursery:
-                [address] = await nursery.start(
-                    serve_with_patience, answer_requests, HttpServer("http://127.0.0.1:0/mcp")
-                )
-                await ask_over_http2(address)
+                [address] = await nursery.start(serve_with_patience, answer_requests, served)
+                await ask_once(to_client(address))
                 nursery.cancel_scope.cancel()
 
     sweep(conversation)
