@@ -76,9 +76,9 @@ def test_completion_and_history(server: str, tmp_path: Path) -> None:
         terminal.wait_for("loaded\n")
         terminal.wait_for(PROMPT)
         terminal.type("pay\t")
-        terminal.wait_for("payload")
+        terminal.wait_for("load")  # what was typed may have been drawn before
         terminal.type(" s\t")
-        terminal.wait_for("size=")
+        terminal.wait_for("ize=")
         terminal.type("3\r")
         terminal.wait_for("012\n")
         terminal.wait_for(PROMPT)

@@ -125,7 +125,7 @@ async def test_a_unix_socket(tmp_path: Path) -> None:
             await bridged.address()
             for name, path in (("own", "/mcp"), ("bridge", "/")):
                 socket = httpx2.AsyncHTTPTransport(uds=str(tmp_path / name))
-                async with httpx2.AsyncClient(transport=socket) as http:
+                async with httpx2.AsyncClient(transport=socket, timeout=30) as http:
                     url = f"http://localhost{path}"
                     assert (await whoami(streamable_http_client(url, http_client=http))).startswith("sdk")
             assert await bridged.stop(signal.SIGTERM) == 0
@@ -163,7 +163,8 @@ async def test_certificate_tokens_names_and_pages(tmp_path: Path) -> None:
     async with serve_command("tools:server", "https://127.0.0.1:0/mcp", *options, folder=tmp_path) as served:
         address = await served.address()
         base = address.removesuffix("/mcp")
-        async with httpx2.AsyncClient(verify=context, headers={"authorization": "Bearer right-token"}) as http:
+        token = {"authorization": "Bearer right-token"}
+        async with httpx2.AsyncClient(verify=context, headers=token, timeout=30) as http:
             assert (await whoami(streamable_http_client(address, http_client=http))).startswith("sdk")
             assert (await http.get(f"{base}/livez")).json() == {"status": "ok"}
             assert (await http.get(f"{base}/readyz")).status_code == 200

@@ -19,6 +19,11 @@ from trioxport import ConnectionLost, Frame
 from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
 from trioxport.testing import MakePair
 
+PATIENT: Final = 2.0
+"""Seconds that a step may take."""
+IMPATIENT: Final = 0.5
+"""The same for faults that make a step take all of them."""
+
 
 @attrs.frozen
 class Fault:
@@ -33,7 +38,7 @@ class Fault:
     """
 
     says: tuple[str, ...]
-    timeout: float = 0.5
+    timeout: float = PATIENT
     check: str | None = None
     transport: type[Reference] = Reference
     carrier: type[Carrier] = Carrier
@@ -46,7 +51,7 @@ class Fault:
 FAULTS: Final[dict[str, Fault]] = {}
 
 
-def fault(*says: str, timeout: float = 0.5, check: str | None = None) -> Any:
+def fault(*says: str, timeout: float = PATIENT, check: str | None = None) -> Any:
     """Register a broken transport, or broken pumps, with the words that say what is wrong."""
 
     def register(broken: type[Any]) -> type[Any]:
@@ -66,14 +71,14 @@ class YieldsNothing(Reference):
         return None  # type: ignore[return-value]  # the fault
 
 
-@fault("waited 0.5 s for open_transport() to connect", "server: no connection was accepted")
+@fault("waited 0.5 s for open_transport() to connect", "server: no connection was accepted", timeout=IMPATIENT)
 class ConnectHangs(Reference):
     async def connect(self) -> CableEnd:
         await trio.sleep(math.inf)
         raise AssertionError
 
 
-@fault("check fails_plainly", "the unreachable target was opened")
+@fault("check fails_plainly", "the unreachable target was opened", timeout=IMPATIENT)
 class YieldsBeforeItIsConnected(Reference):
     async def connect(self) -> CableEnd:
         return Cable().client if self.board.callers is None else await super().connect()
@@ -100,7 +105,7 @@ class ServerFailsToEnter(Reference):
             yield channels
 
 
-@fault("waited 0.5 s for the listener to report its addresses by task_status.started()")
+@fault("waited 0.5 s for the listener to report its addresses by task_status.started()", timeout=IMPATIENT)
 class NeverStarted(Reference):
     async def serve(
         self, acceptor: Acceptor, calls: trio.MemoryReceiveChannel[CableEnd], task_status: trio.TaskStatus[list[str]]
@@ -127,7 +132,12 @@ class ListenerServesOnce(Reference):
         await acceptor.serve(self.accepted(await calls.receive()))
 
 
-@fault("check serves_several_at_once", "waited 0.5 s for", "each accept() has to run in a task of its own")
+@fault(
+    "check serves_several_at_once",
+    "waited 0.5 s for",
+    "each accept() has to run in a task of its own",
+    timeout=IMPATIENT,
+)
 class OneConnectionAtATime(Reference):
     async def serve(
         self, acceptor: Acceptor, calls: trio.MemoryReceiveChannel[CableEnd], task_status: trio.TaskStatus[list[str]]
@@ -137,7 +147,11 @@ class OneConnectionAtATime(Reference):
             await acceptor.serve(self.accepted(end))
 
 
-@fault("listening at an address in use raised nothing", "an address in use has to raise OSError or UsageError")
+@fault(
+    "listening at an address in use raised nothing",
+    "an address in use has to raise OSError or UsageError",
+    timeout=IMPATIENT,
+)
 class SharesItsAddress(Reference):
     async def listen(
         self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
@@ -173,7 +187,7 @@ class ListenerDiesWithAConnection(Reference):
                 nursery.start_soon(watched, end)
 
 
-@fault("check keeps_serving", "the loss of one connection must not end the listener")
+@fault("check keeps_serving", "the loss of one connection must not end the listener", timeout=IMPATIENT)
 class StopsListeningAfterALoss(Reference):
     async def serve(
         self, acceptor: Acceptor, calls: trio.MemoryReceiveChannel[CableEnd], task_status: trio.TaskStatus[list[str]]
@@ -230,7 +244,7 @@ class LosesMessages(Carrier):
             await self.end.send(None)
 
 
-@fault("with max_buffered_messages=0", "a window of 0 never opens")
+@fault("with max_buffered_messages=0", "a window of 0 never opens", timeout=IMPATIENT)
 class WindowOfZero(Carrier):
     async def write(self) -> None:
         window = trio.Semaphore(self.scope.settings.limits.max_buffered_messages)
@@ -363,7 +377,7 @@ class DropsBadMessages(Carrier):
             await super().deliver(frame)
 
 
-@fault("waited 0.5 s for the Undelivered of request 2, whose response is over the limit")
+@fault("waited 0.5 s for the Undelivered of request 2, whose response is over the limit", timeout=IMPATIENT)
 class DropsWhatIsTooLarge(Carrier):
     async def deliver(self, frame: Frame) -> None:
         if frame.payload.startswith(b"xxx") or len(frame.payload) <= self.scope.settings.limits.max_message_size:
@@ -373,7 +387,9 @@ class DropsWhatIsTooLarge(Carrier):
 # Ends and losses.
 
 
-@fault("waited 0.5 s for the client to leave its block, with a peer that reads", "the peer gets the end")
+@fault(
+    "waited 0.5 s for the client to leave its block, with a peer that reads", "the peer gets the end", timeout=IMPATIENT
+)
 class NeverTellsTheEnd(Carrier):
     async def write(self) -> None:
         with suppress(trio.BrokenResourceError):
@@ -403,6 +419,7 @@ class NoPeerDone(Carrier):
     "waited 0.5 s for the client to leave its block",
     "server: the connection is open",
     "the peer's end closes the receiving channel",
+    timeout=IMPATIENT,
 )
 class ReceivingIsNeverClosed(Carrier):
     async def read(self) -> None:
@@ -430,7 +447,12 @@ class EverythingIsNotSent(Carrier):
             await self.deliver(Frame(b"", request, error=ConnectionLost("not sent", outcome="not_sent")))
 
 
-@fault("connection.state to show the loss", "with no send and no receive under way", "the read pump has to run")
+@fault(
+    "connection.state to show the loss",
+    "with no send and no receive under way",
+    "the read pump has to run",
+    timeout=IMPATIENT,
+)
 class ReadsOnDemand(Carrier):
     async def deliver(self, frame: Frame) -> None:
         await super().deliver(frame)
@@ -448,14 +470,16 @@ class DropsWhatIsNotWritten(Reference):
             carrier.outgoing.receive_nowait()
 
 
-@fault("waited 0.5 s for the client to leave its block")
+@fault("waited 0.5 s for the client to leave its block", timeout=IMPATIENT)
 class ShieldedLinger(Reference):
     async def leave(self, scope: Scope, carrier: Carrier) -> None:
         with trio.CancelScope(shield=True):
             await trio.sleep(1)
 
 
-@fault("check leaves_at_once_when_cancelled", "although it was cancelled", "shields without a deadline")
+@fault(
+    "check leaves_at_once_when_cancelled", "although it was cancelled", "shields without a deadline", timeout=IMPATIENT
+)
 class LingersWhenCancelled(Reference):
     @asynccontextmanager
     async def carry(self, end: CableEnd, scope: Scope) -> AsyncGenerator[FrameChannels]:
@@ -469,7 +493,9 @@ class LingersWhenCancelled(Reference):
 
 
 @fault(
-    "3 connections, opened and left, left 3 descriptors open: 3 x /dev/null", "not closed when the transport is left"
+    "3 connections, opened and left, left 3 descriptors open: 3 x /dev/null",
+    "not closed when the transport is left",
+    timeout=IMPATIENT,
 )
 class LeaksADescriptor(Reference):
     opened: ClassVar[list[int]] = []
@@ -479,7 +505,12 @@ class LeaksADescriptor(Reference):
         return await super().connect()
 
 
-@fault("3 connections, opened and left, left 3 tasks running", "sleep_forever", "trio.lowlevel.spawn_system_task")
+@fault(
+    "3 connections, opened and left, left 3 tasks running",
+    "sleep_forever",
+    "trio.lowlevel.spawn_system_task",
+    timeout=IMPATIENT,
+)
 class LeaksATask(Reference):
     spawned: ClassVar[list[trio.lowlevel.Task]] = []
 
@@ -492,6 +523,7 @@ class LeaksATask(Reference):
     "connections that were cancelled at random steps left descriptors open",
     "x /dev/null",
     "and the block that releases it",
+    timeout=IMPATIENT,
 )
 class LeaksWhenCancelled(LeaksADescriptor):
     async def connect(self) -> CableEnd:
@@ -502,7 +534,13 @@ class LeaksWhenCancelled(LeaksADescriptor):
         return end
 
 
-@fault("waited 1.5 s for a connection that was cancelled at step", "of", "by seed 0", "a finally clause that waits")
+@fault(
+    "waited 1.5 s for a connection that was cancelled at step",
+    "of",
+    "by seed 0",
+    "a finally clause that waits",
+    timeout=IMPATIENT,
+)
 class HangsWhenCancelledEarly(Reference):
     async def connect(self) -> CableEnd:
         try:
@@ -524,7 +562,7 @@ class ClosesOnlyOnce(Reference):
 # Time.
 
 
-@fault("check follows_the_clock", "something waits by another clock", "use trio.current_time()")
+@fault("check follows_the_clock", "something waits by another clock", "use trio.current_time()", timeout=IMPATIENT)
 class WaitsByTheSystemsClock(Reference):
     async def leave(self, scope: Scope, carrier: Carrier) -> None:
         end = time.monotonic() + 1.2 * scope.settings.close_timeout

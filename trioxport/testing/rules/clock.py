@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 CLOSE_TIMEOUTS: Final = 3
 """The ``close_timeout`` of the check, in timeouts of the pair: much longer than leaving may really take."""
 JUMPS: Final = 12
+PROCESS_STEP: Final = 1.0
+"""Seconds of a jump where a child has to be given time, by the system's clock, to be gone once it is killed."""
 PAUSE_SECONDS: Final = 0.02
 """Seconds between two jumps of the clock, in which both sides do what their timers are for."""
 SHORTEST_SECONDS: Final = 1.0
@@ -34,6 +36,8 @@ async def follows_the_clock(harness: ContractHarness) -> None:
     """
     seconds = CLOSE_TIMEOUTS * harness.progress.timeout
     step = seconds / JUMPS
+    if harness.pair.serve is None:
+        step = min(step, PROCESS_STEP)
     beat = harness.pair.heartbeat
     if beat is not None:
         step = min(step, beat / 8)

@@ -17,7 +17,7 @@ import trio
 
 from trioxport._diagnostics import logger
 
-REAPING_SECONDS: Final = 2.0
+REAPING_SECONDS: Final = 5.0
 
 _SHELL: Final = "/bin/sh"
 _SCRIPT: Final = 'trap "" HUP INT TERM; read -r group && ! read -r _ && kill -s KILL -- "-$group"'
