@@ -170,6 +170,11 @@ async def _() -> None:
     await asked(child("input()"))
 
 
+@shows("the server process wrote … to its standard output, in place of HTTP/2")
+async def _() -> None:
+    await opened("http+stdio:echo listening")
+
+
 @shows("skipped something received: DecodeError: …")
 async def _() -> None:
     async with open_transport(child("input(); print('Server started')")) as connection:

@@ -85,9 +85,8 @@ def _kind(entry: Mapping[str, Any], structurer: Structurer) -> str | None:
     if kind is None:
         close = close_to(given, TYPES) if isinstance(given, str) else None
         question = "" if close is None else f"Did you mean {close!r}? "
-        structurer.add(
-            "type", "there is no such type", f"{question}The types: stdio, http, sse, ws, grpc, tcp, tls, unix"
-        )
+        known = "The types: stdio, http+stdio, http, sse, ws, grpc, tcp, tls, unix"
+        structurer.add("type", "there is no such type", f"{question}{known}")
     elif kind in _OF_COMMAND and "command" not in entry:
         structurer.add("command", f"a {kind} server needs a command", "Add it, or change the type")
     elif kind not in _OF_COMMAND and url is None:
