@@ -21,6 +21,7 @@ from trioxport import (
     Notification,
     Request,
     Response,
+    Target,
     TransportError,
     Undelivered,
     open_transport,
@@ -32,7 +33,7 @@ from trioxport.testing import TransportPair
 from trioxport.transports.grpc import Grpc
 from trioxport.transports.redis import Redis, RedisStream
 
-FaultBinding: TypeAlias = Literal["memory", "redis", "redis+stream", "redis+stream legacy", "grpc"]
+FaultBinding: TypeAlias = Literal["memory", "redis", "redis+stream", "redis+stream legacy", "grpc", "grpc unary"]
 FAULT_BINDINGS: Final[tuple[FaultBinding, ...]] = get_args(FaultBinding)
 
 AT_ONCE: Final = 16
@@ -78,8 +79,8 @@ async def _one(binding: FaultBinding, port: int, seed: int, limit: trio.Capacity
             with trio.fail_after(HUNG_SECONDS):
                 if binding == "memory":
                     await trio.to_thread.run_sync(converse_in_memory, name, seed)
-                elif binding == "redis+stream":
-                    await ask_with_faults(RedisStream(HOST, port, service=service), name, seed)
+                elif binding in ("redis+stream", "grpc unary"):
+                    await ask_with_faults(_pair(binding, port, service), name, seed)
                 else:
                     await converse(_pair(binding, port, service), name, seed, patience=PATIENCE_SECONDS)
         except Exception as error:
@@ -90,24 +91,27 @@ async def _one(binding: FaultBinding, port: int, seed: int, limit: trio.Capacity
 
 
 def _pair(binding: FaultBinding, port: int, service: str) -> TransportPair:
-    if binding == "grpc":
-        return TransportPair(Grpc("grpc://127.0.0.1:0"), through=Grpc)
+    if binding.startswith("grpc"):
+        method = "mcp.MCPService/Call" if binding == "grpc unary" else "mcp.MCPService/Stream"
+        return TransportPair(Grpc("grpc://127.0.0.1:0"), through=partial(Grpc, method=method))
     if binding == "redis":
         redis = Redis(HOST, port, service=service)
         return TransportPair(redis, redis)
     stream = RedisStream(HOST, port, service=service)
+    if binding == "redis+stream":
+        return TransportPair(stream, stream)
     return TransportPair(ServedInSession(stream), InSession(stream))
 
 
-# Requests to several servers know no order: a conversation has to be asked by one side alone.
+# Requests that are answered each by itself know no order: a conversation has to be asked by one side alone.
 
 
-async def ask_with_faults(target: RedisStream, name: str, seed: int, *, patience: float = PATIENCE_SECONDS) -> None:
+async def ask_with_faults(link: TransportPair, name: str, seed: int, *, patience: float = PATIENCE_SECONDS) -> None:
     """Ask a server with the same layers, with the faults of ``seed`` on both sides.
 
     Raises an ``AssertionError`` if a request of the client does not settle, or more than once.
     """
-    async with serving(target, name, seed, patience):
+    async with serving(link, name, seed, patience) as target:
         settled: dict[object, object] = {}
         accepted: set[object] = set()
         try:
@@ -140,17 +144,18 @@ async def _ask(connection: Connection, accepted: set[object], settled: dict[obje
 
 
 @asynccontextmanager
-async def serving(target: RedisStream, name: str, seed: int, patience: float) -> AsyncGenerator[None]:
+async def serving(link: TransportPair, name: str, seed: int, patience: float) -> AsyncGenerator[Target]:
     async def handler(connection: Connection) -> None:
         async for message in connection.rx:
             if isinstance(message, Request):
                 await connection.tx.send(Notification("note"))
                 await connection.tx.send(Response(message.id, message.params))
 
-    serve = partial(serve_transport, handler, target, layers=_layers(name, seed, patience), close_timeout=1.0)
+    assert link.serve is not None
+    serve = partial(serve_transport, handler, link.serve, layers=_layers(name, seed, patience), close_timeout=1.0)
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve)
-        yield
+        addresses = await nursery.start(serve)
+        yield link.target(addresses[0] if addresses else "")
         nursery.cancel_scope.cancel()
 
 
