@@ -76,7 +76,9 @@ async def nginx(folder: Path, replicas: list[ReplicaProcess]) -> AsyncGenerator[
         yield f"https://localhost:{port}/mcp"
 
 
-async def test_the_official_sdks_hold_their_conversations(tmp_path: Path, everything_server: list[str]) -> None:
+async def test_the_official_sdks_hold_their_conversations_also_when_a_replica_is_killed(
+    tmp_path: Path, everything_server: list[str]
+) -> None:
     seen: dict[str, Any] = {}
 
     async def python(mode: str, name: str) -> None:
@@ -94,16 +96,19 @@ async def test_the_official_sdks_hold_their_conversations(tmp_path: Path, everyt
             redis_server() as redis,
             replica_processes(f"redis://{HOST}:{redis.port}", tmp_path / "acted", 30.0) as balancer,
             nginx(tmp_path, list(balancer.replicas)) as url,
-            trio.open_nursery() as nursery,
         ):
-            for name in ("progress", "questions", "cancellation"):
-                nursery.start_soon(python, "legacy", name)
-            nursery.start_soon(python, "auto", "progress")
-            nursery.start_soon(typescript, "legacy")
-            nursery.start_soon(typescript, "modern", "", "replicas")
+            async with trio.open_nursery() as nursery:
+                for name in ("progress", "questions", "cancellation"):
+                    nursery.start_soon(python, "legacy", name)
+                nursery.start_soon(typescript, "legacy")
+                nursery.start_soon(typescript, "modern", "", "replicas")
+            await balancer.replicas[0].kill()
+            await python("auto", "progress")
+            await python("legacy", "logs")
     assert [number for number, *_ in seen["legacy progress"][0]] == [1, 2, 3, 4, 5]
     assert [number for number, *_ in seen["auto progress"][0]] == [1, 2, 3, 4, 5]
     assert [each["structured_content"]["result"] for each in seen["legacy questions"]] == ["accept blue", "It"]
     assert "one" in seen["legacy cancellation"]["result"]
+    assert [each["data"] for each in seen["legacy logs"][0]] == ["one", {"two": 2}]
     for mode in ("legacy", "modern"):
         assert seen[mode]["progress"] == [1, 2, 3] and "blue" in seen[mode]["asked"]
