@@ -11,7 +11,6 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from trioxport._core.backoff import Backoff
 from trioxport._version import __version__ as __version__
 from trioxport.connection import Connection, Statistics
 from trioxport.errors import (
@@ -43,9 +42,9 @@ from trioxport.frames import Frame, Limits
 from trioxport.messages import ErrorResponse, Incoming, Message, Notification, Request, Response, Undelivered
 from trioxport.opening import connect_transport, open_transport, serve_transport
 from trioxport.targets import Target, register_scheme
-from trioxport.transports.reconnecting import Failover, Reconnect, Reconnecting
 
 if TYPE_CHECKING:
+    from trioxport._core.backoff import Backoff as Backoff
     from trioxport.auth import ApiKey as ApiKey
     from trioxport.auth import Bearer as Bearer
     from trioxport.config import ConfigError as ConfigError
@@ -76,6 +75,9 @@ if TYPE_CHECKING:
     from trioxport.transports.grpc import Grpc as Grpc
     from trioxport.transports.http import Http as Http
     from trioxport.transports.http.server import HttpServer as HttpServer
+    from trioxport.transports.reconnecting import Failover as Failover
+    from trioxport.transports.reconnecting import Reconnect as Reconnect
+    from trioxport.transports.reconnecting import Reconnecting as Reconnecting
     from trioxport.transports.stdio import Stdio as Stdio
     from trioxport.transports.stream import Tcp as Tcp
     from trioxport.transports.stream import Tls as Tls
@@ -84,7 +86,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AuthenticationError",
-    "Backoff",
     "CircuitOpen",
     "ConnectError",
     "ConnectTimeout",
@@ -93,7 +94,6 @@ __all__ = [
     "DecodeError",
     "DeliveryFailed",
     "ErrorResponse",
-    "Failover",
     "Frame",
     "HTTPStatusError",
     "Incoming",
@@ -107,8 +107,6 @@ __all__ = [
     "PermissionDenied",
     "ProtocolViolation",
     "RateLimited",
-    "Reconnect",
-    "Reconnecting",
     "Request",
     "RequestTimeout",
     "Response",
@@ -129,6 +127,10 @@ __all__ = [
 ]
 
 _LAZY: Final = {
+    "Backoff": "trioxport._core.backoff",
+    "Failover": "trioxport.transports.reconnecting",
+    "Reconnect": "trioxport.transports.reconnecting",
+    "Reconnecting": "trioxport.transports.reconnecting",
     "ConfigError": "trioxport.config",
     "config_schema": "trioxport.config",
     "load_servers": "trioxport.config",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import CoroutineType
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
@@ -36,12 +36,13 @@ from trioxport.connection import Connection
 from trioxport.errors import ConnectError, ConnectionLost, TransportError, UsageError
 from trioxport.frames import Limits
 from trioxport.targets import Target, TargetWithOptions, describe, to_listener, to_transport
-from trioxport.transports.reconnecting import Reconnect, Reconnecting
+
+if TYPE_CHECKING:
+    from trioxport.transports.reconnecting import Reconnect
 
 DEFAULT_LIMITS: Final = Limits()
 
 _RUNNING: Final = OptionCheck("awaitable, as it is with async def", lambda value: isinstance(value, Awaitable))
-_POLICY: Final = instance_of(Reconnect, "a Reconnect(...)").or_none()
 
 
 @names_options
@@ -335,9 +336,11 @@ async def _open(supervisor: Supervisor, split: LayerSplit) -> AsyncGenerator[Con
 
 def _reconnecting(target: Target, split: LayerSplit, policy: Reconnect | None) -> tuple[Transport, LayerSplit]:
     """The transport, under the policy if there is one; it then wraps its connections in the frame layers by itself."""
-    _POLICY.option("reconnect", policy)
     if policy is None:
         return to_transport(target), split
+    from trioxport.transports.reconnecting import Reconnect, Reconnecting
+
+    instance_of(Reconnect, "a Reconnect(...), or None").option("reconnect", policy)
     return Reconnecting(target, policy, split.frames), LayerSplit(split.messages, ())
 
 
