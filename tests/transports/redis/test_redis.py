@@ -409,6 +409,21 @@ async def test_large_messages_pass(redis: RedisProcess) -> None:
             assert isinstance(answer, Response)
 
 
+async def test_a_command_that_is_not_answered_ends_with_the_connection(redis: RedisProcess) -> None:
+    async with open_link(Redis(HOST, redis.port, silence=0.2), "redis") as link:
+        redis.hang()
+        with trio.fail_after(10), pytest.raises(ConnectionLost):
+            await link.command(b"PING")
+    redis.go_on()
+    async with open_link(Redis(HOST, redis.port), "redis") as link:
+        redis.hang()
+        answer = link.command(b"PING")
+    with trio.fail_after(10), pytest.raises(ConnectionLost):
+        await answer
+    with pytest.raises(ConnectionLost):
+        link.command(b"PING")
+
+
 async def test_a_peer_that_sends_more_than_it_was_granted_is_lost(redis: RedisProcess) -> None:
     async with open_link(Redis(HOST, redis.port), "redis") as link:
         with link.subscription("flood", 2) as inbox:

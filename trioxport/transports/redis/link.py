@@ -181,8 +181,11 @@ class RedisLink:
         try:
             await task()
         except LOST as error:
-            self._resp.fail(error)
             self._end(loss_of(error))
+
+    def close(self) -> None:
+        """Settle the commands that are not answered, since the connection ends."""
+        self._end(ConnectionLost("the connection to Redis is closed"))
 
     async def watch(self, silence: float) -> None:
         """Check the presence of peers, and of Redis itself, until the connection is lost.
@@ -214,6 +217,7 @@ class RedisLink:
 
     def _end(self, loss: TransportError) -> None:
         self._loss = self._loss or loss
+        self._resp.fail(loss)
         self._lost.set()
         for sink in list(self._sinks.values()):
             sink.end(loss)
@@ -241,5 +245,8 @@ async def open_link(options: RedisOptions, target: str, *, watched: bool = True)
             raise as_connect_error(error, target) from error
         if watched:
             tasks.start_soon(link.watch, options.silence)
-        yield link
+        try:
+            yield link
+        finally:
+            link.close()
         tasks.cancel_scope.cancel()

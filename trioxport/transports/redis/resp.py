@@ -97,19 +97,15 @@ class RespStream:
             await self._stream.send_all(data)
 
     async def read(self) -> None:
-        """Take answers and messages, until cancelled. Raises the loss of the stream, with which all answers settle."""
-        try:
-            while data := await self._stream.receive_some():
-                self._parser.feed(data)
-                while not isinstance(parsed := self._parse(), NotEnoughData):
-                    if parsed[0] == DataType.PUSH:
-                        self._take(cast("list[Any]", parsed[1]))
-                    elif self._unanswered:
-                        self._unanswered.popleft().settle(parsed[1])
-            raise trio.BrokenResourceError("Redis has closed the connection")
-        except Exception as error:
-            self.fail(error)
-            raise
+        """Take answers and messages, until cancelled. Raises the loss of the stream."""
+        while data := await self._stream.receive_some():
+            self._parser.feed(data)
+            while not isinstance(parsed := self._parse(), NotEnoughData):
+                if parsed[0] == DataType.PUSH:
+                    self._take(cast("list[Any]", parsed[1]))
+                elif self._unanswered:
+                    self._unanswered.popleft().settle(parsed[1])
+        raise trio.BrokenResourceError("Redis has closed the connection")
 
     def _parse(self) -> UnpackedResponse | NotEnoughData:
         try:
