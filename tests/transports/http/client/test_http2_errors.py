@@ -30,6 +30,10 @@ async def replying(reply: bytes, context: ssl.SSLContext | None = None) -> Async
         with suppress(trio.BrokenResourceError):
             if await stream.receive_some():
                 await stream.send_all(reply)
+            if isinstance(stream, trio.SocketStream):
+                await stream.send_eof()
+                while await stream.receive_some():  # to close with unread bytes is to reset the connection
+                    pass
         await trio.aclose_forcefully(stream)
 
     listeners: list[Any] = await trio.open_tcp_listeners(0, host="127.0.0.1")
