@@ -155,6 +155,7 @@ async def test_a_newer_stream_takes_the_place_of_the_standalone_one() -> None:
                 assert (await newer.event())["method"] == "announced"
 
 
+@pytest.mark.deadline(120)
 async def test_what_could_not_be_written_to_one_listener_goes_to_the_next(jumping_clock: trio.abc.Clock) -> None:
     """Without an event store, what the dead connection had taken up is sent again; only what arrived is not."""
     config = HttpServer(ANYWHERE, bounds=Bounds(write_timeout=5), sessions=Sessions(stall=1000))
