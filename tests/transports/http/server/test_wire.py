@@ -286,13 +286,19 @@ async def test_the_end_of_a_connection_over_tls_is_a_close_notify(version: ssl.T
 
 async def test_what_was_accepted_is_answered_before_the_server_ends() -> None:
     """In JSON, in a stream and in a session; connections without a request end at once, and nobody new is let in."""
+    begun: set[str] = set()
     finished: list[str] = []
+    all_begun, may_finish = trio.Event(), trio.Event()
 
     async def slow(connection: Connection) -> None:
         async for message in connection.rx:
             if isinstance(message, Request):
                 if message.method != "initialize":
-                    await trio.sleep(0.3)
+                    begun.add(message.method)
+                    if begun == {"modern", "legacy"}:
+                        all_begun.set()
+                    await may_finish.wait()
+                    await trio.sleep(0.3)  # longer than an answer may take before it becomes a stream
                 await connection.tx.send(Response(message.id, {"protocolVersion": "2025-11-25"}))
                 finished.append(message.method)
 
@@ -310,11 +316,12 @@ async def test_what_was_accepted_is_answered_before_the_server_ends() -> None:
                         session.append(await reply.event())
 
                 nursery.start_soon(ask_in_session)
-                await trio.sleep(0.05)
+                await all_begun.wait()
                 server.end()
                 assert await idle.at_end()
                 with pytest.raises(OSError, match="connect"):
                     await trio.open_tcp_stream("127.0.0.1", server.port)
+                may_finish.set()
                 await quick.head()
                 assert (await quick.event())["id"] == 1
                 assert await quick.event() is None
