@@ -1,4 +1,5 @@
-// Passes requests of HTTP/1.1 on to a server by HTTP/2 with prior knowledge: `http2_proxy.mjs URL` prints its own URL.
+// Passes requests of HTTP/1.1 on to a server by HTTP/2 with prior knowledge: `http2_proxy.mjs URL` prints its own URL,
+// and ends with its standard input.
 // The conformance suite speaks HTTP/1.1 alone; behind this proxy its scenarios judge a server over HTTP/2.
 import http from "node:http";
 import http2 from "node:http2";
@@ -24,4 +25,5 @@ const server = http.createServer((request, response) => {
   request.pipe(stream);
   stream.pipe(response);
 });
+process.stdin.on("end", () => process.exit()).resume();
 server.listen(0, "127.0.0.1", () => console.log(`http://127.0.0.1:${server.address().port}${target.pathname}`));

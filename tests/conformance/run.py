@@ -124,12 +124,12 @@ def _bridge(url: str) -> Generator[str]:
 def _http2_proxy(url: str) -> Generator[str]:
     """The URL at which the suite, which speaks HTTP/1.1 alone, reaches a server over HTTP/2."""
     command = ["node", str(HERE / "http2_proxy.mjs"), url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as proxy:
-        assert proxy.stdout is not None
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as proxy:
+        assert proxy.stdin is not None and proxy.stdout is not None
         try:
             yield proxy.stdout.readline().strip()
         finally:
-            proxy.terminate()
+            proxy.stdin.close()  # "node" may be a program that starts another, which a signal would leave behind
 
 
 def _judged(role: Role, revision: str, folder: str, *options: str) -> Outcome:
