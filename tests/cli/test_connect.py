@@ -55,8 +55,8 @@ def test_a_conversation(tmp_path: Path) -> None:
         terminal.type("\x03")
         terminal.wait_for("cancelled")
         terminal.wait_for(PROMPT)
-        terminal.type("echo text=on\r")  # the session goes on
-        terminal.wait_for("on\n")
+        terminal.type("add a=2 b=3\r")  # the session goes on
+        terminal.wait_for("sum: 5")
         terminal.wait_for(PROMPT)
         terminal.type("half a line")
         terminal.wait_for("half a line")
@@ -72,18 +72,22 @@ def test_a_conversation(tmp_path: Path) -> None:
 def test_completion_and_history(server: str, tmp_path: Path) -> None:
     with on_terminal(["connect", server], environment(tmp_path)) as terminal:
         terminal.wait_for(PROMPT)
-        terminal.type("echo text=loaded\r")
-        terminal.wait_for("loaded\n")
+        terminal.type("add a=1 b=2\r")
+        terminal.wait_for("sum: 3")
         terminal.wait_for(PROMPT)
-        terminal.type("pay\t")
-        terminal.wait_for("load")  # what was typed may have been drawn before
-        terminal.type(" s\t")
+        terminal.type("pay")
+        terminal.wait_for("pay")
+        terminal.type("\t")
+        terminal.wait_for("load")
+        terminal.type(" s")
+        terminal.wait_for("s")  # behind a movement of the cursor
+        terminal.type("\t")
         terminal.wait_for("ize=")
         terminal.type("3\r")
         terminal.wait_for("012\n")
         terminal.wait_for(PROMPT)
         terminal.type("\x1b[A\x1b[A\r")  # two lines up
-        terminal.wait_for("loaded\n")
+        terminal.wait_for("sum: 3")
         terminal.wait_for(PROMPT)
         terminal.type("exit\r")
         assert terminal.wait_for_exit() == 0
