@@ -81,10 +81,11 @@ class TLSStream:
         await self._flush()
 
     async def receive_some(self) -> bytes:
+        await trio.lowlevel.checkpoint_if_cancelled()
         while self._early or not self._ended:
             data = self._early.popleft() if self._early else self._read()
             if data:
-                await trio.lowlevel.checkpoint()
+                await trio.lowlevel.cancel_shielded_checkpoint()  # or a cancellation would lose it
                 return data
             if not (self._write_lock.locked() or self._torn):  # a peer may have to read before a write can go on
                 await self._flush()

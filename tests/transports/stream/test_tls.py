@@ -553,3 +553,18 @@ async def test_to_send_nothing_is_no_end(
         await client.send_eof()
         assert await server.receive_some() == b"hello"
         assert await server.receive_some() == b""
+
+
+async def test_a_cancelled_receive_loses_nothing(certificate: trustme.LeafCert, client_context: ssl.SSLContext) -> None:
+    """An HTTP server watches for a client that leaves by a receive that it cancels when the response is written."""
+    async with tls_pair(server_context(certificate), client_context) as (client, server):
+        await client.send_all(b"1")
+        await client.send_all(b"2")
+        await client.send_all(b"3")
+        received = [await server.receive_some()]
+        while received[-1] != b"3":
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                received.append(await server.receive_some())
+            received.append(await server.receive_some())
+        assert received == [b"1", b"2", b"3"]
