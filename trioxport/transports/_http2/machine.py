@@ -107,9 +107,11 @@ class Http2Machine(H2Connection):
         machine = stream.state_machine
         if machine.state not in _RECEIVING or not machine.headers_received or self.state_machine.state not in _OPEN:
             return None
-        window, whole = stream._inbound_window_manager, self._inbound_flow_control_window_manager
-        is_within = size <= window.current_window_size and size <= whole.current_window_size
-        if not is_within or stream._expected_content_length is not None:
+        # The library has no public way to these two.
+        window = stream._inbound_window_manager  # pyright: ignore[reportPrivateUsage]
+        has_length = stream._expected_content_length is not None  # pyright: ignore[reportPrivateUsage]
+        whole = self._inbound_flow_control_window_manager
+        if has_length or size > window.current_window_size or size > whole.current_window_size:
             return None
         window.window_consumed(size)
         whole.window_consumed(size)
