@@ -43,7 +43,7 @@ REQUIREMENTS: Final = {
     "brotli": ("brotli>=1.2",),
     "cli": ("click>=8.2", "prompt-toolkit>=3.0.50", "rich>=13.9", "watchfiles>=1.0"),
     "crypto": ("cryptography>=44",),
-    "http2": ("h2>=4.4",),
+    "http2": ("h2>=4.4,<4.5",),
     "keychain": ("keyring>=25",),
     "mcp": ("mcp>=2.3",),
     "oauth": ("joserfc>=1.6",),
