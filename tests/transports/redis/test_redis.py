@@ -164,6 +164,16 @@ async def test_a_server_that_may_not_subscribe_learns_so() -> None:
         assert PASSWORD not in str(raised.value)
 
 
+async def test_a_user_that_may_not_silence_redis_gets_the_right_answers() -> None:
+    async with redis_server("--user", "narrow", "on", f">{PASSWORD}", "~*", "&*", "+@all", "-client") as server:
+        target = Redis(HOST, server.port, username="narrow", password=PASSWORD)
+        async with open_link(target, str(target)) as link:
+            link.tell("nobody", b"said")
+            assert await link.command(b"ECHO", b"one") == b"one"
+            link.tell("nobody", b"said")
+            assert await link.command(b"ECHO", b"two") == b"two"
+
+
 async def test_nothing_that_listens_is_a_server_that_cannot_be_reached(redis: RedisProcess) -> None:
     await redis.kill()
     await opening(Redis(HOST, redis.port), ServerUnreachable)

@@ -12,10 +12,11 @@ from typing import Any, Final, cast
 
 import trio
 from coredis.constants.resp import DataType
-from coredis.exceptions import InvalidResponse
+from coredis.exceptions import AuthorizationError, InvalidResponse, ResponseError
 from coredis.parser import NotEnoughData, Parser, UnpackedResponse
 
 from trioxport._core.states import LazyEvent
+from trioxport.errors import TransportError
 from trioxport.transports._prompt_socket import PromptSocket
 from trioxport.transports._tls import TLSStream
 from trioxport.transports.redis.failures import loss_of
@@ -61,6 +62,7 @@ class RespStream:
         self._unanswered: deque[Answer] = deque()
         self._waiting: list[bytes] = []
         self._is_idle = False
+        self._may_silence = False
         self._wake = trio.lowlevel.ParkingLot()
 
     def command(self, *words: str | bytes | int) -> Answer:
@@ -75,8 +77,11 @@ class RespStream:
         self._send(pack(words))
 
     def tell_silently(self, *words: str | bytes | int) -> None:
-        """Send a command whose answer Redis keeps to itself: this process is not woken for it."""
-        self._send(_NO_ANSWER + pack(words))
+        """Send a command whose answer Redis keeps to itself, if it may: this process is not woken for it then."""
+        if self._may_silence:
+            self._send(_NO_ANSWER + pack(words))
+        else:
+            self.command(*words)
 
     def _send(self, data: bytes) -> None:
         """Write ``data`` at once, if nothing is under way, or else with all that the writing task finds then."""
@@ -122,8 +127,19 @@ class RespStream:
         """Begin the connection: protocol, credentials and database. Raises an error of the client library."""
         credentials = () if username is None and password is None else (b"AUTH", username or "default", password or "")
         await self.command(b"HELLO", 3, *credentials, b"SETNAME", CLIENT_NAME)
+        self._may_silence = await self._is_accepted(b"CLIENT", b"REPLY", b"ON")
         if database:
             await self.command(b"SELECT", database)
+
+    async def _is_accepted(self, *words: bytes) -> bool:
+        """Whether Redis accepts a command that it may refuse to this user. Raises the loss of the connection."""
+        try:
+            await self.command(*words)
+        except TransportError as error:
+            if isinstance(error.__cause__, AuthorizationError | ResponseError):
+                return False
+            raise
+        return True
 
 
 def pack(words: tuple[str | bytes | int, ...]) -> bytes:
