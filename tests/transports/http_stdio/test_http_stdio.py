@@ -557,5 +557,5 @@ async def test_options_that_have_no_place() -> None:
 async def test_without_the_library_of_http2(side: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("trioxport.transports.http_stdio.target", "trioxport.transports.http.server.stdio"):
         monkeypatch.setattr(f"{module}.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"HTTP/2 is not installed. Install it: pip install 'h2>=4.4'"):
+    with pytest.raises(UsageError, match=r"HTTP/2 is not installed. Install it: pip install 'h2>=4.4,<4.5'"):
         await (serve_transport(serve_demo, "http+stdio:") if side == "server" else opened(HttpStdio("server")))
