@@ -31,6 +31,7 @@ for line in sys.stdin:
               "tools": [{"name": "fly", "inputSchema": {}}]}
     print(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result}), flush=True)
 """
+DYING_SERVER: Final = "stdio:" + shlex.join([sys.executable, "-c", DIES])
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -94,8 +95,7 @@ def test_completion_and_history(server: str, tmp_path: Path) -> None:
 
 
 def test_the_server_dies_during_a_call(tmp_path: Path) -> None:
-    target = "stdio:" + shlex.join([sys.executable, "-c", DIES])
-    with on_terminal(["connect", target], environment(tmp_path)) as terminal:
+    with on_terminal(["connect", DYING_SERVER], environment(tmp_path)) as terminal:
         terminal.wait_for("mcp>")
         terminal.type("fly\r")
         terminal.wait_for("the fuel is gone")
@@ -129,11 +129,18 @@ def test_piped_input_is_a_script(server: str) -> None:
 
 def test_a_script_ends_at_its_first_failure_unless_it_is_to_go_on(script: Script) -> None:
     lines = "fail message=oh\necho text=after"
-    assert script(lines) == (1, "", "trioxport: the tool failed: oh\n")
+    assert script(lines) == (
+        1,
+        "",
+        "trioxport: the tool failed: oh\ntrioxport: line 1 of the script failed: fail message=oh\n",
+    )
     code, out, err = script(lines, "--keep-going", "--json")
     assert code == 1
     assert [json.loads(line)["content"][0]["text"] for line in out.splitlines()] == ["oh", "after"]
-    assert json.loads(err) == {"error": {"type": "ToolError", "message": "oh"}}
+    assert [json.loads(line) for line in err.splitlines()] == [
+        {"error": {"type": "ToolError", "message": "oh"}},
+        {"failed": {"line": 1, "text": "fail message=oh"}},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -153,6 +160,14 @@ def test_lines_that_cannot_be_run(line: str, text: str, script: Script) -> None:
     assert code == (1 if "/" in line else 2)
     assert text in err
     assert out == ""
+
+
+def test_the_line_that_lost_the_connection_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\nfly\n"))
+    assert main(["connect", DYING_SERVER]) == 3
+    assert "trioxport: line 2 of the script failed: fly\n" in capsys.readouterr().err
 
 
 def test_a_closed_standard_input_is_an_empty_script(server: str) -> None:

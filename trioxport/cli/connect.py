@@ -7,7 +7,9 @@ import sys
 import click
 import trio
 
+from trioxport import TransportError
 from trioxport.cli._commands import cli_command
+from trioxport.cli._output import complain, one_line, write
 from trioxport.cli._questions import Questions
 from trioxport.cli._requests import Caller, Patience
 from trioxport.cli._shell import Shell
@@ -29,7 +31,7 @@ async def command(target: str, keep_going: bool, as_json: bool, options: Connect
     kept in $XDG_STATE_HOME/trioxport/history.
 
     If standard input is no terminal, it is run as a script, a line a command, up to the first that fails; its exit code
-    is that of the whole.
+    is that of the whole, and standard error names the line.
     """
     async with open_status() as status:
         if sys.stdin.isatty() and sys.stdout.isatty():
@@ -42,7 +44,7 @@ async def command(target: str, keep_going: bool, as_json: bool, options: Connect
 async def _run_script(target: str, options: ConnectionOptions, status: Status, as_json: bool, keep_going: bool) -> int:
     patience = Patience(options.timeout)
     questions = Questions(patience, status, None, shows_logs=options.verbose)
-    first_failure = 0
+    first_failure = number = 0
     async with open_session(target, options, questions.handlers()) as client:
         caller = Caller(client, patience, status, wants_logs=options.verbose)
         shell = Shell(caller, options.timeout, as_json=as_json)
@@ -50,8 +52,27 @@ async def _run_script(target: str, options: ConnectionOptions, status: Status, a
             line = await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
             if not line:
                 break
-            code = await shell.run(line)
+            number += 1
+            code = await _run_line(shell, number, line, as_json)
             first_failure = first_failure or code
             if code and not keep_going:
                 break
     return first_failure
+
+
+async def _run_line(shell: Shell, number: int, line: str, as_json: bool) -> int:
+    try:
+        code = await shell.run(line)
+    except TransportError:
+        _complain_of_line(number, line, as_json)
+        raise
+    if code:
+        _complain_of_line(number, line, as_json)
+    return code
+
+
+def _complain_of_line(number: int, line: str, as_json: bool) -> None:
+    if as_json:
+        write(one_line({"failed": {"line": number, "text": line.strip()}}), sys.stderr)
+    else:
+        complain(f"line {number} of the script failed: {line.strip()}")
