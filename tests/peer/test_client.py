@@ -171,7 +171,7 @@ async def scripted(
     call: Any,
     method: str = "tools/call",
     *,
-    handlers: Handlers = Handlers(),  # noqa: B008 (it is frozen)
+    handlers: Handlers = Handlers(),
 ) -> AsyncGenerator[Client]:
     """A client of a modern server that answers one method."""
 

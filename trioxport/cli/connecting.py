@@ -71,7 +71,7 @@ def open_target(
 async def open_session(
     target: str,
     options: ConnectionOptions,
-    handlers: Handlers = Handlers(),  # noqa: B008 (it is frozen)
+    handlers: Handlers = Handlers(),
     on_stderr: OnLine | None = None,
 ) -> AsyncGenerator[Client]:
     """Open a connection and negotiate. A server that is too late for a request is not waited for on leaving either."""

@@ -49,7 +49,7 @@ def ping_method(client: Client) -> str:
     return "ping" if client.server.era == "legacy" else DISCOVER
 
 
-async def round_trip(client: Client, method: str, timeout: float) -> float:  # noqa: ASYNC109 (of a request)
+async def round_trip(client: Client, method: str, timeout: float) -> float:
     """Make a round trip and return its seconds."""
     began = trio.current_time()
     await client.peer.request(method, timeout=timeout)

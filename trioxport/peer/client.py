@@ -76,19 +76,19 @@ class Client:
         self._handlers = handlers
         self._subscriptions = subscriptions
 
-    async def list_tools(self, *, timeout: float | None = REQUEST_TIMEOUT) -> Sequence[Tool]:  # noqa: ASYNC109 (silence is measured)
+    async def list_tools(self, *, timeout: float | None = REQUEST_TIMEOUT) -> Sequence[Tool]:
         """List the tools, of all pages (2026-07-28, server/tools)."""
         return await self._list("tools/list", "tools", Tool, timeout)
 
-    async def list_resources(self, *, timeout: float | None = REQUEST_TIMEOUT) -> Sequence[Resource]:  # noqa: ASYNC109 (as above)
+    async def list_resources(self, *, timeout: float | None = REQUEST_TIMEOUT) -> Sequence[Resource]:
         """List the resources, of all pages (2026-07-28, server/resources)."""
         return await self._list("resources/list", "resources", Resource, timeout)
 
-    async def list_resource_templates(self, *, timeout: float | None = REQUEST_TIMEOUT) -> Sequence[ResourceTemplate]:  # noqa: ASYNC109 (as above)
+    async def list_resource_templates(self, *, timeout: float | None = REQUEST_TIMEOUT) -> Sequence[ResourceTemplate]:
         """List the templates of resources, of all pages."""
         return await self._list("resources/templates/list", "resourceTemplates", ResourceTemplate, timeout)
 
-    async def list_prompts(self, *, timeout: float | None = REQUEST_TIMEOUT) -> Sequence[Prompt]:  # noqa: ASYNC109 (as above)
+    async def list_prompts(self, *, timeout: float | None = REQUEST_TIMEOUT) -> Sequence[Prompt]:
         """List the prompts, of all pages (2026-07-28, server/prompts)."""
         return await self._list("prompts/list", "prompts", Prompt, timeout)
 
@@ -98,7 +98,7 @@ class Client:
         arguments: Mapping[str, Any] = NOTHING,
         *,
         on_progress: ProgressCallback | None = None,
-        timeout: float | None = REQUEST_TIMEOUT,  # noqa: ASYNC109 (silence is measured, which fail_after cannot)
+        timeout: float | None = REQUEST_TIMEOUT,
     ) -> ToolResult:
         """Call a tool. A tool that fails is a result with ``is_error``; a tool that does not exist a ``JSONRPCError``.
 
@@ -169,7 +169,7 @@ class Client:
         method: str,
         member: str,
         kind: type[Listed],
-        timeout: float | None,  # noqa: ASYNC109 (of each request)
+        timeout: float | None,
     ) -> Sequence[Listed]:
         found: list[Listed] = []
         params: dict[str, Any] = {}
@@ -195,7 +195,7 @@ class Client:
         params: Mapping[str, Any] | None = None,
         *,
         on_progress: ProgressCallback | None = None,
-        timeout: float | None = REQUEST_TIMEOUT,  # noqa: ASYNC109 (silence is measured, which fail_after cannot)
+        timeout: float | None = REQUEST_TIMEOUT,
     ) -> Any:
         """Send a request that has no method here; the handlers answer what the server asks meanwhile, in either era.
 
@@ -228,10 +228,10 @@ async def open_client(
     connection: Connection,
     *,
     client_info: Mapping[str, Any],
-    handlers: Handlers = Handlers(),  # noqa: B008 (it is frozen)
+    handlers: Handlers = Handlers(),
     capabilities: Mapping[str, Any] = NOTHING,
     era: Era | None = None,
-    timeout: float | None = None,  # noqa: ASYNC109 (the block lasts longer)
+    timeout: float | None = None,
 ) -> AsyncGenerator[Client]:
     """Converse with a server over ``connection`` for the time of a block: negotiates, and yields a :class:`Client`.
 
@@ -259,7 +259,7 @@ async def _negotiated(
     client_info: Mapping[str, Any],
     capabilities: Mapping[str, Any],
     era: Era | None,
-    timeout: float | None,  # noqa: ASYNC109 (the error differs from that of fail_after)
+    timeout: float | None,
 ) -> Negotiated:
     """Negotiate within ``timeout`` seconds, of which half at most are for the probe of the modern era."""
     seconds = math.inf if timeout is None else timeout

@@ -92,7 +92,7 @@ class Peer:
         method: str,
         params: Mapping[str, Any] | None = None,
         *,
-        timeout: float | None = DEFAULT_TIMEOUT_SECONDS,  # noqa: ASYNC109 (silence is measured, which fail_after cannot)
+        timeout: float | None = DEFAULT_TIMEOUT_SECONDS,
         on_progress: ProgressCallback | None = None,
         metadata: Mapping[str, Any] = NOTHING,
     ) -> Any:

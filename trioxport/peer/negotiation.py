@@ -95,7 +95,7 @@ class Requester(Protocol):
         method: str,
         params: Mapping[str, Any] | None = None,
         *,
-        timeout: float | None,  # noqa: ASYNC109 (that of Peer.request)
+        timeout: float | None,
     ) -> Any: ...
 
     async def notify(self, method: str) -> None: ...

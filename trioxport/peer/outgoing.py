@@ -91,7 +91,7 @@ class OutgoingRequests:
         method: str,
         params: Mapping[str, Any] | None,
         meta: Mapping[str, Any],
-        timeout: float | None,  # noqa: ASYNC109 (silence is measured)
+        timeout: float | None,
         on_progress: ProgressCallback | None,
         metadata: Mapping[str, Any],
     ) -> Any:

@@ -107,7 +107,7 @@ class Servers(Mapping[str, Upstream]):
         arguments: Mapping[str, Any] = NOTHING,
         *,
         on_progress: ProgressCallback | None = None,
-        timeout: float | None = REQUEST_TIMEOUT,  # noqa: ASYNC109 (silence is measured, which fail_after cannot)
+        timeout: float | None = REQUEST_TIMEOUT,
     ) -> ToolResult:
         """Call a tool by ``"server/tool"``; the other arguments are those of :meth:`Client.call_tool`.
 
@@ -166,7 +166,7 @@ async def open_servers(
     config: Mapping[str, Target],
     *,
     client_info: Mapping[str, Any] = CLIENT_INFO,
-    handlers: Handlers | Callable[[str], Handlers] = Handlers(),  # noqa: B008 (it is frozen)
+    handlers: Handlers | Callable[[str], Handlers] = Handlers(),
     capabilities: Mapping[str, Any] = NOTHING,
     lazy: bool = False,
     connect_timeout: float = CONNECT_TIMEOUT,

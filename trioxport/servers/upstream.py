@@ -80,7 +80,7 @@ class Upstream(OnDemand[Client]):
         arguments: Mapping[str, Any] = NOTHING,
         *,
         on_progress: ProgressCallback | None = None,
-        timeout: float | None = REQUEST_TIMEOUT,  # noqa: ASYNC109 (silence is measured, which fail_after cannot)
+        timeout: float | None = REQUEST_TIMEOUT,
     ) -> ToolResult:
         """Call a tool."""
         client = await self.connected()

@@ -71,7 +71,7 @@ async def check_pair(
     make: Callable[[], tuple[Transport, Transport]],
     *,
     cut: Callable[[], Awaitable[object]] | None = None,
-    timeout: float = 10.0,  # noqa: ASYNC109 (it is a limit of each step, not of all)
+    timeout: float = 10.0,
     codec: Codec = JSON,
     seed: int = 0,
 ) -> ContractReport:

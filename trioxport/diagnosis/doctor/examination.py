@@ -47,7 +47,7 @@ async def examine(
     target: Target,
     *,
     on_finding: OnFinding = _ignore,
-    timeout: float = 60.0,  # noqa: ASYNC109 (of each step)
+    timeout: float = 60.0,
     era: Era | None = None,
     allow_plaintext: bool = False,
     layers: Sequence[Layer] = (),

@@ -45,7 +45,7 @@ class GatheredListening:
         self._all_known = trio.Event()
         self._is_acknowledged = False
 
-    async def run(self, legs: Sequence[Leg], timeout: float) -> Response | ErrorResponse:  # noqa: ASYNC109 (it goes on)
+    async def run(self, legs: Sequence[Leg], timeout: float) -> Response | ErrorResponse:
         """Listen until cancelled, or until no server offers subscriptions.
 
         Args:

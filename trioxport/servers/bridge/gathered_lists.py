@@ -56,7 +56,7 @@ class GatheredList:
         self._lifetimes: list[float] = []
         self._is_public = True
 
-    async def gather(self, legs: Sequence[Leg], timeout: float) -> None:  # noqa: ASYNC109 (the list ends, not fails)
+    async def gather(self, legs: Sequence[Leg], timeout: float) -> None:
         """Ask all servers at once, and wait ``timeout`` seconds at most."""
         waited_for = {leg for leg in legs if leg.member.is_waited_for} or set(legs)
         with trio.move_on_after(timeout):

@@ -120,7 +120,7 @@ class _Negotiation:
         method: str,
         params: Mapping[str, Any] | None = None,
         *,
-        timeout: float | None,  # noqa: ASYNC109 (that of Peer.request)
+        timeout: float | None,
     ) -> Any:
         request = Request(next(self._ids), method, None if params is None else dict(params))
         await self._port.send(request)
