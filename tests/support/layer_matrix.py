@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from random import Random
 from typing import Final
 
@@ -74,9 +75,10 @@ BOUND: Final = 3600.0
 """Seconds of a clock that jumps: who waits for them hangs."""
 
 
-def stack(name: str) -> list[Layer]:
-    """The layers of one side, made anew."""
-    return [make() for make in LAYERS.values()] if name == ALL else [LAYERS[name]()]
+def stack(name: str, *, ordered: bool = True) -> list[Layer]:
+    """The layers of one side, made anew; those that need messages in order only where the wire is ``ordered``."""
+    layers = [make() for make in LAYERS.values()] if name == ALL else [LAYERS[name]()]
+    return layers if ordered else [each for each in layers if not isinstance(each, Signing | Encryption)]
 
 
 def named_by(seed: int) -> str:
@@ -206,13 +208,16 @@ class Talk:
             assert not undelivered, f"came back: {undelivered}"
 
 
-async def converse(link: TransportPair, name: str, seed: int | None = None, *, patience: float = 10.0) -> None:
+async def converse(
+    link: TransportPair, name: str, seed: int | None = None, *, patience: float = 10.0, ordered: bool = True
+) -> None:
     """A client and a server with the same layers talk over ``link``, with the faults of ``seed`` on both sides.
 
     Raises an ``AssertionError`` if either side sees the contract broken.
     """
+    layers = partial(_layers, name, seed, patience, ordered=ordered)
     if link.serve is None:
-        return await _be_client(link.target(""), name, seed, patience)
+        return await _be_client(link.target(""), layers(), seed, patience)
     problems: list[AssertionError] = []
     served = trio.Event()
 
@@ -225,12 +230,12 @@ async def converse(link: TransportPair, name: str, seed: int | None = None, *, p
             served.set()
 
     async def serve(task_status: trio.TaskStatus[list[str]]) -> None:
-        layers = _layers(name, seed, patience)
-        await serve_transport(handler, link.serve or "", layers=layers, close_timeout=1.0, task_status=task_status)
+        serve = partial(serve_transport, handler, link.serve or "", layers=layers(), close_timeout=1.0)
+        await serve(task_status=task_status)
 
     async with open_bare_nursery() as tasks:
         address: list[str] = await tasks.start(serve)
-        await _be_client(link.target(address[0] if address else ""), name, seed, patience)
+        await _be_client(link.target(address[0] if address else ""), layers(), seed, patience)
         await served.wait()
         tasks.cancel_scope.cancel()
     if problems:
@@ -238,26 +243,32 @@ async def converse(link: TransportPair, name: str, seed: int | None = None, *, p
     return None
 
 
-async def _be_client(target: Target, name: str, seed: int | None, patience: float) -> None:
+async def _be_client(target: Target, layers: list[Layer], seed: int | None, patience: float) -> None:
     try:
-        async with open_transport(target, layers=_layers(name, seed, patience), close_timeout=1.0) as connection:
+        async with open_transport(target, layers=layers, close_timeout=1.0) as connection:
             await Talk(connection, seed is not None, patience).run(half_closes=True)
     except TransportError:
         if seed is None:
             raise
 
 
-def _layers(name: str, seed: int | None, patience: float) -> list[Layer]:
-    return stack(name) if seed is None else [*stack(name), faults(seed, patience / 30)]
+def _layers(name: str, seed: int | None, patience: float, *, ordered: bool = True) -> list[Layer]:
+    layers = stack(name, ordered=ordered)
+    return layers if seed is None else [*layers, faults(seed, patience / 30)]
 
 
 def converse_in_memory(name: str, seed: int | None) -> None:
     """Hold the conversation in memory, by a clock that jumps, in a run of its own. Raises as :func:`converse` does."""
+    switch = MemorySwitch()
+    run_by_jumping_clock(partial(converse, TransportPair(switch, switch), name, seed), name, seed)
+
+
+def run_by_jumping_clock(conversation: Callable[[], Awaitable[None]], name: str, seed: int | None) -> None:
+    """Hold a conversation by a clock that jumps, in a run of its own. Raises what the conversation does."""
 
     async def run() -> None:
-        switch = MemorySwitch()
         with trio.fail_after(BOUND):
-            await converse(TransportPair(switch, switch), name, seed)
+            await conversation()
 
     try:
         trio.run(run, clock=MockClock(autojump_threshold=0))

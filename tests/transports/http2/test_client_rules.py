@@ -75,6 +75,8 @@ LONG_BLOCK: Final = block(STATUS, (b"x", b"y" * 200), request=False)
 HEAD: Final = only(STATUS, flags=OPEN)
 RESPONSE: Final = only(STATUS)
 
+BROKEN_RULE: Final = "the peer broke the rules of HTTP/2: "
+
 
 @attrs.frozen
 class Answered:
@@ -391,6 +393,8 @@ async def test_a_client_keeps_the_rules(sent: bytes, expected: Ends | Resets | A
         assert (client.codes(GOAWAY), client.has_ended) == ({0: expected.code}, True)
         waiting = {1, 3} - client.answered
         assert all(isinstance(client.failures[stream], ConnectionEnded) for stream in waiting)
+        reasons = {client.failures[stream].reason.removeprefix(BROKEN_RULE) for stream in waiting}
+        assert all(" " in reason for reason in reasons), "a reason is told in words"
         return
     assert (client.codes(GOAWAY), client.has_ended) == ({}, False)
     if isinstance(expected, Resets):

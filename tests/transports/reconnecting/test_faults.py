@@ -7,16 +7,16 @@ import ssl
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 import pytest
 import trio
 
-from tests.support.links import RESET_ON_CLOSE
+from tests.support.proxied import HOST, Cut, Direction, proxied
 from trioxport import (
     Backoff,
     Connection,
@@ -35,7 +35,6 @@ from trioxport.abc import Layer
 from trioxport.layers import Retry
 from trioxport.transports.stream import Tls
 
-HOST: Final = "127.0.0.1"
 SOON: Final = Reconnect(backoff=Backoff(base=0.01, cap=0.1), attempts=None)
 RESTARTABLE: Final = Path(__file__).parents[2] / "programs" / "restartable.py"
 
@@ -112,44 +111,6 @@ async def test_a_server_is_killed_during_a_hundred_requests(layers: list[Layer],
             assert request.id not in acted_on
     if layers:
         assert all(each.original.method == "tools/call" for each in left.values())  # type: ignore[union-attr]  # requests
-
-
-Direction: TypeAlias = Literal["out", "in"]
-Forward: TypeAlias = Callable[[bytes, Direction, trio.SocketStream], Awaitable[None]]
-
-
-class Cut(Exception):
-    """The exception of a proxy's ``forward`` that breaks both wires."""
-
-
-@asynccontextmanager
-async def proxied(server: str, forward: Forward) -> AsyncGenerator[str]:
-    """The address of a proxy in front of a TCP server that lets ``forward`` do with the bytes what it likes."""
-    port = int(server.rpartition(":")[2])
-
-    async def handle(client: trio.SocketStream) -> None:
-        upstream = await trio.open_tcp_stream(HOST, port)
-        async with client, upstream, trio.open_nursery() as nursery:
-            nursery.start_soon(copy, "out", client, upstream, nursery.cancel_scope)
-            nursery.start_soon(copy, "in", upstream, client, nursery.cancel_scope)
-
-    async def copy(
-        direction: Direction, source: trio.SocketStream, sink: trio.SocketStream, both: trio.CancelScope
-    ) -> None:
-        try:
-            async for chunk in source:
-                await forward(bytes(chunk), direction, sink)
-            await sink.send_eof()
-        except (Cut, trio.BrokenResourceError):
-            for stream in (source, sink):
-                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-            both.cancel()
-
-    async with trio.open_nursery() as nursery:
-        [listener] = await trio.open_tcp_listeners(0, host=HOST)
-        nursery.start_soon(trio.serve_listeners, handle, [listener])
-        yield f"tcp://{HOST}:{listener.socket.getsockname()[1]}"
-        nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager

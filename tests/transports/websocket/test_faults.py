@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.transports.reconnecting.test_faults import Cut, Direction, Forward, proxied
+from tests.support.proxied import Cut, Direction, Forward, proxied
 from tests.transports.websocket.test_websocket import LOCAL, serving
 from trioxport import (
     ConnectError,

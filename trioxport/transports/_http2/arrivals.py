@@ -22,7 +22,7 @@ from h2.events import (
 from h2.events import (
     StreamReset as StreamResetEvent,
 )
-from h2.exceptions import DenialOfServiceError, ProtocolError
+from h2.exceptions import DenialOfServiceError, NoSuchStreamError, ProtocolError
 from h2.settings import SettingCodes
 from hpack.exceptions import HPACKError
 
@@ -123,6 +123,9 @@ class FrameArrivals:
             events = self._carrier.machine.receive_data(frame.data)
         except DenialOfServiceError as error:
             raise Http2Violation(ErrorCodes.ENHANCE_YOUR_CALM, str(error)) from error
+        except NoSuchStreamError as error:
+            reason = f"a frame for stream {error.stream_id}, which is not open"
+            raise Http2Violation(error.error_code, reason) from error
         except ProtocolError as error:
             is_coding = isinstance(error.__cause__, HPACKError)
             code = ErrorCodes.COMPRESSION_ERROR if is_coding else error.error_code
