@@ -104,6 +104,11 @@ async def test_a_bridge_that_dials_a_hub(tmp_path: Path) -> None:
     [
         (["memory://x"], "there is no target. Write one, or --config FILE"),
         (["memory://x", "memory://y", "one"], "several targets are names of a configuration file"),
+        (
+            ["memory://x", "one", "two", "--token", "t"],
+            "--token is for a single TARGET: write it into the configuration",
+        ),
+        (["memory://x", "--header", "a:b"], "--header is for a single TARGET"),
         (["memory://x", "memory://y", "--layer", "Retry={"], "{ is not JSON"),
         (["memory://x", "memory://y", "--layer", "Retri"], "Did you mean 'Retry'?"),
         (["memory://x", "memory://y", "--header-allow", "Host"], "the header host cannot be forwarded"),

@@ -240,6 +240,14 @@ MISTAKES: Final[Sequence[tuple[str, str]]] = [
     ("good:NUMBER", "good:NUMBER is no server, but of the type int. A server is an MCPServer"),
     ("other.py", "has no server by a usual name (server, mcp, app, handler). Write other.py:NAME. Its servers: own"),
     ("empty", "It has no servers"),
+    ("tool.py", "Write tool.py:NAME. Its servers: weather, answer\n"),
+    ("tool.py:wether", "tool.py has no 'wether'. Did you mean 'weather'? Its servers: weather, answer\n"),
+    (
+        "tool.py:slow",
+        "tool.py:slow is no server, but a function of other arguments than a connection: (seconds: float)",
+    ),
+    ("tool.py:fast", "tool.py:fast is no server, but a function of other arguments than a connection: ()"),
+    ("tool.py:Answer", "tool.py:Answer is no server, but of the type type"),
     ("good tcp://127.0.0.1:0 --hosts a", "--hosts does not apply to this target"),
     ("good tcp://127.0.0.1:0 --metrics /m", "only an HTTP server has a page of figures"),
     ("good https://127.0.0.1:0/mcp", "https needs a certificate: add --cert FILE, or serve http behind a proxy"),
@@ -264,6 +272,22 @@ MISTAKES: Final[Sequence[tuple[str, str]]] = [
 ]
 
 
+TOOLS: Final = """
+from mcp.server.mcpserver import MCPServer
+
+async def answer(connection): ...
+
+class Answer:
+    async def __call__(self, connection): ...
+
+weather = MCPServer("weather")
+
+@weather.tool()
+async def slow(seconds: float) -> str: ...
+
+@weather.tool()
+async def fast() -> str: ...
+"""
 CHECKED: Final = """
 from mcp.server import MCPServer
 from mcp.server.auth.settings import AuthSettings
@@ -284,7 +308,7 @@ def test_a_mistake_is_exit_code_2(
     if line.startswith("typed"):
         monkeypatch.setattr(sys, "orig_argv", ["python"])
     good = "NUMBER = 1\nasync def server(connection): ...\n"
-    write(in_folder, good=good, typed=good, empty="", checked=CHECKED, t="token ada\n")
+    write(in_folder, good=good, typed=good, empty="", checked=CHECKED, tool=TOOLS, t="token ada\n")
     write(in_folder, other="from trio import sleep\nasync def own(connection): ...\nasync def _hidden(c): ...\n")
     assert main(["serve", *shlex.split(line)]) == 2
     out, err = capsys.readouterr()

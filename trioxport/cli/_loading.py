@@ -7,6 +7,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Callable
+from inspect import isfunction, signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -18,6 +19,8 @@ from trioxport.running.program import is_server
 
 USUAL_NAMES: Final = ("server", "mcp", "app", "handler")
 """The names that are looked for, in this order, when none is given."""
+_PLAIN_DATA: Final = ("bool", "bytes", "dict", "float", "int", "list", "str")
+"""The annotations of arguments that are no connection."""
 _OWN_FOLDER: Final = str(Path(trioxport.__file__).parent)
 
 
@@ -108,28 +111,54 @@ def _named(module: ModuleType, name: str, place: str) -> Any:
             question = "" if close is None else f"Did you mean {close!r}? "
             raise UsageError(f"{place} has no {name!r}", hint=f"{question}{_listed(module)}")
         found = getattr(found, part)
-    if not is_server(found):
-        hint = "A server is an MCPServer, a Server of the SDK, a FastMCP server, or an async function that takes a \
-connection"
-        raise UsageError(f"{place}:{name} is no server, but of the type {type(found).__name__}", hint=hint)
+    if not _can_be_served(found):
+        hint = f"A server is an MCPServer, a Server of the SDK, a FastMCP server, or an async function that takes a \
+connection. {_listed(module)}"
+        kind = f"of the type {type(found).__name__}"
+        if is_server(found) and not isinstance(found, type):
+            kind = f"a function of other arguments than a connection: {signature(found)}"
+        raise UsageError(f"{place}:{name} is no server, but {kind}", hint=hint)
     return found
 
 
 def _usual(module: ModuleType, place: str) -> Any:
     for name in USUAL_NAMES:
-        if is_server(getattr(module, name, None)):
+        if _can_be_served(getattr(module, name, None)):
             return getattr(module, name)
     names = ", ".join(USUAL_NAMES)
     raise UsageError(f"{place} has no server by a usual name ({names})", hint=f"Write {place}:NAME. {_listed(module)}")
 
 
 def _servers_in(module: ModuleType) -> list[str]:
-    return [name for name, value in vars(module).items() if not name.startswith("_") and _is_own_server(module, value)]
+    """The names of the servers in a module: those of an SDK, then handlers; of functions, those that it defines."""
+    found = {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_") and _can_be_served(value) and _is_own(value, module)
+    }
+    return sorted(found, key=lambda name: callable(found[name]))
 
 
-def _is_own_server(module: ModuleType, value: object) -> bool:
-    """Whether a value is a server; of functions, those that the module itself defines."""
-    return is_server(value) and getattr(value, "__module__", module.__name__) == module.__name__
+def _is_own(value: object, module: ModuleType) -> bool:
+    return not isfunction(value) or value.__module__ == module.__name__
+
+
+def _can_be_served(value: object) -> bool:
+    """Whether a value is a server, and neither a class nor a function of other arguments, such as a tool."""
+    if isinstance(value, type) or not is_server(value):
+        return False
+    return not callable(value) or _takes_a_connection(value)
+
+
+def _takes_a_connection(function: Callable[..., object]) -> bool:
+    """Whether a function can be called with one argument, and does not say that it is plain data."""
+    arguments = signature(function)
+    try:
+        [only] = arguments.bind(None).arguments
+    except TypeError:
+        return False
+    kind = arguments.parameters[only].annotation
+    return getattr(kind, "__name__", kind) not in _PLAIN_DATA
 
 
 def _listed(module: ModuleType) -> str:

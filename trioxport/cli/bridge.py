@@ -99,6 +99,10 @@ def _upstream(targets: Sequence[str], options: ConnectionOptions) -> Target | Ma
     for name in targets:
         if ":" in name or " " in name:
             raise click.UsageError(f"several targets are names of a configuration file, and {name!r} is none")
+    if given := options.for_one_server():
+        raise click.UsageError(
+            f"{given[0]} is for a single TARGET: write it into the configuration of the server that it is for"
+        )
     return {name: find_server(name, options.config) for name in targets or configured_names(options.config)}
 
 

@@ -60,6 +60,12 @@ class ConnectionOptions:
     verbose: bool = False
     config: str | None = None
 
+    def for_one_server(self) -> list[str]:
+        """The given options that say how one server is reached, such as ``--token``."""
+        names = {"headers": "--header", "token": "--token", "env": "--env", "cwd": "--cwd"}
+        names |= {"ca": "--ca", "cert": "--cert", "key": "--key"}
+        return [option for name, option in names.items() if getattr(self, name)]
+
 
 def _complete_target(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     config = _context.params.get("config")
