@@ -5,17 +5,14 @@ gRPC over HTTP/2, section Length-Prefixed-Message.
 
 from __future__ import annotations
 
-from typing import Final
-
-import attrs
+from typing import Final, NamedTuple
 
 from trioxport.framing.base import Oversized, Partial
 
 PREFIX_BYTES: Final = 5
 
 
-@attrs.frozen
-class LengthPrefixedMessage:
+class LengthPrefixedMessage(NamedTuple):
     """One message as it arrived.
 
     Args:
@@ -47,7 +44,7 @@ class LengthPrefixedDecoder:
     def feed(self, data: bytes) -> list[LengthPrefixedMessage]:
         """Return the messages that ``data`` completes, in order. Raises ``ValueError`` for data of another protocol."""
         messages: list[LengthPrefixedMessage] = []
-        position = 0 if self.pending or self._missing is not None else self._take_whole(data, messages)
+        position = 0 if self.is_within else self._take_whole(data, messages)
         while True:
             if self._missing is None:
                 part = data[position : position + PREFIX_BYTES - len(self._prefix)]
@@ -65,6 +62,18 @@ class LengthPrefixedDecoder:
                 return messages
             messages.append(LengthPrefixedMessage(self._partial.take(), self._is_compressed))
             self._prefix, self._missing = b"", None
+
+    def whole(self, data: bytes) -> list[LengthPrefixedMessage]:
+        """The messages in ``data``; empty unless it begins and ends with one, and :meth:`feed` has to take it."""
+        messages: list[LengthPrefixedMessage] = []
+        if self.is_within or self._take_whole(data, messages) < len(data):
+            return []
+        return messages
+
+    @property
+    def is_within(self) -> bool:
+        """Whether a message has begun and not ended."""
+        return bool(self._prefix)
 
     def _take_whole(self, data: bytes, messages: list[LengthPrefixedMessage]) -> int:
         """Add the messages at the beginning of ``data`` that are complete; returns the position behind them."""

@@ -34,7 +34,9 @@ class BatchedReceive(SelfEnding, ReceiveChannel[Frame]):
         """Receive the next batch. One task at a time does: two that were woken together would run in any order."""
         self._fetching = True
         try:
-            self._frames = (await self._batches.receive())[::-1]
+            batch = await self._batches.receive()
+            self._frames = batch[::-1]
+            batch.clear()  # the sender sees that it was taken
         finally:
             self._fetching = False
             if self._waiters is not None:

@@ -64,18 +64,11 @@ class FrameWire(Protocol):
 
 @runtime_checkable
 class PromptWire(FrameWire, Protocol):
-    """A wire that can have a frame before a task asks for it.
+    """A wire that can have frames before a task asks for them."""
 
-    Attributes:
-        owes_many: Whether several frames had arrived before the latest one was sent, so that more answers follow.
-    """
+    def deliver_through(self, deliver: Callable[[list[Frame]], bool]) -> None:
+        """Call ``deliver`` with frames that arrive while ``receive_frames`` waits.
 
-    @property
-    def owes_many(self) -> bool: ...
-
-    def deliver_through(self, deliver: Callable[[Frame], bool]) -> None:
-        """Call ``deliver`` with a frame that arrives while ``receive_frames`` waits.
-
-        It returns False if there is no room, and ``receive_frames`` has to return the frame.
+        It returns False if there is no room, and ``receive_frames`` has to return the frames.
         """
         ...

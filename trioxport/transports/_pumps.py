@@ -118,13 +118,13 @@ class _Pumps:
         "_batch_size",
         "_coalesce_bytes",
         "_credits",
+        "_delivered",
         "_delivering",
         "_find_loss",
         "_in_write",
         "_incoming",
         "_loss",
         "_outgoing",
-        "_prompt",
         "_reading",
         "_scope",
         "_send_queue",
@@ -146,7 +146,6 @@ class _Pumps:
         incoming: trio.MemorySendChannel[list[Frame]],
     ) -> None:
         self._wire = wire
-        self._prompt = wire if isinstance(wire, PromptWire) else None
         self._coalesce_bytes = wire.coalesce_bytes
         self._credits = wire.credits
         self._scope = scope
@@ -162,10 +161,11 @@ class _Pumps:
         self._batch_size = max(1, scope.settings.limits.max_buffered_messages)
         self._unsent: list[Frame] = []
         self._delivering = False
+        self._delivered: list[Frame] = []  # empty as soon as the application takes it
         self.read_over = LazyEvent()
         self.write_over = LazyEvent()
-        if self._prompt is not None:
-            self._prompt.deliver_through(self.deliver_now)
+        if isinstance(wire, PromptWire):
+            wire.deliver_through(self.deliver_now)
 
     async def _cause_of(self, error: Exception | None) -> TransportError | None:
         """Return the loss behind an exception or an end. An exception that Trio's streams do not raise is a bug."""
@@ -246,7 +246,7 @@ class _Pumps:
         self._in_write = True
         frames = [frame]
         size = len(frame.payload)
-        turns_left = IDLE_TURNS if self._streaming or (self._prompt is not None and self._prompt.owes_many) else 0
+        turns_left = IDLE_TURNS if self._streaming else 0
         latest = trio.current_time() + MAX_DELAY_SECONDS
         while size < self._coalesce_bytes:
             try:
@@ -321,17 +321,26 @@ class _Pumps:
                 self._incoming.send_nowait(frames)
             except trio.WouldBlock:
                 await self._incoming.send(frames)
+            self._delivered = frames
 
-    def deliver_now(self, frame: Frame) -> bool:
-        """Deliver a frame without the reader, which waits for one; return whether there was room."""
-        if self._delivering:
+    def deliver_now(self, frames: list[Frame]) -> bool:
+        """Deliver frames without the reader, which waits for some; return whether there was room.
+
+        They go into the batch that waits already, if there is one.
+        """
+        waiting = self._delivered
+        if self._delivering or len(waiting) + len(frames) > self._batch_size:
             return False
+        if waiting:
+            waiting += frames
+            return True
         try:
-            self._incoming.send_nowait([frame])
+            self._incoming.send_nowait(frames)
         except (trio.WouldBlock, trio.ClosedResourceError):
             return False
         except trio.BrokenResourceError:
             return True  # the application has closed rx
+        self._delivered = frames
         return True
 
     async def _report_unsent(self, loss: TransportError) -> None:

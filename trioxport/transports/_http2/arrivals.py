@@ -120,7 +120,7 @@ class FrameArrivals:
 
     def _pass_to_machine(self, frame: RawFrame) -> None:
         try:
-            events = self._carrier.machine.receive_data(frame.data)
+            events = self._carrier.machine.receive_data(frame.encode())
         except DenialOfServiceError as error:
             raise Http2Violation(ErrorCodes.ENHANCE_YOUR_CALM, str(error)) from error
         except NoSuchStreamError as error:

@@ -99,24 +99,24 @@ class StreamCarrier:
             self._send_chunk(stream, b"", end_stream=True)
         self.outgoing.pass_on()
 
-    def send_data_now(self, stream: Http2Stream, data: bytes) -> bool:
-        """Send data without waiting, in one frame, and return whether it was sent: nothing may wait before it."""
-        if not self.outgoing.is_idle or self._room(stream) < len(data):
+    def send_data_now(self, stream: Http2Stream, data: bytes, *, more: bool) -> bool:
+        """Send data without waiting, and return whether it was sent: nothing may wait before it."""
+        if self.outgoing.is_awaited or self._room(stream) < len(data):
             return False
-        frame = self.machine.data_frame(stream.id, data)
-        if frame is None:
+        if not self.machine.take_from_windows(stream.id, len(data)):
             return False
-        self.outgoing.write_now(frame)
+        self.outgoing.add_data(stream.id, data)
+        self.outgoing.write(more=more)
         self.guard.note_carried()
         return True
 
     def _send_chunk(self, stream: Http2Stream, chunk: bytes, *, end_stream: bool) -> None:
-        frame = None if end_stream else self.machine.data_frame(stream.id, chunk)
-        if frame is None:
+        if not end_stream and self.machine.take_from_windows(stream.id, len(chunk)):
+            self.outgoing.add_data(stream.id, chunk)
+            self.outgoing.wake_writer()
+        else:
             self.machine.send_data(stream.id, chunk, end_stream=end_stream)
             self.outgoing.collect()
-        else:
-            self.outgoing.add(frame)
         self.guard.note_carried()
         self._note_sent(stream, end_stream=end_stream)
 

@@ -8,11 +8,10 @@ blocks are bounded here, and GOAWAY is handled by the connection.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Final
-
-import attrs
+from typing import Final, NamedTuple
 
 from trioxport.transports._http2.errors import ErrorCodes, Http2Violation
 
@@ -28,7 +27,7 @@ END_HEADERS: Final = 0x4
 PADDED: Final = 0x8
 ACK: Final = 0x1
 STREAM_ID_MASK: Final = 0x7FFFFFFF
-
+_HEAD: Final = struct.Struct(">BHBBL")
 
 MAX_TEXT_BYTES: Final = 80
 """The part of a text in place of a frame that an error shows."""
@@ -53,23 +52,22 @@ class FrameType(IntEnum):
     CONTINUATION = 9
 
 
-@attrs.frozen
-class RawFrame:
-    """One whole frame; ``data`` is all of it, its head included."""
+class RawFrame(NamedTuple):
+    """One whole frame."""
 
     type: int
     flags: int
     stream_id: int
-    data: bytes
-
-    @property
-    def payload(self) -> bytes:
-        return self.data[HEAD_BYTES:]
+    payload: bytes
 
     @property
     def size(self) -> int:
         """Bytes of its payload."""
-        return len(self.data) - HEAD_BYTES
+        return len(self.payload)
+
+    def encode(self) -> bytes:
+        """All of it, its head included."""
+        return frame_head(self.size, self.type, self.flags, self.stream_id) + self.payload
 
     @property
     def is_ack(self) -> bool:
@@ -78,7 +76,12 @@ class RawFrame:
     @property
     def carries_data(self) -> bool:
         """Whether a DATA frame has more than padding."""
-        return self.size > (1 + self.data[HEAD_BYTES] if self.flags & PADDED and self.size else 0)
+        return self.size > (1 + self.payload[0] if self.flags & PADDED and self.size else 0)
+
+
+def frame_head(size: int, kind: int, flags: int, stream_id: int) -> bytes:
+    """The head of a frame with a payload of ``size`` bytes."""
+    return _HEAD.pack(size >> 16, size & 0xFFFF, kind, flags, stream_id)
 
 
 class FrameReader:
@@ -117,11 +120,12 @@ class FrameReader:
             size = int.from_bytes(data[start : start + 3])
             if size > MAX_FRAME_BYTES:
                 raise _too_large(size, data[start : start + MAX_TEXT_BYTES])
-            end = start + HEAD_BYTES + size
+            begin = start + HEAD_BYTES
+            end = begin + size
             if end > len(data):
                 break
-            stream_id = int.from_bytes(data[start + 5 : start + 9]) & STREAM_ID_MASK
-            frame = RawFrame(data[start + 3], data[start + 4], stream_id, data[start:end])
+            stream_id = int.from_bytes(data[start + 5 : begin]) & STREAM_ID_MASK
+            frame = RawFrame(data[start + 3], data[start + 4], stream_id, data[begin:end])
             self._check_order(frame)
             start = end
             yield frame

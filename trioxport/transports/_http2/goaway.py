@@ -13,7 +13,6 @@ from trioxport.transports._http2.frame_reader import FrameType, RawFrame
 MAX_STREAM_ID: Final = 2**31 - 1
 TEXT_BYTES: Final = 200
 
-_HEAD: Final = struct.Struct(">HBBBL")
 _PAYLOAD: Final = struct.Struct(">LL")
 
 
@@ -34,7 +33,7 @@ class GoAway:
     def encode(self) -> bytes:
         """The whole frame."""
         payload = _PAYLOAD.pack(self.last_stream, self.code)
-        return _HEAD.pack(0, len(payload), FrameType.GOAWAY, 0, 0) + payload
+        return RawFrame(FrameType.GOAWAY, 0, 0, payload).encode()
 
     @classmethod
     def of(cls, frame: RawFrame) -> Self:

@@ -17,9 +17,9 @@ PRUNE_EVERY: Final = 64
 """New streams after which closed ones are removed."""
 INITIAL_WINDOW: Final = 65_535
 
-_OPEN: Final = frozenset({ConnectionState.CLIENT_OPEN, ConnectionState.SERVER_OPEN})
-_SENDING: Final = frozenset({StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE})
-_RECEIVING: Final = frozenset({StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL})
+_OPEN: Final = (ConnectionState.CLIENT_OPEN, ConnectionState.SERVER_OPEN)
+_SENDING: Final = (StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE)
+_RECEIVING: Final = (StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL)
 
 
 class Http2Machine(H2Connection):
@@ -85,22 +85,24 @@ class Http2Machine(H2Connection):
         self._new_streams += 1
         return self._new_streams % PRUNE_EVERY == 0
 
-    def data_frame(self, stream_id: int, data: bytes) -> bytes | None:
-        """A frame of data within the windows, for a stream that goes on; None if ``send_data`` has to make it."""
+    def take_from_windows(self, stream_id: int, size: int) -> bool:
+        """Take the size of data from the peer's windows, which have room for it, for a stream that goes on.
+
+        Returns False if ``send_data`` has to make its frame.
+        """
         stream = self.streams.get(stream_id)
         if stream is None or stream.state_machine.state not in _SENDING or self.state_machine.state not in _OPEN:
-            return None
-        size = len(data)
+            return False
         stream.outbound_flow_control_window -= size
         self.outbound_flow_control_window -= size
-        return b"%b\0\0%b%b" % (size.to_bytes(3), stream_id.to_bytes(4), data)
+        return True
 
     def data_of(self, frame: RawFrame) -> bytes | None:
         """The data of a frame, taken from the windows; None if ``receive_data`` has to take the frame.
 
         It has to take what ends a stream, has padding, breaks a rule, or belongs to a body of a known length.
         """
-        size = frame.size
+        size = len(frame.payload)
         stream = self.streams.get(frame.stream_id)
         if frame.type != FrameType.DATA or frame.flags or not size or stream is None:
             return None

@@ -12,6 +12,7 @@ from typing import Final
 import trio
 from h2.connection import H2Connection
 
+from trioxport.transports._http2.frame_reader import HEAD_BYTES, FrameType, frame_head
 from trioxport.transports._prompt_socket import PromptWriter
 from trioxport.transports.byte_stream import ByteStream
 
@@ -19,6 +20,12 @@ MAX_CHUNK_BYTES: Final = 32 * 1024
 """Bytes of a frame of data, even if the peer takes larger ones: a large frame holds up all other streams."""
 DATA_ROOM_BYTES: Final = 64 * 1024
 """Bytes in the buffer beyond which no frame of data is added."""
+MAX_DATA_BYTES: Final = 16 * 1024
+"""Bytes of a frame that gathers data: the smallest limit that a peer may set."""
+IDLE_TURNS: Final = 2
+"""Turns of the scheduler without more data after which a write goes that waits for it."""
+MAX_DELAY_SECONDS: Final = 0.001
+"""Seconds that a write waits for more data at most."""
 MAX_WAITING_BYTES: Final = 512 * 1024
 """Bytes in the buffer beyond which nothing is read from the peer: it takes no answers to what it sends."""
 TURNS: Final = 4
@@ -50,11 +57,13 @@ class Outgoing:
         self.is_broken = False
         self._machine = machine
         self._stream = stream
-        self._send_now = stream.send_now if isinstance(stream, PromptWriter) else _nothing_now
+        self._prompt = stream if isinstance(stream, PromptWriter) else None
         self._on_write = on_write
         self._on_break = on_break
         self._chunks: list[bytes] = []
         self._size = 0
+        self._gathering = _NONE
+        self._expects_more = False
         self._writer = trio.lowlevel.ParkingLot()
         self._senders = trio.lowlevel.ParkingLot()
         self._emptied = trio.lowlevel.ParkingLot()
@@ -64,22 +73,63 @@ class Outgoing:
         self.add(self._machine.data_to_send())
 
     def add(self, data: bytes) -> None:
-        """Add whole frames."""
+        """Add whole frames, and write them soon."""
         if data and not self.is_broken:
             self._chunks.append(data)
             self._size += len(data)
-            if self._writer:
-                self._writer.unpark_all()
+            self._gathering = _NONE
+            self.wake_writer()
+
+    def wake_writer(self) -> None:
+        """Write what was added soon."""
+        if self._writer:
+            self._writer.unpark_all()
+
+    def add_data(self, stream_id: int, data: bytes) -> None:
+        """Add data, within the windows, to the last frame, or as one more. It is not written before it is asked for."""
+        if self.is_broken:
+            return
+        frame = self._gathering
+        if frame.stream_id != stream_id or frame.size + len(data) > MAX_DATA_BYTES:
+            frame = self._gathering = _DataFrame(stream_id, len(self._chunks))
+            self._chunks.append(b"")
+            self._size += HEAD_BYTES
+        frame.size += len(data)
+        self._chunks[frame.place] = frame_head(frame.size, FrameType.DATA, 0, stream_id)
+        self._chunks.append(data)
+        self._size += len(data)
 
     @property
-    def is_idle(self) -> bool:
-        """Whether nothing waits, and nothing is being written."""
-        return not self._chunks and self.writing_since is None and not self.is_broken
+    def is_awaited(self) -> bool:
+        """Whether streams wait for room."""
+        return bool(self._senders) or self.is_broken
 
-    def write_now(self, data: bytes) -> None:
-        """Write whole frames without waiting; what is not taken waits for the task. Only while :attr:`is_idle`."""
+    def write(self, *, more: bool) -> None:
+        """Write what was added, without waiting if possible. If more is expected, it may wait for that."""
+        if self.writing_since is not None or (more and self._size < DATA_ROOM_BYTES) or not self._write_now():
+            self._expects_more = more
+            self.wake_writer()
+
+    def _write_now(self) -> bool:
+        """Write without the task, and return whether everything was taken."""
+        if self._prompt is None:
+            return False
+        data = self._take()
+        rest = data[self._prompt.send_now(data) :]
+        if rest:
+            self._chunks.append(rest)
+            self._size = len(rest)
+        return not rest
+
+    def _take(self) -> bytes:
+        """Everything to write."""
+        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self._size = 0
+        self._gathering = _NONE
+        self._expects_more = False
         self._on_write()
-        self.add(data[self._send_now(data) :])
+        return data
 
     @property
     def has_room(self) -> bool:
@@ -115,15 +165,11 @@ class Outgoing:
         while True:
             while not self._chunks:
                 await self._writer.park()
-            data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-            self._chunks.clear()
-            self._size = 0
-            self._on_write()
+                await self._gather()
             self.writing_since = trio.current_time()
             try:
-                data = data[self._send_now(data) :]
-                if data:
-                    await self._stream.send_all(data)
+                if not self._write_now():
+                    await self._stream.send_all(self._take())
             except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
                 self.is_broken = True
                 self.wake_all()
@@ -134,7 +180,25 @@ class Outgoing:
                 self._emptied.unpark_all()
             self.pass_on()
 
+    async def _gather(self) -> None:
+        """Wait for more, as long as it is expected and keeps coming: a write costs both sides more than a message."""
+        latest = trio.current_time() + MAX_DELAY_SECONDS
+        turns_left = IDLE_TURNS
+        while self._expects_more and self._chunks and turns_left and trio.current_time() < latest:
+            size = self._size
+            await trio.lowlevel.checkpoint()
+            turns_left = turns_left - 1 if self._size == size else IDLE_TURNS
 
-def _nothing_now(_data: bytes) -> int:
-    """Stand for ``send_now`` of a byte stream that has to wait."""
-    return 0
+
+class _DataFrame:
+    """The last frame of the buffer, if more data may be added to it: its head stands at ``place``."""
+
+    __slots__ = ("place", "size", "stream_id")
+
+    def __init__(self, stream_id: int, place: int) -> None:
+        self.stream_id = stream_id
+        self.place = place
+        self.size = 0
+
+
+_NONE: Final = _DataFrame(0, 0)

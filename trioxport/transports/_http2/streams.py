@@ -20,7 +20,7 @@ class Http2Wire(Protocol):
 
     def send_headers(self, stream: Http2Stream, fields: Fields, *, end_stream: bool) -> None: ...
     async def send_data(self, stream: Http2Stream, data: bytes, *, end_stream: bool) -> None: ...
-    def send_data_now(self, stream: Http2Stream, data: bytes) -> bool: ...
+    def send_data_now(self, stream: Http2Stream, data: bytes, *, more: bool) -> bool: ...
     def fail(self, stream: Http2Stream, code: int, reason: str) -> None: ...
     def note_received(self, stream_id: int, size: int) -> None: ...
     def note_over(self, stream: Http2Stream) -> None: ...
@@ -163,9 +163,12 @@ class Http2Stream:
         self.raise_failure()
         await self._wire.send_data(self, data, end_stream=end_stream)
 
-    def send_data_now(self, data: bytes) -> bool:
-        """Send data without waiting, and return whether it was sent; if not, :meth:`send_data` says why or waits."""
-        return self.failure is None and not self.has_sent_end and self._wire.send_data_now(self, data)
+    def send_data_now(self, data: bytes, *, more: bool = False) -> bool:
+        """Send data without waiting, and return whether it was sent; if not, :meth:`send_data` says why or waits.
+
+        If ``more`` is likely to follow, it is written together with what follows within a few turns of the scheduler.
+        """
+        return self.failure is None and not self.has_sent_end and self._wire.send_data_now(self, data, more=more)
 
     async def send_trailers(self, fields: Fields) -> None:
         """Send trailers, which end this side of the stream."""

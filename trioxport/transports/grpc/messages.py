@@ -8,7 +8,7 @@ from trioxport.codecs.content_codings import Unexpanded, compress, expand
 from trioxport.errors import DecodeError, MessageTooLarge
 from trioxport.frames import Frame
 from trioxport.framing.base import Oversized
-from trioxport.framing.grpc import PREFIX_BYTES, LengthPrefixedDecoder, LengthPrefixedMessage, length_prefixed
+from trioxport.framing.grpc import LengthPrefixedDecoder, LengthPrefixedMessage, length_prefixed
 from trioxport.framing.protobuf import MalformedProtobuf, bytes_field, bytes_of, varint
 from trioxport.transports.byte_stream import frame_of
 from trioxport.transports.grpc.metadata import PAYLOAD
@@ -61,14 +61,9 @@ class MessageReader:
         """Return the frames that ``data`` completes. Raises ``ValueError`` for data of another protocol."""
         return [self._frame(message) for message in self._decoder.feed(data)]
 
-    def whole(self, data: bytes) -> Frame | None:
-        """The frame in data that is exactly one message; None for any other, which :meth:`feed` has to take."""
-        size = len(data) - PREFIX_BYTES
-        if self._decoder.pending or data[0] > 1 or size != int.from_bytes(data[1:PREFIX_BYTES]):
-            return None
-        if size > self._max_size:
-            return None
-        return self._frame(LengthPrefixedMessage(data[PREFIX_BYTES:], data[0] == 1))
+    def whole(self, data: bytes) -> list[Frame]:
+        """The frames in data that are whole messages; empty for any other, which :meth:`feed` has to take."""
+        return [self._frame(message) for message in self._decoder.whole(data)]
 
     @property
     def pending(self) -> int:

@@ -66,7 +66,6 @@ class CallWire:
         "_reader",
         "_scope",
         "_writer",
-        "owes_many",
         "stream",
     )
 
@@ -79,7 +78,6 @@ class CallWire:
         self._writer = writer
         self._scope = scope
         self._begun = False
-        self.owes_many = False
         self._arrived = 1  # so that the first message goes at once, too
         self._read_over = LazyEvent()
         self._loss: TransportError | None = None
@@ -93,19 +91,18 @@ class CallWire:
     def send_now(self, frame: Frame) -> bool:
         """Write the answer to a single message at once; answers to a stream of messages are better written together."""
         arrived, self._arrived = self._arrived, 0
-        self.owes_many = arrived > 1
-        if arrived != 1 or len(frame.payload) >= MAX_PROMPT_BYTES:
+        if len(frame.payload) >= MAX_PROMPT_BYTES:
             return False
-        return self.stream.send_data_now(self._writer.encode(frame.payload))
+        return self.stream.send_data_now(self._writer.encode(frame.payload), more=arrived != 1)
 
-    def deliver_through(self, deliver: Callable[[Frame], bool]) -> None:
+    def deliver_through(self, deliver: Callable[[list[Frame]], bool]) -> None:
         self.stream.take_now = partial(self._take_now, deliver)
 
-    def _take_now(self, deliver: Callable[[Frame], bool], data: bytes) -> bool:
-        frame = self._reader.whole(data) if self._begun else None
-        if frame is None or not deliver(frame):
+    def _take_now(self, deliver: Callable[[list[Frame]], bool], data: bytes) -> bool:
+        frames = self._reader.whole(data) if self._begun else []
+        if not frames or not deliver(frames):
             return False
-        self._arrived += 1
+        self._arrived += len(frames)
         return True
 
     async def send_eof(self) -> None:
