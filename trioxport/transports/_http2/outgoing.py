@@ -26,6 +26,8 @@ IDLE_TURNS: Final = 2
 """Turns of the scheduler without more data after which a write goes that waits for it."""
 MAX_DELAY_SECONDS: Final = 0.001
 """Seconds that a write waits for more data at most."""
+WRITE_BYTES: Final = 32 * 1024
+"""Bytes in the buffer with which a write waits for no more data."""
 MAX_WAITING_BYTES: Final = 512 * 1024
 """Bytes in the buffer beyond which nothing is read from the peer: it takes no answers to what it sends."""
 TURNS: Final = 4
@@ -106,8 +108,8 @@ class Outgoing:
 
     def write(self, *, more: bool) -> None:
         """Write what was added, without waiting if possible. If more is expected, it may wait for that."""
-        if self.writing_since is not None or (more and self._size < DATA_ROOM_BYTES) or not self._write_now():
-            self._expects_more = more
+        self._expects_more = more and self._size < WRITE_BYTES
+        if self._expects_more or self.writing_since is not None or not self._write_now():
             self.wake_writer()
 
     def _write_now(self) -> bool:

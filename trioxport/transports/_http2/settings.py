@@ -51,4 +51,4 @@ class Http2Settings:
     def of(cls, settings: ConnectionSettings) -> Self:
         """The settings that the limits and times of a connection mean."""
         window = min(max(settings.limits.max_message_size, 4 * MIB), MAX_WINDOW)
-        return cls(connection_window=window, close_timeout=settings.close_timeout)
+        return cls(stream_window=MIB, connection_window=window, close_timeout=settings.close_timeout)
