@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from typing import ClassVar
 
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -18,7 +19,7 @@ from trioxport.transports._pumps import carry
 class PromptWire:
     """A wire on which a test lets frames arrive, through the reading task or without it."""
 
-    coalesce_bytes = 0
+    coalesce_bytes: ClassVar[int] = 0
     credits = None
     pending = 0
 
