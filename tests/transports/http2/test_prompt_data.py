@@ -28,8 +28,7 @@ class Slow:
     async def send_eof(self) -> None: ...
 
     async def receive_some(self) -> bytes:
-        await trio.sleep_forever()
-        return b""
+        return await trio.sleep_forever()
 
     @property
     def data(self) -> list[Seen]:
