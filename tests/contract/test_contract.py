@@ -49,10 +49,10 @@ async def test_http2_by_prior_knowledge(rule: int, tmp_path: Path) -> None:
     await check_transport(http_links.http_link(tmp_path, http2=True), rules=[rule])
 
 
-@pytest.mark.parametrize("rule", [1, 4, 5, 7])
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("link", [http_links.https_link, http_links.http_unix_link])
 async def test_http2_on_other_streams(link: Callable[..., MakePair], rule: int, tmp_path: Path) -> None:
-    """On TLS, by ALPN, and on a Unix socket: what begins and ends a connection."""
+    """On TLS, by ALPN, and on a Unix socket."""
     await check_transport(link(tmp_path, http2=True), rules=[rule])
 
 
