@@ -1,4 +1,4 @@
-"""A server on its standard streams that answers each request after a while, unless it is cancelled."""
+"""A server on its standard streams, ``echoing.py TARGET``: it answers each request after a while, unless cancelled."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.soak.cancellations import echo
 from trioxport import serve_transport
 
-trio.run(partial(serve_transport, partial(echo, random=Random(1)), "stdio:"))
+trio.run(partial(serve_transport, partial(echo, random=Random(1)), sys.argv[1]))

@@ -43,7 +43,7 @@ async def main() -> None:
         async with open_peer(connection, requests=handlers) as peer:
             await peer.wait_finished()
 
-    if TARGET == "stdio:":
+    if TARGET.endswith("stdio:"):
         await serve_transport(handle, TARGET)
         return
     async with trio.open_nursery() as nursery:

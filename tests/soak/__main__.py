@@ -48,7 +48,7 @@ def _kills() -> Iterator[tuple[str, Storm]]:
 def _cancellations() -> Iterator[tuple[str, Storm]]:
     storms = import_module("tests.soak.cancellations")
     return (
-        (binding, partial(storms.cancellations, binding, ROUNDS // 5 if binding == "stdio" else ROUNDS))
+        (binding, partial(storms.cancellations, binding, ROUNDS // 5 if "stdio" in binding else ROUNDS))
         for binding in storms.CANCELLATION_BINDINGS
     )
 

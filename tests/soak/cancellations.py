@@ -38,10 +38,25 @@ from trioxport import (
 from trioxport.abc import Layer
 from trioxport.layers import Retry, Timeout
 from trioxport.peer import JSONRPCError, open_peer
+from trioxport.transports.grpc import Grpc
+from trioxport.transports.http import Http
 from trioxport.transports.http.server import HttpServer, Sessions
+from trioxport.transports.http_stdio import HttpStdio
 from trioxport.transports.stdio import Stdio
 
-CancellationBinding: TypeAlias = Literal["memory", "tcp", "ws", "http modern", "http legacy", "stdio"]
+CancellationBinding: TypeAlias = Literal[
+    "memory",
+    "tcp",
+    "ws",
+    "http modern",
+    "http legacy",
+    "http2 modern",
+    "http2 legacy",
+    "grpc",
+    "grpc unary",
+    "stdio",
+    "http+stdio",
+]
 CANCELLATION_BINDINGS: Final[tuple[CancellationBinding, ...]] = get_args(CancellationBinding)
 
 IDLE_SECONDS: Final = 3.0
@@ -53,7 +68,17 @@ TARGETS: Final[dict[CancellationBinding, str | HttpServer]] = {
     "ws": "ws://127.0.0.1:0/mcp",
     "http modern": HTTP,
     "http legacy": HTTP,
+    "http2 modern": HTTP,
+    "http2 legacy": HTTP,
+    "grpc": "grpc://127.0.0.1:0",
+    "grpc unary": "grpc://127.0.0.1:0",
 }
+CLIENTS: Final[dict[CancellationBinding, Callable[[str], Target]]] = {
+    "http2 modern": partial(Http, http2=True),
+    "http2 legacy": partial(Http, http2=True),
+    "grpc unary": partial(Grpc, method="mcp.MCPService/Call"),
+}
+"""What clients open, where it is more than an address."""
 ECHO: Final = Path(__file__).parent.parent / "programs" / "echoing.py"
 WHO: Final = {"name": "storm", "version": "1"}
 INITIALIZE: Final = {"protocolVersion": "2025-11-25", "capabilities": {}}
@@ -152,13 +177,14 @@ async def cancellations(
 
 @asynccontextmanager
 async def _serving(binding: CancellationBinding, random: Random) -> AsyncGenerator[Target]:
-    if binding == "stdio":
-        yield Stdio(sys.executable, [str(ECHO)])
+    if binding in ("stdio", "http+stdio"):
+        transport = Stdio if binding == "stdio" else HttpStdio
+        yield transport(sys.executable, [str(ECHO), f"{binding}:"])
         return
     async with trio.open_nursery() as nursery:
         serve = partial(serve_transport, partial(echo, random=random), TARGETS[binding], close_timeout=1)
         [address] = await nursery.start(serve)
-        yield address
+        yield CLIENTS.get(binding, str)(address)
         nursery.cancel_scope.cancel()
 
 
@@ -209,12 +235,12 @@ class _Round:
         return trio.CancelScope(deadline=soon if self._random.random() < share else math.inf)
 
     def _params(self) -> dict[str, Any]:
-        return {"_meta": META} if self._binding == "http modern" else {}
+        return {"_meta": META} if self._binding in ("http modern", "http2 modern", "http+stdio") else {}
 
     # By the channels.
 
     async def _use_channels(self, connection: Connection) -> None:
-        if self._binding == "http legacy":
+        if self._binding in ("http legacy", "http2 legacy"):
             await connection.tx.send(Request("initialize", "initialize", {**INITIALIZE, "clientInfo": WHO}))
             assert isinstance(await connection.rx.receive(), Response)
             await connection.tx.send(Notification("notifications/initialized"))
@@ -254,7 +280,7 @@ class _Round:
 
     async def _use_peer(self, connection: Connection) -> None:
         async with open_peer(connection) as peer:
-            if self._binding == "http legacy":
+            if self._binding in ("http legacy", "http2 legacy"):
                 await peer.negotiate(client_info=WHO, era="legacy")
             async with trio.open_nursery() as nursery:
                 for number in range(REQUESTS):

@@ -11,8 +11,9 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -25,9 +26,23 @@ from trioxport import Backoff, Connection, Reconnect, Target, TransportError, op
 from trioxport.abc import Era, Layer
 from trioxport.layers import Retry, Timeout
 from trioxport.peer import Peer, open_peer
+from trioxport.transports.grpc import Grpc
+from trioxport.transports.http import Http
+from trioxport.transports.http_stdio import HttpStdio
 from trioxport.transports.stdio import Stdio
 
-KillBinding: TypeAlias = Literal["tcp", "ws", "http modern", "http legacy", "stdio"]
+KillBinding: TypeAlias = Literal[
+    "tcp",
+    "ws",
+    "http modern",
+    "http legacy",
+    "http2 modern",
+    "http2 legacy",
+    "grpc",
+    "grpc unary",
+    "stdio",
+    "http+stdio",
+]
 KILL_BINDINGS: Final[tuple[KillBinding, ...]] = get_args(KillBinding)
 
 SERVER: Final = Path(__file__).parent.parent / "programs" / "recording.py"
@@ -36,13 +51,28 @@ TARGETS: Final[dict[KillBinding, str]] = {
     "ws": "ws://127.0.0.1:{port}/mcp",
     "http modern": "http://127.0.0.1:{port}/mcp",
     "http legacy": "http://127.0.0.1:{port}/mcp",
+    "http2 modern": "http://127.0.0.1:{port}/mcp",
+    "http2 legacy": "http://127.0.0.1:{port}/mcp",
+    "grpc": "grpc://127.0.0.1:{port}",
+    "grpc unary": "grpc://127.0.0.1:{port}",
 }
+CLIENTS: Final[dict[KillBinding, Callable[[str], Target]]] = {
+    "http2 modern": partial(Http, http2=True),
+    "http2 legacy": partial(Http, http2=True),
+    "grpc unary": partial(Grpc, method="mcp.MCPService/Call"),
+}
+"""What clients open, where it is more than an address."""
 ERAS: Final[dict[KillBinding, Era]] = {
     "tcp": "legacy",
     "ws": "modern",
     "http modern": "modern",
     "http legacy": "legacy",
+    "http2 modern": "modern",
+    "http2 legacy": "legacy",
+    "grpc": "legacy",
+    "grpc unary": "modern",
     "stdio": "legacy",
+    "http+stdio": "modern",
 }
 QUICKLY: Final = Backoff(base=0.02, cap=0.2)
 PAUSE_SECONDS: Final = 0.8
@@ -119,15 +149,20 @@ class _Storm:
 
     # Servers.
 
+    @property
+    def _runs_children(self) -> bool:
+        return self._binding in ("stdio", "http+stdio")
+
     @asynccontextmanager
     async def server(self) -> AsyncGenerator[Target]:
         """The address that clients connect to, and the server there; over stdio every client starts its own."""
-        if self._binding == "stdio":
-            yield Stdio(sys.executable, [str(SERVER), "stdio:", str(self._log)])
+        if self._runs_children:
+            transport = Stdio if self._binding == "stdio" else HttpStdio
+            yield transport(sys.executable, [str(SERVER), f"{self._binding}:", str(self._log)])
             return
         await self._start(0)
         try:
-            yield self._address
+            yield CLIENTS.get(self._binding, str)(self._address)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + HUNG_SECONDS):
                 await self._kill_server()
@@ -150,7 +185,7 @@ class _Storm:
         while trio.current_time() < over:
             await trio.sleep(self._random.random() * PAUSE_SECONDS)
             self._counts.kills += 1
-            if self._binding == "stdio":
+            if self._runs_children:
                 self._kill_child(self._random.choice(self._connections))
             else:
                 await self._kill_server()

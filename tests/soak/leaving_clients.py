@@ -17,6 +17,7 @@ import attrs
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.soak.leaving_streams import STREAM_BINDINGS, Leave, StreamBinding, StreamClients
 from tests.support.raw_http import (
     JSON_OR_EVENTS,
     LegacyClient,
@@ -28,11 +29,13 @@ from tests.support.raw_http import (
     talking,
 )
 from tests.support.recording_handler import serving
-from trioxport import Connection, Notification, Request, Response, TransportError
+from trioxport import Connection, Notification, Request, Response, Target, TransportError
+from trioxport.transports._http2 import Http2Error
 from trioxport.transports.http.server import HttpServer, MemoryEvents, Sessions
 
-Binding: TypeAlias = Literal["legacy", "legacy with events", "modern", "sse"]
-BINDINGS: Final[tuple[Binding, ...]] = get_args(Binding)
+HttpBinding: TypeAlias = Literal["legacy", "legacy with events", "modern", "sse"]
+Binding: TypeAlias = HttpBinding | StreamBinding
+BINDINGS: Final[tuple[Binding, ...]] = (*get_args(HttpBinding), *STREAM_BINDINGS)
 
 WATCHED_SECONDS: Final = 0.03
 """Seconds after which the server notices that a client leaves."""
@@ -106,6 +109,7 @@ class _Storm:
         self._random = random
         self._ids = itertools.count(1)
         self._clients: list[LegacyClient] = []
+        self._streams = StreamClients(binding, url, random) if binding in STREAM_BINDINGS else None
         self.calm = False
 
     async def run(self, leaving: int) -> None:
@@ -123,12 +127,12 @@ class _Storm:
 
     async def _stay(self, *, task_status: trio.TaskStatus[None]) -> None:
         stay = {"modern": self._stay_modern, "sse": self._stay_sse}.get(self._binding, self._stay_legacy)
-        async with stay() as ask:
+        async with stay() if self._streams is None else self._streams.stay() as ask:
             task_status.started()
             while not self.calm:
                 try:
                     await ask(next(self._ids))
-                except (AssertionError, KeyError, OSError, trio.BrokenResourceError):
+                except (AssertionError, KeyError, OSError, trio.BrokenResourceError, Http2Error):
                     self._damage.failed += 1
                 else:
                     self._damage.asked += 1
@@ -178,15 +182,25 @@ class _Storm:
         params = {"key": key, "stream": self._random.random() < 0.3}
         lead = self._random.randint(-STEPS, STEPS)
         try:
-            async with talking(self._url) as leaver, trio.open_nursery() as nursery:
-                await self._ask_late(leaver, key, params)
+            async with self._leaver(key, params) as leave, trio.open_nursery() as nursery:
                 await trio.sleep(WATCHED_SECONDS * self._random.random() * 2)
                 nursery.start_soon(_after, max(lead, 0), answer.set)
                 await _after(max(-lead, 0), lambda: None)
-                await leaver.stream.aclose()
+                await leave()
         finally:
             del self._handler.late[key]
             limit.release_on_behalf_of(token)
+
+    @asynccontextmanager
+    async def _leaver(self, key: int, params: dict[str, Any]) -> AsyncGenerator[Leave]:
+        """A client that has asked, and leaves by what is yielded."""
+        if self._streams is not None:
+            async with self._streams.leaving(modern("late", key, **params)) as leave:
+                yield leave
+        else:
+            async with talking(self._url) as leaver:
+                await self._ask_late(leaver, key, params)
+                yield leaver.stream.aclose
 
     async def _ask_late(self, leaver: Any, key: int, params: dict[str, Any]) -> None:
         if self._binding == "modern":
@@ -220,7 +234,9 @@ async def leaving_clients(binding: Binding, leaving: int, seed: int) -> Damage:
     handler = _Handler(damage)
     events = MemoryEvents() if binding == "legacy with events" else None
     sessions = Sessions(most=10 * AT_ONCE, most_each=10 * AT_ONCE)
-    config = HttpServer("http://127.0.0.1:0/mcp", sse="/sse", events=events, sessions=sessions)
+    config: Target = HttpServer("http://127.0.0.1:0/mcp", sse="/sse", events=events, sessions=sessions)
+    if binding in ("grpc", "grpc unary"):
+        config = "grpc://127.0.0.1:0"
     async with serving(config, handler=handler, close_timeout=5) as served:
         await wait_all_tasks_blocked()
         tasks, descriptors = _in_use()

@@ -6,21 +6,27 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import attrs
 import pytest
 
 from tests.soak import __main__ as soaking
 from tests.soak import kills as storm_of_kills
-from tests.soak.cancellations import CANCELLATION_BINDINGS, CancellationBinding, cancellations
-from tests.soak.kills import KILL_BINDINGS, KillBinding, kills
+from tests.soak.cancellations import CancellationBinding, cancellations
+from tests.soak.kills import KillBinding, kills
 from trioxport.layers import Retry
 
-ROOT = Path(__file__).parents[2]
+ROOT: Final = Path(__file__).parents[2]
+ROUNDS: Final[dict[CancellationBinding, int]] = {
+    **dict.fromkeys(("memory", "tcp", "ws", "http modern", "http legacy"), 40),
+    **dict.fromkeys(("http2 modern", "grpc", "grpc unary"), 15),
+    "stdio": 10,
+}
 
 
 @pytest.mark.deadline(120)
-@pytest.mark.parametrize("binding", KILL_BINDINGS)
+@pytest.mark.parametrize("binding", ["tcp", "ws", "http modern", "http legacy", "stdio"])
 async def test_killed_servers_double_no_call_and_lose_none(binding: KillBinding, tmp_path: Path) -> None:
     counts = await kills(binding, 3.0, seed=1, directory=tmp_path, clients=4)
     assert counts.total == 0, counts
@@ -38,9 +44,9 @@ async def test_a_retry_of_calls_that_may_have_been_carried_out_is_found(
 
 
 @pytest.mark.deadline(120)
-@pytest.mark.parametrize("binding", CANCELLATION_BINDINGS)
+@pytest.mark.parametrize("binding", ROUNDS)
 async def test_cancellations_leave_nothing_unsettled_and_nothing_behind(binding: CancellationBinding) -> None:
-    counts = await cancellations(binding, 10 if binding == "stdio" else 40, seed=1)
+    counts = await cancellations(binding, ROUNDS[binding], seed=1)
     assert counts.total == 0, counts
     assert counts.cancelled and counts.settled
 
