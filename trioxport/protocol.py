@@ -51,6 +51,9 @@ META: Final = "io.modelcontextprotocol/"
 SUBSCRIPTION: Final = META + "subscriptionId"
 """The key, in a subscription's notifications and its answer, of the id of its request."""
 
+DELIVERIES: Final = "org.pypi.trioxport/deliveries"
+"""The key, in a request out of a queue that is delivered again, of the number of its deliveries, this one included."""
+
 
 class JSONRPCError(Exception):
     """An error response to a request; an exception of this class in a handler is sent as one.

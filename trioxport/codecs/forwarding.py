@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import attrs
 import msgspec
@@ -16,7 +16,7 @@ import msgspec
 from trioxport.codecs.json import JSON
 from trioxport.messages import NOTHING, ErrorResponse, Message, Notification, Request, RequestId, Response
 from trioxport.metadata import EncodedForm, metadata_of
-from trioxport.protocol import members_of
+from trioxport.protocol import DELIVERIES, members_of
 
 Members: TypeAlias = Mapping[str, Any]
 
@@ -98,6 +98,20 @@ def renamed(
     payload = _changed_payload(form.payload, request_id, place, params, meta)
     form = EncodedForm(payload, form.codec, changed)
     return attrs.evolve(changed, metadata={**message.metadata, "encoded": form})
+
+
+def with_deliveries(request: Request) -> Request:
+    """A request with the number of its deliveries in ``_meta``, if it is delivered again; any other as it is.
+
+    Thus a handler without metadata, such as a tool behind a bridge, can tell that another server may have acted.
+    Parameters that have no place for it stay as they are.
+    """
+    deliveries = metadata_of(request).get("deliveries", 1)
+    if deliveries < 2 or not isinstance(request.params, dict):
+        return request
+    if not isinstance(members_of(request.params).get("_meta", {}), dict):
+        return request
+    return cast("Request", renamed(request, meta={DELIVERIES: deliveries}))
 
 
 def _changed_message(

@@ -9,6 +9,7 @@ import mcp_types as types
 from mcp.shared.exceptions import MCPError
 from pydantic import ValidationError
 
+from trioxport.codecs.forwarding import with_deliveries
 from trioxport.errors import (
     ConnectError,
     ConnectionLost,
@@ -56,7 +57,8 @@ def to_sdk(message: Incoming) -> types.JSONRPCMessage:
 def _form_of(message: Incoming) -> types.JSONRPCMessage:
     match message:
         case Request():
-            return types.JSONRPCRequest(jsonrpc="2.0", id=message.id, method=message.method, **_params(message))
+            params = _params(with_deliveries(message))
+            return types.JSONRPCRequest(jsonrpc="2.0", id=message.id, method=message.method, **params)
         case Notification():
             return types.JSONRPCNotification(jsonrpc="2.0", method=message.method, **_params(message))
         case Response():

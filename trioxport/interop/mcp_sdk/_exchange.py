@@ -26,6 +26,7 @@ from mcp.shared.message import MessageMetadata
 from mcp.shared.transport_context import TransportContext
 from trio.abc import SendChannel
 
+from trioxport.codecs.forwarding import with_deliveries
 from trioxport.connection import Connection
 from trioxport.interop.mcp_sdk._context import sdk_metadata_of
 from trioxport.messages import ErrorResponse, Message, Notification, Request, Response
@@ -82,7 +83,7 @@ async def serve_single_request(server: Server[Any], connection: Connection, life
     except trio.EndOfChannel:
         return
     if isinstance(request, Request):
-        await connection.tx.send(await _answer(server, connection, request, lifespan))
+        await connection.tx.send(await _answer(server, connection, with_deliveries(request), lifespan))
 
 
 async def _answer(

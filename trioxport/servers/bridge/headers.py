@@ -1,4 +1,7 @@
-"""The metadata of clients' messages at the server: headers of a list, and no other; the identity of the client."""
+"""The metadata of clients' messages at the server: headers of a list, and no other; the identity of the client.
+
+That a request is delivered again is told in its ``_meta``, since metadata ends at the bridge.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ from typing import Final
 import attrs
 
 from trioxport.abc import ConnectionInfo
+from trioxport.codecs.forwarding import with_deliveries
 from trioxport.errors import UsageError
-from trioxport.messages import Message
+from trioxport.messages import Message, Request
 from trioxport.metadata import Metadata, metadata_of
 
 _numbers: Final = count(1)
@@ -77,6 +81,8 @@ class ClientMetadata:
 
     def exchanged(self, message: Message) -> Message:
         """The message as the server is to get it."""
+        if isinstance(message, Request):
+            message = with_deliveries(message)
         metadata: Metadata = {}
         noted = metadata_of(message)
         if "encoded" in noted:
