@@ -17,6 +17,7 @@ from trioxport.diagnosis.doctor.command import check_command
 from trioxport.diagnosis.doctor.conversation import STEPS as CONVERSATION
 from trioxport.diagnosis.doctor.conversation import ConversationOptions, check_conversation
 from trioxport.diagnosis.doctor.findings import OnFinding, ServerFindings
+from trioxport.diagnosis.doctor.grpc_health import check_health
 from trioxport.diagnosis.doctor.http_probe import check_http
 from trioxport.diagnosis.doctor.network import NetworkAddress, check_network
 from trioxport.targets import Target, to_transport
@@ -29,7 +30,7 @@ from trioxport.transports.stream import Tcp, Tls, Unix
 from trioxport.transports.websocket import WebSocket
 
 STEPS: Final = (
-    *("name", "connection", "proxy", "tls", "http", "authorization"),
+    *("name", "connection", "proxy", "tls", "http", "authorization", "health"),
     *("command", "start", "stdout", "stderr", "socket"),
     *CONVERSATION,
     "closing",
@@ -75,7 +76,7 @@ async def examine(
         await check_command(transport, options, findings, layers)
     elif isinstance(transport, Unix) and not _check_socket(transport.path, findings):
         findings.skip(CONVERSATION, "there is no socket")
-    elif await _check_way(transport, findings):
+    elif await _check_way(transport, options, findings):
         await check_conversation(target, options, findings, layers)
     else:
         findings.skip(CONVERSATION, "an earlier step failed")
@@ -88,7 +89,7 @@ def _transport_of(target: Target) -> Transport:
     return to_transport(target)
 
 
-async def _check_way(transport: Transport, findings: ServerFindings) -> bool:
+async def _check_way(transport: Transport, options: ConversationOptions, findings: ServerFindings) -> bool:
     """Check the steps before the first message; returns whether to go on."""
     match transport:
         case Http():
@@ -101,7 +102,11 @@ async def _check_way(transport: Transport, findings: ServerFindings) -> bool:
             )
         case Grpc():
             tls = (transport.tls or TLSOptions()) if transport.is_encrypted else None
-            return await check_network(NetworkAddress(*transport.address, tls, protocols=["h2"]), findings)
+            address = NetworkAddress(*transport.address, tls, protocols=["h2"])
+            if not await check_network(address, findings):
+                findings.skip(["health"], "an earlier step failed")
+                return False
+            return await check_health(transport, allow_plaintext=options.allow_plaintext, findings=findings)
         case Tls():
             tls = transport.ssl_context or TLSOptions(transport.ca, transport.cert, transport.key)
             return await check_network(NetworkAddress(transport.host, transport.port, tls), findings)

@@ -2,6 +2,7 @@
 
 from trioxport.transports._access.protected import ProtectedResource
 from trioxport.transports._access.proxies import TrustedProxies
+from trioxport.transports.grpc.health import ServingStatus
 from trioxport.transports.grpc.target import Grpc
 
-__all__ = ["Grpc", "ProtectedResource", "TrustedProxies"]
+__all__ = ["Grpc", "ProtectedResource", "ServingStatus", "TrustedProxies"]

@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 import trio
 
-from trioxport.abc import Scope
+from trioxport.abc import ConnectionSettings
 from trioxport.auth.tls import about_target
 from trioxport.errors import ConnectError, TLSError, TransportError
 from trioxport.transports._http2 import Http2Connection, Http2Settings, open_http2
@@ -32,11 +32,13 @@ class Channel:
         connection: The connection.
         stream: Its byte stream.
         peer: The server's address.
+        tls: The version of TLS; None without it.
     """
 
-    def __init__(self, connection: Http2Connection, stream: CheckedStream, peer: str | None) -> None:
+    def __init__(self, connection: Http2Connection, stream: CheckedStream, peer: str, tls: str | None) -> None:
         self.connection = connection
         self.peer = peer
+        self.tls = tls
         self._stream = stream
 
     @property
@@ -98,30 +100,31 @@ def _foreign(data: bytes) -> TransportError | None:
 
 
 @asynccontextmanager
-async def open_channel(options: GrpcOptions, scope: Scope) -> AsyncGenerator[Channel]:
+async def open_channel(options: GrpcOptions, settings: ConnectionSettings) -> AsyncGenerator[Channel]:
     """Connect for the time of a block. Raises ``ConnectError``."""
-    target = scope.settings.target
+    target = settings.target
     host, port = options.address
+    version = None
     socket = await connect(host, port, target)
     async with socket:
         inner: ByteStream = PromptSocket(socket)
         if options.is_encrypted:
             inner = tls = TLSStream(socket, _context(options, target), server_hostname=host)
             await secure(tls, target)
-            scope.info.tls = tls.version
+            version = tls.version
         stream = CheckedStream(inner)
-        async with open_http2(stream, http2_settings(options, scope), role="client") as connection:
+        async with open_http2(stream, http2_settings(options, settings), role="client") as connection:
             await stream.heard.wait()
             if stream.foreign is not None:
                 stream.foreign.target = target
                 raise stream.foreign
-            yield Channel(connection, stream, f"{host}:{port}")
+            yield Channel(connection, stream, f"{host}:{port}", version)
 
 
-def http2_settings(options: GrpcOptions, scope: Scope) -> Http2Settings:
+def http2_settings(options: GrpcOptions, settings: ConnectionSettings) -> Http2Settings:
     """The settings of HTTP/2 that the options and the limits of a connection mean."""
     keepalive = math.inf if options.keepalive is None else options.keepalive
-    return attrs.evolve(Http2Settings.of(scope.settings), keepalive=keepalive)
+    return attrs.evolve(Http2Settings.of(settings), keepalive=keepalive)
 
 
 def _context(options: GrpcOptions, target: str) -> ssl.SSLContext:

@@ -81,7 +81,8 @@ class ChannelPool:
             held.released.set()
 
     async def _hold(self, *, task_status: trio.TaskStatus[HeldChannel]) -> None:
-        async with open_channel(self._options, self._scope) as channel:
+        async with open_channel(self._options, self._scope.settings) as channel:
+            self._scope.info.tls = channel.tls
             held = HeldChannel(channel)
             task_status.started(held)
             await held.released.wait()

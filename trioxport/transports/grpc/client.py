@@ -28,7 +28,8 @@ so a client cannot wait for more; trioxport's servers accept a call at once."""
 @asynccontextmanager
 async def open_stream_client(options: GrpcOptions, scope: Scope) -> AsyncGenerator[FrameChannels]:
     """Open the channels of a client. Raises ``ConnectError``, or the error for a call that was refused at once."""
-    async with open_channel(options, scope) as channel:
+    async with open_channel(options, scope.settings) as channel:
+        scope.info.tls = channel.tls
         stream = await _call_with_credentials(channel, options, scope)
         reader = MessageReader(scope.settings.limits.max_message_size)
         wire = CallWire(stream, _ClientEnds(stream, channel, scope), reader, MessageWriter(gzip=options.gzip), scope)

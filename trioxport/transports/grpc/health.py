@@ -16,6 +16,7 @@ _STATUS: Final = 1
 class ServingStatus(IntEnum):
     """The status of a service."""
 
+    UNKNOWN = 0
     SERVING = 1
     NOT_SERVING = 2
     SERVICE_UNKNOWN = 3

@@ -14,6 +14,7 @@ from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
 from trioxport.errors import UsageError
 from trioxport.transports._sockets import refuse_plaintext
 from trioxport.transports._urls import authority
+from trioxport.transports.grpc.health import ServingStatus
 from trioxport.transports.grpc.options import GrpcOptions
 from trioxport.transports.listening import bound, listen
 
@@ -68,12 +69,26 @@ class Grpc(GrpcOptions):
         from trioxport.transports.grpc.client import open_stream_client
         from trioxport.transports.grpc.unary_client import open_unary_client
 
+        self._check_client(scope.settings)
+        return open_unary_client(self, scope) if self.is_unary else open_stream_client(self, scope)
+
+    async def check_health(self, settings: ConnectionSettings) -> ServingStatus | None:
+        """Ask a server's health service, without credentials of ``auth``, about the server as a whole.
+
+        Returns None for a server without the service. Raises ``TransportError``. Cancelled, the call is reset.
+        """
+        self._check_installed()
+        from trioxport.transports.grpc.health_check import check_health
+
+        self._check_client(settings)
+        return await check_health(self, settings)
+
+    def _check_client(self, settings: ConnectionSettings) -> None:
         host, port = self.address
         if port == 0:
-            raise UsageError("port 0 is for servers, which get a free one", target=scope.settings.target)
+            raise UsageError("port 0 is for servers, which get a free one", target=settings.target)
         if not self.is_encrypted:
-            refuse_plaintext(host, scope.settings)
-        return open_unary_client(self, scope) if self.is_unary else open_stream_client(self, scope)
+            refuse_plaintext(host, settings)
 
     async def listen(
         self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
