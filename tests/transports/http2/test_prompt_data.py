@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.raw_http2 import DATA, Seen, frames_in
+from tests.support.raw_http2 import DATA, END_STREAM, Seen, frames_in
 from trioxport.transports._http2 import Http2Connection, Http2Settings, open_http2
 
 REQUEST = [(b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"host"), (b":path", b"/")]
@@ -112,3 +112,16 @@ async def test_data_overtakes_no_stream_that_waits_for_room() -> None:
             await wait_all_tasks_blocked()
             assert not other.send_data_now(b"y", more=True)
             nursery.cancel_scope.cancel()
+
+
+async def test_the_end_is_in_the_frame_of_the_last_data() -> None:
+    wire = Prompt()
+    async with client_over(wire) as client:
+        with await client.request(REQUEST) as stream:
+            await wait_all_tasks_blocked()
+            wire.writes.clear()
+            await stream.send_data(b"the ")
+            await stream.send_data(b"end", end_stream=True)
+            assert not stream.send_data_now(b"more")
+            await wait_all_tasks_blocked()
+            assert [(each.payload, each.flags) for each in wire.data] == [(b"the end", END_STREAM)]

@@ -90,9 +90,13 @@ class FrameArrivals:
         """Take bytes of the peer. Raises ``Http2Violation``."""
         now = trio.current_time()
         for number, frame in enumerate(self.reader.frames(received), start=1):
-            self._carrier.guard.admit(frame, now, is_live=frame.stream_id in self._carrier.streams)
-            if (data := self._carrier.machine.data_of(frame)) is not None:
+            stream = self._carrier.streams.get(frame.stream_id)
+            self._carrier.guard.admit(frame, now, is_live=stream is not None)
+            left = None if stream is None else stream.body_left
+            if (data := self._carrier.machine.data_of(frame, left)) is not None:
                 self._deliver(frame.stream_id, data, len(data))
+                if frame.flags:
+                    self._end(frame.stream_id)
             elif frame.type == FrameType.GOAWAY:
                 self._events.take_goaway(GoAway.of(frame))
             else:
@@ -212,7 +216,10 @@ class FrameArrivals:
             self._carrier.note_received(stream_id, padding)
 
     def _take_end(self, event: StreamEnded) -> None:
-        stream = self._stream(event.stream_id)
+        self._end(event.stream_id)
+
+    def _end(self, stream_id: int) -> None:
+        stream = self._stream(stream_id)
         if stream is not None and stream.failure is None:
             if stream.body_left:  # ``h2`` compares the lengths where data ends a body, not where trailers do
                 self._fault(stream, "the message has not the length that it announces")

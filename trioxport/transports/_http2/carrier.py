@@ -103,7 +103,7 @@ class StreamCarrier:
         """Send data without waiting, and return whether it was sent: nothing may wait before it."""
         if self.outgoing.is_awaited or self._room(stream) < len(data):
             return False
-        if not self.machine.take_from_windows(stream.id, len(data)):
+        if not self.machine.note_data(stream.id, len(data)):
             return False
         self.outgoing.add_data(stream.id, data)
         self.outgoing.write(more=more)
@@ -111,8 +111,8 @@ class StreamCarrier:
         return True
 
     def _send_chunk(self, stream: Http2Stream, chunk: bytes, *, end_stream: bool) -> None:
-        if not end_stream and self.machine.take_from_windows(stream.id, len(chunk)):
-            self.outgoing.add_data(stream.id, chunk)
+        if self.machine.note_data(stream.id, len(chunk), end_stream=end_stream):
+            self.outgoing.add_data(stream.id, chunk, end_stream=end_stream)
             self.outgoing.wake_writer()
         else:
             self.machine.send_data(stream.id, chunk, end_stream=end_stream)

@@ -23,6 +23,7 @@ MAX_FRAME_BYTES: Final = 16 * 1024
 """The largest frame that this side accepts: the initial value of the protocol, and its smallest."""
 MAX_CONTINUATIONS: Final = 16
 """CONTINUATION frames of one header block."""
+END_STREAM: Final = 0x1
 END_HEADERS: Final = 0x4
 PADDED: Final = 0x8
 ACK: Final = 0x1

@@ -7,9 +7,9 @@ from typing import Final
 from h2.config import H2Configuration
 from h2.connection import ConnectionState, H2Connection
 from h2.settings import SettingCodes, Settings
-from h2.stream import StreamState
+from h2.stream import StreamInputs, StreamState
 
-from trioxport.transports._http2.frame_reader import MAX_FRAME_BYTES, PREFACE, FrameType, RawFrame
+from trioxport.transports._http2.frame_reader import END_STREAM, MAX_FRAME_BYTES, PREFACE, FrameType, RawFrame
 from trioxport.transports._http2.header_encoder import HeaderEncoder
 from trioxport.transports._http2.settings import Http2Settings
 
@@ -26,8 +26,8 @@ class Http2Machine(H2Connection):
     """The machine of one connection.
 
     ``h2`` counts its streams for each new one, which takes time in proportion to them, and ends the connection at the
-    first too many; the connection counts them itself. Fields are checked by ``header_blocks``. Frames of data between
-    the ends of a stream change no state but the windows: they have a short way here.
+    first too many; the connection counts them itself. Fields are checked by ``header_blocks``. Frames of data change
+    little: they have a short way here.
 
     Args:
         settings: The settings of this side.
@@ -85,26 +85,32 @@ class Http2Machine(H2Connection):
         self._new_streams += 1
         return self._new_streams % PRUNE_EVERY == 0
 
-    def take_from_windows(self, stream_id: int, size: int) -> bool:
-        """Take the size of data from the peer's windows, which have room for it, for a stream that goes on.
+    def note_data(self, stream_id: int, size: int, *, end_stream: bool = False) -> bool:
+        """Note data that is sent, for which the peer's windows have room.
 
-        Returns False if ``send_data`` has to make its frame.
+        Returns False if the state of the stream allows none; ``send_data`` raises the reason.
         """
         stream = self.streams.get(stream_id)
         if stream is None or stream.state_machine.state not in _SENDING or self.state_machine.state not in _OPEN:
             return False
         stream.outbound_flow_control_window -= size
         self.outbound_flow_control_window -= size
+        if end_stream:
+            stream.state_machine.process_input(StreamInputs.SEND_END_STREAM)
         return True
 
-    def data_of(self, frame: RawFrame) -> bytes | None:
+    def data_of(self, frame: RawFrame, left: int | None) -> bytes | None:
         """The data of a frame, taken from the windows; None if ``receive_data`` has to take the frame.
 
-        It has to take what ends a stream, has padding, breaks a rule, or belongs to a body of a known length.
+        It has to take what has padding, breaks a rule, or belongs to a body of a known length and is not the rest of it.
+
+        Args:
+            frame: The frame.
+            left: Bytes of the body that are announced and have not come yet; None if unknown.
         """
         size = len(frame.payload)
         stream = self.streams.get(frame.stream_id)
-        if frame.type != FrameType.DATA or frame.flags or not size or stream is None:
+        if frame.type != FrameType.DATA or frame.flags not in (0, END_STREAM) or stream is None:
             return None
         machine = stream.state_machine
         if machine.state not in _RECEIVING or not machine.headers_received or self.state_machine.state not in _OPEN:
@@ -113,8 +119,14 @@ class Http2Machine(H2Connection):
         window = stream._inbound_window_manager  # pyright: ignore[reportPrivateUsage]
         has_length = stream._expected_content_length is not None  # pyright: ignore[reportPrivateUsage]
         whole = self._inbound_flow_control_window_manager
-        if has_length or size > window.current_window_size or size > whole.current_window_size:
+        if (
+            (has_length and not (frame.flags and size == left))
+            or size > window.current_window_size
+            or size > whole.current_window_size
+        ):
             return None
         window.window_consumed(size)
         whole.window_consumed(size)
+        if frame.flags:
+            machine.process_input(StreamInputs.RECV_END_STREAM)
         return frame.payload

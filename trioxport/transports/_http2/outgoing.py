@@ -12,7 +12,7 @@ from typing import Final
 import trio
 from h2.connection import H2Connection
 
-from trioxport.transports._http2.frame_reader import HEAD_BYTES, FrameType, frame_head
+from trioxport.transports._http2.frame_reader import END_STREAM, HEAD_BYTES, FrameType, frame_head
 from trioxport.transports._prompt_socket import PromptWriter
 from trioxport.transports.byte_stream import ByteStream
 
@@ -87,7 +87,7 @@ class Outgoing:
         if self._writer:
             self._writer.unpark_all()
 
-    def add_data(self, stream_id: int, data: bytes) -> None:
+    def add_data(self, stream_id: int, data: bytes, *, end_stream: bool = False) -> None:
         """Add data, within the windows, to the last frame, or as one more. It is not written before it is asked for."""
         if self.is_broken:
             return
@@ -97,7 +97,7 @@ class Outgoing:
             self._chunks.append(b"")
             self._size += HEAD_BYTES
         frame.size += len(data)
-        self._chunks[frame.place] = frame_head(frame.size, FrameType.DATA, 0, stream_id)
+        self._chunks[frame.place] = frame_head(frame.size, FrameType.DATA, END_STREAM * end_stream, stream_id)
         self._chunks.append(data)
         self._size += len(data)
 
