@@ -102,7 +102,7 @@ class Http2Machine(H2Connection):
     def data_of(self, frame: RawFrame, left: int | None) -> bytes | None:
         """The data of a frame, taken from the windows; None if ``receive_data`` has to take the frame.
 
-        It has to take what has padding, breaks a rule, or belongs to a body of a known length and is not the rest of it.
+        It has to take what has padding, breaks a rule, or is a part, but not the rest, of a body of a known length.
 
         Args:
             frame: The frame.
