@@ -101,6 +101,14 @@ def test_no_bindings_import_each_other() -> None:
     assert not list(circles(graph))
 
 
+@pytest.mark.parametrize(("version", "other"), [("http1", "http2"), ("http2", "http1")])
+def test_no_version_of_http_borrows_from_the_other(version: str, other: str) -> None:
+    """What both need on a server is in the room around them."""
+    server = "trioxport.transports.http.server"
+    borrowed = {each for name in modules() if name.startswith(f"{server}.{version}.") for each in imports()[name]}
+    assert not [each for each in borrowed if each.startswith(f"{server}.{other}.")]
+
+
 @each_module
 def test_no_module_imports_a_private_module_of_another_room(module: str) -> None:
     """A private module is for its own folder and the folders in it; those of the package itself are for all of it."""

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trioxport.transports.http.server.http1.received_head import MAX_FIELDS, BadRequest
+from trioxport.transports.http.server.http1.received_head import BadRequest
 from trioxport.transports.http.server.http1.request_parser import RequestParser
+from trioxport.transports.http.server.options import MAX_FIELDS
 
 BOUND: Final = 1000
 HEAD: Final = b"POST /mcp HTTP/1.1\r\nhost: a\r\n"

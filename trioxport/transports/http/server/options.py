@@ -20,6 +20,9 @@ from trioxport.transports.http.server.request import Application
 from trioxport.transports.http.unix_endpoint import AUTHORITY, UnixEndpoint
 from trioxport.transports.unix_sockets import SocketFile
 
+MAX_FIELDS: Final = 256
+"""The most headers of a request."""
+
 _DIRECTORY: Final = instance_of(SessionDirectory, "a directory of sessions, such as RedisSessions(...)")
 
 

@@ -68,6 +68,6 @@ class HttpServer(HttpServerOptions):
 
             await StdioListener(self, settings).listen(acceptor, task_status=task_status)
             return
-        from trioxport.transports.http.server.http1.listener import HttpListener  # ASGI does without it
+        from trioxport.transports.http.server.listener import HttpListener  # ASGI does without it
 
         await HttpListener(self, settings).listen(acceptor, task_status=task_status)

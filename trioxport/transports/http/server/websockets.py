@@ -12,7 +12,7 @@ from trioxport.abc import Acceptor, Scope
 from trioxport.errors import ConnectError
 from trioxport.transports._access.request import AccessRefused
 from trioxport.transports.http.server.application import Endpoint
-from trioxport.transports.http.server.http1.connection import ClientConnection
+from trioxport.transports.http.server.client_connection import ClientConnection
 from trioxport.transports.http.server.http1.request_parser import RequestParser
 from trioxport.transports.http.server.options import Upgrades
 from trioxport.transports.http.server.request import RequestHead

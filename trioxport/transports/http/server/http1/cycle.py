@@ -6,12 +6,12 @@ from typing import Final
 
 import trio
 
-from trioxport.transports.http.server.http1.applications import RequestOrigin, run_application
+from trioxport.transports.http.server.fallback import RequestOrigin, run_application
 from trioxport.transports.http.server.http1.received_head import BadRequest
-from trioxport.transports.http.server.http1.response_head import has_body, response_head, whole_response
 from trioxport.transports.http.server.http1.wire import BROKEN, HttpWire
 from trioxport.transports.http.server.refusals import body_too_large
 from trioxport.transports.http.server.request import Application, ClientGone, Field, ServerRequest
+from trioxport.transports.http.server.response_head import has_body, response_head, whole_response
 
 PIPELINED_BYTES: Final = 64 * 1024
 """Bytes of later requests that are kept while one is answered. Beyond it the connection is not read until then, and a

@@ -12,10 +12,9 @@ from urllib.parse import unquote_to_bytes
 
 from trioxport._diagnostics.redaction import Headers
 from trioxport.transports._http_heads import values_by_name
+from trioxport.transports.http.server.options import MAX_FIELDS
 from trioxport.transports.http.server.request import SECRET_FIELDS, Field
 
-MAX_FIELDS: Final = 256
-"""The most headers of a request."""
 MAX_LENGTH_DIGITS: Final = 20
 KNOWN_HEADS: Final = 4
 KNOWN_HEAD_BYTES: Final = 2048

@@ -15,14 +15,14 @@ import trio
 
 from trioxport._diagnostics import logger
 from trioxport._diagnostics.refusal_log import RefusalLog, status_reason
-from trioxport.transports.http.server.http1.connection import LINGER_SECONDS, ClientConnection, IdleConnections
+from trioxport.transports.http.server.client_connection import LINGER_SECONDS, ClientConnection, IdleConnections
 from trioxport.transports.http.server.http1.cycle import Exchange
 from trioxport.transports.http.server.http1.received_head import BadRequest
 from trioxport.transports.http.server.http1.request_parser import RequestParser
-from trioxport.transports.http.server.http1.response_head import response_head
 from trioxport.transports.http.server.http1.wire import HttpWire
 from trioxport.transports.http.server.options import Bounds
 from trioxport.transports.http.server.request import ServerRequest
+from trioxport.transports.http.server.response_head import response_head
 
 TOO_MANY_CONNECTIONS: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n"

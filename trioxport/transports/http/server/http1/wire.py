@@ -9,7 +9,7 @@ from typing import Final
 import trio
 
 from trioxport.transports._prompt_socket import PromptSocket
-from trioxport.transports.http.server.http1.connection import ClientConnection
+from trioxport.transports.http.server.client_connection import ClientConnection
 from trioxport.transports.http.server.http1.received_head import BadRequest
 from trioxport.transports.http.server.http1.request_parser import RequestParser
 from trioxport.transports.http.server.options import Bounds

@@ -9,13 +9,12 @@ import trio
 
 from trioxport.transports._http2 import ErrorCodes, Http2Error, Http2Stream
 from trioxport.transports._http_heads import values_by_name
-from trioxport.transports.http.server.http1.applications import RequestOrigin, run_application
-from trioxport.transports.http.server.http1.connection import ConnectedClient
-from trioxport.transports.http.server.http1.received_head import MAX_FIELDS
-from trioxport.transports.http.server.http1.response_head import date_value, has_body
-from trioxport.transports.http.server.options import Bounds
+from trioxport.transports.http.server.client_connection import ConnectedClient
+from trioxport.transports.http.server.fallback import RequestOrigin, run_application
+from trioxport.transports.http.server.options import MAX_FIELDS, Bounds
 from trioxport.transports.http.server.refusals import body_too_large
 from trioxport.transports.http.server.request import Application, ClientGone, Field, ServerRequest
+from trioxport.transports.http.server.response_head import date_value, has_body
 
 _CONTINUE: Final = ((b":status", b"100"),)
 

@@ -11,7 +11,7 @@ import trio
 from trioxport._diagnostics import logger
 from trioxport._diagnostics.refusal_log import RefusalLog, status_reason
 from trioxport.transports._http2 import Http2Connection, Http2Settings, Http2Stream
-from trioxport.transports.http.server.http1.connection import ConnectedClient
+from trioxport.transports.http.server.client_connection import ConnectedClient
 from trioxport.transports.http.server.http2.exchange import Http2Exchange
 from trioxport.transports.http.server.options import Bounds
 from trioxport.transports.http.server.request import ServerRequest

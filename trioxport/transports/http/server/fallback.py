@@ -9,10 +9,10 @@ from typing import Any, Final
 import attrs
 import trio
 
-from trioxport.transports.http.server.http1.connection import ConnectedClient
-from trioxport.transports.http.server.http1.response_head import check_response_fields
+from trioxport.transports.http.server.client_connection import ConnectedClient
 from trioxport.transports.http.server.refusals import body_too_large
 from trioxport.transports.http.server.request import Application, ClientGone, Field, Message, ServerRequest
+from trioxport.transports.http.server.response_head import check_response_fields
 
 _DISCONNECT: Final = "http.disconnect"
 

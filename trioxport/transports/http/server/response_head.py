@@ -1,4 +1,4 @@
-"""The heads of responses, as HTTP/1.1 writes them (RFC 9112, section 4)."""
+"""The heads of responses: their fields in every version of HTTP, and the bytes of HTTP/1.1 (RFC 9112, section 4)."""
 
 from __future__ import annotations
 
