@@ -245,7 +245,8 @@ class Transport(Protocol):
 
     A broken connection is reported by :meth:`Scope.lost`, or raised on leaving.
 
-    ``str(transport)`` describes it in messages, without credentials.
+    ``str(transport)`` describes it in messages, without credentials. A transport on which only the client may begin to
+    speak has a true attribute ``client_begins``, so that no server dials out over it.
     """
 
     def __call__(self, scope: Scope, /) -> AbstractAsyncContextManager[FrameChannels]: ...

@@ -176,7 +176,7 @@ async def serve_transport(
         refusals,
         event_counter(layers),
     )
-    started = _ListeningStatus(task_status)
+    started = _ListeningStatus(task_status, name)
     acceptor = HandlerAcceptor(handler, settings, layers)
     try:
         await to_listener(target).listen(acceptor, settings, task_status=started)
@@ -195,13 +195,14 @@ async def serve_transport(
 class _ListeningStatus:
     """The ``task_status`` of a listener: it logs the addresses, and remembers that the server listens."""
 
-    def __init__(self, inner: trio.TaskStatus[list[str]]) -> None:
+    def __init__(self, inner: trio.TaskStatus[list[str]], target: str) -> None:
         self._inner = inner
+        self._target = target
         self.is_listening = False
 
     def started(self, value: list[str] | None = None) -> None:
         self.is_listening = True
-        logger.info("serving %s", ", ".join(value or []))
+        logger.info("serving %s", ", ".join(value or [self._target]))
         self._inner.started(value or [])
 
 

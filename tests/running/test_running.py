@@ -11,6 +11,7 @@ import trio
 
 from tests.running.programs import INFO, running
 from trioxport import UsageError, open_transport
+from trioxport.abc import Acceptor, ConnectionSettings
 from trioxport.peer import open_client
 from trioxport.running import run_server
 
@@ -72,6 +73,34 @@ async def test_a_handler_over_standard_streams_ends_with_its_client() -> None:
         async with open_transport(f"stdio:{sys.executable} -c '{HANDLER_PROGRAM}' stdio:") as connection:
             await connection.tx.aclose()
             assert [message async for message in connection.rx] == []
+
+
+class Unconnected:
+    """A listener that waits for ever for what it needs to listen."""
+
+    def __str__(self) -> str:
+        return "redis://hung"
+
+    async def listen(
+        self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
+    ) -> None:
+        await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_server_that_does_not_listen_yet_says_so_and_ends_at_a_signal(
+    number: signal.Signals, autojump_clock: trio.abc.Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "trioxport")
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_server, trio.sleep, Unconnected())
+            await trio.sleep(1)
+            assert caplog.messages == []
+            await trio.sleep(2)
+            assert caplog.messages == ["redis://hung: connecting; it does not listen yet"]
+            signal.raise_signal(number)
+    assert caplog.messages[1:] == [f"received {number.name}: stopping"]
 
 
 async def test_an_address_in_use() -> None:

@@ -175,6 +175,32 @@ async def test_names_that_no_server_has() -> None:
         assert await peer.request("ping") == {}
 
 
+@both_modes
+async def test_a_server_that_is_down_is_logged_once_until_it_works_again(
+    sharing: Sharing, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "trioxport")
+    one, dead = MemorySwitch(), MemorySwitch()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve_sdk, build_server(), one))
+        async with gathered({"one": one, "dead": dead}, sharing=sharing) as target:
+
+            async def use_lists() -> None:
+                for era in ("modern", "legacy"):
+                    async with peer_of(target, era) as peer:
+                        for method in ("tools/list", "prompts/list", "tools/list"):
+                            await peer.request(method)
+
+            caplog.clear()
+            await use_lists()
+            assert [message[:13] for message in caplog.messages] == ["server dead: "]
+            await nursery.start(partial(serve_sdk, build_server(), dead))
+            caplog.clear()
+            await use_lists()
+            assert caplog.messages == ["server dead: the connection works again"]
+        nursery.cancel_scope.cancel()
+
+
 # Servers that the test plays.
 
 

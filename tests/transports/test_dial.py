@@ -10,11 +10,12 @@ import pytest
 import trio
 
 from tests.support.sdk_programs import build_server
-from trioxport import Connection, Reconnect, ServerUnreachable, serve_transport
+from trioxport import Connection, Reconnect, ServerUnreachable, Target, UsageError, serve_transport
 from trioxport.interop.mcp_sdk import serve_sdk
 from trioxport.layers import Backoff
 from trioxport.peer import open_client, open_peer
 from trioxport.transports.dial import Dial
+from trioxport.transports.grpc import Grpc
 
 INFO: Final = {"name": "hub", "version": "1"}
 QUICK: Final = Reconnect(attempts=3, backoff=Backoff(base=0.01, cap=0.02), random=Random(1))
@@ -110,6 +111,38 @@ async def test_a_handler_that_fails_is_logged_and_the_hub_is_dialled_again(caplo
         await done.wait()
         nursery.cancel_scope.cancel()
     assert "the handler of a connection to memory://bug failed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "hub",
+    [
+        "http://127.0.0.1:9/mcp",
+        "http+unix:///nowhere#/mcp",
+        "sse+http://127.0.0.1:9/sse",
+        "http+stdio:python server.py",
+        "redis+stream://127.0.0.1:9",
+        Grpc("grpc://127.0.0.1:9", method="mcp.MCPService/Call"),
+    ],
+)
+async def test_a_hub_on_whose_transport_only_a_client_may_begin_is_refused(
+    hub: Target, autojump_clock: trio.abc.Clock
+) -> None:
+    with (
+        trio.fail_after(60),
+        pytest.raises(UsageError, match=r"only the client may begin to speak.*Let the hub accept"),
+    ):
+        await serve_transport(nothing, Dial(hub))
+
+
+async def test_a_server_over_grpc_that_is_dialled_out(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "trioxport")
+    hub = Hub()
+    async with trio.open_nursery() as nursery:
+        [address] = await nursery.start(serve_transport, hub.handle, "grpc://127.0.0.1:0")
+        await nursery.start(partial(serve_sdk, build_server(), Dial(address)))
+        await hub.done.wait()
+        nursery.cancel_scope.cancel()
+    assert f"serving dial-out to {address}" in caplog.messages
 
 
 def test_its_name() -> None:

@@ -15,7 +15,16 @@ from trioxport.cli._schemas import arguments_of
 from trioxport.cli._status import Status
 from trioxport.cli._words import METHODS, CallWords
 from trioxport.peer import Client, Negotiated, Tool
-from trioxport.protocol import DISCOVER, INITIALIZE, META, METHOD_NOT_FOUND, JSONRPCError, members_of, meta_of
+from trioxport.protocol import (
+    DISCOVER,
+    INITIALIZE,
+    INVALID_PARAMS,
+    META,
+    METHOD_NOT_FOUND,
+    JSONRPCError,
+    members_of,
+    meta_of,
+)
 
 MAX_LISTED: Final = 20
 """Names of tools that an error lists."""
@@ -76,17 +85,29 @@ class Caller:
     async def call(self, words: CallWords) -> Any:
         """Call the method, or the tool, that the user named, and return the result.
 
+        A tool that is not listed is called all the same: a server that gathers others leaves out those of one that is
+        down, and says so when it is used.
+
         Raises what ``Client.request`` raises, and ``UsageError`` for words that fit no method and no tool.
         """
         if words.name in (DISCOVER, INITIALIZE):  # negotiation has called them
             return described(self.client.server)
         method, params = await self._meant(words)
+        is_unlisted = method == "tools/call" and not words.is_known_method and self._listed(words.name) is None
         try:
-            return await self.request(method, params)
+            result = await self.request(method, params)
         except JSONRPCError as error:
+            if is_unlisted and error.code in (INVALID_PARAMS, METHOD_NOT_FOUND):
+                raise self._unknown(words.name) from error
             close = close_to(method, METHODS) if error.code == METHOD_NOT_FOUND and method not in METHODS else None
-            error.hint = error.hint if close is None else f"Did you mean {close!r}?"
+            if is_unlisted:
+                error.hint = error.hint or f"Its list has no tool {words.name!r}"
+            elif close is not None:
+                error.hint = f"Did you mean {close!r}?"
             raise
+        if is_unlisted and members_of(result).get("isError") is True:
+            self._status.note(str(self._unknown(words.name)))
+        return result
 
     async def request(self, method: str, params: Mapping[str, Any] | None) -> Any:
         """Send a request, show its progress, and return its result."""
@@ -123,26 +144,31 @@ class Caller:
         if words.is_known_method:
             return words.name, words.nested()
         tools = await self.list_tools()
-        tool = next((tool for tool in tools if tool.name == words.name), None)
-        if tool is None:
-            if "/" in words.name:
-                return words.name, words.nested()
-            raise _unknown(words.name, [tool.name for tool in tools])
+        tool = self._listed(words.name)
+        if tool is None and "/" in words.name:
+            return words.name, words.nested()
+        if not tools:
+            raise self._unknown(words.name)
         if words.params is not None:
             arguments = words.params
-        else:
+        elif tool is not None:
             arguments = arguments_of(tool.name, tool.input_schema, words.pairs)
-        return "tools/call", {"name": tool.name, "arguments": arguments}
+        else:
+            arguments = words.nested() or {}
+        return "tools/call", {"name": words.name, "arguments": arguments}
 
+    def _listed(self, name: str) -> Tool | None:
+        return next((tool for tool in self.tools or () if tool.name == name), None)
 
-def _unknown(name: str, tools: Sequence[str]) -> UsageError:
-    if not tools:
-        return UsageError(f"this server has no tools, and {name!r} is no method", hint="See trioxport list TARGET")
-    close = close_to(name, [*tools, *METHODS])
-    question = "" if close is None else f"Did you mean {close!r}? "
-    more = f" and {len(tools) - MAX_LISTED} more" if len(tools) > MAX_LISTED else ""
-    hint = f"{question}Its tools: {', '.join(tools[:MAX_LISTED])}{more}"
-    return UsageError(f"this server has no tool {name!r}", hint=hint)
+    def _unknown(self, name: str) -> UsageError:
+        tools = [tool.name for tool in self.tools or ()]
+        if not tools:
+            return UsageError(f"this server has no tools, and {name!r} is no method", hint="See trioxport list TARGET")
+        close = close_to(name, [*tools, *METHODS])
+        question = "" if close is None else f"Did you mean {close!r}? "
+        more = f" and {len(tools) - MAX_LISTED} more" if len(tools) > MAX_LISTED else ""
+        hint = f"{question}Its tools: {', '.join(tools[:MAX_LISTED])}{more}"
+        return UsageError(f"this server has no tool {name!r}", hint=hint)
 
 
 def described(server: Negotiated) -> dict[str, Any]:

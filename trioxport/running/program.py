@@ -8,6 +8,7 @@ from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, Final
 
+import attrs
 import trio
 
 from trioxport._core.nursery import open_bare_nursery, require_trio
@@ -28,6 +29,8 @@ from trioxport.transports.http.server import HttpServer
 from trioxport.transports.listening import inherited_sockets
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+SLOW_START_SECONDS: Final = 2.0
+"""Seconds after which the log says that a server does not listen yet."""
 
 
 @names_options
@@ -65,14 +68,15 @@ async def run_server(
         allow_plaintext: Whether to listen beyond loopback without encryption.
 
     Raises:
-        UsageError: The target cannot be served. With ``workers`` it has to be an address of TCP, and an HTTP server
-            has to be without sessions, since a session lives in one process, or to have a directory of them. Or the
-            first worker did not start.
+        UsageError: The target cannot be served. With ``workers`` it has to be an address of TCP or a Unix socket, and
+            an HTTP server has to be without sessions, since a session lives in one process, or to have a directory of
+            them. Or the first worker did not start.
         TransportError: The listener ended for another reason.
         TypeError: ``server`` is no server.
 
-    A second signal has its usual effect: Ctrl-C raises ``KeyboardInterrupt``, SIGTERM ends the process. With workers
-    it kills them. A worker that has not stopped after ``drain`` and ``close_timeout`` and 5 seconds is killed.
+    A server that is still connecting, to Redis or to a hub, ends at a signal too. A second signal has its usual effect:
+    Ctrl-C raises ``KeyboardInterrupt``, SIGTERM ends the process. With workers it kills them. A worker that has not
+    stopped after ``drain`` and ``close_timeout`` and 5 seconds is killed.
     """
     require_trio("run_server")
     COUNT.option("workers", workers)
@@ -100,9 +104,9 @@ async def run_server(
         allow_plaintext=allow_plaintext,
     )
     if part is None:
-        await _run(serve, on_listening)
+        await _run(_Start(serve, describe(target), on_listening))
     else:
-        await _run_part(serve, part, figures)
+        await _run_part(serve, describe(target), part, figures)
 
 
 def _served(target: Target) -> Target:
@@ -134,21 +138,43 @@ def _serving_function(server: Any) -> Callable[..., Awaitable[None]]:
     return partial(serve_sdk, server)
 
 
-async def _run(serve: Callable[..., Awaitable[None]], on_listening: Callable[[list[str]], object]) -> None:
+@attrs.frozen
+class _Start:
+    """The start of a server, which can be cancelled as long as it lasts.
+
+    Args:
+        serve: Serves, and says where.
+        target: The target, redacted.
+        on_listening: Called with the addresses.
+    """
+
+    serve: Callable[..., Awaitable[None]]
+    target: str
+    on_listening: Callable[[list[str]], object]
+
+    async def run(self, tasks: trio.Nursery) -> None:
+        """Start the server in ``tasks``, and cancel them when it ends by itself, as ``stdio:`` does."""
+        async with open_bare_nursery() as waiting:
+            waiting.start_soon(self._note_delay)
+            addresses: list[str] = await tasks.start(self._serve_to_the_end, tasks.cancel_scope)
+            waiting.cancel_scope.cancel()
+        self.on_listening(addresses)
+
+    async def _serve_to_the_end(self, scope: trio.CancelScope, *, task_status: trio.TaskStatus[list[str]]) -> None:
+        await self.serve(task_status=task_status)
+        scope.cancel()
+
+    async def _note_delay(self) -> None:
+        await trio.sleep(SLOW_START_SECONDS)
+        logger.info("%s: connecting; it does not listen yet", self.target)
+
+
+async def _run(start: _Start) -> None:
     async with open_bare_nursery() as tasks:
         with trio.open_signal_receiver(*SIGNALS) as signals:
-            addresses: list[str] = await tasks.start(_serve_to_the_end, serve, tasks.cancel_scope)
-            on_listening(addresses)
+            tasks.start_soon(start.run, tasks)
             await _wait_for_signal(signals)
         tasks.cancel_scope.cancel()
-
-
-async def _serve_to_the_end(
-    serve: Callable[..., Awaitable[None]], scope: trio.CancelScope, *, task_status: trio.TaskStatus[list[str]]
-) -> None:
-    """Serve, and end the program when that ends by itself, as ``stdio:`` does when its client is gone."""
-    await serve(task_status=task_status)
-    scope.cancel()
 
 
 async def _wait_for_signal(signals: AsyncIterator[int]) -> None:
@@ -177,14 +203,19 @@ async def _run_workers(
             await WorkerPool(count, runner).run(signals, on_listening)
 
 
-async def _run_part(serve: Callable[..., Awaitable[None]], part: WorkerPart, figures: Figures | None) -> None:
+async def _run_part(
+    serve: Callable[..., Awaitable[None]], target: str, part: WorkerPart, figures: Figures | None
+) -> None:
     """Serve as a worker, until a signal or the end of the link to the process that started this one."""
     async with part.open_link() as link, open_bare_nursery() as tasks:
-        with inherited_sockets(part.listening_sockets()), trio.open_signal_receiver(*SIGNALS) as signals:
-            addresses: list[str] = await tasks.start(_serve_to_the_end, serve, tasks.cancel_scope)
-            await link.report(addresses)
+
+        def listening(addresses: list[str]) -> None:
+            tasks.start_soon(link.report, addresses)
             if figures is not None:
                 tasks.start_soon(figures.publish)
+
+        with inherited_sockets(part.listening_sockets()), trio.open_signal_receiver(*SIGNALS) as signals:
+            tasks.start_soon(_Start(serve, target, listening).run, tasks)
             await _wait_for_end(signals, link)
         tasks.cancel_scope.cancel()
 

@@ -38,7 +38,8 @@ async def run_reloading(target: Target, folders: Sequence[str], *, close_timeout
     """Run this program anew as a worker, again after each change of a Python file, until SIGINT or SIGTERM.
 
     Args:
-        target: The target that the worker serves, an address of TCP; its ``run_server`` gets the sockets.
+        target: The target that the worker serves, an address of TCP or a Unix socket; its ``run_server`` gets the
+            sockets.
         folders: The folders to watch, with the folders in them.
         close_timeout: Seconds that running calls get to finish before a restart.
 
@@ -46,7 +47,8 @@ async def run_reloading(target: Target, folders: Sequence[str], *, close_timeout
     dies later, within seconds. A second signal kills the process.
 
     Raises:
-        UsageError: The package ``watchfiles`` is missing, or the target is no address of TCP.
+        UsageError: The package ``watchfiles`` is missing, or the target is neither an
+            address of TCP nor a Unix socket.
     """
     watch = _watch(folders)
     async with open_runner(target, close_timeout) as runner:

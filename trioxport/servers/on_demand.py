@@ -11,8 +11,8 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 import trio
 
 from trioxport._core.nursery import failure_in
-from trioxport._diagnostics import logger
 from trioxport.errors import ConnectionLost, RequestTimeout, TransportError
+from trioxport.servers.failure_log import CONNECTION, FailureLog
 
 DemandState: TypeAlias = Literal["idle", "connecting", "open", "failed", "closed"]
 """``"idle"`` before the first use, ``"failed"`` after an error until the next use."""
@@ -28,6 +28,7 @@ class OnDemand(Generic[Opened]):
         open_one: Connects and negotiates.
         finished: Waits for the end of the conversation. Raises its loss.
         connect_timeout: Seconds until the conversation has to be open.
+        failures: The log of the server, where several conversations are with the same one.
 
     Attributes:
         state: The state of the conversation.
@@ -40,8 +41,10 @@ class OnDemand(Generic[Opened]):
         open_one: Callable[[], AbstractAsyncContextManager[Opened]],
         finished: Callable[[Opened], Awaitable[object]],
         connect_timeout: float,
+        failures: FailureLog | None = None,
     ) -> None:
         self.name = name
+        self.failures = failures or FailureLog(name)
         self.state: DemandState = "idle"
         self.error: Exception | None = None
         self._open_one = open_one
@@ -144,6 +147,7 @@ class OnDemand(Generic[Opened]):
         with trio.CancelScope() as self._in_use:
             self._opened = opened
             self._set("open", None)
+            self.failures.works(CONNECTION)
             try:
                 await self._finished(opened)
             finally:
@@ -151,7 +155,7 @@ class OnDemand(Generic[Opened]):
 
     def _fail(self, error: Exception) -> None:
         level = logging.WARNING if isinstance(error, TransportError) else logging.ERROR
-        logger.log(level, "server %s: %s", self.name, error)
+        self.failures.failed(CONNECTION, str(error), level)
         self._set("failed", error)
 
     def _set(self, state: DemandState, error: Exception | None) -> None:

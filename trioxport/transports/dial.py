@@ -13,7 +13,7 @@ from trioxport._core.nursery import failure_in
 from trioxport._diagnostics import logger
 from trioxport._diagnostics.validators import instance_of
 from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope, Transport
-from trioxport.errors import ConnectionLost, TransportError
+from trioxport.errors import ConnectionLost, TransportError, UsageError
 from trioxport.targets import Target, describe, to_transport
 from trioxport.transports.reconnecting import Reconnect
 from trioxport.transports.reconnecting.policy import Budget
@@ -28,8 +28,8 @@ class Dial:
     """A listener that connects outward: ``serve_transport(handler, Dial("wss://hub.example/servers"))``.
 
     The hub accepts the connection as it accepts any, and then acts as the MCP client on it. Any transport of clients
-    serves, apart from HTTP, on which only a client may begin to speak. It listens once the first connection is open;
-    a connection that ends, in order or not, is followed by the next.
+    serves on which both sides may begin to speak. It listens once the first connection is open; a connection that ends,
+    in order or not, is followed by the next.
 
     Args:
         target: The hub.
@@ -50,8 +50,18 @@ class Dial:
     async def listen(
         self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
-        """Serve one connection after another. Raises the failure after which the policy makes no further attempt."""
+        """Serve one connection after another. Raises the failure after which the policy makes no further attempt.
+
+        Raises:
+            UsageError: Only the client, which is this side, may begin to speak over the transport of the target.
+        """
         transport = to_transport(self.target)
+        if getattr(transport, "client_begins", False):
+            raise UsageError(
+                "a hub cannot be dialled over this transport, since only the client may begin to speak on it",
+                target=settings.target,
+                hint="Let the hub accept ws, wss, tcp, tls, unix, grpc, grpcs or redis",
+            )
         budget = Budget(self.policy)
         has_listened = False
 

@@ -10,13 +10,22 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.raw_http import LegacyClient, asking, initialized, request
+from tests.support.raw_http import (
+    INITIALIZE,
+    JSON_OR_EVENTS,
+    LegacyClient,
+    asking,
+    calling,
+    initialized,
+    modern,
+    request,
+)
 from tests.support.recording_handler import Served, serving
 from tests.support.redis_links import HOST, RedisProcess, redis_server
 from trioxport import AuthenticationError, TransportError, UsageError, serve_transport
 from trioxport.abc import ConnectionSettings
 from trioxport.transports.http.server import HttpServer, Sessions
-from trioxport.transports.redis import Redis, RedisEvents
+from trioxport.transports.redis import Redis, RedisEvents, RedisSessions
 from trioxport.transports.redis.link import open_link
 
 ANYWHERE = "http://127.0.0.1:0/mcp"
@@ -215,6 +224,25 @@ async def test_a_server_starts_without_redis_and_is_not_ready(redis: RedisProces
             assert await readiness(served.url) == (503, "disconnected")
             await redis.start()
             await until_ready(served.url)
+
+
+async def test_a_server_starts_before_a_redis_that_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("trioxport.transports.redis.connection.START_SECONDS", 0.01)
+    [silent] = await trio.open_tcp_listeners(0, host=HOST)
+    async with silent:
+        redis = f"redis://{HOST}:{silent.socket.getsockname()[1]}"
+        sessions = Sessions(directory=RedisSessions(redis))
+        config = HttpServer(ANYWHERE, events=RedisEvents(redis), sessions=sessions, ready="/ready")
+        with trio.fail_after(BOUND):
+            async with serving(config) as served:
+                assert await readiness(served.url) == (503, "disconnected")
+                async with calling(served.url, modern("hello")) as reply:
+                    assert reply.status == 200
+                async with asking(served.url, "POST", JSON_OR_EVENTS, request("initialize", **INITIALIZE)) as reply:
+                    assert reply.status == 503 and reply.headers["retry-after"] == "1"
+    assert "Redis has not answered in 0.01 s; this goes on without it" in caplog.text
 
 
 async def test_redis_beyond_loopback_has_to_be_encrypted() -> None:

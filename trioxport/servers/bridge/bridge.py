@@ -15,7 +15,6 @@ from typing import Any, Final, Literal, TypeAlias
 import trio
 
 from trioxport._core.nursery import open_bare_nursery, require_trio
-from trioxport._diagnostics import logger
 from trioxport._diagnostics.validators import SECONDS, WORDS, names_options, one_of
 from trioxport.abc import CLOSE_TIMEOUT, CONNECT_TIMEOUT, Codec, Era, Layer
 from trioxport.codecs.forwarding import Forwarding
@@ -35,6 +34,7 @@ from trioxport.servers.bridge.per_session import PerSessionMode
 from trioxport.servers.bridge.relay import Relay
 from trioxport.servers.bridge.shared_server import OpenConnection
 from trioxport.servers.bridge.sharing import SharedMode
+from trioxport.servers.failure_log import CONNECTION
 from trioxport.targets import Target
 from trioxport.transports.reconnecting import Reconnect
 
@@ -90,12 +90,13 @@ class Bridge:
             except TransportError as error:
                 await self._refuse(connection, first, error)
                 return False, None
+            self._mode.failures.works(CONNECTION)
             relay = Relay(connection, session.channels, self._mode.name, metadata)
             restart = await relay.run(first, is_sent=session.is_sent)
             return restart is None, restart
 
     async def _refuse(self, connection: Connection, message: Message, error: TransportError) -> None:
-        logger.warning("%s: a client has no server: %s", self._mode.name, error)
+        self._mode.failures.failed(CONNECTION, str(error))
         if isinstance(message, Request):
             await connection.tx.send(error_response(message.id, self._mode.name, error))
 

@@ -9,7 +9,6 @@ import attrs
 import trio
 
 from trioxport._core.nursery import open_bare_nursery
-from trioxport._diagnostics import logger
 from trioxport.abc import Era
 from trioxport.messages import ErrorResponse, Request, Response
 from trioxport.protocol import METHOD_NOT_FOUND, items_of, members_of
@@ -65,15 +64,18 @@ class GatheredList:
                     tasks.start_soon(self._ask, leg, waited_for, tasks.cancel_scope)
         for leg in waited_for:
             leg.member.is_late = True
-            logger.warning("server %s: no answer to %s in time, left out", leg.name, self._request.method)
+            leg.failures.failed(self._request.method, f"no answer to {self._request.method} in time, left out")
 
     async def _ask(self, leg: Leg, waited_for: set[Leg], asking: trio.CancelScope) -> None:
         failure = await self._ask_for_pages(leg)
         if failure is None:
             self.answered.add(leg)
+            leg.failures.works(self._request.method)
         else:
             self._failures.append(failure)
-            logger.warning("%s has failed and is left out: %s", self._request.method, failure.message)
+            if leg.state != "failed":  # that is in the log
+                reason = f"{self._request.method} has failed and is left out: {failure.message}"
+                leg.failures.failed(self._request.method, reason)
         waited_for.discard(leg)
         if not waited_for:
             asking.cancel()

@@ -10,6 +10,7 @@ from trioxport.abc import Era
 from trioxport.messages import Message
 from trioxport.servers.bridge.gathered_session import GatheredSession
 from trioxport.servers.bridge.members import Directory, SessionChannels, SharingMode
+from trioxport.servers.failure_log import FailureLog
 
 
 class GatheredMode:
@@ -28,6 +29,7 @@ class GatheredMode:
         self, name: str, modes: Mapping[str, SharingMode], connect_timeout: float, list_timeout: float
     ) -> None:
         self.name = name
+        self.failures = FailureLog(name)
         self._directory = Directory(modes)
         self._connect_timeout = connect_timeout
         self._list_timeout = list_timeout

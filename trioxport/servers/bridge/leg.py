@@ -75,7 +75,7 @@ class Leg(OnDemand[MessageChannels]):
     """
 
     def __init__(self, member: Member, owner: LegOwner, tasks: trio.Nursery, connect_timeout: float) -> None:
-        super().__init__(member.name, self._converse, self._pass_messages, connect_timeout)
+        super().__init__(member.name, self._converse, self._pass_messages, connect_timeout, member.mode.failures)
         self.member = member
         self.lasting: dict[str, Request] = {}
         self._owner = owner

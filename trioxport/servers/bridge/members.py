@@ -12,6 +12,7 @@ import attrs
 from trioxport.abc import Era, MessageChannels
 from trioxport.errors import UsageError
 from trioxport.messages import Message
+from trioxport.servers.failure_log import FailureLog
 
 SEPARATOR: Final = "__"
 """Between the name of a server and that of its tool or prompt."""
@@ -39,9 +40,11 @@ class SharingMode(Protocol):
 
     Attributes:
         name: The name of the server, for messages.
+        failures: Its failures in the log, which its clients have together.
     """
 
     name: str
+    failures: FailureLog
 
     @property
     def is_connected(self) -> bool:

@@ -20,6 +20,7 @@ from trioxport.protocol import INITIALIZE
 from trioxport.servers.bridge.members import SessionChannels
 from trioxport.servers.bridge.outlasting import OutlastingConnections
 from trioxport.servers.bridge.shared_server import IDENTITY, PROBE_SECONDS, OpenConnection
+from trioxport.servers.failure_log import FailureLog
 from trioxport.servers.translation import AsLegacyServer, AsModernServer
 
 
@@ -36,6 +37,7 @@ class PerSessionMode:
 
     def __init__(self, name: str, open_connection: OpenConnection, tasks: trio.Nursery) -> None:
         self.name = name
+        self.failures = FailureLog(name)
         self._open_connection = open_connection
         self._outlasting = OutlastingConnections(name, self._opened_for_modern, tasks)
         self._only: Era | None = None

@@ -19,6 +19,7 @@ from trioxport.peer.negotiation import ClientIdentity, negotiate
 from trioxport.protocol import INITIALIZE, JSONRPCError, cancellation_of, members_of
 from trioxport.servers.bridge.multiplexer import Multiplexer
 from trioxport.servers.bridge.port import Port
+from trioxport.servers.failure_log import FailureLog
 from trioxport.servers.on_demand import OnDemand
 
 PROBE_SECONDS: Final = 5.0
@@ -43,6 +44,7 @@ class SharedServer(OnDemand[Connection]):
         prefers: The era to try first.
         connect_timeout: Seconds until the server has to be connected and to have negotiated.
         on_connected: Called after each negotiation, before clients send anything.
+        failures: The log of the server.
 
     Attributes:
         era: The era of the latest connection; None before the first.
@@ -58,8 +60,9 @@ class SharedServer(OnDemand[Connection]):
         prefers: Era,
         connect_timeout: float,
         on_connected: Callable[[], object],
+        failures: FailureLog,
     ) -> None:
-        super().__init__(name, self._converse, self._wait_for_end, connect_timeout)
+        super().__init__(name, self._converse, self._wait_for_end, connect_timeout, failures)
         self.era: Era | None = None
         self.initialized: Mapping[str, Any] = {}
         self._multiplexer = multiplexer

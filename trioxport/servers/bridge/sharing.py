@@ -20,6 +20,7 @@ from trioxport.servers.bridge.members import SessionChannels
 from trioxport.servers.bridge.multiplexer import ModernAudience, Multiplexer
 from trioxport.servers.bridge.scope import TranslationScope
 from trioxport.servers.bridge.shared_server import OpenConnection, SharedServer
+from trioxport.servers.failure_log import FailureLog
 from trioxport.servers.translation import AsLegacyServer, AsModernServer
 
 _OTHER: Final[dict[Era, Era]] = {"legacy": "modern", "modern": "legacy"}
@@ -37,9 +38,10 @@ class SharedMode:
 
     def __init__(self, name: str, open_connection: OpenConnection, connect_timeout: float, tasks: trio.Nursery) -> None:
         self.name = name
+        self.failures = FailureLog(name)
         self._only: _Line | None = None
         self._lines: dict[Era, _Line] = {
-            era: _Line(name, open_connection, era, connect_timeout, tasks) for era in ("legacy", "modern")
+            era: _Line(self.failures, open_connection, era, connect_timeout, tasks) for era in ("legacy", "modern")
         }
 
     @property
@@ -91,9 +93,14 @@ class _Line:
     """A connection to the server that prefers one era, and its views in the other."""
 
     def __init__(
-        self, name: str, open_connection: OpenConnection, prefers: Era, connect_timeout: float, tasks: trio.Nursery
+        self,
+        failures: FailureLog,
+        open_connection: OpenConnection,
+        prefers: Era,
+        connect_timeout: float,
+        tasks: trio.Nursery,
     ) -> None:
-        self._name = name
+        self._name = name = failures.name
         self._tasks = tasks
         self._multiplexer = Multiplexer(name, ModernAudience(), self._connect)
         self._sharing = LegacySharing(self._multiplexer)
@@ -106,6 +113,7 @@ class _Line:
             prefers=prefers,
             connect_timeout=connect_timeout,
             on_connected=self._connected,
+            failures=failures,
         )
         tasks.start_soon(self.server.run)
 

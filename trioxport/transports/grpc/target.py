@@ -64,6 +64,10 @@ class Grpc(GrpcOptions):
     def from_url(cls, url: str) -> Self:
         return cls(url)
 
+    @property
+    def client_begins(self) -> bool:
+        return self.is_unary
+
     def __call__(self, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
         self._check_installed()
         from trioxport.transports.grpc.client import open_stream_client

@@ -6,6 +6,7 @@ import math
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
+from typing import ClassVar
 
 import attrs
 
@@ -56,6 +57,8 @@ class HttpStdio(CommandOptions):
     Raises:
         UsageError: For options that cannot work.
     """
+
+    client_begins: ClassVar[bool] = True
 
     endpoint: str = attrs.field(default="/mcp", validator=TEXT, kw_only=True)
     headers: Mapping[str, str] = attrs.field(default=NOTHING, repr=False, kw_only=True)

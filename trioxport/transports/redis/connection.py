@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from trioxport._core.nursery import open_bare_nursery
+from trioxport._diagnostics import logger
 from trioxport.abc import ConnectionSettings
 from trioxport.errors import ConnectionLost, RequestTimeout, TransportError
 from trioxport.transports.redis.target import Redis
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from trioxport.transports.redis.link import RedisLink
 
 COMMAND_TIMEOUT_SECONDS: Final = 5.0
+START_SECONDS: Final = 1.0
+"""Seconds for which the start of a server waits for Redis."""
 
 
 class RedisConnection:
@@ -49,7 +53,7 @@ class RedisConnection:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Keep the connection open until cancelled. It has started after the first attempt.
+        """Keep the connection open until cancelled. It has started after the first attempt, or after a second.
 
         Args:
             settings: The settings of the server.
@@ -58,7 +62,8 @@ class RedisConnection:
             task_status: Says when it has started.
 
         Raises:
-            TransportError: The first attempt failed in a way that another one cannot mend, such as a wrong password.
+            TransportError: The first attempt failed, before it had started, in a way that another one cannot mend,
+                such as a wrong password.
             UsageError: The connection would be unencrypted beyond this machine, and that is not allowed.
         """
         self.redis.check(settings)
@@ -87,10 +92,18 @@ class RedisConnection:
                 return False
             return True
 
+        async def start_without() -> None:
+            await trio.sleep(START_SECONDS)
+            if not has_started:
+                logger.warning("%s: Redis has not answered in %g s; this goes on without it", target, START_SECONDS)
+                started()
+
         from trioxport.transports.redis.relinking import keep_linked  # which takes the extra
 
         target = str(self.redis)
-        await keep_linked(self.redis, target, use_it, is_final, connect_timeout=settings.connect_timeout)
+        async with open_bare_nursery() as tasks:
+            tasks.start_soon(start_without)
+            await keep_linked(self.redis, target, use_it, is_final, connect_timeout=settings.connect_timeout)
 
     async def command(self, name: bytes, *arguments: str | bytes | int) -> Any:
         """Send a command, and return its answer. Raises ``TransportError`` if there is none in time."""

@@ -99,9 +99,10 @@ class RedisEvents:
 
     All servers with the same Redis, database, service and prefix share the events and their bounds: the oldest are
     dropped first. The connection is opened with the server, and again whenever it is lost. A wrong password or
-    database, and a certificate that is not trusted, keep the server from starting; a Redis that cannot be reached does
-    not. What Redis does not take, or not within 2 seconds, is delivered all the same, and logged once: a client whose
-    connection breaks then gets 400, as for events that are no longer stored, and 503 while Redis does not answer.
+    database, and a certificate that is not trusted, keep the server from starting; a Redis that cannot be reached, or
+    does not answer within a second, does not. What Redis does not take, or not within 2 seconds, is delivered all the
+    same, and logged once: a client whose connection breaks then gets 400, as for events that are no longer stored, and
+    503 while Redis does not answer.
 
     Args:
         redis: The Redis server, as for the transport: a URL, or a :class:`Redis`.

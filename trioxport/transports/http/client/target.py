@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 from urllib.parse import urlsplit
 
 import attrs
@@ -57,6 +57,8 @@ class Http(HttpOptions):
     Raises:
         UsageError: For options that cannot work.
     """
+
+    client_begins: ClassVar[bool] = True
 
     @classmethod
     def from_url(cls, url: str) -> Self:

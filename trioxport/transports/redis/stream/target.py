@@ -36,6 +36,7 @@ class RedisStream(RedisStreamOptions):
 
     schemes: ClassVar[tuple[str, str]] = ("redis+stream", "rediss+stream")
     query: ClassVar[type[RedisQuery]] = RedisStreamQuery
+    client_begins: ClassVar[bool] = True
 
     def __call__(self, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
         self.check(scope.settings)
