@@ -285,6 +285,7 @@ CASES: Final[Sequence[Case]] = [
         only((b":status", b"304"), (b"content-length", b"2")),
         ANSWERED,
     ),
+    ("8.1.1", "data where none is due", only((b":status", b"304"), flags=OPEN) + data(end=True), Fails(PROTOCOL)),
     ("8.1.1", "a length that is no number", only(STATUS, (b"content-length", b"+1"), flags=OPEN), Ends(PROTOCOL)),
     # 8.2 and 8.3 fields
     *((section, name, only(STATUS, field), Fails(PROTOCOL)) for section, name, field in BAD_FIELDS),

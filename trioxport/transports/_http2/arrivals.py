@@ -92,8 +92,7 @@ class FrameArrivals:
         for number, frame in enumerate(self.reader.frames(received), start=1):
             stream = self._carrier.streams.get(frame.stream_id)
             self._carrier.guard.admit(frame, now, is_live=stream is not None)
-            left = None if stream is None else stream.body_left
-            if (data := self._carrier.machine.data_of(frame, left)) is not None:
+            if stream is not None and (data := self._carrier.machine.data_of(frame, stream.body_left)) is not None:
                 self._deliver(frame.stream_id, data, len(data))
                 if frame.flags:
                     self._end(frame.stream_id)

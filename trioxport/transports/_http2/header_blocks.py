@@ -74,9 +74,9 @@ def announced_length(fields: Fields) -> int | None:
 
 
 def response_length(fields: Fields, status: int, method: bytes) -> int | None:
-    """The length of the body that a response announces; None if it announces none, or has none (RFC 9110, 6.4.1)."""
+    """The length that the body of a response has to have (RFC 9110, 6.4.1); None if it may have any."""
     if method == b"HEAD" or status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
-        return None
+        return 0
     return announced_length(fields)
 
 

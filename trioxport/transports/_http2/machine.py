@@ -112,18 +112,15 @@ class Http2Machine(H2Connection):
         stream = self.streams.get(frame.stream_id)
         if frame.type != FrameType.DATA or frame.flags not in (0, END_STREAM) or stream is None:
             return None
+        if left is not None and not (frame.flags and size == left):
+            return None
         machine = stream.state_machine
         if machine.state not in _RECEIVING or not machine.headers_received or self.state_machine.state not in _OPEN:
             return None
-        # The library has no public way to these two.
+        # The library has no public way to this.
         window = stream._inbound_window_manager  # pyright: ignore[reportPrivateUsage]
-        has_length = stream._expected_content_length is not None  # pyright: ignore[reportPrivateUsage]
         whole = self._inbound_flow_control_window_manager
-        if (
-            (has_length and not (frame.flags and size == left))
-            or size > window.current_window_size
-            or size > whole.current_window_size
-        ):
+        if size > window.current_window_size or size > whole.current_window_size:
             return None
         window.window_consumed(size)
         whole.window_consumed(size)
