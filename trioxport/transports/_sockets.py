@@ -15,7 +15,14 @@ from trioxport.errors import ConnectError, NameResolutionError, ServerUnreachabl
 from trioxport.transports._tls import NO_TLS, TLSStream, tls_reason
 from trioxport.transports._urls import authority, is_loopback
 
-_PLAIN: Final = {"tls": "tcp", "wss": "ws", "https": "http", "grpcs": "grpc"}
+_PLAIN: Final = {
+    "tls": "tcp",
+    "wss": "ws",
+    "https": "http",
+    "grpcs": "grpc",
+    "rediss": "redis",
+    "rediss+stream": "redis+stream",
+}
 """The unencrypted scheme for each encrypted one."""
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import trio
 import trustme
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.ready_programs import ready_program
 from tests.support.redis_links import HOST, RedisProcess, redis_server
@@ -149,7 +149,7 @@ async def test_a_wrong_password_is_an_authentication_error() -> None:
     async with redis_server("--requirepass", "another-password") as server:
         text = await opening(Redis(HOST, server.port, password=PASSWORD), AuthenticationError)
         assert "the user or the password" in text
-        await opening(Redis(HOST, server.port), AuthenticationError)
+        assert "demands a password" in await opening(Redis(HOST, server.port), AuthenticationError)
 
 
 async def test_a_database_that_does_not_exist_is_named(redis: RedisProcess) -> None:
@@ -179,17 +179,66 @@ async def test_nothing_that_listens_is_a_server_that_cannot_be_reached(redis: Re
     await opening(Redis(HOST, redis.port), ServerUnreachable)
 
 
-async def test_another_protocol_behind_the_port_is_a_failed_handshake() -> None:
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncGenerator[int]:
+    """Be a server that answers the first bytes with ``answer``, and closes the connection. Yield its port."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(answer)
+
+    [listener] = await trio.open_tcp_listeners(0, host=HOST)
     async with trio.open_nursery() as nursery:
-
-        async def greet(stream: trio.SocketStream) -> None:
-            async with stream:
-                await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-        [listener] = await trio.open_tcp_listeners(0, host=HOST)
-        nursery.start_soon(trio.serve_listeners, greet, [listener])
-        await opening(Redis(HOST, port_of(listener)), ConnectError)
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        yield port_of(listener)
         nursery.cancel_scope.cancel()
+
+
+OLD = f"-ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `default`, `{PASSWORD}`, \r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "told"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", ConnectError, "does not speak the protocol of Redis"),
+        (
+            b"\x15\x03\x01\x00\x02\x02\x28",
+            ConnectError,
+            "speaks TLS at this port. Use rediss:// in place of redis://",
+        ),
+        (
+            b"",
+            ConnectError,
+            "during the handshake. Check that it is Redis 6 or later; if it demands TLS, use rediss://",
+        ),
+        (OLD.encode(), UsageError, "does not know HELLO 3, the protocol RESP3. Use Redis 6 or later"),
+        (b"-NOPROTO unsupported protocol version\r\n", UsageError, "Use Redis 6 or later"),
+        (b"-ERR max number of clients reached\r\n", ConnectError, "takes no connection now: max number of clients"),
+        (b"-LOADING Redis is loading the dataset in memory\r\n", ConnectError, "Redis is loading the dataset"),
+        (b"-DENIED Redis is running in protected mode\r\n", UsageError, "running in protected mode"),
+    ],
+)
+async def test_a_refused_greeting_is_told_by_its_answer(answer: bytes, error: type[Exception], told: str) -> None:
+    async with answering(answer) as port:
+        text = await opening(Redis(HOST, port, password=PASSWORD), error)
+    assert told in text
+    assert "number of the database" not in text
+
+
+async def test_a_redis_without_tls_that_refuses_what_it_gets_is_told_to_a_client_with_tls() -> None:
+    async with answering(b"-ERR unknown command\r\n") as port:
+        text = await opening(Redis(HOST, port, tls=True), TLSError)
+    assert "does not speak TLS on this port. Check the port. Is it redis://?" in text
+
+
+async def test_a_redis_without_tls_that_waits_is_told_to_a_client_with_tls(autojump_clock: MockClock) -> None:
+    """It waits for the end of a line, and so does not answer the handshake."""
+    autojump_clock.autojump_threshold = 0.05
+    [listener] = await trio.open_tcp_listeners(0, host=HOST)
+    async with listener:
+        text = await opening(Redis(HOST, port_of(listener), tls=True), ConnectTimeout, connect_timeout=10)
+    assert "not answered the TLS handshake in 8 s. Check the port; Redis without TLS is redis://" in text
 
 
 async def test_a_redis_that_does_not_answer_is_a_timeout() -> None:

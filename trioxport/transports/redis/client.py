@@ -31,7 +31,7 @@ async def open_client(options: RedisOptions, scope: Scope) -> AsyncGenerator[Fra
     target = scope.settings.target
     connection = secrets.token_hex(16)
     mine = options.client_channel(connection)
-    async with open_link(options, target) as link:
+    async with open_link(options, target, connect_timeout=scope.settings.connect_timeout) as link:
         with link.subscription(mine, inbox_size(scope)) as inbox:
             await link.subscribe(mine)
             if not await link.publish(options.hello_channel, connection.encode()):

@@ -13,8 +13,10 @@ from typing import Any, Final, Protocol
 import trio
 
 from trioxport._core.nursery import open_bare_nursery
-from trioxport.errors import ConnectionLost, TransportError
+from trioxport.abc import CONNECT_TIMEOUT
+from trioxport.errors import ConnectionLost, ConnectTimeout, TransportError
 from trioxport.transports._prompt_socket import PromptSocket
+from trioxport.transports._sockets import secure
 from trioxport.transports._tls import TLSStream
 from trioxport.transports.message_wire import CREDIT_TAG
 from trioxport.transports.redis.failures import LOST, as_connect_error, loss_of
@@ -23,6 +25,9 @@ from trioxport.transports.redis.resp import RespStream
 
 PRESENCE_SECONDS: Final = 1.0
 """Seconds between two checks whether peers are still subscribed."""
+HANDSHAKE_SECONDS: Final = 10.0
+HANDSHAKE_SHARE: Final = 0.8
+"""The TLS handshake may take as many seconds, and this part of the time for connecting."""
 PEER_GONE: Final = "the peer is no longer connected to Redis"
 
 _HEARTBEAT: Final = CREDIT_TAG + b"0"
@@ -168,9 +173,7 @@ class RedisLink:
         raise self._loss
 
     async def begin(self, tasks: trio.Nursery, options: RedisOptions) -> None:
-        """Start the tasks of the connection, and prove who this is. Raises the failure of the handshake."""
-        if isinstance(self._stream, TLSStream):
-            await self._stream.do_handshake()
+        """Start the tasks of the connection, and prove who this is. Raises the failure of the greeting."""
         tasks.start_soon(self._run, self._resp.read)
         tasks.start_soon(self._run, self._resp.write)
         password = None if options.password is None else options.password.reveal()
@@ -223,26 +226,47 @@ class RedisLink:
             sink.end(loss)
 
 
+async def _secure(stream: TLSStream, options: RedisOptions, target: str, connect_timeout: float) -> None:
+    """Do the TLS handshake, which a Redis without TLS leaves unanswered."""
+    patience = min(HANDSHAKE_SECONDS, HANDSHAKE_SHARE * connect_timeout)
+    with trio.move_on_after(patience):
+        await secure(stream, target)
+        return
+    raise ConnectTimeout(
+        f"the server has not answered the TLS handshake in {patience:g} s",
+        target=target,
+        hint=f"Check the port; Redis without TLS is {options.schemes[False]}://",
+    )
+
+
 @asynccontextmanager
-async def open_link(options: RedisOptions, target: str, *, watched: bool = True) -> AsyncGenerator[RedisLink]:
+async def open_link(
+    options: RedisOptions, target: str, *, watched: bool = True, connect_timeout: float = CONNECT_TIMEOUT
+) -> AsyncGenerator[RedisLink]:
     """Connect to Redis for the time of a block. Raises ``TransportError``, about ``target``.
 
     Args:
         options: Where Redis is.
         target: The target, redacted.
         watched: Whether to check peers and Redis itself; commands that block would hold the checks up.
+        connect_timeout: Seconds that the caller gives it to connect, of which the TLS handshake may take a part.
     """
     context = options.tls_context()
     try:
         socket = await trio.open_tcp_stream(options.host, options.port)
     except OSError as error:
-        raise as_connect_error(error, target) from error
+        raise as_connect_error(error, options, target) from error
     async with socket, open_bare_nursery() as tasks:
-        link = RedisLink(PromptSocket(socket) if context is None else TLSStream(socket, context, options.host))
+        if context is None:
+            link = RedisLink(PromptSocket(socket))
+        else:
+            encrypted = TLSStream(socket, context, options.host)
+            await _secure(encrypted, options, target, connect_timeout)
+            link = RedisLink(encrypted)
         try:
             await link.begin(tasks, options)
-        except (TransportError, OSError, trio.BrokenResourceError) as error:  # ssl.SSLError is an OSError
-            raise as_connect_error(error, target) from error
+        except (TransportError, OSError, trio.BrokenResourceError) as error:
+            raise as_connect_error(error, options, target) from error
         if watched:
             tasks.start_soon(link.watch, options.silence)
         try:

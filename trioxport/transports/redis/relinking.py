@@ -47,7 +47,7 @@ async def keep_linked(
         opened = math.inf
         try:
             with trio.CancelScope(deadline=trio.current_time() + connect_timeout) as connecting:
-                async with open_link(options, target) as link:
+                async with open_link(options, target, connect_timeout=connect_timeout) as link:
                     connecting.deadline = math.inf
                     opened = trio.current_time()
                     await use(link)

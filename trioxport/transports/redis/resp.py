@@ -19,7 +19,7 @@ from trioxport._core.states import LazyEvent
 from trioxport.errors import TransportError
 from trioxport.transports._prompt_socket import PromptSocket
 from trioxport.transports._tls import TLSStream
-from trioxport.transports.redis.failures import loss_of
+from trioxport.transports.redis.failures import TLSAnswer, loss_of
 
 CLIENT_NAME: Final = b"trioxport"
 """The name of each connection in Redis's ``CLIENT LIST``."""
@@ -103,13 +103,17 @@ class RespStream:
 
     async def read(self) -> None:
         """Take answers and messages, until cancelled. Raises the loss of the stream."""
-        while data := await self._stream.receive_some():
+        data = await self._stream.receive_some()
+        if data.startswith(_TLS_ALERT):
+            raise TLSAnswer("an alert of TLS")
+        while data:
             self._parser.feed(data)
             while not isinstance(parsed := self._parse(), NotEnoughData):
                 if parsed[0] == DataType.PUSH:
                     self._take(cast("list[Any]", parsed[1]))
                 elif self._unanswered:
                     self._unanswered.popleft().settle(parsed[1])
+            data = await self._stream.receive_some()
         raise trio.BrokenResourceError("Redis has closed the connection")
 
     def _parse(self) -> UnpackedResponse | NotEnoughData:
@@ -152,4 +156,6 @@ def pack(words: tuple[str | bytes | int, ...]) -> bytes:
     return b"".join(parts)
 
 
+_TLS_ALERT: Final = b"\x15"
+"""The first byte of an alert (RFC 8446, section 5.1)."""
 _NO_ANSWER: Final = pack((b"CLIENT", b"REPLY", b"SKIP"))

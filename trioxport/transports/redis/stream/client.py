@@ -40,7 +40,10 @@ async def open_stream_client(options: RedisStreamOptions, scope: Scope) -> Async
     target = scope.settings.target
     client = secrets.token_hex(16)
     channel = options.client_channel(client)
-    async with open_link(options, target) as link, open_link(options, target, watched=False) as blocking:
+    async with (
+        open_link(options, target, connect_timeout=scope.settings.connect_timeout) as link,
+        open_link(options, target, watched=False) as blocking,
+    ):
         with link.subscription(channel, inbox_size(scope)) as inbox:
             await link.subscribe(channel)
             wire = _StreamWire(options, scope, link, client, inbox)
