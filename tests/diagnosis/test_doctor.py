@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import socket
 import ssl
 import sys
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,7 @@ import pytest
 import trio
 import trustme
 
+from tests.support.redis_links import redis_server
 from tests.support.scripted_http import Reply, serving
 from trioxport import UsageError, serve_transport
 from trioxport.auth import Bearer
@@ -498,6 +500,19 @@ async def test_a_port_that_does_not_speak_http() -> None:
         assert "the request failed: " in failed(await examined(server.url), "http").text
 
 
+@pytest.mark.parametrize("alert", [b"", b"\x15\x03\x01\x00\x02\x02\x28"])
+async def test_a_port_that_speaks_https(alert: bytes) -> None:
+    """Its server closes the connection after an alert of TLS, or without one."""
+
+    async def script(reply: Reply) -> None:
+        await reply.raw(alert)
+        await reply.close()
+
+    async with serving(script) as server:
+        remedy = failed(await examined(server.url), "http").remedy
+    assert remedy == "If the server speaks TLS on this port, use https://"
+
+
 async def test_an_endpoint_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trioxport.diagnosis.doctor.http_probe.STEP_SECONDS", 0.2)
 
@@ -565,6 +580,73 @@ async def test_a_proxy_for_plain_http(monkeypatch: pytest.MonkeyPatch) -> None:
         findings = await examined("http://mcp.example/mcp", allow_plaintext=True)
     assert findings["proxy"].text == f"requests go through http://127.0.0.1:{port}"
     assert "502" in failed(findings, "http").text
+
+
+# Services behind Redis
+
+
+@pytest.mark.parametrize("scheme", ["redis", "redis+stream"])
+async def test_a_service_behind_redis(scheme: str) -> None:
+    async with redis_server() as redis:
+        url = f"{scheme}://127.0.0.1:{redis.port}?service=demo"
+        async with demo_at(url):
+            findings = await examined(url)
+        absent = await examined(url)
+    assert list(findings) == ["name", "connection", "redis", "service", "negotiation", "listing"]
+    assert set(statuses(findings).values()) == {"ok"}
+    assert re.fullmatch(r"Redis \d+\.[\d.]+ accepts the default user", findings["redis"].text)
+    assert findings["service"].text == "1 server of the service 'demo'"
+    assert absent["redis"].status == "ok"
+    finding = failed(absent, "service")
+    assert finding.text == "no server of the service 'demo' is connected to Redis"
+    assert "both sides use the same service" in str(finding.remedy)
+    assert absent["negotiation"].status == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "credentials", "step", "text", "remedy"),
+    [
+        (["--requirepass", "secret-of-redis"], "", "redis", "Redis demands a password", "Give the password"),
+        (["--requirepass", "other"], ":secret-of-redis@", "redis", "the user or the password", "credentials"),
+        (["--user", "narrow on nopass +@all -pubsub"], "narrow:x@", "service", "'pubsub' command", "permissions"),
+    ],
+)
+async def test_a_redis_that_refuses(arguments: list[str], credentials: str, step: str, text: str, remedy: str) -> None:
+    words = [word for each in arguments for word in each.split()]
+    async with redis_server(*words) as redis:
+        findings = await examined(f"redis://{credentials}127.0.0.1:{redis.port}")
+    finding = failed(findings, step)
+    assert text in finding.text and remedy in str(finding.remedy)
+    assert "secret-of-redis" not in str(findings)
+    assert statuses(findings).get("service") == ("failed" if step == "service" else "skipped")
+
+
+async def test_a_redis_beyond_this_machine_has_to_be_encrypted() -> None:
+    findings = await examined("redis://192.0.2.1")
+    assert list(findings) == ["redis", "negotiation", "listing"]
+    assert "unencrypted" in failed(findings, "redis").text
+
+
+async def test_the_certificate_of_a_redis(tmp_path: Path) -> None:
+    authority = trustme.CA(organization_name="Test Authority")
+    [listener] = await trio.open_ssl_over_tcp_listeners(
+        0, context_of(authority.issue_cert("127.0.0.1")), host="127.0.0.1"
+    )
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+
+    async def answer(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        async with stream:
+            with suppress(trio.BrokenResourceError):  # one connection is for the certificate alone
+                await stream.receive_some()
+                await stream.send_all(b"-ERR unknown command `HELLO`\r\n")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, answer, [listener])
+        port = listener.transport_listener.socket.getsockname()[1]  # type: ignore[attr-defined]
+        findings = await examined(f"rediss://127.0.0.1:{port}?ca={tmp_path / 'ca.pem'}")
+        nursery.cancel_scope.cancel()
+    assert "issued by Test Authority" in findings["tls"].text
+    assert "Redis 6 or later" in str(failed(findings, "redis").remedy)
 
 
 def test_findings_as_json() -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from trioxport.abc import Era, Layer, Transport
+from trioxport.abc import ConnectionSettings, Era, Layer, Transport
 from trioxport.auth.tls import TLSOptions
 from trioxport.config.server import ServerConfig
 from trioxport.diagnosis.doctor.command import check_command
@@ -20,17 +20,21 @@ from trioxport.diagnosis.doctor.findings import OnFinding, ServerFindings
 from trioxport.diagnosis.doctor.grpc_health import check_health
 from trioxport.diagnosis.doctor.http_probe import check_http
 from trioxport.diagnosis.doctor.network import NetworkAddress, check_network
+from trioxport.diagnosis.doctor.redis_server import STEPS as REDIS
+from trioxport.diagnosis.doctor.redis_server import check_redis, may_connect
 from trioxport.targets import Target, to_transport
 from trioxport.transports.grpc import Grpc
 from trioxport.transports.http import Http
 from trioxport.transports.http.client.stack.proxies import proxy_for
 from trioxport.transports.http_stdio import HttpStdio
+from trioxport.transports.redis import Redis
 from trioxport.transports.stdio import Stdio
 from trioxport.transports.stream import Tcp, Tls, Unix
 from trioxport.transports.websocket import WebSocket
 
 STEPS: Final = (
     *("name", "connection", "proxy", "tls", "http", "authorization", "health"),
+    *REDIS,
     *("command", "start", "stdout", "stderr", "socket"),
     *CONVERSATION,
     "closing",
@@ -112,6 +116,12 @@ async def _check_way(transport: Transport, options: ConversationOptions, finding
             return await check_network(NetworkAddress(transport.host, transport.port, tls), findings)
         case Tcp():
             return await check_network(NetworkAddress(transport.host, transport.port), findings)
+        case Redis():
+            settings = ConnectionSettings("client", str(transport), allow_plaintext=options.allow_plaintext)
+            if not may_connect(transport, settings, findings):
+                return False
+            address = NetworkAddress(transport.host, transport.port, transport.tls_context())
+            return await check_network(address, findings) and await check_redis(transport, findings)
         case _:
             return True
 

@@ -18,6 +18,7 @@ from trioxport.diagnosis.doctor.findings import ServerFindings
 from trioxport.diagnosis.doctor.network import STEP_SECONDS
 from trioxport.protocol import DISCOVER, META, METHOD_HEADER, MODERN_VERSIONS, VERSION_HEADER
 from trioxport.transports.http import Http
+from trioxport.transports.http.failures import TLS_HINT
 from trioxport.transports.http.unix_endpoint import AUTHORITY
 
 MAX_BODY_BYTES: Final = 65536
@@ -31,6 +32,8 @@ _HEADERS: Final = {
     METHOD_HEADER: DISCOVER,
 }
 _MEDIA_TYPES: Final = ("application/json", "text/event-stream")
+_OF_TLS: Final = ("disconnected without sending a response", "illegal request line")
+"""Texts of httpx about a server that closes the connection without a byte, and about a control character first."""
 _REFUSALS: Final = {
     403: "Check what the server and the gateways before it demand: credentials, an Origin, an address",
     404: "Check the path: many servers have their endpoint at /mcp",
@@ -77,11 +80,19 @@ async def check_http(target: Http, proxy: str | None, findings: ServerFindings) 
         return False
     except httpx.HTTPError as error:
         text = f"the request failed: {str(error) or type(error).__name__}"
-        findings.add("http", "failed", text, "Check that the server speaks HTTP at this port", timed=True)
+        remedy = TLS_HINT if _is_of_tls(target, error) else "Check that the server speaks HTTP at this port"
+        findings.add("http", "failed", text, remedy, timed=True)
         return False
     if answer.status == 401:
         return _challenge(target, answer, findings)
     return _judge(target, answer, findings)
+
+
+def _is_of_tls(target: Http, error: httpx.HTTPError) -> bool:
+    """Whether a request failed as one without encryption does at a server that speaks TLS."""
+    if urlsplit(target.http_url).scheme != "http" or not isinstance(error, httpx.RemoteProtocolError):
+        return False
+    return any(text in str(error) for text in _OF_TLS)
 
 
 async def _ask(target: Http, proxy: str | None) -> HttpAnswer:

@@ -30,6 +30,8 @@ from trioxport.transports.http.client.stack.types import Body, NoAnswer
 
 _NEVER_SENT: Final = (httpx.ConnectError, httpx.UnsupportedProtocol)
 _BROKEN: Final = (httpx.TransportError, OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+TLS_HINT: Final = "If the server speaks TLS on this port, use https://"
+"""Advice for a server that ends an unencrypted connection without an answer."""
 EXCERPT_SECONDS: Final = 1.0
 """Seconds that the part of a refusal's body that is read may take."""
 
@@ -140,7 +142,7 @@ def _of_tls(error: ssl.SSLError) -> TLSError:
 
 
 def _broken_hint(error: Exception) -> str | None:
-    return "If the server speaks TLS on this port, use https://" if isinstance(error, NoAnswer) else None
+    return TLS_HINT if isinstance(error, NoAnswer) else None
 
 
 def _causes(error: BaseException | None, depth: int = 0) -> Iterator[BaseException]:

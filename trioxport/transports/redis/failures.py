@@ -82,8 +82,8 @@ def _refusal(error: RedisError) -> TransportError:
         return UsageError("Redis does not know HELLO 3, the protocol RESP3", hint="Use Redis 6 or later, or Valkey")
     if isinstance(error, ResponseError):
         is_of_database = any(word in str(error) for word in _OF_DATABASE)
-        hint = "Check the number of the database" if is_of_database else None
-        return UsageError(f"Redis refuses the connection: {error}", hint=hint)
+        advice = "Check the number of the database" if is_of_database else None
+        return UsageError(f"Redis refuses the connection: {error}", hint=advice)
     if isinstance(error, RedisConnectionError):
         return ConnectError(f"Redis takes no connection now: {error}", hint="Look at the load and the limits of Redis")
     return ConnectError("the server does not speak the protocol of Redis", hint="Check the port", retryable=False)

@@ -88,6 +88,11 @@ class RedisOptions:
         """The channel on which clients ask the servers of the service for a connection."""
         return f"{self.prefix}:{self.service}:hello"
 
+    @property
+    def presence_channel(self) -> str:
+        """The channel whose subscribers are the servers of the service."""
+        return self.hello_channel
+
     def client_channel(self, connection: str) -> str:
         """The channel of the messages to the client of a connection."""
         return f"{self.prefix}:{self.service}:client:{connection}"

@@ -180,7 +180,7 @@ class _StreamWire:
 
     async def _count_servers(self) -> int:
         """Return the number of servers of the service that are connected to Redis."""
-        counts = await self._link.command(b"PUBSUB", b"NUMSUB", self._options.servers_channel)
+        counts = await self._link.command(b"PUBSUB", b"NUMSUB", self._options.presence_channel)
         return int(counts[1])
 
     async def watch_servers(self) -> None:

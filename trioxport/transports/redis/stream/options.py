@@ -66,6 +66,10 @@ class RedisStreamOptions(Redis):
         """The channel of all servers, on which they learn that requests are cancelled."""
         return f"{self.prefix}:{self.service}:servers"
 
+    @property
+    def presence_channel(self) -> str:
+        return self.servers_channel
+
 
 def full_key(stream: str) -> str:
     """The key that says that a sender waits for room in a stream."""
