@@ -47,7 +47,7 @@ def configuration(folder: Path, port: int, replicas: list[str]) -> str:
     found = re.search(r"```nginx\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert found is not None
     recipe = found[1].replace("listen 443", f"listen {HOST}:{port}").replace("mcp.example.com", "localhost")
-    recipe = recipe.replace("/etc/nginx", str(folder))
+    recipe = recipe.replace("/etc/nginx/certificates", str(folder))
     for name, replica in zip(("mcp-1:8000", "mcp-2:8000"), replicas, strict=True):
         assert name in recipe
         recipe = recipe.replace(name, replica)
