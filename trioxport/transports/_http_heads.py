@@ -55,3 +55,8 @@ class ResponseHead:
 def media_type(head: ResponseHead) -> str:
     """The type and subtype of a response, without parameters; empty without a Content-Type."""
     return head.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def begins_http2(data: bytes) -> bool:
+    """Whether a server's first bytes are those of SETTINGS, its first frame in HTTP/2 (RFC 9113, section 3.4)."""
+    return data[:1] == b"\0" and data[3:4] in (b"", b"\x04")

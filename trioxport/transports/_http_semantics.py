@@ -42,6 +42,7 @@ _HINTS: Final = {
     404: "Check the path of the URL: many servers have their endpoint at /mcp",
     405: "Check the path of the URL: many servers have their endpoint at /mcp",
     407: "A proxy answers: check which one is used, and its credentials",
+    415: "Is it a server of gRPC? That is written grpc(s)://HOST:PORT",
     502: "A gateway answers: check that the server behind it runs",
     504: "A gateway answers: check that the server behind it runs",
 }

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import attrs
 import pytest
@@ -24,6 +25,7 @@ from trioxport import (
     Connection,
     ConnectionLost,
     ErrorResponse,
+    Http,
     HTTPStatusError,
     Limits,
     MessageTooLarge,
@@ -49,6 +51,12 @@ BOUND: Final = 20.0
 CALL: Final = "mcp.MCPService/Call"
 METHODS: Final = ("mcp.grpc.v1.MCPTransport/Connect", CALL)
 each_method = pytest.mark.parametrize("method", METHODS)
+
+
+@pytest.fixture(autouse=True)
+def _waits_for_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal is an error of connecting, however busy the machine is."""
+    monkeypatch.setattr("trioxport.transports.grpc.client.REFUSAL_SECONDS", 5.0)
 
 
 @asynccontextmanager
@@ -142,6 +150,55 @@ async def test_a_server_of_http1(method: str) -> None:
     assert isinstance(error, ConnectError)
     assert not error.retryable
     assert "the server speaks HTTP/1.1 on this port, not gRPC: HTTP/1.1 400 Bad Request" in str(error)
+
+
+@each_method
+@pytest.mark.parametrize(
+    ("greeting", "shown"),
+    [(b"SSH-2.0-OpenSSH_9.2\r\n", "SSH-2.0-OpenSSH_9.2"), (b"<!DOCTYPE HTML>\n<html>", "<!DOCTYPE HTML>")],
+)
+async def test_a_server_of_another_protocol(method: str, greeting: bytes, shown: str) -> None:
+    async def speak(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.send_all(greeting)
+            await stream.receive_some()
+
+    async with peer(speak) as address:
+        error = await failure(Grpc(address, method=method))
+    assert isinstance(error, ConnectError)
+    assert not error.retryable
+    assert f"the server speaks another protocol on this port, not gRPC: {shown}. Check the port" in str(error)
+
+
+@each_method
+async def test_a_server_of_streamable_http(method: str) -> None:
+    async with serving("http://127.0.0.1:0/mcp") as address:
+        error = await failure(Grpc(f"grpc://{urlsplit(address).netloc}", method=method))
+    assert isinstance(error, HTTPStatusError)
+    assert error.status == 404
+    assert "A web server answers, not one of gRPC: Streamable HTTP is written http(s)://HOST:PORT/PATH" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("http2", "text"),
+    [
+        (False, "the server speaks HTTP/2 alone, as one of gRPC does, which is written grpc(s)://HOST:PORT"),
+        (True, "415. Is it a server of gRPC? That is written grpc(s)://HOST:PORT"),
+    ],
+)
+async def test_a_client_of_streamable_http(http2: bool, text: str) -> None:
+    async with serving("grpc://127.0.0.1:0") as address:
+        error = await failure(Http(address.replace("grpc", "http"), http2=http2))
+    assert text in str(error)
+
+
+async def test_the_legacy_era_has_no_unary_calls() -> None:
+    async with serving("grpc://127.0.0.1:0") as address, open_transport(Grpc(address, method=CALL)) as (tx, rx):
+        await tx.send(Request(1, "initialize", {}))
+        refused = await rx.receive()
+        assert isinstance(refused, Undelivered)
+        assert isinstance(refused.cause, UsageError)
+        assert "the unary method carries the modern era alone" in str(refused.cause)
 
 
 @each_method

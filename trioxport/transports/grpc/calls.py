@@ -25,6 +25,8 @@ from trioxport.transports.grpc.status import CallStatus, StatusCode
 
 EXCERPT_SECONDS: Final = 1.0
 """Seconds that the part of a foreign response's body that is read may take."""
+NO_GRPC: Final = frozenset({404, 405, 406, 415})
+"""Statuses by which servers refuse a path, a method or a content type that they do not know."""
 
 
 async def start_call(channel: Channel, options: GrpcOptions, credentials: Mapping[str, str]) -> Http2Stream:
@@ -59,7 +61,10 @@ async def _foreign_response(stream: Http2Stream, headers: Mapping[str, str], url
     head = ResponseHead(stream.status, "", headers)
     body = await _beginning_of(stream)
     if not head.is_success:
-        return status_error(head, url, body, has_session=False)
+        error = status_error(head, url, body, has_session=False)
+        if stream.status in NO_GRPC:
+            error.hint = "A web server answers, not one of gRPC: Streamable HTTP is written http(s)://HOST:PORT/PATH"
+        return error
     kind = headers.get("content-type", "no content type").partition(";")[0][:80]
     excerpt = summary(head, body)
     return HTTPStatusError(

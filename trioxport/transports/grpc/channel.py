@@ -15,6 +15,8 @@ from trioxport.abc import ConnectionSettings
 from trioxport.auth.tls import about_target
 from trioxport.errors import ConnectError, TLSError, TransportError
 from trioxport.transports._http2 import Http2Connection, Http2Settings, open_http2
+from trioxport.transports._http_heads import begins_http2
+from trioxport.transports._http_semantics import one_line
 from trioxport.transports._prompt_socket import PromptSocket, PromptWriter
 from trioxport.transports._sockets import connect, secure
 from trioxport.transports._tls import TLSStream
@@ -89,14 +91,15 @@ def _foreign(data: bytes) -> TransportError | None:
         )
     if data.startswith(_TLS_ALERT):
         return TLSError("the server speaks TLS on this port, and the call was not encrypted", hint="Use grpcs://")
-    if data.startswith(b"HTTP/1"):
-        line = data.partition(b"\r\n")[0].decode("latin-1")[:80]
-        return ConnectError(
-            f"the server speaks HTTP/1.1 on this port, not gRPC: {line}",
-            hint="Check the port; a server of Streamable HTTP is written http(s)://HOST/PATH",
-            retryable=False,
-        )
-    return None
+    if begins_http2(data):
+        return None
+    protocol = "HTTP/1.1" if data.startswith(b"HTTP/1") else "another protocol"
+    line = one_line(data.partition(b"\n")[0].decode("latin-1"))
+    return ConnectError(
+        f"the server speaks {protocol} on this port, not gRPC: {line}",
+        hint="Check the port; a server of Streamable HTTP is written http(s)://HOST/PATH",
+        retryable=False,
+    )
 
 
 @asynccontextmanager

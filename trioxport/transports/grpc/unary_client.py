@@ -14,7 +14,7 @@ from trioxport.abc import FrameChannels, Scope
 from trioxport.errors import AuthenticationError, ConnectionLost, RequestTimeout, TransportError, UsageError
 from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Notification, Request, RequestId, Response
-from trioxport.protocol import CANCELLED, as_id, members_of
+from trioxport.protocol import CANCELLED, INITIALIZE, as_id, members_of
 from trioxport.transports._http2 import Http2Error, Http2Stream, StreamReset
 from trioxport.transports._request_queue import RequestQueue, RequestSlots
 from trioxport.transports.grpc.calls import check_head, loss_of, missing_status, start_call
@@ -161,6 +161,11 @@ class _UnaryCalls:
 
     async def _exchange(self, pending: PendingCall) -> None:
         """Make a call with the credentials; once more with fresh ones if the server refuses them."""
+        if isinstance(pending.frame.message, Request) and pending.frame.message.method == INITIALIZE:
+            raise UsageError(
+                "the unary method carries the modern era alone",
+                hint="Leave out the method, which makes one call for all messages, or negotiate the modern era",
+            )
         auth = self._options.auth
         credentials: Mapping[str, str] = {} if auth is None else await auth.headers()
         try:

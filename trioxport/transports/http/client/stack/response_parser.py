@@ -6,7 +6,7 @@ from typing import Final
 
 import httptools
 
-from trioxport.transports._http_heads import ResponseHead, values_by_name
+from trioxport.transports._http_heads import ResponseHead, begins_http2, values_by_name
 
 MAX_BARREN_BYTES: Final = 64 * 1024
 """Bytes that may arrive without a byte of a body: the head, chunk extensions and trailers."""
@@ -14,6 +14,7 @@ FINAL_STATUS: Final = 200
 """The lowest status of a final response; those below are informational (RFC 9110, section 15.2)."""
 
 _VERSIONS: Final = ("1.0", "1.1")
+_HTTP2: Final = "the server speaks HTTP/2 alone, as one of gRPC does, which is written grpc(s)://HOST:PORT"
 
 
 class BadResponse(Exception):
@@ -63,7 +64,8 @@ class ResponseParser:
         except httptools.HttpParserError as error:
             self.keeps_alive = False
             if not self.is_over:  # else it is about what follows the response
-                raise BadResponse(f"the response is not HTTP/1.1: {error}") from error
+                is_http2 = self.head is None and begins_http2(data)
+                raise BadResponse(_HTTP2 if is_http2 else f"the response is not HTTP/1.1: {error}") from error
         if not has_head and self.head is not None:
             self._check(self.head)
         if self._barren > MAX_BARREN_BYTES and not self.is_over:
