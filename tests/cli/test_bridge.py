@@ -108,6 +108,8 @@ async def test_a_bridge_that_dials_a_hub(tmp_path: Path) -> None:
             ["memory://x", "one", "two", "--token", "t"],
             "--token is for a single TARGET: write it into the configuration",
         ),
+        (["memory://x", "memory://y", "--http2"], "--http2 does not apply to this target"),
+        (["http://127.0.0.1:0/mcp", "memory://y", "--dial"], "only the client may begin to speak on it"),
         (["memory://x", "--header", "a:b"], "--header is for a single TARGET"),
         (["memory://x", "memory://y", "--layer", "Retry={"], "{ is not JSON"),
         (["memory://x", "memory://y", "--layer", "Retri"], "Did you mean 'Retry'?"),

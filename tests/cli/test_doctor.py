@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import socket
 import sys
 from typing import Final
 
@@ -28,7 +29,7 @@ def test_a_server_that_works(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_server_that_does_not(capsys: pytest.CaptureFixture[str]) -> None:
     pollution = shlex.join([sys.executable, "-c", "print('Hello, \\x1b[31mworld'); import sys; sys.exit('no config')"])
-    assert main(["doctor", "server", pollution]) == 1
+    assert main(["doctor", "server", pollution]) == 3
     out, err = capsys.readouterr()
     assert err == ""
     assert "FAILED   start          the command ended with exit code 1 before it answered" in out
@@ -36,8 +37,14 @@ def test_a_server_that_does_not(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no config" in out
 
 
+def test_a_server_that_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert main(["doctor", f"ws://127.0.0.1:{silent.getsockname()[1]}", "--timeout", "0.2"]) == 1
+    assert "-> Check that the peer speaks this protocol, or raise --timeout\n" in capsys.readouterr().out
+
+
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor", "stdio:no-such-program --token hidden", "--json"]) == 1
+    assert main(["doctor", "stdio:no-such-program --token hidden", "--json"]) == 3
     out = capsys.readouterr().out
     told = json.loads(out)
     assert (out.count("\n"), told["healthy"], "hidden" in out) == (1, False, False)

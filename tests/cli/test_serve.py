@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shlex
@@ -23,7 +24,7 @@ from mcp.types import TextContent
 
 from tests.support.raw_http import asking
 from tests.support.serve_command import BOUND, COMMAND, running, serve_command
-from trioxport import open_transport
+from trioxport import ConnectTimeout, open_transport
 from trioxport.cli import main
 from trioxport.peer import open_client
 from trioxport.transports.stdio import Stdio
@@ -315,6 +316,21 @@ def test_a_mistake_is_exit_code_2(
     assert out == ""
     assert text in err
     assert "Traceback" not in err
+
+
+def test_advice_names_only_options_that_there_are(
+    in_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run_server(*_arguments: object, **_options: object) -> None:
+        raise ConnectTimeout("Redis did not answer in 30 s", target="redis://hung")
+
+    monkeypatch.setattr("trioxport.cli.serve.run_server", run_server)
+    write(in_folder, good="async def server(connection): ...\n")
+    assert main(["serve", "good", "redis://hung"]) == 3
+    reason = "redis://hung: Redis did not answer in 30 s. Check that the peer speaks this protocol"
+    assert capsys.readouterr().err == f"trioxport: {reason}\n"
+    assert main(["serve", "good", "redis://hung", "--json"]) == 3
+    assert json.loads(capsys.readouterr().err)["error"]["message"] == reason
 
 
 def test_an_error_of_the_module_is_shown_from_its_own_line_on(

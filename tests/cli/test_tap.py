@@ -119,6 +119,19 @@ def test_a_timeline_on_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == "no messages\n"
 
 
+def test_a_timeline_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = recorded(tmp_path / "r.jsonl", *CONVERSATION)
+    assert main(["tap", "show", file, "--slower", "0.4", "--session", "1", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    begin = lines[0].pop("time") - 1
+    asked = {"connection": 1, "from": "client", "id": 1, "message": "tools/call slow", "latency": None, "remark": None}
+    assert lines[0] == asked
+    broken = lines[3]
+    assert (broken["from"], broken["id"], broken["remark"]) == ("server", 2, "tool error")
+    assert (broken["time"] - begin, broken["latency"]) == pytest.approx((1.6, 0.5))
+    assert len(lines) == 5
+
+
 def test_a_page_and_an_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = recorded(tmp_path / "r.jsonl", *CONVERSATION, '{"dropped_bytes":7}', "{")
     html, har = tmp_path / "r.html", tmp_path / "r.har"
@@ -142,6 +155,8 @@ def test_a_page_and_an_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["tap", "stdio:", "stdio:true", "-o", "/nowhere/x"], "cannot write the recording '/nowhere/x'"),
         (["tap", "stdio:", "stdio:true", "-o", "FILE", "--era", "modern"], "--era does not apply: the client decides"),
         (["tap", "stdio:", "stdio:true"], "Missing option '-o'"),
+        (["tap", "stdio:", "stdio:true", "-o", __file__, "--json"], '{"error":{"type":"UsageError","message":"'),
+        (["tap", "show", "/nowhere", "--json"], '{"error":{"type":"UsageError","message":"'),
         (["tap", "stdio:", "nope://x", "-o", "FILE"], "no transport for the scheme 'nope'"),
     ],
 )

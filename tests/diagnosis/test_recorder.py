@@ -40,8 +40,12 @@ async def test_the_file_is_appended_to_and_renamed_when_it_is_large(tmp_path: Pa
     path = tmp_path / "r.jsonl"
     for number in range(4):
         async with open_recorder(path, max_size=20, keep=2) as recorder:
-            recorder.put(b'{"number":%d}\n' % number)
-    assert [lines_of(tmp_path / name)[0]["number"] for name in ("r.jsonl.2", "r.jsonl.1", "r.jsonl")] == [1, 2, 3]
+            recorder.put(b'{"dropped_bytes":%d}\n' % number)
+    assert [lines_of(tmp_path / name)[0]["dropped_bytes"] for name in ("r.jsonl.2", "r.jsonl.1", "r.jsonl")] == [
+        1,
+        2,
+        3,
+    ]
 
 
 async def test_a_slow_disk_holds_up_nothing_and_the_gap_is_marked(
@@ -122,3 +126,13 @@ async def test_destinations_that_cannot_be(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=reason):
             async with open_recorder(path):
                 raise AssertionError("not entered")
+
+
+@pytest.mark.parametrize("content", ["print('Hello')\n", '{"mcpServers": {}}', '{"time":1,"level":"info"}\n', "\n"])
+async def test_a_file_that_is_no_recording_is_left_alone(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(UsageError, match="is no recording, and nothing is appended to it"):
+        async with open_recorder(path):
+            raise AssertionError("not entered")
+    assert path.read_text(encoding="utf-8") == content

@@ -73,7 +73,11 @@ def complain_in_json(members: dict[str, Any]) -> None:
 
 def _text_of(error: TransportError) -> str:
     """The text of the error, without the standard error of a child process, which is that of this process."""
-    text = str(error) if isinstance(error, OAuthError) else TransportError.__str__(error)
+    return in_the_shell(str(error) if isinstance(error, OAuthError) else TransportError.__str__(error))
+
+
+def in_the_shell(text: str) -> str:
+    """A text whose advice names the options of commands in place of a program's arguments."""
     for api, shell in _IN_THE_SHELL:
         text = text.replace(api, shell)
     return text

@@ -8,6 +8,7 @@ from typing import Final
 
 from trioxport._diagnostics import logger
 from trioxport.cli._commands import cli_command
+from trioxport.cli._errors import in_the_shell
 from trioxport.cli._output import one_line, write
 from trioxport.cli._wire_log import wire_log
 from trioxport.cli.connecting import resolve
@@ -17,6 +18,8 @@ from trioxport.diagnosis.latencies import duration
 from trioxport.targets import describe
 
 MARKS: Final = {"ok": "ok", "warning": "warning", "failed": "FAILED", "skipped": "skipped"}
+_CONNECTING: Final = {"name", "connection", "proxy", "tls", "command", "start", "socket"}
+"""The steps without which there is no connection."""
 _STEP_WIDTH: Final = max(map(len, STEPS))
 _MARK_WIDTH: Final = max(map(len, MARKS.values()))
 
@@ -32,7 +35,7 @@ async def server(target: str, as_json: bool, options: ConnectionOptions) -> int:
     command: whether it is found and starts, and what it writes to its standard streams. Then the negotiation, and a
     list of what the server offers.
 
-    The exit code is 1 if a step failed.
+    The exit code is 3 if there is no connection, and 1 if another step failed.
     """
     found = resolve(target, options)
     if not options.verbose:
@@ -47,11 +50,12 @@ async def server(target: str, as_json: bool, options: ConnectionOptions) -> int:
     )
     if as_json:
         write(one_line(findings.as_json(describe(found))), sys.stdout)
-    return 1 if findings.has_failed else 0
+    failed = {finding.step for finding in findings.all if finding.status == "failed"}
+    return 3 if failed & _CONNECTING else 1 if failed else 0
 
 
 def _print(finding: StepFinding) -> None:
     took = "" if finding.seconds is None else f"  ({duration(finding.seconds)})"
     write(f"{MARKS[finding.status]:{_MARK_WIDTH}}  {finding.step:{_STEP_WIDTH}}  {finding.text}{took}", sys.stdout)
     if finding.remedy is not None and finding.status in ("warning", "failed"):
-        write(f"{'':{_MARK_WIDTH}}  {'':{_STEP_WIDTH}}  -> {finding.remedy}", sys.stdout)
+        write(f"{'':{_MARK_WIDTH}}  {'':{_STEP_WIDTH}}  -> {in_the_shell(finding.remedy)}", sys.stdout)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import attrs
 import click
 
-from trioxport import Target, UsageError
+from trioxport import Target, TransportError, UsageError
 from trioxport.auth import TLSOptions
 from trioxport.cli.options import FILE, Function
 from trioxport.targets import describe, to_listener
@@ -55,14 +55,22 @@ class EndpointNames:
         return function
 
     @contextmanager
-    def in_advice(self) -> Generator[None]:
-        """Have the advice of a ``UsageError`` of the block name these options, in place of a program's arguments."""
+    def in_advice(self, *others: tuple[str, str]) -> Generator[None]:
+        """Have the advice of an error of the block name these options, in place of a program's arguments.
+
+        Args:
+            others: Further arguments of a program, each with the text in its place.
+        """
+        replaced = (
+            ('Pass hosts=["mcp.example.com"]', "Add --hosts mcp.example.com"),
+            ("Pass cert or ssl_context", f"Add {self.cert} FILE"),
+            *others,
+        )
         try:
             yield
-        except UsageError as error:
-            if error.hint is not None:
-                error.hint = error.hint.replace('Pass hosts=["mcp.example.com"]', "Add --hosts mcp.example.com")
-                error.hint = error.hint.replace("Pass cert or ssl_context", f"Add {self.cert} FILE")
+        except TransportError as error:
+            for argument, option in replaced:
+                error.hint = error.hint and error.hint.replace(argument, option)
             raise
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from trioxport.cli._output import escaped
 from trioxport.diagnosis.latencies import duration
@@ -22,6 +22,21 @@ def timeline_text(timeline: Timeline) -> str:
     return "\n".join([*aligned(rows, ">><<<><"), "", *_summary(timeline)])
 
 
+def timeline_lines(timeline: Timeline) -> Iterator[dict[str, Any]]:
+    """The timeline for programs: a JSON object for each message, its latency in seconds at the answer."""
+    for step in timeline.steps:
+        exchange = step.exchange
+        yield {
+            "time": step.recorded.time,
+            "connection": step.recorded.session,
+            "from": "client" if step.recorded.from_client else "server",
+            "id": None if exchange is None else exchange.request.id,
+            "message": step.label,
+            "latency": exchange.latency if step.is_answer and exchange is not None else None,
+            "remark": _remark(step) or None,
+        }
+
+
 def _row(timeline: Timeline, step: Step) -> tuple[str, ...]:
     exchange = step.exchange
     latency = "" if not step.is_answer or exchange is None or exchange.latency is None else duration(exchange.latency)
@@ -32,7 +47,7 @@ def _row(timeline: Timeline, step: Step) -> tuple[str, ...]:
         "" if exchange is None else cut(str(exchange.request.id), 12),
         cut(step.label, MAX_LABEL_CHARACTERS),
         latency,
-        _remark(step),
+        cut(_remark(step), MAX_LABEL_CHARACTERS),
     )
 
 
@@ -40,11 +55,11 @@ def _remark(step: Step) -> str:
     """The outcome of a request, at its answer or, without one, at the request; or the fault of the message."""
     exchange, error = step.exchange, step.recorded.error
     if error is not None:
-        return cut(error, MAX_LABEL_CHARACTERS)
+        return error
     if exchange is None or exchange.state == "answered":
         return ""
     if isinstance(message := step.recorded.message, ErrorResponse):
-        return cut(f"error {message.code}: {message.message}", MAX_LABEL_CHARACTERS)
+        return f"error {message.code}: {message.message}"
     ends_here = step.is_answer or (exchange.answer is None and step.recorded is exchange.asked)
     return exchange.state if ends_here else ""
 

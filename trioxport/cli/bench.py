@@ -15,6 +15,7 @@ from trioxport import UsageError
 from trioxport._core.nursery import open_bare_nursery
 from trioxport.cli._commands import cli_command
 from trioxport.cli._output import complain, one_line, write
+from trioxport.cli._results import readable
 from trioxport.cli._timeline import aligned, cut
 from trioxport.cli.connecting import open_session
 from trioxport.cli.options import ConnectionOptions, Seconds, connection_options, json_option, target_argument
@@ -102,7 +103,7 @@ def _request(
             await client.peer.request("tools/call", {"name": tool, "arguments": arguments}, timeout=timeout)
         )
         if result.get("isError") is True:
-            raise ToolFailure(cut(one_line(result.get("content")), 200))
+            raise ToolFailure(cut(readable(result), 200))
 
     return ping if tool is None else call
 

@@ -16,7 +16,7 @@ from trioxport.cli._configuration import configured_names, find_server
 from trioxport.cli._served_target import EndpointNames, ServingOptions, served_target
 from trioxport.cli._wire_log import log_server, wire_log
 from trioxport.cli.connecting import resolve
-from trioxport.cli.options import ConnectionOptions, connection_options
+from trioxport.cli.options import ConnectionOptions, connection_options, json_errors_option
 from trioxport.codecs.forwarding import Forwarding
 from trioxport.servers import Sharing, open_bridge
 from trioxport.transports.dial import Dial
@@ -52,6 +52,7 @@ era over HTTP, for each request.",
     help="Add a layer to the connections to the server, as Metrics or 'Retry={\"attempts\": 3}'; may be repeated.",
 )
 @_NAMES.options
+@json_errors_option
 @partial(connection_options, without_era=True)
 async def command(
     listen: str,
@@ -71,7 +72,7 @@ async def command(
 
     Several names, or none, which means all servers of the file, are exposed together: their tools and prompts are
     named SERVER__TOOL, and each server fails for itself. The options of a connection, as --header and --token, are for
-    a single TARGET; --timeout is the time to connect to it. The log goes to standard error.
+    a single TARGET; --timeout is the time to connect to it, or to the hub. The log goes to standard error.
     """
     log_server(has_workers=False)
     upstream = _upstream(targets, options)
@@ -87,6 +88,8 @@ async def command(
         connect_timeout=options.timeout,
     ) as bridge:
         settings: dict[str, Any] = {"codec": Forwarding(), "allow_plaintext": options.allow_plaintext}
+        if dial:
+            settings["connect_timeout"] = options.timeout
         with _NAMES.in_advice():
             await run_server(bridge.handler, served, **settings)
     return 0

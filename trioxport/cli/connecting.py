@@ -106,6 +106,9 @@ def _configured(transport: Transport, options: ConnectionOptions, on_stderr: OnL
     if options.cwd is not None:
         places.value("cwd", "--cwd")
         places.change("cwd", options.cwd)
+    if options.http2:
+        places.value("http2", "--http2")
+        places.change("http2", True)
     files = {name: file for name, file in (("ca", options.ca), ("cert", options.cert), ("key", options.key)) if file}
     if files:
         places.change_certificates(files)

@@ -40,6 +40,7 @@ class ConnectionOptions:
         key: The file of its private key.
         env: Variables for a command.
         cwd: The working directory of a command.
+        http2: Whether to speak HTTP/2.
         timeout: Seconds without an answer or progress; connecting and negotiating take no longer either.
         allow_plaintext: Whether unencrypted traffic may leave this machine.
         era: The era, if it is not to be negotiated.
@@ -54,6 +55,7 @@ class ConnectionOptions:
     key: str | None = None
     env: Mapping[str, str] = attrs.field(default=NOTHING, repr=False)
     cwd: str | None = None
+    http2: bool = False
     timeout: float = 60.0
     allow_plaintext: bool = False
     era: Era | None = None
@@ -62,7 +64,7 @@ class ConnectionOptions:
 
     def for_one_server(self) -> list[str]:
         """The given options that say how one server is reached, such as ``--token``."""
-        names = {"headers": "--header", "token": "--token", "env": "--env", "cwd": "--cwd"}
+        names = {"headers": "--header", "token": "--token", "env": "--env", "cwd": "--cwd", "http2": "--http2"}
         names |= {"ca": "--ca", "cert": "--cert", "key": "--key"}
         return [option for name, option in names.items() if getattr(self, name)]
 
@@ -88,6 +90,12 @@ def json_option(function: Function) -> Function:
     return click.option("--json", "as_json", is_flag=True, help="Print the result, or the error, as one line of JSON.")(
         function
     )
+
+
+def json_errors_option(function: Function) -> Function:
+    """Add the flag ``--json`` to a command without a result. The program prints errors accordingly by itself."""
+    text = "Print an error as one line of JSON."
+    return click.option("--json", is_flag=True, expose_value=False, help=text)(function)
 
 
 def plaintext_option(function: Function) -> Function:
@@ -157,6 +165,7 @@ list of processes, unlike that of --token-file."),
     click.option("--env", multiple=True, metavar="NAME[=VALUE]", callback=_variables,
                  help="Set a variable for a command, or pass on the one of this name; may be repeated."),
     click.option("--cwd", type=click.Path(file_okay=False), metavar="FOLDER", help="Run a command in this folder."),
+    click.option("--http2", is_flag=True, help="Speak HTTP/2: over https if the server does, over http in any case."),
     click.option("--timeout", type=Seconds(), default=60.0, metavar="SECONDS", show_default=True,
                  help="Give up after this time without an answer or progress; connecting counts too."),
     _ERA,

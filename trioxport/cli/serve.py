@@ -16,7 +16,7 @@ from trioxport.cli._commands import CONTEXT, EXIT_CODES
 from trioxport.cli._loading import load_server
 from trioxport.cli._served_target import EndpointNames, ServingOptions, served_target
 from trioxport.cli._wire_log import log_server, wire_log
-from trioxport.cli.options import Seconds, plaintext_option
+from trioxport.cli.options import Seconds, json_errors_option, plaintext_option
 from trioxport.running.reloading import run_reloading
 from trioxport.running.worker import is_worker
 from trioxport.targets import STANDARD_STREAMS
@@ -69,6 +69,7 @@ _NAMES: Final = EndpointNames("--cert", "--key", "--token-file")
     help="Watch this folder; may be repeated (default: the current one).",
 )
 @plaintext_option
+@json_errors_option
 @click.option("-v", "--verbose", is_flag=True, help="Log all messages too, without credentials.")  # fmt: skip
 def command(server: str, target: str, **given: Any) -> int:
     """Serve a server of your own until Ctrl-C or SIGTERM.
@@ -86,7 +87,7 @@ def command(server: str, target: str, **given: Any) -> int:
     if folders and not reload:
         raise click.UsageError("--reload-dir is for --reload: add that")
     log_server(has_workers=given["workers"] > 1)
-    with _NAMES.in_advice():
+    with _NAMES.in_advice((", or raise connect_timeout", "")):
         _serve(server, target, folders or ["."] if reload else [], **given)
     return 0
 

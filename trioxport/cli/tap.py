@@ -12,11 +12,17 @@ import click
 
 from trioxport import UsageError
 from trioxport.cli._commands import CONTEXT, GroupWithDefault, cli_command
-from trioxport.cli._output import complain, write
-from trioxport.cli._timeline import timeline_text
+from trioxport.cli._output import complain, one_line, write
+from trioxport.cli._timeline import timeline_lines, timeline_text
 from trioxport.cli._wire_log import wire_log
 from trioxport.cli.connecting import resolve
-from trioxport.cli.options import ConnectionOptions, Seconds, connection_options, target_argument
+from trioxport.cli.options import (
+    ConnectionOptions,
+    Seconds,
+    connection_options,
+    json_errors_option,
+    target_argument,
+)
 from trioxport.codecs.forwarding import Forwarding
 from trioxport.diagnosis.har import har_of
 from trioxport.diagnosis.recorder import Recorder, open_recorder
@@ -68,6 +74,7 @@ is a client of its own: then shared starts a command once.",
     metavar="MIB",
     help="At this size begin FILE anew, and keep three older ones as FILE.1 to FILE.3.",
 )
+@json_errors_option
 @connection_options
 async def record(
     listen: str,
@@ -131,6 +138,7 @@ def _outcome(recorder: Recorder, output: str) -> int:
 @click.option("--failed", is_flag=True, help="Show requests that failed.")
 @click.option("--html", type=click.Path(dir_okay=False), metavar="OUT", help="Write a page with a sequence diagram.")
 @click.option("--har", type=click.Path(dir_okay=False), metavar="OUT", help="Write an HTTP Archive (HAR 1.2).")
+@click.option("--json", "as_json", is_flag=True, help="Print each line, or an error, as a JSON object.")
 async def show(
     file: str,
     method: str | None,
@@ -140,6 +148,7 @@ async def show(
     failed: bool,
     html: str | None,
     har: str | None,
+    as_json: bool,
 ) -> int:
     """Show a recording: its messages with their latencies, and the latencies by method.
 
@@ -154,7 +163,10 @@ async def show(
         _save(html, timeline_page(timeline, Path(file).name))
     if har is not None:
         _save(har, json.dumps(har_of(timeline), indent=1))
-    if html is None and har is None:
+    if as_json:
+        for line in timeline_lines(timeline):
+            write(one_line(line), sys.stdout)
+    elif html is None and har is None:
         write(timeline_text(timeline), sys.stdout)
     return 0
 

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
@@ -32,6 +33,10 @@ MAX_WAITING_BYTES: Final = 8 * MIB
 FLUSH_SECONDS: Final = 5.0
 """Seconds in which waiting messages have to be written at the end."""
 
+BEGIN_BYTES: Final = 200
+"""Bytes by which a recording is recognized."""
+
+_BEGIN: Final = re.compile(rb'\s*\{\s*"(time"\s*:\s*[\d.e+]+\s*,\s*"direction"|dropped_bytes")\s*:')
 _GAP: Final = b'{"dropped_bytes":%d}\n'
 _Entry: TypeAlias = tuple[int, bytes]
 """The bytes that were left out before a line, and the line."""
@@ -137,7 +142,7 @@ async def open_recorder(
         keep: The number of renamed files to keep.
 
     Raises:
-        UsageError: The file cannot be written, or is none.
+        UsageError: The file cannot be written, is none, or has something else in it than a recording.
 
     Leaving writes the messages that wait, for 5 seconds at most; cancellation does not shorten that.
     """
@@ -150,6 +155,16 @@ async def open_recorder(
             recorder.finish()
 
 
+def _is_recording(path: str) -> bool:
+    """Whether a file is empty, or begins as a recording. Raises ``UsageError`` if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(BEGIN_BYTES)
+    except OSError as error:
+        raise UsageError(f"cannot read the recording {path!r}: {error.strerror}") from error
+    return not begin or _BEGIN.match(begin) is not None
+
+
 def _opened(path: str, max_size: int, keep: int) -> RotatingFile:
     try:
         descriptor = open_to_append(path, PERMISSIONS)
@@ -158,4 +173,7 @@ def _opened(path: str, max_size: int, keep: int) -> RotatingFile:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise UsageError(f"cannot write the recording {path!r}: it is no regular file")
+    if not _is_recording(path):
+        os.close(descriptor)
+        raise UsageError(f"{path!r} is no recording, and nothing is appended to it", hint="Name another file")
     return RotatingFile(path, max_size, keep, FileIO(descriptor, "ab"))

@@ -44,6 +44,7 @@ from trioxport import (
 )
 from trioxport._core.token_bucket import Rate
 from trioxport.auth import Bearer, TLSOptions, VerifiedToken
+from trioxport.targets import to_transport
 from trioxport.transports._http2 import Http2Settings, Http2Stream, open_http2
 from trioxport.transports.grpc import Grpc
 
@@ -459,6 +460,19 @@ async def serve_until(url: str, stop: trio.CancelScope, *, task_status: trio.Tas
 def test_options_that_cannot_work(url: str, options: dict[str, Any], text: str) -> None:
     with pytest.raises(UsageError, match=text):
         Grpc(url, **options)
+
+
+@pytest.mark.parametrize(
+    ("url", "method"),
+    [
+        ("grpc://host:1", "mcp.grpc.v1.MCPTransport/Connect"),
+        ("grpcs://host:1/", "mcp.grpc.v1.MCPTransport/Connect"),
+        ("grpc://host:1/mcp.MCPService/Call", "mcp.MCPService/Call"),
+    ],
+)
+def test_the_path_of_a_url_is_the_method(url: str, method: str) -> None:
+    found: Any = to_transport(url)
+    assert (type(found), found.method, found.address) == (Grpc, method, ("host", 1))
 
 
 async def test_plaintext_beyond_loopback_is_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from importlib.util import find_spec
 from typing import Self
+from urllib.parse import urlsplit
 
 import attrs
 import trio
@@ -62,7 +63,10 @@ class Grpc(GrpcOptions):
 
     @classmethod
     def from_url(cls, url: str) -> Self:
-        return cls(url)
+        """The target of ``grpc(s)://HOST:PORT`` or ``grpc(s)://HOST:PORT/SERVICE/METHOD``."""
+        parts = urlsplit(url)
+        method = parts.path.strip("/")
+        return cls(parts._replace(path="").geturl(), method=method) if method else cls(url)
 
     @property
     def client_begins(self) -> bool:
