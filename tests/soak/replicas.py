@@ -6,6 +6,7 @@ SDK, in sessions of the legacy era; they begin a new session when the server no 
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from contextlib import AsyncExitStack
 from math import inf
@@ -20,9 +21,14 @@ from mcp import Client, MCPError
 from tests.support.redis_links import HOST, redis_server
 from tests.support.replicas import Balancer, replica_processes
 from tests.support.sdk_programs import on_sample
+from trioxport._core.nursery import open_bare_nursery
 
 HUNG_SECONDS: Final = 60.0
+"""Seconds without any answer after which the rest hangs."""
 SETTLE_SECONDS: Final = 30.0
+LATER_ANSWERS: Final = 10
+"""A call hangs that is older than this, once so many later ones of its session were answered one after the other: a
+busy machine holds up these as well."""
 LEASE_SECONDS: Final = 8.0
 """Seconds of a lease: longer than a busy machine lets a process wait."""
 CALLS: Final = 8
@@ -77,9 +83,9 @@ async def replicas(sessions: int, seed: int, directory: Path) -> ReplicaCounts:
         replica_processes(f"redis://{HOST}:{redis.port}", log, LEASE_SECONDS) as balancer,
     ):
         storm = _Storm(balancer, sessions, Random(seed))
-        with trio.move_on_after(HUNG_SECONDS + 3 * sessions) as time:
+        with storm.life:
             await storm.run()
-        storm.counts.hung += time.cancelled_caught
+        storm.counts.hung += storm.life.cancelled_caught
     acted = Counter(int(line) for line in log.read_text(encoding="utf-8").split())
     storm.counts.twice = sum(times > 1 for times in acted.values())
     storm.counts.invented = len(storm.answered - acted.keys())
@@ -90,6 +96,7 @@ class _Storm:
     def __init__(self, balancer: Balancer, sessions: int, random: Random) -> None:
         self.counts = ReplicaCounts()
         self.answered: set[int] = set()
+        self.life = trio.CancelScope()
         self._balancer = balancer
         self._sessions = sessions
         self._random = random
@@ -100,6 +107,7 @@ class _Storm:
         self._half_way = trio.Event()
 
     async def run(self) -> None:
+        self._note_answer()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._kill)
             for number in range(self._sessions):
@@ -123,8 +131,17 @@ class _Storm:
                         client = Client(self._balancer.url, mode="legacy", sampling_callback=on_sample)
                         await stack.enter_async_context(client)
                     await self._converse(client, left)
-            except Exception:  # a connection that breaks before a response ends the client of the SDK
-                self._note_failure(None, began)
+            except Exception as error:  # a connection that breaks before a response ends the client of the SDK
+                self._note_failure(None, began, repr(error))
+
+    def _note_answer(self) -> None:
+        self.life.deadline = trio.current_time() + HUNG_SECONDS
+
+    async def _ask(self, client: Client, tool: str, arguments: dict[str, Any] | None = None, **options: Any) -> Any:
+        """The result of a tool."""
+        found = await ask(client, tool, arguments, **options)
+        self._note_answer()
+        return found
 
     async def _converse(self, client: Client, left: list[int]) -> None:
         """Make calls until none is left, or the session is over."""
@@ -133,26 +150,39 @@ class _Storm:
             try:
                 if process is None:
                     async with self._calling:
-                        process = await ask(client, "process")
+                        process = await self._ask(client, "process")
                 async with self._calling:
                     began = trio.current_time()
-                    with trio.move_on_after(SETTLE_SECONDS) as time:
-                        await self._call(client, left.pop(0))
-                if time.cancelled_caught:
-                    self._note_failure(process, began)
+                    if not await self._settle(client, left.pop(0)):
+                        self._note_failure(process, began, "no answer")
             except MCPError as error:
                 if error.error.message == "Connection closed":  # of the client, which is of no more use
                     return
                 if error.error.message != "Session not found":
-                    self._note_failure(process, began)
+                    self._note_failure(process, began, repr(error))
                     continue
                 if process in (None, self._dead):
                     self.counts.begun_anew += 1
                 else:
-                    self.counts.lost += 1
+                    self._lose("its session was not found")
                 return
 
-    def _note_failure(self, process: int | None, began: float) -> None:
+    async def _settle(self, client: Client, number: int) -> bool:
+        """Make a call, and return whether it ended."""
+        async with open_bare_nursery() as nursery:
+            nursery.start_soon(self._cancel_when_hung, client, nursery.cancel_scope)
+            await self._call(client, number)
+            nursery.cancel_scope.cancel()
+            return True
+        return False
+
+    async def _cancel_when_hung(self, client: Client, call: trio.CancelScope) -> None:
+        await trio.sleep(SETTLE_SECONDS)
+        for _ in range(LATER_ANSWERS):
+            await self._ask(client, "process")
+        call.cancel()
+
+    def _note_failure(self, process: int | None, began: float, reason: str) -> None:
         """Count a call or a connection that failed, which only the kill of a replica is a reason for.
 
         The client of the SDK does not repeat the answer to a question when the connection for it breaks: then the
@@ -161,21 +191,26 @@ class _Storm:
         Args:
             process: The replica of the session, if that is known.
             began: The time at which the call, or the session, began.
+            reason: What is printed if it is no reason for this.
         """
         if self._dead is not None and (process == self._dead or began < self._noticed):
             self.counts.failed += 1
         else:
-            self.counts.lost += 1
+            self._lose(f"{reason} after {trio.current_time() - began:.1f} s")
+
+    def _lose(self, reason: str) -> None:
+        self.counts.lost += 1
+        print(f"lost: {reason}", file=sys.stderr)
 
     async def _call(self, client: Client, number: int) -> None:
         kind = self._random.choice(("act", "act", "sample", "cancel"))
         if kind == "sample":
-            assert await ask(client, "sample") == "It"
+            assert await self._ask(client, "sample") == "It"
             self.counts.sampled += 1
         elif kind == "cancel":
             await self._cancel(client, number)
         arguments = {"number": number, "seconds": self._random.random() * 0.1}
-        found = await ask(client, "act", arguments, progress_callback=ignore_progress)
+        found = await self._ask(client, "act", arguments, progress_callback=ignore_progress)
         self.answered.add(number)
         self.counts.answered += 1
         self.counts.wrong += found != number

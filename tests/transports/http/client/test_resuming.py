@@ -10,7 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.support.raw_http import LegacyClient, initialized, notification, request
 from tests.support.recording_handler import Served, serving
-from trioxport import open_transport
+from trioxport import Connection, Notification, Request, Response, open_transport
 from trioxport.peer import open_peer
 from trioxport.transports.http.server import Bounds, HttpServer, MemoryEvents, Sessions
 
@@ -74,7 +74,32 @@ async def test_every_event_comes_once_and_in_order_however_often_the_client_dies
                 messages += more
             assert numbers(messages) == list(range(40))
             assert messages[-1] == {"jsonrpc": "2.0", "id": 1, "result": {"for": 1}}
-            assert await heard(client, last) == ([], "")
+            async with client.get(last_event_id=last) as reply:
+                assert reply.status == 204
+
+
+async def test_a_client_does_not_resume_a_request_that_it_cancelled() -> None:
+    """The handler does not answer it, so its stream ends without that: clients take it for one that broke."""
+
+    async def handle(connection: Connection) -> None:
+        async for message in connection.rx:
+            if isinstance(message, Request) and message.method == "initialize":
+                result = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {}}
+                await connection.tx.send(Response(message.id, result))
+            elif isinstance(message, Request):
+                related = {"related_request": message.id}
+                await connection.tx.send(Notification("begun", metadata=related))
+                message.metadata["unanswered"]()
+
+    with trio.fail_after(BOUND):
+        async with serving(keeping(), handler=handle) as served:
+            client = await initialized(served.url)
+            async with client.post(request("wait", 1)) as reply:
+                assert (await reply.event())["method"] == "begun"
+                assert await reply.event() is None
+                last = reply.last_event_id
+            async with client.get(last_event_id=last) as reply:
+                assert reply.status == 204
 
 
 async def test_an_answer_given_while_nobody_listened_is_there_afterwards() -> None:

@@ -173,6 +173,11 @@ class EventStream:
         self.arrived.unpark_all()
 
     @property
+    def is_over(self) -> bool:
+        """Whether the stream has ended, and nothing waits."""
+        return self.ended and not self.waiting
+
+    @property
     def _is_kept(self) -> bool:
         return self._settings.store is not None
 

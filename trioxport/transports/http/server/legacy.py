@@ -116,6 +116,9 @@ class Legacy:
                 reader = stream.attach()
             else:
                 stream, reader = await session.resume(last_event_id)
+                if stream.is_over and stream is not session.standalone:
+                    await http_request.respond(204)  # else the client of a cancelled request resumes again and again
+                    return
             await self._stream(
                 http_request,
                 session,
