@@ -182,6 +182,20 @@ async def test_a_client_that_leaves_leaves_the_owner_too(redis: RedisProcess) ->
             await one.until(lambda: one.over)
 
 
+async def test_a_client_that_leaves_while_redis_is_slow_leaves_the_owner_too(redis: RedisProcess) -> None:
+    with trio.fail_after(BOUND):
+        async with two_replicas(redis, limits=Sessions(idle_timeout=0.3), lease=30) as (one, other):
+            client = at(other, await initialized(one.url))
+            assert await status_of(client) == 200
+            redis.hang()
+            with trio.move_on_after(0.1):
+                async with client.get():
+                    raise AssertionError("it was answered")
+            await wait_all_tasks_blocked(0.05)
+            redis.go_on()
+            await one.until(lambda: one.over)
+
+
 @pytest.mark.parametrize("kind", ["memory", "redis"])
 async def test_a_stream_is_resumed_through_another_server(redis: RedisProcess, kind: str) -> None:
     def store() -> Any:

@@ -62,6 +62,19 @@ class Forward:
         facts = RequestFacts.of(self._request)
         return Opening(self.number, self._sender, facts, first, len(self._body) > PART_BYTES)
 
+    async def is_received(self, sent: Awaitable[int], send: Callable[[ToOwner], object]) -> bool:
+        """Wait for the number of receivers of the first message, and return whether there is one.
+
+        Raises ``Refusal`` (502) if that remains unknown.
+        """
+        try:
+            return bool(await sent)
+        except TransportError as error:
+            raise owner_lost() from error
+        except trio.Cancelled:
+            self._cancel(send)
+            raise
+
     # From the owner.
 
     def take(self, message: ToForwarder) -> None:

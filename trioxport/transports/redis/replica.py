@@ -25,7 +25,7 @@ from trioxport.protocol import INTERNAL_ERROR
 from trioxport.transports.http.server.refusals import Refusal, unavailable
 from trioxport.transports.http.server.request import ClientGone, ServerRequest
 from trioxport.transports.redis.connection import RedisConnection
-from trioxport.transports.redis.forward import Forward, owner_lost
+from trioxport.transports.redis.forward import Forward
 from trioxport.transports.redis.forward_messages import (
     Cancel,
     Opening,
@@ -257,7 +257,7 @@ class RedisReplica:
             if address is None or sent is None:
                 if trio.current_time() >= self._sure_from:
                     return None
-            elif await _receivers(sent):
+            elif await forward.is_received(sent, partial(self._tell, link, address)):
                 self._remember(owner, address)
                 return address
             self._addresses.pop(owner, None)
@@ -278,14 +278,6 @@ class RedisReplica:
         if not is_there:
             self._addresses.pop(owner, None)
         return is_there
-
-
-async def _receivers(sent: Awaitable[int]) -> int:
-    """The number of receivers of a request. Raises ``Refusal`` (502) if that remains unknown."""
-    try:
-        return await sent
-    except TransportError as error:
-        raise owner_lost() from error
 
 
 def _unreachable(error: TransportError) -> Refusal:
