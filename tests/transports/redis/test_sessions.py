@@ -344,6 +344,19 @@ async def test_a_response_that_redis_took_with_it_is_told_and_counted_as_lost(re
             assert 'trioxport_server_events_total{event="owner lost"} 1' in prometheus_text(there.snapshot())
 
 
+async def test_a_request_that_redis_drops_without_a_word_is_told_as_lost(redis: RedisProcess) -> None:
+    with trio.fail_after(BOUND):
+        async with two_replicas(redis, lease=0.6) as (one, other):
+            client = at(other, await initialized(one.url))
+            assert await status_of(client) == 200
+            await command(redis, b"ACL", "SETUSER", "default", "-eval")
+            async with client.post(request("dropped", 1)) as reply:
+                assert reply.status == 502
+            assert not [each for each in one.received if getattr(each, "method", "") == "dropped"]
+            await command(redis, b"ACL", "SETUSER", "default", "+eval")
+            assert await status_of(client) == 200
+
+
 async def test_a_slow_redis_slows_down_what_it_is_asked_for_alone(redis: RedisProcess) -> None:
     with trio.fail_after(BOUND):
         async with two_replicas(redis, lease=30) as (one, other):

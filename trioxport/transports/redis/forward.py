@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
 
 import trio
 
@@ -17,6 +18,7 @@ from trioxport.transports.redis.forward_messages import (
     Cancel,
     Head,
     Opening,
+    Query,
     RequestFacts,
     RequestPart,
     RequestTaken,
@@ -25,8 +27,11 @@ from trioxport.transports.redis.forward_messages import (
     SendWindow,
     Takings,
     ToForwarder,
-    ToOwner,
 )
+from trioxport.transports.redis.owner import SessionOwner
+
+RECEIVED_SECONDS: Final = 0.02
+"""Seconds of silence after which Redis is asked whether the owner has received the request."""
 
 
 class Forward:
@@ -41,6 +46,7 @@ class Forward:
     Attributes:
         is_stream: Whether it asks for a stream that goes on for ever.
         is_lost: Whether the owner was lost before it had answered.
+        is_unreached: Whether nobody has received it.
     """
 
     def __init__(self, number: int, sender: str, request: ServerRequest, body: bytes) -> None:
@@ -51,39 +57,31 @@ class Forward:
         self._body = body
         self._answers: deque[Head | ResponsePart] = deque()
         self._changed = trio.lowlevel.ParkingLot()
-        self._window = SendWindow()
         self._takings = Takings()
-        self.is_lost = self._is_stopped = self._is_over = False
+        self._rest: bytes | None = None
+        self.is_lost = self.is_unreached = self._is_received = self._is_stopped = self._is_over = False
 
     def opening(self) -> Opening:
-        """Return the first message."""
+        """Return the first message, with which the request begins, or begins again."""
+        self.is_lost = self.is_unreached = False
+        self._window = SendWindow()
         first = self._body[:PART_BYTES]
         self._window.sent(first)
         facts = RequestFacts.of(self._request)
         return Opening(self.number, self._sender, facts, first, len(self._body) > PART_BYTES)
 
-    async def is_received(self, sent: Awaitable[int], send: Callable[[ToOwner], object]) -> bool:
-        """Wait for the number of receivers of the first message, and return whether there is one.
-
-        Raises ``Refusal`` (502) if that remains unknown.
-        """
-        try:
-            return bool(await sent)
-        except TransportError as error:
-            raise owner_lost() from error
-        except trio.Cancelled:
-            self._cancel(send)
-            raise
-
     # From the owner.
 
     def take(self, message: ToForwarder) -> None:
         """Take a message about the response, or the body of the request."""
+        self._is_received = True
         if isinstance(message, RequestTaken):
             self._window.taken(message.size)
         elif isinstance(message, Abort):
             self.is_lost = True
         else:
+            if isinstance(message, Head) and not message.more and self._changed:
+                self._rest = self._request.respond_now(message.status, message.data, *message.fields)
             self._answers.append(message)
         self._changed.unpark_all()
 
@@ -99,63 +97,81 @@ class Forward:
 
     # To the client.
 
-    async def run(
-        self, send: Callable[[ToOwner], object], patience: float, is_owner_there: Callable[[], Awaitable[bool]]
-    ) -> None:
-        """Send the rest of the request, and write the response.
+    async def run(self, owner: SessionOwner) -> bool:
+        """Send the rest of the request, and write the response. Returns False if the owner has not received it.
 
         Args:
-            send: Sends a message to the owner. Raises ``TransportError``.
-            patience: Seconds of silence after which the owner is looked for.
-            is_owner_there: Whether the owner can still be found.
+            owner: The owner, to which the first message was sent.
 
         Raises:
             Refusal: The owner was lost before it answered.
             ClientGone: The client left, or the owner was lost while it answered.
         """
         try:
-            await self._send_body(send)
-            while (answer := await self._next(patience, is_owner_there)) is not None:
+            await self._send_body(owner)
+            while (answer := await self._next(owner)) is not None:
                 await self._write(answer)
                 self._is_over = not answer.more
                 if self._is_over:
-                    return
+                    self.is_lost = False
+                    return True
                 if size := self._takings.take(answer.data):
-                    send(ResponseTaken(self.number, self._sender, size))
-            await self._request.write(b"", more=False)
+                    owner.send(ResponseTaken(self.number, self._sender, size))
+            if not self.is_unreached:
+                await self._request.write(b"", more=False)
+            return not self.is_unreached
         except TransportError as error:
             raise self._loss() from error
         finally:
-            if not (self._is_over or self.is_lost):
-                self._cancel(send)
+            if not (self._is_over or self.is_lost or self.is_unreached):
+                with suppress(TransportError):  # then the owner finds out by itself that this replica is gone
+                    owner.send(Cancel(self.number, self._sender))
 
-    async def _send_body(self, send: Callable[[ToOwner], object]) -> None:
+    async def _send_body(self, owner: SessionOwner) -> None:
         for start in range(PART_BYTES, len(self._body), PART_BYTES):
-            while not (self._window.is_open or self._answers or self.is_lost):
-                await self._changed.park()
+            while not (self._window.is_open or self._answers or self.is_lost or self.is_unreached):
+                await self._wait(owner)
             if not self._window.is_open:
                 return  # it is answered already
             part = self._body[start : start + PART_BYTES]
             self._window.sent(part)
-            send(RequestPart(self.number, self._sender, part, start + PART_BYTES < len(self._body)))
-        self._body = b""
+            owner.send(RequestPart(self.number, self._sender, part, start + PART_BYTES < len(self._body)))
 
-    async def _next(self, patience: float, is_owner_there: Callable[[], Awaitable[bool]]) -> Head | ResponsePart | None:
-        """Wait for the next part of the response; None if it is to end here. Raises the loss of the owner."""
+    async def _next(self, owner: SessionOwner) -> Head | ResponsePart | None:
+        """Wait for the next part of the response; None if it is to end here, or not to begin. Raises the loss."""
         while not self._answers:
-            if self.is_lost:
+            if self.is_lost and await self._has_received(owner):
                 raise self._loss()
-            if self._is_stopped and self._request.begun:
+            if self.is_unreached or (self._is_stopped and self._request.begun):
                 return None
-            with trio.move_on_after(patience) as waiting:
-                await self._changed.park()
-            if waiting.cancelled_caught and not await is_owner_there():
-                self.is_lost = True
+            await self._wait(owner)
+        self._body = b""
         return self._answers.popleft()
+
+    async def _wait(self, owner: SessionOwner) -> None:
+        """Wait for a message, and look for the owner if none comes in time."""
+        with trio.move_on_after(owner.patience if self._is_received else RECEIVED_SECONDS) as waiting:
+            await self._changed.park()
+        if not waiting.cancelled_caught:
+            return
+        if self._is_received:
+            owner.send(Query(self.number, self._sender))
+            self.is_lost = self.is_lost or not await owner.is_there()
+        else:
+            await self._has_received(owner)
+
+    async def _has_received(self, owner: SessionOwner) -> bool:
+        """Find out whether the owner has received the request."""
+        self._is_received = self._is_received or await owner.has_received()
+        self.is_unreached = not self._is_received
+        self.is_lost = self.is_lost and self._is_received
+        return self._is_received
 
     async def _write(self, answer: Head | ResponsePart) -> None:
         request = self._request
-        if isinstance(answer, ResponsePart):
+        if self._rest is not None:  # it was written as it arrived
+            await request.write_rest(self._rest)
+        elif isinstance(answer, ResponsePart):
             await request.write(answer.data, more=answer.more)
         elif answer.more:
             await request.begin(answer.status, [*request.fields, *answer.fields])
@@ -169,12 +185,6 @@ class Forward:
         if self._request.begun:
             return ClientGone()
         return owner_lost()
-
-    def _cancel(self, send: Callable[[ToOwner], object]) -> None:
-        try:
-            send(Cancel(self.number, self._sender))
-        except TransportError:
-            return  # the owner finds out by itself that this replica is gone
 
 
 def owner_lost() -> Refusal:

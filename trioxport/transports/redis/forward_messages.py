@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from trioxport.auth import VerifiedToken
-from trioxport.transports.http.server.request import SECRET_FIELDS, Field, ServerRequest
+from trioxport.transports.http.server.request import Field, ServerRequest
 
 PART_BYTES: Final = 64 * 1024
 """Bytes of a body in one message."""
@@ -44,7 +44,7 @@ class RequestFacts(msgspec.Struct, array_like=True, frozen=True):
             request.path,
             request.full_path,
             request.query,
-            {name: value for name, value in request.headers.items() if name not in SECRET_FIELDS},
+            dict(request.shown()),
             request.peer,
             request.secure,
             request.tls,
@@ -101,6 +101,10 @@ class Cancel(_ToOwner, tag="c", frozen=True):
     """The client left."""
 
 
+class Query(_ToOwner, tag="q", frozen=True):
+    """The forwarder has heard nothing for long: an owner that does not answer the request says so by ``Abort``."""
+
+
 class Head(_Message, tag="H", frozen=True):
     """The head of a response, with the first part of its body, or all of it."""
 
@@ -124,10 +128,10 @@ class RequestTaken(_Message, tag="T", frozen=True):
 
 
 class Abort(_Message, tag="A", frozen=True):
-    """The owner failed, and sends no more of the response."""
+    """The owner sends no more of the response, or has never received the request."""
 
 
-ToOwner: TypeAlias = Opening | RequestPart | ResponseTaken | Cancel
+ToOwner: TypeAlias = Opening | RequestPart | ResponseTaken | Cancel | Query
 ToForwarder: TypeAlias = Head | ResponsePart | RequestTaken | Abort
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

@@ -31,6 +31,13 @@ HANDSHAKE_SHARE: Final = 0.8
 PEER_GONE: Final = "the peer is no longer connected to Redis"
 
 _HEARTBEAT: Final = CREDIT_TAG + b"0"
+_TELL_OR_NOTE: Final = (
+    b"if redis.call('PUBLISH', ARGV[1], ARGV[2]) == 0 then redis.call('SET', KEYS[1], 1, 'PX', ARGV[3]) end"
+)
+
+
+def _telling(channel: str, payload: bytes, note: str, seconds: float) -> tuple[bytes, *tuple[bytes | str | int, ...]]:
+    return b"EVAL", _TELL_OR_NOTE, 1, note, channel, payload, round(seconds * 1000)
 
 
 class Ends(Protocol):
@@ -159,6 +166,16 @@ class RedisLink:
         if self._loss is not None:
             raise self._loss
         self._resp.tell_silently(b"PUBLISH", channel, payload)
+
+    def tell_or_note(self, channel: str, payload: bytes, note: str, seconds: float) -> None:
+        """Publish a message, in the order of the calls; if it has no receiver, set the key ``note`` for so long."""
+        if self._loss is not None:
+            raise self._loss
+        self._resp.tell_silently(*_telling(channel, payload, note, seconds))
+
+    async def check_telling(self, channel: str, note: str) -> None:
+        """Do so with an empty message, and wait for it. Raises ``TransportError`` if Redis refuses that."""
+        await self.command(*_telling(channel, b"", note, 1))
 
     def command(self, name: bytes, *arguments: str | bytes | int) -> Awaitable[Any]:
         """Send a command, in the order of the calls; its answer can be awaited."""

@@ -104,8 +104,14 @@ class RelayedRequest(ServerRequest):
             await self._changed.park()
 
     async def respond(self, status: int, body: bytes = b"", *fields: Field) -> None:
-        await self.begin(status, self.response_fields(body, fields))
-        await self.write(body, more=False)
+        all_fields = self.response_fields(body, fields)
+        await self.begin(status, all_fields)
+        if len(body) > PART_BYTES or self._is_left:
+            await self.write(body, more=False)
+            return
+        self.sent += len(body)
+        self._is_done = True
+        self._say(Head(self._number, status, all_fields, body, False))
 
     async def begin(self, status: int, fields: list[Field]) -> None:
         self.begun = True

@@ -27,16 +27,18 @@ from trioxport.transports.http.server.request import ClientGone, ServerRequest
 from trioxport.transports.redis.connection import RedisConnection
 from trioxport.transports.redis.forward import Forward
 from trioxport.transports.redis.forward_messages import (
+    Abort,
     Cancel,
     Opening,
+    Query,
     RequestPart,
     ResponseTaken,
     ToForwarder,
-    ToOwner,
     decode,
     encode,
 )
 from trioxport.transports.redis.lease import Leases, is_name
+from trioxport.transports.redis.owner import SessionOwner, note_of
 from trioxport.transports.redis.relayed_request import RelayedRequest
 from trioxport.transports.redis.target import Redis
 
@@ -84,7 +86,8 @@ class RedisReplica:
     def __init__(self, redis: Redis, lease: float, serve: Callable[[ServerRequest], Awaitable[None]]) -> None:
         self._id = secrets.token_hex(8)
         self.leases = Leases(redis, self._id, lease)
-        self._channels = f"{redis.key_prefix}at:"
+        self._prefix = redis.key_prefix
+        self._channels = f"{self._prefix}at:"
         self._target = str(redis)
         self._serve = serve
         self._connection = RedisConnection(redis)
@@ -128,6 +131,7 @@ class RedisReplica:
         address = secrets.token_hex(8)
         with link.receiving(self._channels + address, _Receiver(self, link)):
             await link.subscribe(self._channels + address)
+            await link.check_telling(f"{self._channels}nobody", note_of(self._prefix, address, 0))
             await self.leases.take(link, address)
             self._address = address
             started()
@@ -168,6 +172,9 @@ class RedisReplica:
             request = self._requests.get((message.sender, message.number))
             if request is not None:
                 request.take(message)
+        elif isinstance(message, Query):
+            if (message.sender, message.number) not in self._requests and is_name(message.sender):
+                self._tell(link, message.sender, Abort(message.number))
         else:
             forward = self._forwards.get(message.number)
             if forward is not None:
@@ -180,7 +187,7 @@ class RedisReplica:
         for request in self._requests.values():
             request.end(loss)
 
-    def _tell(self, link: RedisLink, address: str, message: ToOwner | ToForwarder) -> None:
+    def _tell(self, link: RedisLink, address: str, message: ToForwarder) -> None:
         """Send a message to a replica. Raises ``TransportError``."""
         link.tell(self._channels + address, encode(message))
 
@@ -226,58 +233,60 @@ class RedisReplica:
             raise _unreachable(error) from error
         self._forwards[forward.number] = forward
         try:
-            address = await self._reach(link, owner, forward)
-            if address is None:
-                return False
-            self._count_event("forwarded")
-            with link.presence(self._channels + address, forward):
-                await forward.run(
-                    partial(self._tell, link, address), self.leases.seconds, partial(self._is_at, link, owner, address)
-                )
+            return await self._ask_owner(link, owner, forward)
         finally:
             del self._forwards[forward.number]
             if forward.is_lost:
+                self._addresses.pop(owner, None)
                 self._count_event("owner lost")
-        return True
 
-    async def _reach(self, link: RedisLink, owner: str, forward: Forward) -> str | None:
-        """Send a request to the owner of its session, and return its address; None if there is no owner.
+    async def _ask_owner(self, link: RedisLink, owner: str, forward: Forward) -> bool:
+        """Let the owner of a session answer, and return whether there is one. Raises ``Refusal`` and ``ClientGone``.
 
         An owner that lost its connection to Redis has a lease, and no channel: it gets time to return. Nothing is sent
         twice, since what was published to no receiver was not received.
         """
-        opening = encode(forward.opening())
         deadline = trio.current_time() + SEARCH_LEASES * self.leases.seconds
         while trio.current_time() < deadline:
-            try:
-                address = self._addresses.get(owner) or await self.leases.address_of(link, owner)
-                sent = None if address is None else link.publish(self._channels + address, opening)
-            except TransportError as error:
-                raise _unreachable(error) from error
-            if address is None or sent is None:
-                if trio.current_time() >= self._sure_from:
-                    return None
-            elif await forward.is_received(sent, partial(self._tell, link, address)):
-                self._remember(owner, address)
-                return address
-            self._addresses.pop(owner, None)
+            address = await self._address_of(link, owner)
+            if address is not None:
+                if await self._exchange(link, SessionOwner(link, self.leases, self._prefix, owner, address), forward):
+                    return True
+                self._addresses.pop(owner, None)
+            elif trio.current_time() >= self._sure_from:
+                return False
             await trio.sleep(SEARCH_SECONDS)
         raise _unreachable(ConnectionLost("the owner of a session has a lease, and does not listen"))
+
+    async def _exchange(self, link: RedisLink, owner: SessionOwner, forward: Forward) -> bool:
+        """Send a request to an address, and write the response; returns whether there is somebody. Raises as above."""
+        try:
+            owner.open(forward.opening())
+        except TransportError as error:
+            raise _unreachable(error) from error
+        try:
+            with link.presence(owner.channel, forward):
+                return await forward.run(owner)
+        finally:
+            if not forward.is_unreached:
+                self._count_event("forwarded")
+
+    async def _address_of(self, link: RedisLink, owner: str) -> str | None:
+        """The address of the owner of a session; None if it has no lease. Raises ``Refusal`` (503)."""
+        address = self._addresses.get(owner)
+        if address is None:
+            try:
+                address = await self.leases.address_of(link, owner)
+            except TransportError as error:
+                raise _unreachable(error) from error
+            if address is not None:
+                self._remember(owner, address)
+        return address
 
     def _remember(self, owner: str, address: str) -> None:
         self._addresses[owner] = address
         if len(self._addresses) > MAX_ADDRESSES:
             del self._addresses[next(iter(self._addresses))]
-
-    async def _is_at(self, link: RedisLink, owner: str, address: str) -> bool:
-        """Whether an owner that has been silent for long is still there."""
-        try:
-            is_there = await self.leases.address_of(link, owner) == address
-        except TransportError:
-            return True  # the connection, if it is lost, ends the forward
-        if not is_there:
-            self._addresses.pop(owner, None)
-        return is_there
 
 
 def _unreachable(error: TransportError) -> Refusal:

@@ -6,6 +6,7 @@ that finds no other under way is written at once, without waking a task. Those b
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any, Final, cast
@@ -23,6 +24,10 @@ from trioxport.transports.redis.failures import TLSAnswer, loss_of
 
 CLIENT_NAME: Final = b"trioxport"
 """The name of each connection in Redis's ``CLIENT LIST``."""
+
+_MESSAGE: Final = re.compile(rb">3\r\n\$7\r\nmessage\r\n\$([0-9]{1,9})\r\n")
+_NEXT_WORD: Final = re.compile(rb"\r\n\$([0-9]{1,9})\r\n")
+"""The beginning of a pushed message up to its channel, and what is between that and its payload."""
 
 
 class Answer:
@@ -107,7 +112,7 @@ class RespStream:
         if data.startswith(_TLS_ALERT):
             raise TLSAnswer("an alert of TLS")
         while data:
-            self._parser.feed(data)
+            self._parser.feed(self._take_messages(data))
             while not isinstance(parsed := self._parse(), NotEnoughData):
                 if parsed[0] == DataType.PUSH:
                     self._take(cast("list[Any]", parsed[1]))
@@ -115,6 +120,21 @@ class RespStream:
                     self._unanswered.popleft().settle(parsed[1])
             data = await self._stream.receive_some()
         raise trio.BrokenResourceError("Redis has closed the connection")
+
+    def _take_messages(self, data: bytes) -> bytes:
+        """Take whole messages at the beginning of what arrived, and return the rest, which is for the parser."""
+        place = 0
+        if self._parser.can_read() or self._parser.nodes:  # it has the beginning
+            return data
+        while channel := _MESSAGE.match(data, place):
+            end_of_channel = channel.end() + int(channel[1])
+            payload = _NEXT_WORD.match(data, end_of_channel)
+            if payload is None or len(data) < payload.end() + int(payload[1]) + 2:
+                break
+            place = payload.end() + int(payload[1])
+            self._take([b"message", data[channel.end() : end_of_channel], data[payload.end() : place]])
+            place += 2
+        return data[place:]
 
     def _parse(self) -> UnpackedResponse | NotEnoughData:
         try:

@@ -167,6 +167,17 @@ class ServerRequest(RequestHead):
         """Write a whole response; its body is JSON unless ``fields`` has a content type."""
         raise NotImplementedError
 
+    def respond_now(self, status: int, body: bytes, *fields: Field) -> bytes | None:
+        """Write a whole response without waiting, and return the rest, which is for :meth:`write_rest`.
+
+        None if this request cannot do that: then nothing was written.
+        """
+        return None
+
+    async def write_rest(self, rest: bytes) -> None:
+        """Write what :meth:`respond_now` has left, if anything."""
+        raise NotImplementedError
+
     async def begin(self, status: int, fields: list[Field]) -> None:
         """Begin a response of unknown length. Its head may be written with the first part of its body."""
         raise NotImplementedError

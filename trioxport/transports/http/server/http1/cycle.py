@@ -119,13 +119,22 @@ class Exchange(ServerRequest):
     # Sending.
 
     async def respond(self, status: int, body: bytes = b"", *fields: Field) -> None:
+        if rest := self.respond_now(status, body, *fields):
+            await self.write_rest(rest)
+
+    def respond_now(self, status: int, body: bytes, *fields: Field) -> bytes:
         self._note(status)
         closing, bodiless = self._is_last(), not has_body(self.method, status)
         self.sent += len(body)
         data = whole_response(status, self.response_fields(body, fields), body, closing=closing, bodiless=bodiless)
-        if rest := self._wire.write_now(data):
+        rest = self._wire.write_now(data)
+        self._is_answered = not rest
+        return rest
+
+    async def write_rest(self, rest: bytes) -> None:
+        if rest:
             await self._wire.write_rest(rest)
-        self._is_answered = True
+            self._is_answered = True
 
     async def begin(self, status: int, fields: list[Field]) -> None:
         """Begin a response. Its head waits for the beginning of its body."""
