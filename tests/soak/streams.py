@@ -29,6 +29,7 @@ MAX_LENGTH: Final = 100
 """The bound of the stream, less than the clients would put into it."""
 MEMORY_BYTES: Final = 64 * 1024 * 1024
 HUNG_SECONDS: Final = 120.0
+"""Seconds without any answer after which the rest hangs."""
 
 
 @attrs.define
@@ -141,12 +142,13 @@ class _Storm:
 
     async def be_client(self) -> None:
         async with open_transport(self._client) as connection:
-            with trio.move_on_after(HUNG_SECONDS):
+            with trio.move_on_after(HUNG_SECONDS) as life:
                 async with trio.open_nursery() as nursery:
                     slots = trio.Semaphore(AT_ONCE)
                     nursery.start_soon(self._ask, connection, slots, nursery.cancel_scope)
                     async for answer in connection.rx:
                         slots.release()
+                        life.deadline = trio.current_time() + HUNG_SECONDS
                         if isinstance(answer, Response) and isinstance(answer.id, int):
                             self._answers[answer.id] += 1
             self._counts.twice += sum(connection.statistics().discarded.values())
