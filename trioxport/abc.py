@@ -5,7 +5,7 @@ All of them are protocols: nothing is subclassed to add behaviour, and a plain f
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -201,6 +201,10 @@ class Scope(Protocol):
     def leaving(self) -> bool: ...
     @property
     def in_flight(self) -> Mapping[RequestId, Request]: ...
+
+    def hide(self, texts: Collection[str]) -> None:
+        """Hide texts, such as a secret that is a part of the target, in the errors of the connection from now on."""
+        ...
 
     def peer_done(self, unanswered: TransportError | None = None) -> None:
         """Report that the peer has ended in order, while this side may still send. Close the receiving channel next.

@@ -96,7 +96,7 @@ class InMemory:
         scope.start_soon(self.serve, far)
         async with (
             open_requests(self.process, scope) as requests,
-            requests.channels(self.config.http, str(self), None) as channels,
+            requests.channels(self.config.http, None) as channels,
         ):
             yield channels
 

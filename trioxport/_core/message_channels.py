@@ -228,11 +228,11 @@ class _MessageReceive(ReceiveChannel[Incoming]):
 
     def _refuse(self, frame: Frame, error: TransportError) -> Undelivered | None:
         """Settle the request of a frame that has no valid message, or answer it if it is the peer's."""
-        error.target = error.target or self._supervisor.settings.target
         original = frame.message
+        if original is None and frame.payload:
+            error.add_note(f"it begins with: {excerpt_of(frame.payload)}")
+        self._supervisor.complete(error)
         if original is None:
-            if frame.payload:
-                error.add_note(f"it begins with: {excerpt_of(frame.payload)}")
             self._supervisor.discard(error)
             fragment = fragment_of(frame.payload, error)
             request_id = self._supervisor.settings.codec.identify(fragment)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Final, Literal
 
@@ -21,6 +21,7 @@ from trioxport._core.error_mapping import as_connect_error, as_loss, shortened
 from trioxport._core.nursery import failure_in, open_bare_nursery
 from trioxport._core.states import FINAL_STATES, LazyEvent, Signal, State
 from trioxport._diagnostics import logger
+from trioxport._diagnostics.hiding import hide_in, without
 from trioxport.abc import Carries, ConnectionInfo, ConnectionSettings, FrameChannels, Scope, Transport
 from trioxport.errors import (
     ConnectionLost,
@@ -75,6 +76,7 @@ class Supervisor:
     _tasks: trio.Nursery | None = None
     _deferred: list[Callable[[], object]] | None = None
     _left: Sequence[Message | None] = ()
+    _hidden: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -124,16 +126,21 @@ class Supervisor:
     def in_flight(self) -> Mapping[RequestId, Request]:
         return self.requests if self._within is None else self._within.in_flight
 
+    def hide(self, texts: Collection[str]) -> None:
+        self._hidden = self._hidden.union(texts)
+        if self._within is not None:
+            self._within.hide(texts)
+
     def peer_done(self, unanswered: TransportError | None = None) -> None:
         self.peer_is_done = True
         if unanswered is not None:
-            unanswered.target = unanswered.target or self.settings.target
+            self.complete(unanswered)
             self.unanswered = unanswered
         self.changed.notify()
 
     def lost(self, error: TransportError) -> None:
         if self.failure is None:
-            error.target = error.target or self.settings.target
+            self.complete(error)
             self.failure = error
             self.cut_short = trio.current_effective_deadline() == -math.inf
             if self._is_carrying:
@@ -150,7 +157,7 @@ class Supervisor:
         kind = type(error).__name__
         self.discarded[kind] += 1
         level = logging.WARNING if self.discarded[kind] == 1 else logging.DEBUG
-        error.target = error.target or self.settings.target
+        self.complete(error)
         notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
         logger.log(level, "skipped something received: %s: %s%s", kind, error, notes)
 
@@ -165,6 +172,12 @@ class Supervisor:
         self._deferred.append(callback)
 
     # The interface of opening.py, connection.py and the message channels.
+
+    def complete(self, error: TransportError) -> None:
+        """Name the target in an error for the application, and hide what is to be hidden."""
+        error.target = error.target or self.settings.target
+        if self._hidden:
+            hide_in(error, self._hidden)
 
     @property
     def runs_tasks(self) -> bool:
@@ -273,7 +286,7 @@ class Supervisor:
     def _take(self, channels: FrameChannels) -> FrameChannels:
         self._channels = channels
         if channels.peer is not None:
-            self.info.peer = channels.peer
+            self.info.peer = without(self._hidden, channels.peer)
         return channels
 
     async def _wait_to_leave(self) -> None:

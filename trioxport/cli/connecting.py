@@ -51,7 +51,7 @@ def resolve(target: str, options: ConnectionOptions, on_stderr: OnLine | None = 
     server = find_server(target, options.config)
     if server.target.transport is None:
         return server
-    transport = _configured(server.target.transport, options, on_stderr)
+    transport = _configured(server.target.transport, options, on_stderr, str(server))
     return attrs.evolve(server, target=attrs.evolve(server.target, transport=transport))
 
 
@@ -91,9 +91,11 @@ async def open_session(
                 raise
 
 
-def _configured(transport: Transport, options: ConnectionOptions, on_stderr: OnLine | None) -> Transport:
-    """The transport, with the options that the user gave."""
-    places = _Places(transport)
+def _configured(
+    transport: Transport, options: ConnectionOptions, on_stderr: OnLine | None, shown: str | None = None
+) -> Transport:
+    """The transport, with the options that the user gave; ``shown`` is its description, if it has one of its own."""
+    places = _Places(transport, shown or describe(transport))
     if options.headers:
         places.change("headers", {**places.value("headers", "--header"), **options.headers})
     if options.token is not None:
@@ -120,8 +122,9 @@ def _configured(transport: Transport, options: ConnectionOptions, on_stderr: OnL
 class _Places:
     """The fields of a transport that options can change."""
 
-    def __init__(self, transport: Any) -> None:
+    def __init__(self, transport: Any, shown: str) -> None:
         self._transport = transport
+        self._shown = shown
         kind = transport.__class__
         self._names = [field.name for field in attrs.fields(kind)] if attrs.has(kind) else []
         self._changes: dict[str, Any] = {}
@@ -129,7 +132,7 @@ class _Places:
     def value(self, name: str, option: str) -> Any:
         """The value of a field. Raises ``UsageError``, which names the option, if the transport has no such field."""
         if name not in self._names:
-            raise UsageError(f"{option} does not apply to this target", target=describe(self._transport))
+            raise UsageError(f"{option} does not apply to this target", target=self._shown)
         return getattr(self._transport, name)
 
     def stored_login(self, ca: str | None) -> Any:

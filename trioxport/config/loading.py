@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, cast
 
 from trioxport._layering import split_layers
@@ -17,7 +16,7 @@ from trioxport.config.reading import Document, read
 from trioxport.config.references import Ask, References
 from trioxport.config.server import ConfiguredTarget, ServerConfig, ServerConfigs
 from trioxport.frames import Limits
-from trioxport.targets import describe
+from trioxport.targets import describe, redact_command, redact_url
 from trioxport.transports.reconnecting import Reconnect
 
 LONGEST_SECONDS: Final = 600.0
@@ -91,13 +90,32 @@ def _load(
         return ServerConfig(name, ConfiguredTarget(name, None), disabled=True, notes=_notes(name, findings))
     resolved = {field: references.resolve(value, name, field) for field, value in entry.items()}
     findings.hide_named(resolved)
-    return _assembled(name, resolved, document.folder, structurer, findings)
+    transport = build_target(resolved, document.folder, structurer)
+    if transport is not None:
+        transport = ConfiguredTarget(
+            findings.shown(_description(transport, entry, references)), transport, findings.referenced(name)
+        )
+    return _assembled(name, resolved, transport, structurer, findings)
+
+
+def _description(transport: Any, entry: Mapping[str, Any], references: References) -> str:
+    """The description of a transport, without the values of references that are parts of its URL or command."""
+    given = [entry["url"]] if entry.get("url") else [entry["command"], *map(str, entry.get("args") or ())]
+    shown = list(map(references.shown, given))
+    if shown == given:
+        return describe(transport)
+    if entry.get("url"):
+        return redact_url(shown[0])
+    return f"{str(transport).partition(':')[0]}:{redact_command(shown)}"
 
 
 def _assembled(
-    name: str, entry: Mapping[str, Any], folder: Path, structurer: Structurer, findings: Findings
+    name: str,
+    entry: Mapping[str, Any],
+    target: ConfiguredTarget | None,
+    structurer: Structurer,
+    findings: Findings,
 ) -> ServerConfig | None:
-    transport = build_target(entry, folder, structurer)
     times = {
         field: seconds(entry[field], name, field, findings) if field in entry else None
         for field in ("timeout", "connect_timeout", "close_timeout")
@@ -106,11 +124,11 @@ def _assembled(
     limits = structurer.table(entry["limits"], Limits, "limits") if "limits" in entry else None
     reconnect = _reconnect(entry.get("reconnect"), structurer)
     plaintext = structurer.value(entry.get("allow_plaintext", False), bool, "allow_plaintext")
-    if transport is None:
+    if target is None:
         return None
     return ServerConfig(
         name,
-        ConfiguredTarget(findings.shown(describe(transport)), transport),
+        target,
         layers,
         reconnect,
         limits,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
+from urllib.parse import quote
 
 import attrs
 
+from trioxport._diagnostics.hiding import without
 from trioxport._diagnostics.secret_names import is_secret_name
 from trioxport.errors import UsageError
-from trioxport.messages import HIDDEN
 from trioxport.protocol import items_of
 
 _PATH: Final = re.compile(r"[.\[]")
+_CUT: Final = re.compile(r"[\s?#]+")
 _SECRET_TABLES: Final = frozenset({"env", "headers", "auth", "keys"})
 _PLAIN: Final = frozenset({"true", "false", "null", "Bearer", "Basic"})
 MIN_SECRET_CHARACTERS: Final = 4
@@ -69,20 +71,29 @@ class Findings:
         self._problems: list[Problem] = []
         self._notes: list[Problem] = []
         self._secrets: set[str] = set()
+        self._referenced: dict[str, set[str]] = {}
         self._given: dict[tuple[str, str], str] = {}
         self._unresolved: set[tuple[str, str]] = set()
 
     def hide(self, value: object) -> None:
         """Hide a text, or the texts in a list or mapping, wherever it occurs."""
         if isinstance(value, str):
-            parts = {value, *value.split()} - _PLAIN
-            self._secrets.update(part for part in parts if len(part) >= MIN_SECRET_CHARACTERS)
+            self._secrets.update(_forms(value))
         elif isinstance(value, dict | list):
             members: Any = cast("Any", value)
             for each in members.values() if isinstance(value, dict) else members:
                 self.hide(each)
         elif isinstance(value, int | float) and not isinstance(value, bool):
             self.hide(str(value))
+
+    def hide_reference(self, server: str, value: str) -> None:
+        """Hide the value of a reference in a server, also while the server is used."""
+        self._referenced.setdefault(server, set()).update(_forms(value))
+        self.hide(value)
+
+    def referenced(self, server: str) -> Collection[str]:
+        """The values of the references in a server, as errors could quote them."""
+        return frozenset(self._referenced.get(server, ()))
 
     def hide_named(self, table: Mapping[str, Any]) -> None:
         """Hide the values of a table, at any depth, that are named like secrets."""
@@ -134,10 +145,14 @@ class Findings:
 
     def shown(self, text: str) -> str:
         """``text`` without the secrets."""
-        for secret in sorted(self._secrets, key=len, reverse=True):
-            text = text.replace(secret, HIDDEN)
-        return text
+        return without(self._secrets, text)
 
     def _shown(self, problem: Problem) -> Problem:
         hint = None if problem.hint is None else self.shown(problem.hint)
         return attrs.evolve(problem, reason=self.shown(problem.reason), hint=hint)
+
+
+def _forms(value: str) -> Iterator[str]:
+    """A secret as texts can quote it: as it is, as Python and URLs write it, and its words, or its parts in a URL."""
+    forms = {value, repr(value)[1:-1], quote(value), quote(value, safe=""), *_CUT.split(value)} - _PLAIN
+    return (form for form in forms if len(form) >= MIN_SECRET_CHARACTERS)

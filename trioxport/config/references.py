@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
 from trioxport.config.problems import Findings
+from trioxport.messages import HIDDEN
 from trioxport.protocol import items_of
 
 Ask: TypeAlias = Callable[[Mapping[str, Any]], str | None]
@@ -71,24 +72,38 @@ class References:
             return {name: self.resolve(each, server, f"{field}.{name}") for name, each in members.items()}
         return value
 
+    def shown(self, value: str) -> str:
+        """``value`` for a description: with ``***`` in place of each reference."""
+        return _REFERENCE.sub(self._in_description, value)
+
+    def _in_description(self, found: re.Match[str]) -> str:
+        place = self._place(found[1] or found[2] or "")
+        return found[0][1:] if found[0].startswith("$$") else HIDDEN if place is None else place
+
     def _bare(self, found: re.Match[str], server: str, field: str) -> str:
         """The value of a variable without braces; one that is not set may be meant as it stands."""
         if (value := self._environment.get(found[1])) is None:
             self._findings.note(server, field, f"the variable {found[1]} is not set, so this is a plain text")
             return found[0]
-        self._findings.hide(value)
+        self._findings.hide_reference(server, value)
         return value
 
     def _replaced(self, found: re.Match[str], server: str, field: str) -> str:
         if found[0].startswith("$$"):
             return found[0][1:]
+        reference = found[1] or found[2] or ""
+        if (place := self._place(reference)) is not None:
+            return place
         try:
-            return self._value(found[1] or found[2] or "")
+            value = self._value(reference)
         except _Unresolved as error:
             self._findings.add_unresolved(server, field, error.reason, error.hint)
             return "unresolved"  # a text that causes no further problem
+        self._findings.hide_reference(server, value)
+        return value
 
-    def _value(self, reference: str) -> str:
+    def _place(self, name: str) -> str | None:
+        """The place that a reference names, which is no secret."""
         places: dict[str, object] = {
             "workspaceFolder": self._folder,
             "workspaceRoot": self._folder,
@@ -98,18 +113,15 @@ class References:
             "pathSeparator": os.sep,
             "/": os.sep,
         }
-        if reference in places:
-            return str(places[reference])
+        return str(places[name]) if name in places else None
+
+    def _value(self, reference: str) -> str:
         kind, colon, rest = reference.partition(":")
         looked_up = {"env": self._variable, "file": self._file, "keyring": self._keyring, "input": self._input}
         look_up = looked_up.get(kind) if colon and not rest.startswith("-") else None
         if look_up is None:
             look_up, rest = self._variable, reference
-        if rest not in self._answers or look_up != self._input:
-            value = look_up(rest)
-            self._findings.hide(value)
-            return value
-        return self._answers[rest]
+        return look_up(rest)
 
     def _variable(self, text: str) -> str:
         name, has_default, default = text.partition(":-")
@@ -143,6 +155,8 @@ class References:
         return _password(keyring, service, user)
 
     def _input(self, name: str) -> str:
+        if name in self._answers:
+            return self._answers[name]
         definition = self._inputs.get(name)
         if definition is None:
             raise _Unresolved(f"the input {name!r} is not defined", 'Add it to "inputs"')

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -24,10 +24,12 @@ class ConfiguredTarget:
     Args:
         description: The description.
         transport: The transport; None for a server that is disabled.
+        hidden: The texts that no error of its connections may show.
     """
 
     description: str
     transport: Transport | None = attrs.field(repr=False)
+    hidden: Collection[str] = attrs.field(default=(), repr=False)
 
     def __str__(self) -> str:
         return self.description
@@ -35,6 +37,7 @@ class ConfiguredTarget:
     def __call__(self, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
         if self.transport is None:
             raise UsageError("this server is disabled in its configuration", target=self.description)
+        scope.hide(self.hidden)
         return self.transport(scope)
 
 

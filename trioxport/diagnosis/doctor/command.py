@@ -12,6 +12,7 @@ import attrs
 import msgspec
 
 from trioxport.abc import Layer
+from trioxport.config.server import ConfiguredTarget
 from trioxport.diagnosis.doctor.conversation import STEPS, ConversationOptions, check_conversation
 from trioxport.diagnosis.doctor.findings import ServerFindings
 from trioxport.errors import ConnectError, ConnectionLost, ConnectTimeout, SpawnError, TransportError
@@ -26,15 +27,19 @@ MAX_LINE_CHARACTERS: Final = 200
 
 
 async def check_command(
-    target: Stdio | HttpStdio, options: ConversationOptions, findings: ServerFindings, layers: Sequence[Layer]
+    configured: ConfiguredTarget,
+    target: Stdio | HttpStdio,
+    options: ConversationOptions,
+    findings: ServerFindings,
+    layers: Sequence[Layer],
 ) -> None:
-    """Check a command, up to the list of what the server offers; ``layers`` are frame layers."""
+    """Check the command ``target`` of a server, up to the list of what that offers; ``layers`` are frame layers."""
     if not _check_program(target, findings):
         findings.skip(["start", "stdout", "stderr", *STEPS], "there is no command to start")
         return
     streams = _Streams()
     later = ServerFindings(lambda finding: None)
-    run = attrs.evolve(target, stderr=streams.take_error)
+    run = attrs.evolve(configured, transport=attrs.evolve(target, stderr=streams.take_error))
     failure = await check_conversation(run, options, later, [*layers, Tap(streams.take_output)])
     _check_start(failure, streams, findings)
     streams.report(failure, findings)

@@ -12,7 +12,7 @@ import httpx
 
 from trioxport.abc import ConnectionSettings, Era, Layer, Transport
 from trioxport.auth.tls import TLSOptions
-from trioxport.config.server import ServerConfig
+from trioxport.config.server import ConfiguredTarget, ServerConfig
 from trioxport.diagnosis.doctor.command import check_command
 from trioxport.diagnosis.doctor.conversation import STEPS as CONVERSATION
 from trioxport.diagnosis.doctor.conversation import ConversationOptions, check_conversation
@@ -22,7 +22,7 @@ from trioxport.diagnosis.doctor.http_probe import check_http
 from trioxport.diagnosis.doctor.network import NetworkAddress, check_network
 from trioxport.diagnosis.doctor.redis_server import STEPS as REDIS
 from trioxport.diagnosis.doctor.redis_server import check_redis, may_connect
-from trioxport.targets import Target, to_transport
+from trioxport.targets import Target, describe, to_transport
 from trioxport.transports.grpc import Grpc
 from trioxport.transports.http import Http
 from trioxport.transports.http.client.stack.proxies import proxy_for
@@ -73,11 +73,12 @@ async def examine(
     An endpoint over HTTP gets a request without the credentials of ``auth``, and then the usual ones with them. A
     command is started.
     """
-    findings = ServerFindings(on_finding)
     options = ConversationOptions(timeout, era, allow_plaintext)
-    transport = _transport_of(target)
+    configured = _configured(target)
+    transport = configured.transport or to_transport(target)
+    findings = ServerFindings(on_finding, configured.hidden)
     if isinstance(transport, Stdio | HttpStdio):
-        await check_command(transport, options, findings, layers)
+        await check_command(configured, transport, options, findings, layers)
     elif isinstance(transport, Unix) and not _check_socket(transport.path, findings):
         findings.skip(CONVERSATION, "there is no socket")
     elif await _check_way(transport, options, findings):
@@ -87,10 +88,10 @@ async def examine(
     return findings
 
 
-def _transport_of(target: Target) -> Transport:
-    if isinstance(target, ServerConfig) and target.target.transport is not None:
-        return target.target.transport
-    return to_transport(target)
+def _configured(target: Target) -> ConfiguredTarget:
+    if isinstance(target, ServerConfig):
+        return target.target
+    return ConfiguredTarget(describe(target), to_transport(target))
 
 
 async def _check_way(transport: Transport, options: ConversationOptions, findings: ServerFindings) -> bool:
@@ -130,7 +131,7 @@ async def _check_endpoint(target: Http, findings: ServerFindings) -> bool:
     if target.unix is not None:
         return _check_socket(target.unix.path, findings) and await check_http(target, None, findings)
     url = httpx.URL(target.url)
-    proxy = proxy_for(url, target)
+    proxy = proxy_for(url, str(target))
     tls = (target.tls or TLSOptions()) if url.scheme == "https" else None
     named = None if proxy is None else str(proxy)
     if named is None:

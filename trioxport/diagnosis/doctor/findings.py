@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 import trio
 
+from trioxport._diagnostics.hiding import without
 from trioxport._diagnostics.text_redaction import redact_text
 from trioxport.errors import TransportError
 from trioxport.protocol import JSONRPCError
@@ -45,14 +46,16 @@ class ServerFindings:
 
     Args:
         on_finding: Called with each as soon as it is there; it must not block.
+        hidden: Texts that no finding may show.
     """
 
-    def __init__(self, on_finding: OnFinding) -> None:
+    def __init__(self, on_finding: OnFinding, hidden: Collection[str] = ()) -> None:
         self.all: list[StepFinding] = []
         """The findings in their order."""
         self.demands_credentials = False
         """Whether the server refused a request without the credentials that are given."""
         self._on_finding = on_finding
+        self._hidden = hidden
         self.began = trio.current_time()
 
     @property
@@ -73,6 +76,8 @@ class ServerFindings:
 
     def take(self, finding: StepFinding) -> None:
         """Add a finding of another examination."""
+        remedy = finding.remedy and without(self._hidden, finding.remedy)
+        finding = attrs.evolve(finding, text=without(self._hidden, finding.text), remedy=remedy)
         self.all.append(finding)
         self._on_finding(finding)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -32,6 +32,9 @@ class TranslationScope:
         self.info = ConnectionInfo(name)
         self._tasks = tasks
         self._deferred: list[Callable[[], object]] = []
+
+    def hide(self, texts: Collection[str]) -> None:
+        """Do nothing: no transport is here."""
 
     def peer_done(self, unanswered: TransportError | None = None) -> None:
         """Do nothing: no transport is here."""

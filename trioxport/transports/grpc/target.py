@@ -73,7 +73,7 @@ class Grpc(GrpcOptions):
         return self.is_unary
 
     def __call__(self, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
-        self._check_installed()
+        self._check_installed(scope.settings.target)
         from trioxport.transports.grpc.client import open_stream_client
         from trioxport.transports.grpc.unary_client import open_unary_client
 
@@ -85,7 +85,7 @@ class Grpc(GrpcOptions):
 
         Returns None for a server without the service. Raises ``TransportError``. Cancelled, the call is reset.
         """
-        self._check_installed()
+        self._check_installed(settings.target)
         from trioxport.transports.grpc.health_check import check_health
 
         self._check_client(settings)
@@ -101,7 +101,7 @@ class Grpc(GrpcOptions):
     async def listen(
         self, acceptor: Acceptor, settings: ConnectionSettings, *, task_status: trio.TaskStatus[list[str]]
     ) -> None:
-        self._check_installed()
+        self._check_installed(settings.target)
         from trioxport.transports.grpc.server import GrpcServer
 
         if not self.is_encrypted:
@@ -112,6 +112,6 @@ class Grpc(GrpcOptions):
         task_status.started([f"{scheme}://{authority(*bound(each))}" for each in listeners])
         await server.serve(listeners)
 
-    def _check_installed(self) -> None:
+    def _check_installed(self, target: str) -> None:
         if find_spec("h2") is None:
-            raise UsageError("HTTP/2 is not installed", target=str(self), hint=install_hint("http2"))
+            raise UsageError("HTTP/2 is not installed", target=target, hint=install_hint("http2"))

@@ -122,14 +122,13 @@ class ProcessRequests:
                     raise self._explain(error) from error
         raise AssertionError  # the last attempt has raised
 
-    def channels(
-        self, options: HttpOptions, target: str, peer: str | None
-    ) -> AbstractAsyncContextManager[FrameChannels]:
+    def channels(self, options: HttpOptions, peer: str | None) -> AbstractAsyncContextManager[FrameChannels]:
         """Open the channels of the connection. Raises ``UsageError`` for headers that the transport sets."""
         base = httpx.URL(options.http_url)
         send = FollowingRedirects(Decompressing(self.send).send, base).send
         path = base.raw_path.decode("ascii")
-        endpoint = HTTPEndpoint(send, target, base, path, endpoint_fields(options), peer, self.end)
+        target, fields = self._scope.settings.target, endpoint_fields(options)
+        endpoint = HTTPEndpoint(send, target, target, base, path, fields, peer, self.end)
         return open_channels(endpoint, self._scope, options)
 
     def refusal(self) -> TransportError:

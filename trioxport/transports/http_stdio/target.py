@@ -73,14 +73,14 @@ class HttpStdio(CommandOptions):
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
         if find_spec("h2") is None:
-            raise UsageError("HTTP/2 is not installed", target=str(self), hint=install_hint("http2"))
+            raise UsageError("HTTP/2 is not installed", target=scope.settings.target, hint=install_hint("http2"))
         from trioxport.transports.http_stdio.client import open_requests
 
         check_codec(scope)
         async with (
             self.run(scope) as child,
             open_requests(child, scope) as requests,
-            requests.channels(self.http, str(self), child.peer) as channels,
+            requests.channels(self.http, child.peer) as channels,
         ):
             yield channels
             child.terminate_after(scope.settings.close_timeout / 2)

@@ -111,7 +111,7 @@ class Tls:
 
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
-        with about_target(str(self)):
+        with about_target(scope.settings.target):
             context = self._tls().client_context()
         wire = await connect(self.host, self.port, scope.settings.target)
         stream = TLSStream(wire, context, server_hostname=self.host)

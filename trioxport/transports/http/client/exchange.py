@@ -126,5 +126,5 @@ async def post_one_way(endpoint: HTTPEndpoint, session: ClientSession, frame: Fr
     async with endpoint.exchange("POST", fields, frame.payload) as (head, body):
         session.note_codings(head)
         if not head.is_success:
-            raise await failures.of_refusal(head, body, endpoint.url, has_session=has_session)
+            raise await failures.of_refusal(head, body, endpoint.target, has_session=has_session)
         await body.whole(max_size)

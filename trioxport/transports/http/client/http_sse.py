@@ -125,7 +125,7 @@ class HttpSseClient:
 
     async def _follow(self, head: ResponseHead, body: Body) -> None:
         if not head.is_success:
-            raise await failures.of_refusal(head, body, self._endpoint.url, has_session=False)
+            raise await failures.of_refusal(head, body, self._endpoint.target, has_session=False)
         if media_type(head) != "text/event-stream":
             kind = media_type(head)[:SHOWN_CHARACTERS]
             raise ProtocolViolation(f"the response is of the content type {kind!r}, not a stream of events")

@@ -173,7 +173,7 @@ class ResponseReader:
         status = head.status_code
         has_session = pending.session_id is not None
         if _is_decisive(head, has_session) or media_type(head) != "application/json":
-            failure = await failures.of_refusal(head, body, self.endpoint.url, has_session=has_session)
+            failure = await failures.of_refusal(head, body, self.endpoint.target, has_session=has_session)
             return RefusedRequest(status, failure)
         payload = b""
         try:
@@ -181,7 +181,7 @@ class ResponseReader:
             message = self.scope.settings.codec.decode(payload)
         except (DecodeError, ProtocolViolation, MessageTooLarge, httpx.TransportError):
             message = None
-        failure = status_error(head, self.endpoint.url, payload[:EXCERPT_BYTES], has_session=False)
+        failure = status_error(head, self.endpoint.target, payload[:EXCERPT_BYTES], has_session=False)
         if not isinstance(message, ErrorResponse):
             return RefusedRequest(status, failure)
         answer = self.messages.as_answer(pending, payload, message)
@@ -253,7 +253,7 @@ class ResponseReader:
             async with self.endpoint.exchange("GET", fields) as (again, body):
                 if not again.is_success:
                     has_session = self.session.id is not None
-                    return await failures.of_refusal(again, body, self.endpoint.url, has_session=has_session)
+                    return await failures.of_refusal(again, body, self.endpoint.target, has_session=has_session)
                 if media_type(again) != "text/event-stream":
                     return ProtocolViolation("no stream of events was resumed")
                 loss = await self._follow(pending, head or again, body, decoder)

@@ -36,7 +36,7 @@ from trioxport.transports.http.unix_endpoint import AUTHORITY
 @asynccontextmanager
 async def open_endpoint(options: HttpOptions, scope: Scope) -> AsyncGenerator[HTTPEndpoint]:
     """Open the HTTP stack to the endpoint of ``options``. Raises ``ConnectError``."""
-    url = httpx.URL(options.http_url)
+    target, url = scope.settings.target, httpx.URL(options.http_url)
     fields = endpoint_fields(options)
     async with AsyncExitStack() as stack:
         send = Decompressing(await stack.enter_async_context(_open_wire(options, url, scope))).send
@@ -45,13 +45,13 @@ async def open_endpoint(options: HttpOptions, scope: Scope) -> AsyncGenerator[HT
             send = AuthFlowRunner(send, url, options.auth, auth_server.send).send
         elif isinstance(options.auth, RequestAuthorizer):
             if options.unix is not None:
-                raise UsageError("OAuth is for servers that have a URL on the web", target=str(options))
+                raise UsageError("OAuth is for servers that have a URL on the web", target=target)
             send = AuthorizedRequests(send, url, options.auth, scope.start_soon).send
         elif options.auth is not None:
             send = WithCredentials(send, options.auth).send
         send = FollowingRedirects(send, url).send
         path = url.raw_path.decode("ascii")
-        yield HTTPEndpoint(send, redact_url(options.url), url, path, fields, _peer(options, url))
+        yield HTTPEndpoint(send, target, options.url, url, path, fields, _peer(options, url, target))
 
 
 def endpoint_fields(options: HttpOptions) -> dict[str, str]:
@@ -59,11 +59,11 @@ def endpoint_fields(options: HttpOptions) -> dict[str, str]:
     return {"user-agent": f"trioxport/{__version__}", **own_fields(dict(options.headers))}
 
 
-def _peer(options: HttpOptions, url: httpx.URL) -> str | None:
+def _peer(options: HttpOptions, url: httpx.URL, target: str) -> str | None:
     """The server, or the proxy before it; None for a Unix socket, or if only the application's client knows it."""
     if options.client is not None or options.unix is not None:
         return None
-    return (proxy_for(url, options) or url).netloc.decode("ascii")
+    return (proxy_for(url, target) or url).netloc.decode("ascii")
 
 
 def _tls_options(options: HttpOptions) -> TLSOptions:
@@ -82,10 +82,11 @@ async def _open_wire(options: HttpOptions, url: httpx.URL, scope: Scope) -> Asyn
     if options.client is not None:
         yield HttpxBridge.client(options.client, url, timeouts).send
         return
-    proxy = proxy_for(url, options)
-    context = _context(options, proxied=proxy is not None)
+    target = scope.settings.target
+    proxy = proxy_for(url, target)
+    context = _context(options, target, proxied=proxy is not None)
     origin = _origin(options, proxy or url, None if proxy else context)
-    socket, tls = await _connect(origin, options, proxy)
+    socket, tls = await _connect(origin, target, proxy)
     scope.info.tls = tls.version if tls else None
     if proxy is None and options.http2 and (tls is None or tls.protocol == "h2"):
         async with _open_http2(origin, socket, tls) as send:
@@ -108,9 +109,9 @@ async def _open_wire(options: HttpOptions, url: httpx.URL, scope: Scope) -> Asyn
         yield ThroughProxy(send, redact_url(str(proxy))).send
 
 
-def _context(options: HttpOptions, *, proxied: bool) -> ssl.SSLContext | None:
+def _context(options: HttpOptions, target: str, *, proxied: bool) -> ssl.SSLContext | None:
     if options.http2 and find_spec("h2") is None:
-        raise UsageError("HTTP/2 is not installed", target=str(options), hint=install_hint("http2"))
+        raise UsageError("HTTP/2 is not installed", target=target, hint=install_hint("http2"))
     if options.http_url.startswith("http:"):
         return None
     try:
@@ -120,7 +121,7 @@ def _context(options: HttpOptions, *, proxied: bool) -> ssl.SSLContext | None:
             context.set_alpn_protocols(protocols)  # on a context of the application, too
         return context
     except UsageError as error:
-        error.target = str(options)
+        error.target = target
         raise
 
 
@@ -171,12 +172,12 @@ async def _open_http2(
 
 
 async def _connect(
-    origin: OriginServer, options: HttpOptions, proxy: httpx.URL | None
+    origin: OriginServer, target: str, proxy: httpx.URL | None
 ) -> tuple[trio.SocketStream, TLSStream | None]:
     """Connect in advance of the first request. Raises ``ConnectError`` for an unreachable or untrusted server."""
     try:
         return await origin.connect()
     except httpx.TransportError as error:
         failure = (of_proxy(error, redact_url(str(proxy))) if proxy else None) or of_exchange(error)
-        failure.target = str(options)
+        failure.target = target
         raise failure from error

@@ -12,7 +12,6 @@ import httpx
 from trioxport.errors import ConnectTimeout, NameResolutionError, ServerUnreachable, TransportError, UsageError
 from trioxport.transports._http_heads import ResponseHead
 from trioxport.transports._urls import HTTP_PORTS, is_loopback
-from trioxport.transports.http.client.options import HttpOptions
 from trioxport.transports.http.client.stack.types import BodyStream, HTTPRequest, SendRequest
 from trioxport.transports.http.failures import of_exchange, of_proxy_refusal
 
@@ -24,7 +23,7 @@ _HINT: Final = (
 )
 
 
-def proxy_for(url: httpx.URL, options: HttpOptions) -> httpx.URL | None:
+def proxy_for(url: httpx.URL, target: str) -> httpx.URL | None:
     """The proxy that the environment names for ``url``. Raises ``UsageError`` for one that cannot be used."""
     if is_loopback(url.host) or urllib.request.proxy_bypass(url.host):
         return None
@@ -34,9 +33,9 @@ def proxy_for(url: httpx.URL, options: HttpOptions) -> httpx.URL | None:
         return None
     scheme = named.partition("://")[0].lower() if "://" in named else "http"
     if scheme not in PROXY_PORTS:
-        raise UsageError(f"the proxy of the environment is of the unknown kind {scheme!r}", target=str(options))
+        raise UsageError(f"the proxy of the environment is of the unknown kind {scheme!r}", target=target)
     if scheme.startswith("socks") and find_spec("socksio") is None:
-        raise UsageError("SOCKS is not installed", target=str(options), hint="Install it: pip install 'httpx[socks]'")
+        raise UsageError("SOCKS is not installed", target=target, hint="Install it: pip install 'httpx[socks]'")
     return httpx.URL(named if "://" in named else f"http://{named}")
 
 

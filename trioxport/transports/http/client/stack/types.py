@@ -102,7 +102,8 @@ class HTTPEndpoint:
 
     Args:
         send: Sends the requests.
-        url: Its URL, redacted.
+        target: The target, redacted.
+        url: Its URL, which tells it from other endpoints.
         base: The URL of its requests.
         path: Its path and query.
         headers: The headers of every request, by names in lower case.
@@ -111,7 +112,8 @@ class HTTPEndpoint:
     """
 
     send: SendRequest
-    url: str
+    target: str
+    url: str = attrs.field(repr=False)
     base: httpx.URL
     path: str
     headers: Mapping[str, str]
