@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import trio
+from mcp import Client
 
 from tests.peers.test_http_server import MODERN, PEERS, run
 from tests.support.raw_http import LegacyClient, initialized, request
@@ -103,6 +104,21 @@ async def test_a_broken_stream_is_resumed_wherever_the_client_comes_back(tmp_pat
             async with client.get(last_event_id=last) as reply:
                 assert (await reply.event())["id"] == number
                 assert await reply.event() is None
+        await resumed_by_the_official_sdk(balancer, range(3, 7))
+        assert sorted((tmp_path / "acted").read_text(encoding="ascii").split()) == list("123456")
+
+
+async def resumed_by_the_official_sdk(balancer: Balancer, numbers: Iterable[int]) -> None:
+    """Make calls by the SDK's client whose streams are cut, each after its first event."""
+
+    async def cut(progress: float, total: float | None, message: str | None) -> None:
+        await balancer.cut()
+
+    async with Client(balancer.url, mode="legacy") as client:
+        for number in numbers:
+            arguments = {"number": number, "seconds": 0.1}
+            result = await client.call_tool("act", arguments, progress_callback=cut)
+            assert result.structured_content == {"result": number}
 
 
 async def test_a_replica_that_hangs_loses_its_sessions_with_its_lease_and_nothing_waits_for_ever(

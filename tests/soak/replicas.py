@@ -1,7 +1,8 @@
 """Two replicas of a server of the official SDK behind a balancer without affinity, one of which is killed.
 
 Every call has a number, and the replica notes it in a file when it acts on it. The clients are those of the official
-SDK, in sessions of the legacy era; they begin a new session when the server no longer knows theirs.
+SDK, in sessions of the legacy era; they begin a new session when the server no longer knows theirs. Beside them, calls
+of the modern era are under way at both replicas when one is killed.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ NOTICE_SECONDS: Final = 5.0
 """Seconds after a kill in which a client may still take its connection through that replica for a good one."""
 AT_ONCE: Final = 20
 """Clients that connect, and calls that are made, at the same time: one process has all clients, and is to keep up."""
+MODERN_CALLS: Final = 12
+"""Calls of the modern era that are under way when a replica is killed."""
+MODERN_SECONDS: Final = 2.0
+"""Seconds that each of them takes."""
 
 
 @attrs.define
@@ -47,6 +52,8 @@ class ReplicaCounts:
         answered: Calls with a result.
         sampled: Questions of the server that were answered.
         cancelled: Calls that their client cancelled.
+        modern: Calls of the modern era with a result, of those that were under way when a replica was killed.
+        modern_failed: Those that got an error.
         failed: Calls and connections that failed because a replica was killed: that of the session, or one that the
             connection went through when it was killed.
         begun_anew: Sessions that ended with their replica, and were begun anew.
@@ -60,6 +67,8 @@ class ReplicaCounts:
     answered: int = 0
     sampled: int = 0
     cancelled: int = 0
+    modern: int = 0
+    modern_failed: int = 0
     failed: int = 0
     begun_anew: int = 0
     twice: int = 0
@@ -115,10 +124,39 @@ class _Storm:
 
     async def _kill(self) -> None:
         await self._half_way.wait()
-        victim = self._random.choice(self._balancer.replicas)
-        self._dead = victim.process.pid
-        await victim.kill()
-        self._noticed = trio.current_time() + NOTICE_SECONDS
+        first = self._sessions * CALLS
+        under_way = {number: trio.Event() for number in range(first, first + MODERN_CALLS)}
+        async with trio.open_nursery() as calls:
+            for number, begun in under_way.items():
+                calls.start_soon(self._call_without_session, number, begun)
+            for begun in under_way.values():
+                await begun.wait()
+            victim = self._random.choice(self._balancer.replicas)
+            self._dead = victim.process.pid
+            await victim.kill()
+            self._noticed = trio.current_time() + NOTICE_SECONDS
+
+    async def _call_without_session(self, number: int, begun: trio.Event) -> None:
+        """Make one call of the modern era, which has a result or an error in time."""
+
+        async def begin(progress: float, total: float | None, message: str | None) -> None:
+            begun.set()
+
+        found = None
+        with trio.move_on_after(SETTLE_SECONDS) as time:
+            try:
+                async with Client(self._balancer.url) as client:
+                    arguments = {"number": number, "seconds": MODERN_SECONDS}
+                    found = await ask(client, "act", arguments, progress_callback=begin)
+            except Exception:  # a connection that breaks before a response ends the client of the SDK
+                self.counts.lost += not begun.is_set()
+                self.counts.modern_failed += 1
+        begun.set()
+        self.counts.hung += time.cancelled_caught
+        if found is not None:
+            self.answered.add(number)
+            self.counts.modern += 1
+            self.counts.wrong += found != number
 
     async def _talk(self, first: int) -> None:
         """Make the calls of one client, in as many sessions as it takes."""

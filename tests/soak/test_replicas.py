@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak.replicas import CALLS, replicas
+from tests.soak.replicas import CALLS, MODERN_CALLS, replicas
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning"),  # the legacy era
@@ -20,3 +20,5 @@ async def test_a_replica_that_is_killed_ends_its_own_sessions_and_nothing_is_don
     assert counts.total == 0, counts
     assert counts.begun_anew > 0
     assert counts.answered > CALLS * 8 // 2
+    assert counts.modern + counts.modern_failed == MODERN_CALLS
+    assert 0 < counts.modern_failed < MODERN_CALLS

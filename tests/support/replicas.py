@@ -17,7 +17,7 @@ import trio
 from tests.support.ready_programs import guarded_process
 from tests.support.recording_handler import Served, serving
 from tests.support.redis_links import HOST, RedisProcess
-from trioxport.testing import open_cuttable_proxy
+from trioxport.testing import CuttableProxy, open_cuttable_proxy
 from trioxport.transports.http.server import HttpServer, Sessions
 from trioxport.transports.redis import RedisSessions
 
@@ -58,11 +58,13 @@ class Balancer:
     Attributes:
         url: The URL of the service.
         replicas: The replicas.
+        cut: Breaks all connections.
     """
 
-    def __init__(self, port: int, replicas: Sequence[ReplicaProcess]) -> None:
-        self.url = f"http://{HOST}:{port}/mcp"
+    def __init__(self, proxy: CuttableProxy, replicas: Sequence[ReplicaProcess]) -> None:
+        self.url = f"http://{HOST}:{proxy.port}/mcp"
         self.replicas = replicas
+        self.cut = proxy.cut
         self._next = count()
 
     async def connect(self) -> trio.SocketStream:
@@ -94,6 +96,6 @@ async def replica_processes(redis_url: str, log: Path, lease: float) -> AsyncGen
             each.url = (await each.process.stdout.receive_some()).decode().strip()
             assert each.url
         proxy = await stack.enter_async_context(open_cuttable_proxy())
-        balancer = Balancer(proxy.port, replicas)
+        balancer = Balancer(proxy, replicas)
         proxy.forward_to(balancer.connect)
         yield balancer
