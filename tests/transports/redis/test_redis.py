@@ -41,8 +41,10 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
+from trioxport.abc import ConnectionSettings
 from trioxport.peer import open_peer
 from trioxport.transports.redis import Redis
+from trioxport.transports.redis.connection import RedisConnection
 from trioxport.transports.redis.link import Inbox, RedisLink, open_link
 
 PASSWORD = "a-password-of-the-test"
@@ -403,6 +405,35 @@ class Losses(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if "Redis has been silent for 0.5 s; connecting again" in record.getMessage():
             self.seen.release()
+
+
+async def test_the_connections_of_one_process_tell_each_reason_of_an_outage_once(
+    redis: RedisProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    target = Redis(HOST, redis.port)
+    connections = [RedisConnection(target) for _ in range(4)]
+
+    def lines(level: int, text: str) -> list[str]:
+        found = [record.getMessage() for record in caplog.records if record.levelno == level]
+        return [line for line in found if text in line]
+
+    async def until(condition: Callable[[], bool]) -> None:
+        with trio.fail_after(10):
+            while not condition():  # noqa: ASYNC110 (a log has no events)
+                await trio.sleep(0.01)
+
+    async with trio.open_nursery() as nursery:
+        for each in connections:
+            await nursery.start(each.run, ConnectionSettings("server", str(target)))
+        await redis.kill()
+        await until(lambda: len(lines(logging.DEBUG, "connecting again")) >= 8)
+        await redis.start()
+        await until(lambda: all(each.is_open for each in connections))
+        nursery.cancel_scope.cancel()
+    told = lines(logging.WARNING, "connecting again")
+    assert told and len(told) == len(set(told)) <= 3
+    assert len(lines(logging.INFO, "connected again after")) == 1
 
 
 async def test_a_redis_that_hangs_is_lost_by_clients_and_by_a_server_that_has_none(redis: RedisProcess) -> None:

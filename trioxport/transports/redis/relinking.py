@@ -10,10 +10,10 @@ from typing import Final
 import trio
 
 from trioxport._core.backoff import Backoff
-from trioxport._diagnostics import logger
 from trioxport.abc import ConnectionSettings
 from trioxport.errors import ConnectTimeout, TransportError
 from trioxport.transports.redis.link import RedisLink, open_link
+from trioxport.transports.redis.losses import loss_log
 from trioxport.transports.redis.options import RedisOptions
 
 STABLE_SECONDS: Final = 5.0
@@ -43,24 +43,31 @@ async def keep_linked(
     """
     rng = rng or Random()
     attempt = 0
-    while True:
-        opened = math.inf
-        try:
-            with trio.CancelScope(deadline=trio.current_time() + connect_timeout) as connecting:
-                async with open_link(options, target, connect_timeout=connect_timeout) as link:
-                    connecting.deadline = math.inf
-                    opened = trio.current_time()
-                    await use(link)
-            error: TransportError = ConnectTimeout(f"Redis did not answer in {connect_timeout:g} s", target=target)
-        except TransportError as failure:
-            error = failure
-        if is_final(error):
-            raise error
-        attempt = 0 if trio.current_time() - opened > STABLE_SECONDS else attempt
-        delay = _BACKOFF.delay(attempt, rng)
-        attempt += 1
-        logger.warning("%s: %s; connecting again in %.1f s", target, error.reason, delay)
-        await trio.sleep(delay)
+    flaps = False
+    with loss_log(target) as log:
+        while True:
+            opened = math.inf
+            try:
+                with trio.CancelScope(deadline=trio.current_time() + connect_timeout) as connecting:
+                    async with open_link(options, target, connect_timeout=connect_timeout) as link:
+                        connecting.deadline = math.inf
+                        opened = trio.current_time()
+                        if not flaps:
+                            log.opened()
+                        await use(link)
+                error: TransportError = ConnectTimeout(f"Redis did not answer in {connect_timeout:g} s", target=target)
+            except TransportError as failure:
+                error = failure
+            if is_final(error):
+                raise error
+            is_stable = trio.current_time() - opened > STABLE_SECONDS
+            flaps = opened < math.inf and not is_stable
+            if is_stable:
+                log.opened()
+                attempt = 0
+            log.lost(error.reason)
+            await trio.sleep(_BACKOFF.delay(attempt, rng))
+            attempt += 1
 
 
 async def serve_linked(

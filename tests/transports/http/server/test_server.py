@@ -254,6 +254,20 @@ async def test_other_methods_are_not_for_the_modern_era(method: str) -> None:
             assert reply.status == 405
 
 
+async def test_a_client_of_the_legacy_era_is_told_that_there_is_none() -> None:
+    params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
+    headers = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+    with trio.fail_after(BOUND):
+        async with (
+            serving(HttpServer(ANYWHERE, sessions=None)) as served,
+            asking(served.url, "POST", headers, message) as reply,
+        ):
+            error = (await reply.json())["error"]
+    assert (reply.status, error["code"]) == (400, -32020)
+    assert error["message"] == f"This server speaks {MODERN} alone, without initialize and sessions"
+
+
 async def test_a_notification_is_accepted_and_is_a_connection_too() -> None:
     message = modern("note")
     del message["id"]

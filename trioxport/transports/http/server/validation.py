@@ -10,6 +10,7 @@ from trioxport.errors import UsageError
 from trioxport.messages import Message, Notification, Request
 from trioxport.protocol import (
     HEADER_MISMATCH,
+    INITIALIZE,
     INVALID_PARAMS,
     LEGACY_VERSIONS,
     META,
@@ -30,6 +31,7 @@ _METHOD_FIELD: Final = METHOD_HEADER.lower()
 _NAME_FIELD: Final = NAME_HEADER.lower()
 _VERSION_KEY: Final = META + "protocolVersion"
 _CAPABILITIES_KEY: Final = META + "clientCapabilities"
+_ALONE: Final = f"This server speaks {' and '.join(MODERN_VERSIONS)} alone, without initialize and sessions"
 
 CALLS: Final = (Request, Notification)
 """The messages that have a method; ``isinstance`` takes a tuple faster than a union."""
@@ -96,7 +98,8 @@ def check_modern(http_request: ServerRequest, message: Message) -> str:
     meta = meta_of(message.params)
     stated = meta.get(_VERSION_KEY)
     if header is None:
-        raise Refusal(400, "The header MCP-Protocol-Version is missing", code=HEADER_MISMATCH, request_id=request_id)
+        reason = _ALONE if message.method == INITIALIZE else "The header MCP-Protocol-Version is missing"
+        raise Refusal(400, reason, code=HEADER_MISMATCH, request_id=request_id)
     if header not in MODERN_VERSIONS and stated in (None, header):
         raise Refusal(
             400,
