@@ -249,11 +249,23 @@ class Transport(Protocol):
 
     A broken connection is reported by :meth:`Scope.lost`, or raised on leaving.
 
-    ``str(transport)`` describes it in messages, without credentials. A transport on which only the client may begin to
-    speak has a true attribute ``client_begins``, so that no server dials out over it.
+    ``str(transport)`` describes it in messages, without credentials. Over a :class:`ClientFirstTransport` only the
+    client may begin to speak.
     """
 
     def __call__(self, scope: Scope, /) -> AbstractAsyncContextManager[FrameChannels]: ...
+
+
+@runtime_checkable
+class ClientFirstTransport(Transport, Protocol):
+    """A transport on which only the client may begin to speak, so that a server cannot dial out over it.
+
+    Attributes:
+        client_begins: Whether that is so, with the options that it has.
+    """
+
+    @property
+    def client_begins(self) -> bool: ...
 
 
 class InlineTransport(Transport, Protocol):

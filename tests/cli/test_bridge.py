@@ -19,6 +19,8 @@ from tests.support.sdk_programs import build_server
 from tests.support.serve_command import running
 from trioxport import Connection, load_servers, open_transport, serve_transport
 from trioxport.cli import main
+from trioxport.cli.connecting import resolve
+from trioxport.cli.options import ConnectionOptions
 from trioxport.interop.mcp_sdk import serve_sdk
 from trioxport.peer import open_client
 
@@ -97,6 +99,12 @@ async def test_a_bridge_that_dials_a_hub(tmp_path: Path) -> None:
             assert await served.stop(signal.SIGTERM) == 0
         nursery.cancel_scope.cancel()
     assert results == ["act", "pid"]
+
+
+def test_http2_is_an_option_of_http() -> None:
+    for http2 in (False, True):
+        found: Any = resolve("http://127.0.0.1:1/mcp", ConnectionOptions(http2=http2))
+        assert found.http2 is http2
 
 
 @pytest.mark.parametrize(

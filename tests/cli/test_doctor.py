@@ -39,8 +39,11 @@ def test_a_server_that_does_not(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_server_that_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        assert main(["doctor", f"ws://127.0.0.1:{silent.getsockname()[1]}", "--timeout", "0.2"]) == 1
-    assert "-> Check that the peer speaks this protocol, or raise --timeout\n" in capsys.readouterr().out
+        arguments = ["doctor", f"ws://127.0.0.1:{silent.getsockname()[1]}", "--timeout", "0.2"]
+        assert main(arguments) == 1
+        assert "-> Check that the peer speaks this protocol, or raise --timeout\n" in capsys.readouterr().out
+        assert main([*arguments, "--json"]) == 1
+        assert "or raise --timeout" in capsys.readouterr().out
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:

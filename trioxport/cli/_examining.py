@@ -49,7 +49,7 @@ async def server(target: str, as_json: bool, options: ConnectionOptions) -> int:
         layers=[wire_log()] if options.verbose else [],
     )
     if as_json:
-        write(one_line(findings.as_json(describe(found))), sys.stdout)
+        write(in_the_shell(one_line(findings.as_json(describe(found)))), sys.stdout)
     failed = {finding.step for finding in findings.all if finding.status == "failed"}
     return 3 if failed & _CONNECTING else 1 if failed else 0
 

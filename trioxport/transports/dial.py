@@ -12,7 +12,7 @@ from trioxport._core.error_mapping import as_connect_error
 from trioxport._core.nursery import failure_in
 from trioxport._diagnostics import logger
 from trioxport._diagnostics.validators import instance_of
-from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope, Transport
+from trioxport.abc import Acceptor, ClientFirstTransport, ConnectionSettings, FrameChannels, Scope, Transport
 from trioxport.errors import ConnectionLost, TransportError, UsageError
 from trioxport.targets import Target, describe, to_transport
 from trioxport.transports.reconnecting import Reconnect
@@ -56,7 +56,7 @@ class Dial:
             UsageError: Only the client, which is this side, may begin to speak over the transport of the target.
         """
         transport = to_transport(self.target)
-        if getattr(transport, "client_begins", False):
+        if isinstance(transport, ClientFirstTransport) and transport.client_begins:
             raise UsageError(
                 "a hub cannot be dialled over this transport, since only the client may begin to speak on it",
                 target=settings.target,
