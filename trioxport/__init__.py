@@ -78,6 +78,8 @@ if TYPE_CHECKING:
     from trioxport.transports.reconnecting import Failover as Failover
     from trioxport.transports.reconnecting import Reconnect as Reconnect
     from trioxport.transports.reconnecting import Reconnecting as Reconnecting
+    from trioxport.transports.redis import Redis as Redis
+    from trioxport.transports.redis import RedisStream as RedisStream
     from trioxport.transports.stdio import Stdio as Stdio
     from trioxport.transports.stream import Tcp as Tcp
     from trioxport.transports.stream import Tls as Tls
@@ -161,6 +163,8 @@ _LAZY: Final = {
     "Grpc": "trioxport.transports.grpc",
     "Http": "trioxport.transports.http",
     "HttpServer": "trioxport.transports.http.server",
+    "Redis": "trioxport.transports.redis",
+    "RedisStream": "trioxport.transports.redis",
     "Stdio": "trioxport.transports.stdio",
     "Tcp": "trioxport.transports.stream",
     "Tls": "trioxport.transports.stream",
@@ -179,4 +183,4 @@ if not TYPE_CHECKING:  # a checker is to find names that do not exist
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_LAZY} - {"Any", "Final", "TYPE_CHECKING", "import_module"})

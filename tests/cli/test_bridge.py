@@ -107,6 +107,15 @@ def test_http2_is_an_option_of_http() -> None:
         assert found.http2 is http2
 
 
+def test_all_problems_of_the_servers_are_reported_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "some.json"
+    servers = {"a": {"url": "htp://x"}, "b": {"command": 5}, "c": {"command": "x", "timeout": "soon"}, "d": 5}
+    file.write_text(json.dumps({"mcpServers": servers}), encoding="utf-8")
+    for names, count in (([], 4), (["a", "c"], 2)):
+        assert main(["bridge", "memory://x", *names, "--config", str(file)]) == 2
+        assert f"the configuration has {count} problems" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -128,6 +137,7 @@ def test_http2_is_an_option_of_http() -> None:
         (["tcp://127.0.0.1:0", "memory://y", "--health", "/livez"], "--health does not apply to this target"),
         (["https://127.0.0.1:0/mcp", "memory://y"], "https needs a certificate: add --listen-cert FILE"),
         (["tls://127.0.0.1:0", "memory://y"], "Add --listen-cert FILE"),
+        (["http+unix:///x#/mcp?mode=600", "memory://y"], "is written http+unix:///PATH?mode=660#/ENDPOINT"),
         (["http://0.0.0.0:0/mcp", "memory://y", "--allow-plaintext"], "Add --hosts mcp.example.com"),
         (["memory://x", "memory://y", "--dial", "--hosts", "h"], "--dial listens nowhere: leave out --hosts"),
     ],

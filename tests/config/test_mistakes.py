@@ -8,14 +8,16 @@ from typing import Any, Final
 
 import pytest
 
-from trioxport.auth import ApiKey, Bearer
+from trioxport.auth import ApiKey, Bearer, Secret, TLSOptions
 from trioxport.config import ConfigError, ServerConfig, list_servers, load_servers
 from trioxport.layers import Batching, Logging, Retry, Timeout
 from trioxport.transports.http import Http
+from trioxport.transports.redis import Redis, RedisStream
 from trioxport.transports.stdio import Stdio
 from trioxport.transports.stream import Tls, Unix
 
 URL: Final = "https://a.example/mcp"
+AGENT: Final = {"username": "agent"}
 
 SERVERS: Final[tuple[tuple[Any, str], ...]] = (
     ("text", "s: the server is no table"),
@@ -56,6 +58,10 @@ SERVERS: Final[tuple[tuple[Any, str], ...]] = (
     ({"command": "x", "env": {"A": "${a b}"}}, "s: env.A: a reference is of no known kind"),
     ({"command": "x", "env": {"A": "${input:asked}"}}, "s: env.A: the input 'asked' has no value"),
     ({"command": "x", "envFile": "bad"}, "s: envFile: the file cannot be read: it is not UTF-8"),
+    ({"type": "redis", "url": URL}, "s: url: this is no URL of the type redis. Write redis://HOST:PORT/DATABASE or"),
+    ({"url": "redis://a.example", "options": {"servce": "x"}}, "s: options.servce: there is no such option. Did you"),
+    ({"url": "redis://a.example", "options": {"service": "a b"}}, "s: url: service has to be a name"),
+    ({"url": "redis://a.example", "headers": {"A": "b"}}, "s: headers: a server of this type (redis) has no such"),
     ({"command": "x", "layrs": [], "trioxport": 1}, "s: layrs: this field is not known. Did you mean 'layers'?"),
 )
 
@@ -120,6 +126,35 @@ def test_kinds_of_targets() -> None:
     http_sse = loaded({"url": "sse+https://a.example/sse"}).target.transport
     assert isinstance(http_sse, Http)
     assert (http_sse.url, http_sse.binding) == ("https://a.example/sse", "sse")
+
+
+PASSWORD: Final = "p/#?@:%41 ss"
+
+
+@pytest.mark.parametrize(
+    ("kind", "entry"),
+    [
+        (Redis, {"url": "redis://agent:${P}@r.example:7/2?service=a"}),
+        (Redis, {"url": "redis://r.example:7/2?service=b", "options": {"service": "a", "password": "${P}", **AGENT}}),
+        (Redis, {"type": "redis", "url": "redis://agent:{env:P}@r.example:7/2", "options": {"service": "a"}}),
+        (RedisStream, {"url": "redis+stream://agent:${P}@r.example:7/2?service=a"}),
+        (RedisStream, {"type": "redis-stream", "url": "redis+stream://agent:${P}@r.example:7/2?service=a"}),
+    ],
+)
+def test_a_service_behind_redis_with_a_password_of_any_characters(kind: type[Redis], entry: Any) -> None:
+    config = loaded(entry, environment={"P": PASSWORD})
+    redis = config.target.transport
+    assert isinstance(redis, kind)
+    assert (redis.host, redis.port, redis.database) == ("r.example", 7, 2)
+    assert (redis.service, redis.username, redis.password) == ("a", "agent", Secret(PASSWORD))
+    assert "ss" not in repr(config)
+
+
+def test_the_password_of_a_key() -> None:
+    entry = {"url": URL, "tls": {"cert": "own.pem", "password": "${P}"}}
+    transport = loaded(entry, environment={"P": PASSWORD}).target.transport
+    assert isinstance(transport, Http) and isinstance(transport.tls, TLSOptions)
+    assert transport.tls.password == Secret(PASSWORD)
 
 
 def test_values_in_other_spellings() -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from trioxport._diagnostics.hints import close_to
 from trioxport.config import ServerConfig, list_servers, load_servers
 from trioxport.errors import UsageError
+from trioxport.protocol import items_of, members_of
 
 PLACES: Final = ("mcp.json", ".mcp.json", ".vscode/mcp.json")
 """The configuration files that are looked for in the current folder, in this order."""
@@ -17,14 +18,23 @@ PLACES: Final = ("mcp.json", ".mcp.json", ".vscode/mcp.json")
 
 def find_server(name: str, config: str | None) -> ServerConfig:
     """The server ``name`` of the file ``config``, or of the first of ``PLACES`` that has it. Raises ``UsageError``."""
+    return find_servers([name], config)[name]
+
+
+def find_servers(names: Sequence[str], config: str | None) -> Mapping[str, ServerConfig]:
+    """The servers ``names``, each as by :func:`find_server`. Raises ``UsageError``, with all problems of a file."""
     places = _places(config)
     known: list[str] = []
+    found: dict[str, ServerConfig] = {}
     for place in places:
-        names = list_servers(place)
-        if name in names:
-            return load_servers(place, names=[name], ask=_ask if sys.stdin.isatty() else None)[name]
-        known += names
-    raise _unknown(name, places, known)
+        if missing := [name for name in names if name not in found]:
+            known += list_servers(place)
+            here = [name for name in missing if name in known]
+            found |= load_servers(place, names=here, ask=_ask if sys.stdin.isatty() else None)
+    for name in names:
+        if name not in found:
+            raise _unknown(name, places, known)
+    return {name: found[name] for name in names}
 
 
 def known_servers(config: str | None) -> Iterator[tuple[str, str]]:
@@ -60,8 +70,15 @@ def _ask(definition: Mapping[str, Any]) -> str | None:
 
     text = str(definition.get("description") or definition.get("id"))
     hidden = definition.get("password") is True
-    default = definition.get("default")
-    answer: str = click.prompt(text, default=default, hide_input=hidden, show_default=not hidden, err=True)
+    choices = [str(members_of(each).get("value", each)) for each in items_of(definition.get("options"))]
+    answer: str = click.prompt(
+        text,
+        default=definition.get("default"),
+        type=click.Choice(choices) if choices else None,
+        hide_input=hidden,
+        show_default=not hidden,
+        err=True,
+    )
     return answer
 
 

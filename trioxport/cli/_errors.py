@@ -22,6 +22,10 @@ _IN_THE_SHELL: Final = (
     ("Raise idle_timeout", "Look at the server's log"),
     ("Do not insist on the modern era", "Leave out --era modern"),
     ('Pass hosts=["mcp.example.com"]: without them', "Listen on 127.0.0.1, behind a proxy if need be: as it is"),
+    (
+        "Pass ask=, a function that returns it",
+        "Run the command in a terminal, where it asks, or give the input a default",
+    ),
     ("Pass tls=", "Serve http:// on 127.0.0.1, behind a proxy that has the certificate"),
     ("Pass cert or ssl_context", "Add ?cert=FILE&key=FILE to the target"),
 )

@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "doctor": "Look for the cause of a failure.",
     "login": "Log in at a server by OAuth.",
     "logout": "Forget the login at a server.",
+    "schema": "Print the JSON Schema of configuration files, for editors.",
     "serve": "Serve a server of your own until Ctrl-C or SIGTERM.",
     "serve-demo": "Serve the demo server until Ctrl-C or SIGTERM.",
     "tap": "Record what a client and a server say to each other, and show it.",

@@ -12,7 +12,7 @@ import click
 from trioxport import Target, load_servers, run_server
 from trioxport.abc import Layer
 from trioxport.cli._commands import cli_command
-from trioxport.cli._configuration import configured_names, find_server
+from trioxport.cli._configuration import configured_names, find_servers
 from trioxport.cli._served_target import EndpointNames, ServingOptions, served_target
 from trioxport.cli._wire_log import log_server, wire_log
 from trioxport.cli.connecting import resolve
@@ -106,7 +106,7 @@ def _upstream(targets: Sequence[str], options: ConnectionOptions) -> Target | Ma
         raise click.UsageError(
             f"{given[0]} is for a single TARGET: write it into the configuration of the server that it is for"
         )
-    return {name: find_server(name, options.config) for name in targets or configured_names(options.config)}
+    return find_servers(targets or configured_names(options.config), options.config)
 
 
 def _dialled(hub: str, serving: Mapping[str, Any]) -> Dial:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
+import attrs
+
 from trioxport._diagnostics.hints import close_to
 from trioxport.abc import Layer
 from trioxport.auth import ApiKey, Bearer, TLSOptions
@@ -21,11 +23,21 @@ TYPES: Final = {
     **dict.fromkeys(("sse", "httpsse"), "sse"),
     **dict.fromkeys(("ws", "wss", "websocket"), "websocket"),
     **dict.fromkeys(("grpc", "grpcs"), "grpc"),
+    **dict.fromkeys(("redis", "rediss"), "redis"),
+    **dict.fromkeys(("redis+stream", "rediss+stream", "redisstream"), "redis+stream"),
     **dict.fromkeys(("tcp", "tls", "unix"), "url"),
 }
 """The kinds of transports by the common spellings of ``type``, without hyphens, underscores and capitals."""
 _HTTP: Final = ("http", "https", "http+unix")
-_SCHEMES: Final = {"http": _HTTP, "sse": _HTTP, "websocket": ("ws", "wss"), "grpc": ("grpc", "grpcs")}
+_SCHEMES: Final = {
+    "http": _HTTP,
+    "sse": _HTTP,
+    "websocket": ("ws", "wss"),
+    "grpc": ("grpc", "grpcs"),
+    "redis": ("redis", "rediss"),
+    "redis+stream": ("redis+stream", "rediss+stream"),
+}
+_PLACES: Final = {"grpc": "HOST:PORT", "redis": "HOST:PORT/DATABASE", "redis+stream": "HOST:PORT/DATABASE"}
 _KINDS: Final = {scheme: kind for kind, schemes in _SCHEMES.items() if kind != "sse" for scheme in schemes}
 _OF_COMMAND: Final = ("stdio", "http+stdio")
 _OF_KIND: Final = {
@@ -35,6 +47,8 @@ _OF_KIND: Final = {
     "sse": {"url", "headers", "auth", "tls", "options"},
     "websocket": {"url", "headers", "auth", "tls", "options"},
     "grpc": {"url", "headers", "auth", "tls", "options"},
+    "redis": {"url", "options"},
+    "redis+stream": {"url", "options"},
     "url": {"url", "tls"},
 }
 
@@ -50,7 +64,10 @@ def build_target(entry: Mapping[str, Any], folder: Path, structurer: Structurer)
             structurer.add(field, f"a server of this type ({kind}) has no such field", "Remove it")
     if kind in _OF_COMMAND:
         return _command(kind, entry, folder, structurer)
-    return _plain_url(entry, structurer) if kind == "url" else _endpoint(kind, entry, structurer)
+    if kind == "url":
+        return _plain_url(entry, structurer)
+    make = _redis if kind in ("redis", "redis+stream") else _endpoint
+    return make(kind, entry, structurer)
 
 
 def _with_unix_endpoint(entry: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -85,7 +102,7 @@ def _kind(entry: Mapping[str, Any], structurer: Structurer) -> str | None:
     if kind is None:
         close = close_to(given, TYPES) if isinstance(given, str) else None
         question = "" if close is None else f"Did you mean {close!r}? "
-        known = "The types: stdio, http+stdio, http, sse, ws, grpc, tcp, tls, unix"
+        known = "The types: stdio, http+stdio, http, sse, ws, grpc, redis, redis+stream, tcp, tls, unix"
         structurer.add("type", "there is no such type", f"{question}{known}")
     elif kind in _OF_COMMAND and "command" not in entry:
         structurer.add("command", f"a {kind} server needs a command", "Add it, or change the type")
@@ -198,10 +215,7 @@ def _endpoint(kind: str, entry: Mapping[str, Any], structurer: Structurer) -> An
     make: Any = {"websocket": WebSocket, "grpc": Grpc}.get(kind, Http)
     if url.lower().startswith("sse+"):
         kind, url = "sse", url[4:]
-    if not url.lower().startswith(tuple(f"{scheme}://" for scheme in _SCHEMES[kind])):
-        place = "HOST:PORT" if kind == "grpc" else "HOST/PATH"
-        hint = f"Write {' or '.join(f'{scheme}://{place}' for scheme in _SCHEMES[kind])}"
-        structurer.add("url", f"this is no URL of the type {kind}", hint)
+    if not _is_of_kind(kind, url, structurer):
         return None
     headers = texts(entry.get("headers"), "headers", structurer)
     options = _options(entry, make, structurer)
@@ -212,6 +226,27 @@ def _endpoint(kind: str, entry: Mapping[str, Any], structurer: Structurer) -> An
     if kind == "sse":
         options["binding"] = "sse"
     return structurer.made(make, {"headers": headers, "auth": auth, "tls": tls, **options}, "url", url)
+
+
+def _is_of_kind(kind: str, url: str, structurer: Structurer) -> bool:
+    if url.lower().startswith(tuple(f"{scheme}://" for scheme in _SCHEMES[kind])):
+        return True
+    place = _PLACES.get(kind, "HOST/PATH")
+    hint = f"Write {' or '.join(f'{scheme}://{place}' for scheme in _SCHEMES[kind])}"
+    structurer.add("url", f"this is no URL of the type {kind}", hint)
+    return False
+
+
+def _redis(kind: str, entry: Mapping[str, Any], structurer: Structurer) -> Any:
+    """A service behind Redis; its options come before those in the query of its URL."""
+    from trioxport.transports.redis import Redis, RedisStream
+
+    url: str = entry["url"]
+    make: Any = Redis if kind == "redis" else RedisStream
+    options = _options(entry, make, structurer) if _is_of_kind(kind, url, structurer) else None
+    if options is None:
+        return None
+    return structurer.made(lambda: attrs.evolve(make.from_url(url), **options), {}, "url")
 
 
 def _plain_url(entry: Mapping[str, Any], structurer: Structurer) -> Any:

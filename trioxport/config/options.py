@@ -41,7 +41,7 @@ _CODE_ONLY: Final = frozenset(
     )
 )
 """Options that a file cannot hold, or has in another place."""
-_REPLACED: Final = {"to": str, "stderr": str, "keys": Mapping[str, bytes]}
+_REPLACED: Final = {"to": str, "stderr": str, "keys": Mapping[str, bytes], "password": str | None}
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
+from urllib.parse import quote
 
 from trioxport.config.problems import Findings
 from trioxport.messages import HIDDEN
@@ -21,6 +22,8 @@ _REFERENCE: Final = re.compile(r"\$?\$\{([^{}]*)\}|(?<!\$)\{((?:env|file):[^{}]*
 _BARE: Final = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 """A whole value of ``env`` or ``headers`` in the form of Gemini CLI."""
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_USER: Final = re.compile(r"(?P<before>[^:/?#]+://)(?P<user>(?:\$?\{[^{}]*\}|[^/?#{}])*)(?P<rest>@.*)", re.DOTALL)
+"""A URL with user information; references may contain any character."""
 _KINDS: Final = "${VAR}, ${VAR:-default}, ${env:VAR}, ${file:PATH}, ${keyring:SERVICE/USER} and ${input:ID}"
 
 
@@ -63,7 +66,10 @@ class References:
         if isinstance(value, str):
             if field.startswith(("env.", "headers.")) and (bare := _BARE.fullmatch(value)):
                 return self._bare(bare, server, field)
-            return _REFERENCE.sub(lambda found: self._replaced(found, server, field), value)
+            if field == "url" and (url := _USER.fullmatch(value)):
+                user = self._texts(url["user"], server, field, quoted=True)
+                return url["before"] + user + self._texts(url["rest"], server, field)
+            return self._texts(value, server, field)
         if isinstance(value, list):
             items = items_of(cast("object", value))
             return [self.resolve(each, server, f"{field}[{number}]") for number, each in enumerate(items)]
@@ -71,6 +77,15 @@ class References:
             members = cast("dict[str, Any]", value)
             return {name: self.resolve(each, server, f"{field}.{name}") for name, each in members.items()}
         return value
+
+    def _texts(self, value: str, server: str, field: str, *, quoted: bool = False) -> str:
+        """``value`` with its references replaced; ``quoted`` writes theirs as the user information of a URL."""
+
+        def replaced(found: re.Match[str]) -> str:
+            text = self._replaced(found, server, field)
+            return quote(text, safe=":") if quoted else text
+
+        return _REFERENCE.sub(replaced, value)
 
     def shown(self, value: str) -> str:
         """``value`` for a description: with ``***`` in place of each reference."""

@@ -119,10 +119,11 @@ def _transport_options() -> Any:
     from trioxport.transports.grpc import Grpc
     from trioxport.transports.http import Http
     from trioxport.transports.http_stdio import HttpStdio
+    from trioxport.transports.redis import Redis, RedisStream
     from trioxport.transports.stdio import Stdio
     from trioxport.transports.websocket import WebSocket
 
-    return {"anyOf": [_table(kind) for kind in (Http, WebSocket, Grpc, Stdio, HttpStdio)]}
+    return {"anyOf": [_table(kind) for kind in (Http, WebSocket, Grpc, Redis, RedisStream, Stdio, HttpStdio)]}
 
 
 def _layers() -> dict[str, Any]:

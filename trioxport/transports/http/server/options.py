@@ -149,7 +149,8 @@ class HttpServerOptions(AccessOptions):
     def __attrs_post_init__(self) -> None:
         parts = split_url(self.http_url, HTTP_PORTS)
         if parts is None or parts.query or parts.fragment or parts.username:
-            raise UsageError("an endpoint to serve is written http(s)://HOST:PORT/PATH, without more", target=str(self))
+            form = "http(s)://HOST:PORT/PATH" if self.unix is None else "http+unix:///PATH?mode=660#/ENDPOINT"
+            raise UsageError(f"an endpoint to serve is written {form}, without more", target=str(self))
         if self.sse is not None and self.sessions is None:
             raise UsageError("HTTP+SSE has sessions, and those are not to be served", target=str(self))
         if self.is_stdio and (self.tls is not None or self.websocket):
