@@ -1,10 +1,10 @@
 """A server of the official SDK, on the SDK's own transport or on trioxport: the other process of ``mcp_sdk.py``.
 
     python -m benchmarks.programs.sdk_program stdio|http sdk|trioxport
-    python -m benchmarks.programs.sdk_program own COUNT
+    python -m benchmarks.programs.sdk_program own modern|legacy COUNT
 
-The last prints the microseconds that the SDK's own work for a modern request takes, without any transport. Over HTTP it
-writes its address as a line, and ends with its standard input.
+Over HTTP it writes its address as a line, and ends with its standard input. The last prints the microseconds that the
+SDK's own work for a request takes, without any transport.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ import trio
 import uvicorn
 from mcp.server.connection import Connection
 from mcp.server.mcpserver import Context, MCPServer
-from mcp.server.runner import serve_one
+from mcp.server.runner import serve_loop, serve_one
+from mcp.shared.inbound import InboundModernRoute, classify_inbound_request
+from mcp.shared.message import SessionMessage
 from mcp.shared.transport_context import TransportContext
+from mcp_types import JSONRPCNotification, JSONRPCRequest
 
 from benchmarks.programs.sdk_tools import add_answer
 from trioxport.interop.mcp_sdk import serve_sdk
@@ -32,7 +35,9 @@ META = {
     "io.modelcontextprotocol/clientInfo": INFO,
     "io.modelcontextprotocol/clientCapabilities": {},
 }
+CALL: dict[str, Any] = {"name": "answer", "arguments": {"size": 100, "steps": 0}}
 server = MCPServer("benchmark", log_level="ERROR")
+lowlevel = server._lowlevel_server
 
 
 @server.tool()
@@ -84,17 +89,61 @@ class _NoTransport:
     can_send_request = False
 
 
-async def own_work(count: int) -> float:
-    """Seconds of CPU time of ``count`` calls of the tool, by the SDK's driver for single requests."""
-    lowlevel = server._lowlevel_server
-    params = {"name": "answer", "arguments": {"size": 100, "steps": 0}, "_meta": META}
-    async with lowlevel.lifespan(lowlevel) as state:
+class OwnWork:
+    """The SDK's own work for calls of the tool ``answer``, by the drivers of its own HTTP server.
+
+    Args:
+        state: The state of the server's lifespan.
+    """
+
+    def __init__(self, state: Any) -> None:
+        self._state = state
+        self._to_server, self._from_client = trio.open_memory_channel[SessionMessage](1)
+        self._from_server, self._answers = trio.open_memory_channel[SessionMessage](1)
+
+    async def modern(self) -> None:
+        """Classify a request, and serve it by the driver for single requests."""
+        params = {**CALL, "_meta": META}
+        route = classify_inbound_request({"method": "tools/call", "params": params})
+        assert isinstance(route, InboundModernRoute)
+        known = Connection.from_envelope(route.protocol_version, route.client_info, route.client_capabilities)
+        context: Any = _NoTransport()
+        await serve_one(lowlevel, context, "tools/call", params, connection=known, lifespan_state=self._state)
+
+    async def legacy(self) -> None:
+        """Pass a request to the session, and wait for the answer."""
+        await self._ask("tools/call", CALL)
+
+    async def open_session(self, nursery: trio.Nursery) -> None:
+        nursery.start_soon(self._serve_session)
+        await self._ask("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": INFO})
+        told = JSONRPCNotification(jsonrpc="2.0", method="notifications/initialized")
+        await self._to_server.send(SessionMessage(told))
+
+    async def _ask(self, method: str, params: dict[str, Any]) -> None:
+        request = JSONRPCRequest(jsonrpc="2.0", id=1, method=method, params=params)
+        await self._to_server.send(SessionMessage(request))
+        await self._answers.receive()
+
+    async def _serve_session(self) -> None:
+        read: Any = self._from_client
+        write: Any = self._from_server
+        await serve_loop(lowlevel, read, write, lifespan_state=self._state)
+
+
+async def own_work(era: str, count: int) -> float:
+    """Seconds of CPU time of ``count`` calls of the tool."""
+    async with lowlevel.lifespan(lowlevel) as state, trio.open_nursery() as nursery:
+        work = OwnWork(state)
+        call = work.modern if era == "modern" else work.legacy
+        if era == "legacy":
+            await work.open_session(nursery)
         began = process_time()
         for _ in range(count):
-            known = Connection.from_envelope("2026-07-28", INFO, {})
-            context: Any = _NoTransport()
-            await serve_one(lowlevel, context, "tools/call", params, connection=known, lifespan_state=state)
-        return process_time() - began
+            await call()
+        took = process_time() - began
+        nursery.cancel_scope.cancel()
+    return took
 
 
 def announce(address: str) -> None:
@@ -112,6 +161,6 @@ if __name__ == "__main__":
             run_uvicorn()
         case ["http", "trioxport"]:
             trio.run(serve_http)
-        case ["own", count]:
-            trio.run(own_work, int(count) // 10)  # the first calls are slower
-            announce(f"{trio.run(own_work, int(count)) / int(count) * 1e6:.0f}")
+        case ["own", era, count]:
+            trio.run(own_work, era, int(count) // 10)  # the first calls are slower
+            announce(f"{trio.run(own_work, era, int(count)) / int(count) * 1e6:.0f}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Final
 from urllib.parse import unquote
 
@@ -19,8 +20,18 @@ _PATH_PARAMETER: Final = r";(?P<name>[^=;/]*)=[^;/]*"
 class Headers(dict[str, str]):
     """Headers by name; the ``repr`` hides the values of those that may hold a secret."""
 
+    @cached_property
+    def encoded(self) -> Sequence[tuple[bytes, bytes]]:
+        """The headers as ASGI has them; those of a request are never changed."""
+        return encoded(self)
+
     def __repr__(self) -> str:
         return repr({name: HIDDEN if is_secret_header(name) else value for name, value in self.items()})
+
+
+def encoded(headers: Mapping[str, str]) -> Sequence[tuple[bytes, bytes]]:
+    """Headers as ASGI has them."""
+    return [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
 
 
 def redact_url(url: str) -> str:

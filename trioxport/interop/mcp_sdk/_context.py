@@ -12,6 +12,7 @@ from mcp.server.auth.provider import AccessToken
 from mcp.shared.message import ServerMessageMetadata
 from starlette.requests import Request as HTTPRequest
 
+from trioxport._diagnostics.redaction import Headers, encoded
 from trioxport.auth import VerifiedToken
 from trioxport.connection import Connection
 from trioxport.interop.mcp_sdk._tokens import SDKToken, access_token_of
@@ -21,13 +22,13 @@ from trioxport.metadata import metadata_of
 
 def sdk_metadata_of(connection: Connection, message: Incoming) -> ServerMessageMetadata | None:
     """The SDK's metadata of a message: over HTTP its request, and the functions that control its stream."""
-    if not isinstance(message, Request | Notification) or not connection.info.headers:
+    headers = connection.info.headers
+    if not headers or not isinstance(message, (Request, Notification)):
         return None
     noted = metadata_of(message)
+    user = _user(connection, noted.get("token", connection.info.token))
     return ServerMessageMetadata(
-        request_context=_http_request(
-            noted.get("headers", connection.info.headers), _user(connection, noted.get("token", connection.info.token))
-        ),
+        request_context=_http_request(noted.get("headers", headers), user),
         close_sse_stream=_awaitable(noted.get("close_stream")),
         close_standalone_sse_stream=_awaitable(noted.get("close_standalone_stream")),
         on_request_unanswered=_awaitable(noted.get("unanswered")),
@@ -51,7 +52,7 @@ def _http_request(headers: Mapping[str, str], user: AuthenticatedUser | None) ->
         "method": "POST",
         "path": "/",
         "query_string": b"",
-        "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers.items()],
+        "headers": list(headers.encoded if isinstance(headers, Headers) else encoded(headers)),
     }
     if user is not None:
         scope["user"] = user

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import anyio
 import attrs
@@ -12,7 +12,7 @@ import msgspec
 import trio
 from mcp.server import Server
 from mcp.server.connection import Connection as SDKConnection
-from mcp.server.runner import modern_error_data, serve_one
+from mcp.server.runner import ServerRunner, aclose_shielded, modern_error_data
 from mcp.shared.dispatcher import CallOptions
 from mcp.shared.exceptions import NoBackChannelError
 from mcp.shared.inbound import (
@@ -96,15 +96,15 @@ async def _answer(
         return _rejected(request, route)
     context = TransportContext(kind="streamable-http", can_send_request=False, headers=headers)
     dispatch = _SingleRequestContext(connection.tx, request, context, sdk_metadata_of(connection, request))
-    handlers = _RequestHandlers(server, dispatch, route, lifespan)
+    call = _Call(server, dispatch, route, lifespan)
     if request.method == "tools/call" and params is not None:
-        schema = await handlers.input_schema(params)
+        schema = await _input_schema(call, params)
         if schema is not None and _may_mirror(schema):
             rejection = validate_mcp_param_headers(schema, params.get("arguments") or {}, headers)
             if rejection is not None:
                 return _rejected(request, rejection)
     try:
-        return Response(request.id, await handlers.call(request.method, params))
+        return Response(request.id, await _serve(call, request.method, params))
     except Exception as error:
         failure = modern_error_data(error)
         return ErrorResponse(request.id, failure.code, failure.message, failure.data)
@@ -122,45 +122,51 @@ def _rejected(request: Request, rejection: InboundLadderRejection) -> ErrorRespo
     return ErrorResponse(request.id, rejection.code, rejection.message, rejection.data)
 
 
-@attrs.frozen
-class _RequestHandlers:
-    """The server's handlers, as called for one request."""
+class _Call(NamedTuple):
+    """What the handlers of the server need, as called for one request."""
 
     server: Server[Any]
     dispatch: _SingleRequestContext
     route: InboundModernRoute
     lifespan: Any
 
-    async def call(self, method: str, params: Mapping[str, Any] | None) -> dict[str, Any]:
-        route = self.route
-        known = SDKConnection.from_envelope(route.protocol_version, route.client_info, route.client_capabilities)
-        return await serve_one(
-            self.server, self.dispatch, method, params, connection=known, lifespan_state=self.lifespan
-        )
 
-    async def input_schema(self, params: Mapping[str, Any]) -> Any:
-        """The schema of the called tool, if headers have to agree with its arguments; else None."""
-        name: object = params.get("name")
-        arguments: object = params.get("arguments") or {}
-        if not isinstance(name, str) or not isinstance(arguments, dict):
-            return None
-        if not arguments and not any(
-            header.startswith("mcp-param-") for header in self.dispatch.transport.headers or {}
-        ):
-            return None
-        look_up = self.server.get_tool_input_schema
-        return await self._listed(name, params) if look_up is None else look_up(name)
+async def _serve(call: _Call, method: str, params: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Call a handler, as the SDK's ``serve_one`` does, and leave nothing behind for the garbage collector."""
+    server, dispatch, route, lifespan = call
+    known = SDKConnection.from_envelope(route.protocol_version, route.client_info, route.client_capabilities)
+    runner = ServerRunner(server, known, lifespan)
+    try:
+        return await runner.on_request(dispatch, method, params)
+    finally:
+        vars(runner).pop("on_request", None)  # the runner keeps this method of its own
+        if getattr(known.exit_stack, "_exit_callbacks", True):  # it is mostly empty; to close it takes 18 µs
+            await aclose_shielded(known)
 
-    async def _listed(self, name: str, params: Mapping[str, Any]) -> Any:
-        if self.server.get_request_handler("tools/list") is None:
-            return None
-        params_of_page: dict[str, Any] = {"_meta": params.get("_meta")}
-        for _ in range(MAX_LISTING_PAGES):
-            page = await self.call("tools/list", params_of_page)
-            for tool in page.get("tools", ()):
-                if tool.get("name") == name:
-                    return tool.get("inputSchema")
-            if "nextCursor" not in page:
-                break
-            params_of_page["cursor"] = page["nextCursor"]
+
+async def _input_schema(call: _Call, params: Mapping[str, Any]) -> Any:
+    """The schema of the called tool, if headers have to agree with its arguments; else None."""
+    name: object = params.get("name")
+    arguments: object = params.get("arguments") or {}
+    if not isinstance(name, str) or not isinstance(arguments, dict):
         return None
+    headers = call.dispatch.transport.headers or {}
+    if not arguments and not any(header.startswith("mcp-param-") for header in headers):
+        return None
+    look_up = call.server.get_tool_input_schema
+    return await _listed(call, name, params) if look_up is None else look_up(name)
+
+
+async def _listed(call: _Call, name: str, params: Mapping[str, Any]) -> Any:
+    if call.server.get_request_handler("tools/list") is None:
+        return None
+    params_of_page: dict[str, Any] = {"_meta": params.get("_meta")}
+    for _ in range(MAX_LISTING_PAGES):
+        page = await _serve(call, "tools/list", params_of_page)
+        for tool in page.get("tools", ()):
+            if tool.get("name") == name:
+                return tool.get("inputSchema")
+        if "nextCursor" not in page:
+            break
+        params_of_page["cursor"] = page["nextCursor"]
+    return None

@@ -9,7 +9,7 @@ from typing import Any
 
 import trio
 from mcp.server import Server
-from mcp.server.runner import serve_dual_era_loop
+from mcp.server.runner import serve_dual_era_loop, serve_loop
 from mcp.shared.message import MessageMetadata, ServerMessageMetadata
 
 from trioxport._core.nursery import require_trio
@@ -21,6 +21,7 @@ from trioxport.interop.mcp_sdk._hosting import AnyServer, Hosting
 from trioxport.interop.mcp_sdk._streams import SDKReadStream, SDKWriteStream, UnansweredRequests
 from trioxport.metadata import Metadata
 from trioxport.opening import serve_transport
+from trioxport.protocol import INITIALIZE
 from trioxport.targets import Target
 from trioxport.transports.http.server import HttpServer
 
@@ -90,14 +91,15 @@ class _Host:
             await serve_single_request(self._server, connection, self._lifespan)
             return
         unanswered = UnansweredRequests(connection.scope.settings.close_timeout)
-        await serve_dual_era_loop(
+        read = SDKReadStream(
+            connection.rx, partial(sdk_metadata_of, connection), unanswered, partial(auth_context_of, connection)
+        )
+        # The loop for both eras passes each message on through a task and a stream of its own.
+        is_legacy = connection.info.era == "legacy" and await read.begins_with(INITIALIZE)
+        serve = serve_loop if is_legacy else serve_dual_era_loop
+        await serve(
             self._server,
-            SDKReadStream(
-                connection.rx,
-                partial(sdk_metadata_of, connection),
-                unanswered,
-                partial(auth_context_of, connection),
-            ),
+            read,
             SDKWriteStream(connection.tx, _sent, unanswered),
             lifespan_state=self._lifespan,
             session_id=connection.info.session_id,

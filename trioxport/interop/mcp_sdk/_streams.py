@@ -10,6 +10,7 @@ from typing import Any, Self, TypeAlias
 import anyio
 import trio
 from mcp.shared.message import MessageMetadata, SessionMessage
+from mcp_types import JSONRPCRequest
 from trio.abc import ReceiveChannel, SendChannel
 
 from trioxport.errors import ConnectionLost, TransportError
@@ -110,10 +111,24 @@ class SDKReadStream:
         self._inbound = inbound
         self._unanswered = unanswered
         self._ended = False
+        self._first: SessionMessage | Exception | None = None
         self.loss: ConnectionLost | None = None
+
+    async def begins_with(self, method: str) -> bool:
+        """Wait for the first item, which stays the next one to receive, and return whether it calls ``method``."""
+        try:
+            self._first = await self.receive()
+        except (anyio.EndOfStream, anyio.ClosedResourceError):
+            return False
+        message = self._first.message if isinstance(self._first, SessionMessage) else None
+        return isinstance(message, JSONRPCRequest) and message.method == method
 
     async def receive(self) -> SessionMessage | Exception:
         """The next item. Raises ``anyio.EndOfStream`` and ``anyio.ClosedResourceError``."""
+        if self._first is not None:
+            await trio.lowlevel.checkpoint()
+            first, self._first = self._first, None
+            return first
         if self._ended:
             raise anyio.EndOfStream
         try:
