@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 from trio.abc import SendChannel
 
@@ -19,26 +21,49 @@ class RequestQueue(SelfEnding, SendChannel[Frame]):
         channel: The channel that takes the frames; its receiver never waits for a slot.
         places: The number of requests without a slot that it holds. Once a request has a slot, or has been given up,
             its place is returned by ``make_room``.
+
+    Attributes:
+        start: Starts a request without the channel, while none of its frames is on the way; None if nothing can.
     """
+
+    start: Callable[[Frame], None] | None = None
 
     def __init__(self, channel: trio.MemorySendChannel[Frame], places: int) -> None:
         self._channel = channel
         self._places = places
+        self._on_the_way = 0
         self._senders = trio.lowlevel.ParkingLot()
 
     async def send(self, value: Frame) -> None:
         if not isinstance(value.message, Request):
-            await self._channel.send(value)
+            await self._pass_on(value)
             return
         if self._places:
             self._places -= 1
         else:
             await self._senders.park()  # make_room hands the place over: it is not counted in between
         try:
-            await self._channel.send(value)
+            if self.start is None or self._on_the_way:
+                await self._pass_on(value)
+                return
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self.start(value)
         except BaseException:
             self.make_room()
             raise
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def _pass_on(self, value: Frame) -> None:
+        self._on_the_way += 1
+        try:
+            await self._channel.send(value)
+        except BaseException:
+            self._on_the_way -= 1
+            raise
+
+    def note_dispatched(self) -> None:
+        """Note that a frame of the channel was dispatched."""
+        self._on_the_way -= 1
 
     def make_room(self) -> None:
         """Return the place of a request."""
@@ -48,6 +73,7 @@ class RequestQueue(SelfEnding, SendChannel[Frame]):
             self._places += 1
 
     def close(self) -> None:
+        self.start = None
         self._channel.close()
         self._senders.unpark_all()
 

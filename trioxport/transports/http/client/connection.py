@@ -103,9 +103,14 @@ class _HttpClient:
 
     async def run(self, outgoing: trio.MemoryReceiveChannel[Frame]) -> None:
         """Post every frame that is sent; once all requests are answered, the peer is done."""
-        with outgoing, self._posting:
-            async for frame in outgoing:
-                await self._dispatch(frame)
+        self._queue.start = self._start_frame
+        try:
+            with outgoing, self._posting:
+                async for frame in outgoing:
+                    await self._dispatch(frame)
+                    self._queue.note_dispatched()
+        finally:
+            self._queue.start = None
         self._all_posted.set()
         await self._until(lambda: not self._pending)
         self._binding.close()
@@ -115,7 +120,7 @@ class _HttpClient:
     async def follow_end(self, end: WireEnd) -> None:
         """End with the only connection to the server, once everything that it brought is delivered."""
         await end.over.wait()
-        self._ended = True
+        self._note_end()
         await self._until(lambda: not self._pending)
         self._posting.cancel()
         await self._end(end.loss)
@@ -172,7 +177,7 @@ class _HttpClient:
 
     async def _end(self, loss: TransportError | None) -> None:
         """End the connection with the stream that carries all answers."""
-        self._ended = True
+        self._note_end()
         if loss is not None:
             self._scope.lost(loss)
         unsent = [pending for pending in self._pending if not pending.is_sent]
@@ -182,7 +187,15 @@ class _HttpClient:
             await self._report(pending.frame, _too_late())
         self._incoming.close()
 
+    def _note_end(self) -> None:
+        self._ended = True
+        self._queue.start = None
+
     # Sending.
+
+    def _start_frame(self, frame: Frame) -> None:
+        assert isinstance(frame.message, Request)
+        self._start(PendingRequest(frame, frame.message))
 
     async def _dispatch(self, frame: Frame) -> None:
         message = frame.message
