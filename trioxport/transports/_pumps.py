@@ -296,10 +296,11 @@ class _Pumps:
     async def _read_frames(self) -> None:
         size = self._batch_size
         while (frames := await self._wire.receive_frames()) is not None:
-            self._delivering = True
-            for start in range(0, len(frames), size):
-                await self._deliver(frames[start : start + size] if len(frames) > size else frames)
-            self._delivering = False
+            if len(frames) > size or not (frames and self._deliver_now(frames)):
+                self._delivering = True
+                for start in range(0, len(frames), size):
+                    await self._deliver(frames[start : start + size])
+                self._delivering = False
             if self._loss is not None:
                 self._limit_reading()
             del frames  # frees the memory while it waits for the next
@@ -316,12 +317,21 @@ class _Pumps:
             self._lose(loss)
 
     async def _deliver(self, frames: list[Frame]) -> None:
-        with suppress(trio.BrokenResourceError):  # the application has closed rx: frames until the end are dropped
-            try:
-                self._incoming.send_nowait(frames)
-            except trio.WouldBlock:
+        if not self._deliver_now(frames):
+            with suppress(trio.BrokenResourceError):
                 await self._incoming.send(frames)
-            self._delivered = frames
+                self._delivered = frames
+
+    def _deliver_now(self, frames: list[Frame]) -> bool:
+        """Deliver frames, and return whether there was room."""
+        try:
+            self._incoming.send_nowait(frames)
+        except trio.WouldBlock:
+            return False
+        except trio.BrokenResourceError:
+            return True  # the application has closed rx: frames until the end are dropped
+        self._delivered = frames
+        return True
 
     def deliver_now(self, frames: list[Frame]) -> bool:
         """Deliver frames without the reader, which waits for some; return whether there was room.
@@ -335,13 +345,9 @@ class _Pumps:
             waiting += frames
             return True
         try:
-            self._incoming.send_nowait(frames)
-        except (trio.WouldBlock, trio.ClosedResourceError):
+            return self._deliver_now(frames)
+        except trio.ClosedResourceError:
             return False
-        except trio.BrokenResourceError:
-            return True  # the application has closed rx
-        self._delivered = frames
-        return True
 
     async def _report_unsent(self, loss: TransportError) -> None:
         for frame in self._unsent:

@@ -156,7 +156,7 @@ class WebSocketWire:
         if not isinstance(self._stream, PromptSocket) or len(frame.payload) > PROMPT_BYTES:
             return False
         self._came_alone = False
-        data = b"".join([*self._pongs(), *self._written([frame])])
+        data = b"".join([*self._pongs(), *self._written([frame])] if self._owed else self._written([frame]))
         sent = self._stream.send_now(data)
         if not sent:
             return False
@@ -249,7 +249,12 @@ class WebSocketWire:
             if not data:
                 raise trio.BrokenResourceError("the peer ended it without a close frame")
         self._last_heard = trio.current_time()
-        frames = [each for found in self._decoder.feed(data) if (each := self._take(found)) is not None]
+        take, loud = self._take, self._silence is None
+        frames = [
+            each
+            for found in self._decoder.feed(data)
+            if (each := Frame(found) if loud and type(found) is bytes else take(found)) is not None
+        ]
         if frames:
             self._came_alone = len(frames) == 1
         return frames

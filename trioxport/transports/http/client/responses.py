@@ -157,6 +157,7 @@ class ResponseReader:
 
     async def _read_json(self, pending: PendingRequest, head: ResponseHead, body: Body) -> None:
         payload = await body.whole(self.scope.settings.limits.max_message_size)
+        await body.aclose()  # so that the application's next request finds the connection free
         try:
             message = self.scope.settings.codec.decode(payload)
         except DecodeError as error:

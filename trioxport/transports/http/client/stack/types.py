@@ -63,7 +63,13 @@ class Body:
 
     def __init__(self, stream: BodyStream) -> None:
         self.read = stream.read
-        self.aclose = stream.aclose
+        self._stream: BodyStream | None = stream
+
+    async def aclose(self) -> None:
+        """Release the connection; again does nothing."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.aclose()
 
     async def whole(self, max_size: int) -> bytes:
         """The whole body. Raises ``MessageTooLarge`` beyond ``max_size`` bytes."""
@@ -145,19 +151,20 @@ class HTTPEndpoint:
 class _EndpointExchange(AbstractAsyncContextManager[tuple[ResponseHead, Body]]):
     """A request and its response; Trio would take notice of each asynchronous generator in its place."""
 
-    __slots__ = ("_request", "_send", "_stream")
+    __slots__ = ("_body", "_request", "_send")
 
-    _stream: BodyStream
+    _body: Body
 
     def __init__(self, send: SendRequest, request: HTTPRequest) -> None:
         self._send = send
         self._request = request
 
     async def __aenter__(self) -> tuple[ResponseHead, Body]:
-        head, self._stream = await self._send(self._request)
-        return head, Body(self._stream)
+        head, stream = await self._send(self._request)
+        self._body = Body(stream)
+        return head, self._body
 
     async def __aexit__(
         self, kind: type[BaseException] | None, raised: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._stream.aclose()
+        await self._body.aclose()
