@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import trio
 from trio.abc import ReceiveChannel
 
@@ -9,10 +11,17 @@ from trioxport._core.ending import SelfEnding
 from trioxport.frames import Frame
 
 
+class Batches(Protocol):
+    """The receiving end of a channel of batches."""
+
+    async def receive(self) -> list[Frame]: ...
+    def close(self) -> None: ...
+
+
 class BatchedReceive(SelfEnding, ReceiveChannel[Frame]):
     """Receives the frames of all batches one by one, in order, from any number of tasks."""
 
-    def __init__(self, batches: trio.MemoryReceiveChannel[list[Frame]]) -> None:
+    def __init__(self, batches: Batches) -> None:
         self._batches = batches
         self._frames: list[Frame] = []  # the next one last; an empty deque takes ten times the memory
         self._fetching = False

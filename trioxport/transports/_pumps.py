@@ -7,7 +7,7 @@ channel count as ``"unknown"``, and frames that still wait in it come back as ``
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from typing import Final, TypeAlias
 
 import trio
@@ -21,6 +21,7 @@ from trioxport.errors import ConnectionLost, MessageTooLarge, TransportError
 from trioxport.frames import Frame
 from trioxport.transports._batched import BatchedReceive
 from trioxport.transports._frame_wire import Credits, FrameWire, PromptWire
+from trioxport.transports._queues import BoundedQueue
 
 COALESCE_BYTES: Final = 64 * 1024
 """Bytes that one write to a byte stream gathers from waiting frames."""
@@ -62,12 +63,12 @@ async def carry(
         await_end: Whether leaving waits for the peer's end, after it has flushed and sent its own.
 
     """
-    to_wire, outgoing = trio.open_memory_channel[Frame](scope.settings.limits.max_buffered_messages)
-    incoming, batches = trio.open_memory_channel[list[Frame]](min(1, scope.settings.limits.max_buffered_messages))
-    from_wire = BatchedReceive(batches)
-    send_queue = _SendQueue(to_wire, wire)
+    outgoing = BoundedQueue[Frame](scope.settings.limits.max_buffered_messages)
+    incoming = BoundedQueue[list[Frame]](min(1, scope.settings.limits.max_buffered_messages))
+    from_wire = BatchedReceive(incoming)
+    send_queue = _SendQueue(outgoing, wire)
     pumps = _Pumps(wire, scope, find_loss, send_queue, outgoing, incoming)
-    with to_wire:
+    try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pumps.write)
             nursery.start_soon(pumps.read)
@@ -77,6 +78,8 @@ async def carry(
             if await_end:
                 await pumps.read_over.wait()
             nursery.cancel_scope.cancel()
+    finally:
+        outgoing.end()
 
 
 _BROKEN: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
@@ -86,11 +89,11 @@ class _SendQueue(SelfEnding, SendChannel[Frame]):
     """The sending channel. A frame that finds no other before it may go straight to the wire.
 
     Args:
-        inner: The channel to the writer, for all other frames.
+        inner: The queue of the writer, for all other frames.
         wire: The wire.
     """
 
-    def __init__(self, inner: trio.MemorySendChannel[Frame], wire: FrameWire) -> None:
+    def __init__(self, inner: BoundedQueue[Frame], wire: FrameWire) -> None:
         self._inner = inner
         self._wire = wire
         self._closed = False
@@ -108,7 +111,8 @@ class _SendQueue(SelfEnding, SendChannel[Frame]):
 
     async def aclose(self) -> None:
         self._closed = True
-        await self._inner.aclose()
+        self._inner.end()
+        await trio.lowlevel.checkpoint()
 
 
 class _Pumps:
@@ -142,8 +146,8 @@ class _Pumps:
         scope: Scope,
         find_loss: FindLoss,
         send_queue: _SendQueue,
-        outgoing: trio.MemoryReceiveChannel[Frame],
-        incoming: trio.MemorySendChannel[list[Frame]],
+        outgoing: BoundedQueue[Frame],
+        incoming: BoundedQueue[list[Frame]],
     ) -> None:
         self._wire = wire
         self._coalesce_bytes = wire.coalesce_bytes
@@ -184,7 +188,7 @@ class _Pumps:
     # Writing.
 
     async def write(self) -> None:
-        with self._outgoing:
+        with closing(self._outgoing):
             with self._writing:
                 try:
                     await self._write_frames()
@@ -193,7 +197,7 @@ class _Pumps:
                     if not self._delivering:
                         self._limit_reading()
                 except trio.Cancelled:
-                    if self._in_write or self._unsent or self._outgoing.statistics().current_buffer_used:
+                    if self._in_write or self._unsent or len(self._outgoing):
                         self._lose(
                             ConnectionLost(
                                 "closed before everything that was sent could be written",
@@ -281,7 +285,7 @@ class _Pumps:
     # Reading.
 
     async def read(self) -> None:
-        with self._incoming:
+        try:
             with self._reading:
                 try:
                     await self._read_frames()
@@ -291,6 +295,8 @@ class _Pumps:
                 self._writing.cancel()
                 await self.write_over.wait()
                 await self._report_unsent(self._loss)
+        finally:
+            self._incoming.end()
         self.read_over.set()
 
     async def _read_frames(self) -> None:
