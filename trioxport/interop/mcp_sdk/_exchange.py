@@ -96,7 +96,7 @@ async def _answer(
         return _rejected(request, route)
     context = TransportContext(kind="streamable-http", can_send_request=False, headers=headers)
     dispatch = _SingleRequestContext(connection.tx, request, context, sdk_metadata_of(connection, request))
-    call = _Call(server, dispatch, route, lifespan)
+    call = _HandlerCall(server, dispatch, route, lifespan)
     if request.method == "tools/call" and params is not None:
         schema = await _input_schema(call, params)
         if schema is not None and _may_mirror(schema):
@@ -122,8 +122,8 @@ def _rejected(request: Request, rejection: InboundLadderRejection) -> ErrorRespo
     return ErrorResponse(request.id, rejection.code, rejection.message, rejection.data)
 
 
-class _Call(NamedTuple):
-    """What the handlers of the server need, as called for one request."""
+class _HandlerCall(NamedTuple):
+    """The server and what its handlers get, for one request."""
 
     server: Server[Any]
     dispatch: _SingleRequestContext
@@ -131,7 +131,7 @@ class _Call(NamedTuple):
     lifespan: Any
 
 
-async def _serve(call: _Call, method: str, params: Mapping[str, Any] | None) -> dict[str, Any]:
+async def _serve(call: _HandlerCall, method: str, params: Mapping[str, Any] | None) -> dict[str, Any]:
     """Call a handler, as the SDK's ``serve_one`` does, and leave nothing behind for the garbage collector."""
     server, dispatch, route, lifespan = call
     known = SDKConnection.from_envelope(route.protocol_version, route.client_info, route.client_capabilities)
@@ -144,7 +144,7 @@ async def _serve(call: _Call, method: str, params: Mapping[str, Any] | None) -> 
             await aclose_shielded(known)
 
 
-async def _input_schema(call: _Call, params: Mapping[str, Any]) -> Any:
+async def _input_schema(call: _HandlerCall, params: Mapping[str, Any]) -> Any:
     """The schema of the called tool, if headers have to agree with its arguments; else None."""
     name: object = params.get("name")
     arguments: object = params.get("arguments") or {}
@@ -157,7 +157,7 @@ async def _input_schema(call: _Call, params: Mapping[str, Any]) -> Any:
     return await _listed(call, name, params) if look_up is None else look_up(name)
 
 
-async def _listed(call: _Call, name: str, params: Mapping[str, Any]) -> Any:
+async def _listed(call: _HandlerCall, name: str, params: Mapping[str, Any]) -> Any:
     if call.server.get_request_handler("tools/list") is None:
         return None
     params_of_page: dict[str, Any] = {"_meta": params.get("_meta")}
