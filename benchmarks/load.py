@@ -26,6 +26,7 @@ MIXED: Final = "official SDK, trioxport"
 OURS: Final = "trioxport"
 FASTMCP: Final = "FastMCP, uvicorn"
 TYPESCRIPT: Final = "TypeScript SDK, Node"
+BOTH: Final = "trioxport, with the SDK's own work"
 PYTHON_SERVERS: Final = {
     THEIRS: ("sdk_program", "http", "sdk"),
     MIXED: ("sdk_program", "http", "trioxport"),
@@ -40,7 +41,7 @@ RATIOS: Final = (
 )
 """What is compared with what, and the target of each era, at 16 connections and 100 B."""
 SESSION_TARGET: Final = 20
-OWN_WORK_CALLS: Final = 2000
+OWN_WORK_CALLS: Final = 8000
 BOUND_TARGET: Final = 0.85
 
 Round = dict[str, dict[str, float]]
@@ -150,15 +151,23 @@ def show_ratios(rounds: dict[str, list[Round]]) -> None:
                 print(f"| {ours} / {theirs} | {era} | {rate:.2f} | ≥ {target} | {cpu:.2f} |")
 
 
-def show_bounds(rounds: dict[str, list[Round]]) -> None:
-    """Print the bound of the SDK on trioxport: the SDK's own work and a request that is answered by hand."""
-    print("\n| CPU a request: µs | SDK's own work | by hand | both | SDK on trioxport | of the bound |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for era, found in rounds.items():
-        own = own_work(era)
-        hand, mixed = (statistics.median(each[name]["cpu"] for each in found) for name in (OURS, MIXED))
-        reached = f"{(own + hand) / max(mixed, 1):.0%} (≥ {BOUND_TARGET:.0%})"
-        print(f"| {era} | {own:.0f} | {hand:.0f} | {own + hand:.0f} | {mixed:.0f} | {reached} |")
+def show_bounds(era: str, rounds: int, seconds: float) -> None:
+    """Print the CPU time of the SDK's own work and of a handler by hand: each by itself, and both in one process."""
+    commands_of = {
+        OURS: commands(era)[OURS],
+        MIXED: commands(era)[MIXED],
+        BOTH: [sys.executable, "-m", PROGRAMS + "sdk_program", "http", "both"],
+    }
+    with ExitStack() as stack:
+        servers = {name: stack.enter_context(running(command)) for name, command in commands_of.items()}
+        found = [
+            {name: load("requests", *server, era, seconds, *MAIN_CASE[1:])["cpu"] for name, server in servers.items()}
+            for _ in range(rounds)
+        ]
+    hand, mixed, both = (statistics.median(each[name] for each in found) for name in commands_of)
+    own = own_work(era)
+    shares = [f"{bound / max(mixed, 1):.0%}" for bound in (own + hand, both)]
+    print(f"| {era} | {own:.0f} | {hand:.0f} | {own + hand:.0f} | {both:.0f} | {mixed:.0f} | {' | '.join(shares)} |")
 
 
 def show_streams_and_sessions(streams: int, sessions: int, seconds: float) -> None:
@@ -191,7 +200,10 @@ def main() -> None:
         for case, rounds in results.items():
             show_case(era, case, rounds)
     show_ratios(main_case)
-    show_bounds(main_case)
+    print("\n| CPU a request: µs | SDK's own work | by hand | sum | both in one process | SDK on trioxport", end="")
+    print(f" | sum / it | both / it (≥ {BOUND_TARGET:.0%}) |\n| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for era in ("modern", "legacy"):
+        show_bounds(era, arguments.rounds, arguments.seconds)
     show_streams_and_sessions(arguments.streams, arguments.sessions, arguments.seconds * 10)
 
 

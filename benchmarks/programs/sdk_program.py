@@ -1,6 +1,7 @@
 """A server of the official SDK, on the SDK's own transport or on trioxport: the other process of ``mcp_sdk.py``.
 
     python -m benchmarks.programs.sdk_program stdio|http sdk|trioxport
+    python -m benchmarks.programs.sdk_program http both
     python -m benchmarks.programs.sdk_program own modern|legacy COUNT
 
 Over HTTP it writes its address as a line, and ends with its standard input. The last prints the microseconds that the
@@ -9,10 +10,12 @@ SDK's own work for a request takes, without any transport.
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from time import process_time
 from typing import Any
 
@@ -26,7 +29,10 @@ from mcp.shared.message import SessionMessage
 from mcp.shared.transport_context import TransportContext
 from mcp_types import JSONRPCNotification, JSONRPCRequest
 
+from benchmarks.programs.load_server import answer
 from benchmarks.programs.sdk_tools import add_answer
+from trioxport import Connection as OpenConnection
+from trioxport import Request, serve_transport
 from trioxport.interop.mcp_sdk import serve_sdk
 
 INFO = {"name": "load", "version": "1"}
@@ -50,10 +56,15 @@ add_answer(server, Context, structured_output=False)
 
 async def serve_http() -> None:
     async with trio.open_nursery() as nursery:
-        [address] = await nursery.start(serve_sdk, server, "http://127.0.0.1:0/mcp")
-        announce(address)
-        await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
-        nursery.cancel_scope.cancel()
+        await serve_until_end(nursery, serve_sdk, server)
+
+
+async def serve_until_end(nursery: trio.Nursery, serve: Callable[..., Any], served: object) -> None:
+    """Serve over HTTP until the end of standard input."""
+    [address] = await nursery.start(serve, served, "http://127.0.0.1:0/mcp")
+    announce(address)
+    await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
+    nursery.cancel_scope.cancel()
 
 
 class AnnouncingServer(uvicorn.Server):
@@ -132,18 +143,44 @@ class OwnWork:
 
 
 async def own_work(era: str, count: int) -> float:
-    """Seconds of CPU time of ``count`` calls of the tool."""
+    """Microseconds of CPU time of a call of the tool, after as many calls as are measured.
+
+    The first calls are slower, and the first full collection of garbage takes as long as hundreds of them.
+    """
     async with lowlevel.lifespan(lowlevel) as state, trio.open_nursery() as nursery:
         work = OwnWork(state)
         call = work.modern if era == "modern" else work.legacy
         if era == "legacy":
             await work.open_session(nursery)
+        for _ in range(count):
+            await call()
+        gc.collect()
         began = process_time()
         for _ in range(count):
             await call()
         took = process_time() - began
         nursery.cancel_scope.cancel()
-    return took
+    return took / count * 1e6
+
+
+async def serve_both() -> None:
+    """Serve a handler that does the SDK's own work for each call, and then answers it by hand."""
+    async with lowlevel.lifespan(lowlevel) as state, trio.open_nursery() as nursery:
+
+        async def handle(connection: OpenConnection) -> None:
+            work = OwnWork(state)
+            call = work.modern if connection.info.era == "modern" else work.legacy
+            async with trio.open_nursery() as session:
+                if connection.info.era == "legacy":
+                    await work.open_session(session)
+                async for message in connection.rx:
+                    if isinstance(message, Request):
+                        if message.method == "tools/call":
+                            await call()
+                        await answer(connection, message)
+                session.cancel_scope.cancel()
+
+        await serve_until_end(nursery, serve_transport, handle)
 
 
 def announce(address: str) -> None:
@@ -161,6 +198,7 @@ if __name__ == "__main__":
             run_uvicorn()
         case ["http", "trioxport"]:
             trio.run(serve_http)
+        case ["http", "both"]:
+            trio.run(serve_both)
         case ["own", era, count]:
-            trio.run(own_work, era, int(count) // 10)  # the first calls are slower
-            announce(f"{trio.run(own_work, era, int(count)) / int(count) * 1e6:.0f}")
+            announce(f"{trio.run(own_work, era, int(count)):.0f}")
