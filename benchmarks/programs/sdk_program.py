@@ -15,7 +15,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import process_time
 from typing import Any
 
@@ -166,21 +166,27 @@ async def own_work(era: str, count: int) -> float:
 async def serve_both() -> None:
     """Serve a handler that does the SDK's own work for each call, and then answers it by hand."""
     async with lowlevel.lifespan(lowlevel) as state, trio.open_nursery() as nursery:
+        modern = OwnWork(state).modern
 
         async def handle(connection: OpenConnection) -> None:
+            if connection.info.era == "modern":
+                await answer_calls(connection, modern)
+                return
             work = OwnWork(state)
-            call = work.modern if connection.info.era == "modern" else work.legacy
             async with trio.open_nursery() as session:
-                if connection.info.era == "legacy":
-                    await work.open_session(session)
-                async for message in connection.rx:
-                    if isinstance(message, Request):
-                        if message.method == "tools/call":
-                            await call()
-                        await answer(connection, message)
+                await work.open_session(session)
+                await answer_calls(connection, work.legacy)
                 session.cancel_scope.cancel()
 
         await serve_until_end(nursery, serve_transport, handle)
+
+
+async def answer_calls(connection: OpenConnection, work: Callable[[], Awaitable[None]]) -> None:
+    async for message in connection.rx:
+        if isinstance(message, Request):
+            if message.method == "tools/call":
+                await work()
+            await answer(connection, message)
 
 
 def announce(address: str) -> None:
