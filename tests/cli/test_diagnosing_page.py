@@ -21,7 +21,7 @@ SHOWN: Final = [(command, output) for command, output in BLOCKS if command.start
 
 
 def test_the_page_has_examples() -> None:
-    assert len(SHOWN) == 3
+    assert len(SHOWN) == 4
 
 
 @pytest.mark.parametrize(("command", "output"), SHOWN)

@@ -26,13 +26,14 @@ def timeline_lines(timeline: Timeline) -> Iterator[dict[str, Any]]:
     """The timeline for programs: a JSON object for each message, its latency in seconds at the answer."""
     for step in timeline.steps:
         exchange = step.exchange
+        latency = exchange.latency if step.is_answer and exchange is not None else None
         yield {
             "time": step.recorded.time,
             "connection": step.recorded.session,
             "from": "client" if step.recorded.from_client else "server",
             "id": None if exchange is None else exchange.request.id,
             "message": step.label,
-            "latency": exchange.latency if step.is_answer and exchange is not None else None,
+            "latency": None if latency is None else round(latency, 6),
             "remark": _remark(step) or None,
         }
 
