@@ -110,7 +110,7 @@ _OPEN_CONNECTIONS: Final = (
 """Connections that other libraries have opened: the library's module, its class, and the transport over such a one."""
 
 _registered: dict[str, Factory] = {}
-_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
+_SCHEME: Final = r"[a-z][a-z0-9+.-]*"
 
 
 def register_scheme(scheme: str, factory: Factory) -> None:
@@ -127,7 +127,7 @@ def register_scheme(scheme: str, factory: Factory) -> None:
     Raises:
         UsageError: The scheme is not valid, or is taken: built in, registered or installed.
     """
-    if not _SCHEME.fullmatch(scheme):
+    if not re.fullmatch(_SCHEME, scheme):
         raise UsageError(f"{scheme!r} is no URL scheme", hint="Lower-case letters, digits, '+', '.' and '-'")
     if scheme in known_schemes():
         raise UsageError(f"the scheme {scheme!r} is taken")
@@ -232,7 +232,7 @@ def _unknown(scheme: str, shown: str) -> UsageError:
 def known_schemes() -> list[str]:
     """The schemes of URLs that are targets: built in, registered or installed."""
     installed = (point.name for point in _entry_points())
-    return sorted({*_BUILT_IN, *_registered, *(name for name in installed if _SCHEME.fullmatch(name))})
+    return sorted({*_BUILT_IN, *_registered, *(name for name in installed if re.fullmatch(_SCHEME, name))})
 
 
 def _installed(scheme: str) -> Factory | None:

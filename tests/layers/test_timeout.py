@@ -305,6 +305,49 @@ async def test_what_had_arrived_before_is_received_first_but_not_for_ever(autoju
         await rx.receive()
 
 
+@pytest.mark.parametrize("target", ["memory://late", "tcp://127.0.0.1:0"])
+async def test_each_task_that_waits_gets_a_late_request(target: str) -> None:
+    ended: list[object] = []
+
+    async def take(connection: Connection) -> None:
+        told = await connection.rx.receive()
+        assert isinstance(told, Undelivered) and isinstance(told.cause, RequestTimeout)
+        ended.append(told.id)
+
+    async with trio.open_nursery() as nursery:
+        addresses = await nursery.start(serve_transport, _answer_the_first, target)
+        async with open_transport(addresses[0], layers=[Timeout(0.05)]) as connection, trio.open_nursery() as waiting:
+            for _ in range(3):
+                waiting.start_soon(take, connection)
+            await wait_all_tasks_blocked()
+            for request_id in (2, 3, 4):
+                await connection.tx.send(Request(request_id, "tools/call"))
+        nursery.cancel_scope.cancel()
+    assert sorted(map(str, ended)) == ["2", "3", "4"]
+
+
+async def test_over_memory_too_an_answer_that_is_there_comes_first(autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_transport, _answer_the_first, "memory://late")
+        async with open_transport("memory://late", layers=[Timeout(30.0)]) as (tx, rx):
+            for request_id in (1, 2):
+                await tx.send(Request(request_id, "tools/call"))
+            await trio.sleep(300)  # the application is busy
+            assert await rx.receive() == Response(1, "first")
+            told = await rx.receive()
+            assert isinstance(told, Undelivered) and told.id == 2
+            with trio.move_on_after(1) as scope:
+                await rx.receive()
+            assert scope.cancelled_caught
+        nursery.cancel_scope.cancel()
+
+
+async def _answer_the_first(connection: Connection) -> None:
+    async for message in connection.rx:
+        if isinstance(message, Request) and message.id == 1:
+            await connection.tx.send(Response(1, "first"))
+
+
 async def test_a_request_that_the_application_cancels_is_settled_by_that(autojump_clock: MockClock) -> None:
     async with accepted_peer(Timeout(30.0)) as ((tx, rx), scripted):
         await tx.send(Request(1, "tools/call"))

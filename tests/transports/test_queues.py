@@ -11,13 +11,26 @@ import pytest
 import trio
 import trio.testing
 
+from trioxport._core.interruption import Interrupted, interruptible
 from trioxport.transports._queues import BoundedQueue
+
+
+def put_nowait(queue: BoundedQueue[int], value: int) -> None:
+    if not queue.put(value):
+        raise trio.WouldBlock
+
+
+def take_nowait(receive_nowait: Callable[[], int]) -> int | None:
+    try:
+        return receive_nowait()
+    except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+        return None
 
 
 def outcome_of(function: Callable[[], object]) -> object:
     try:
         return function()
-    except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError, trio.BrokenResourceError) as error:
+    except (trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError) as error:
         return type(error)
 
 
@@ -32,12 +45,10 @@ async def test_steps_in_any_order_end_as_with_a_memory_channel(capacity: int) ->
         )
         send, receive = trio.open_memory_channel[int](capacity)
         queue = BoundedQueue[int](capacity)
-        theirs = await run(
-            steps, send.send_nowait, send.send, receive.receive_nowait, receive.receive, send.close, receive.close
-        )
-        ours = await run(
-            steps, queue.send_nowait, queue.send, queue.receive_nowait, queue.receive, queue.end, queue.close
-        )
+        take = partial(take_nowait, receive.receive_nowait)
+        theirs = await run(steps, send.send_nowait, send.send, take, receive.receive, send.close, receive.close)
+        put = partial(put_nowait, queue)
+        ours = await run(steps, put, queue.send, queue.take, queue.receive, queue.end, queue.close)
         assert ours == theirs, seed
 
 
@@ -45,7 +56,7 @@ async def run(
     steps: list[str],
     send_nowait: Callable[[int], None],
     send: Callable[[int], Any],
-    receive_nowait: Callable[[], int],
+    receive_nowait: Callable[[], int | None],
     receive: Callable[[], Any],
     end: Callable[[], None],
     close: Callable[[], None],
@@ -87,6 +98,40 @@ async def run(
             came.clear()
         nursery.cancel_scope.cancel()
     return seen
+
+
+async def test_an_interrupted_wait_raises_and_a_value_that_is_there_comes_first() -> None:
+    queue = BoundedQueue[int](1)
+    queue.put(1)
+    queue.interrupt()
+    assert await queue.receive() == 1
+    with trio.testing.assert_checkpoints(), pytest.raises(Interrupted):
+        await queue.receive()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_interrupt_soon, queue.interrupt)
+        with pytest.raises(Interrupted):
+            await queue.receive()
+    queue.put(2)
+    assert await queue.receive() == 2
+
+
+async def test_the_wait_of_any_other_channel_can_be_interrupted_too() -> None:
+    send, inner = trio.open_memory_channel[int](1)
+    receive, interrupt = interruptible(inner)
+    async with send, inner, trio.open_nursery() as nursery:
+        nursery.start_soon(_interrupt_soon, interrupt)
+        with pytest.raises(Interrupted):
+            await receive.receive()
+        interrupt()
+        send.send_nowait(1)
+        assert await receive.receive() == 1
+        with pytest.raises(Interrupted):
+            await receive.receive()
+
+
+async def _interrupt_soon(interrupt: Callable[[], None]) -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    interrupt()
 
 
 async def test_a_second_receiver_is_refused() -> None:

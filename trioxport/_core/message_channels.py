@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from collections.abc import Callable
+from typing import Final, NoReturn
 
 import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
 from trioxport._core.error_mapping import not_sent
+from trioxport._core.interruption import Interruptible, interrupt_of
 from trioxport._core.supervisor import Supervisor
 from trioxport._core.unreadable import Refusals, fragment_of
 from trioxport._diagnostics.text_redaction import excerpt_of
@@ -36,19 +38,36 @@ MAX_CANCELLED_IDS: Final = 256
 """Cancelled requests whose late answers are counted, but not logged."""
 
 
-@attrs.define
 class _InFlight:
     """The requests that are sent and not settled yet."""
 
-    requests: dict[RequestId, Request]
-    cancelled: deque[RequestId] | None = None
-    sending: int = 0
-    none_sending: trio.Event | None = None
+    __slots__ = ("cancelled", "none_sending", "requests", "sending")
 
-    def add(self, request: Request) -> None:
+    def __init__(self, requests: dict[RequestId, Request]) -> None:
+        self.requests = requests
+        self.cancelled: deque[RequestId] | None = None
+        self.sending = 0
+        self.none_sending: trio.Event | None = None
+
+    def begin(self, request: Request) -> None:
+        """Add a request that is about to be sent. Raises ``UsageError`` for an id in flight."""
         if request.id in self.requests:
             raise UsageError(f"a request with the id {request.id!r} is in flight already", hint="Give each its own id")
         self.requests[request.id] = request
+        self.sending += 1
+
+    def withdraw(self, request: Request, error: BaseException) -> bool:
+        """Remove a request that was not sent; return whether an answer or a cancellation has settled it already."""
+        if self.requests.get(request.id) is request:
+            del self.requests[request.id]
+            return False
+        return isinstance(error, TransportError)
+
+    def tell_none_sending(self) -> None:
+        """Wake the tasks in ``all_sent_or_refused``, if that is so."""
+        if self.none_sending is not None and not self.sending:
+            self.none_sending.set()
+            self.none_sending = None
 
     def settle_cancelled(self, notification: Notification, *, by_peer: bool = False) -> None:
         """Settle the request that this side cancels, or the subscription that its server ends."""
@@ -80,44 +99,45 @@ class _MessageSend(SendChannel[Message]):
         self._closed = False
 
     async def send(self, value: Message) -> None:
-        payload = self._encode(value)
+        frame = self._encoded(value)
+        request = value if type(value) is Request else None
+        in_flight = self._in_flight
+        if request is not None:
+            in_flight.begin(request)
+        broken: Exception | None = None
+        try:
+            if self._supervisor.failure is not None or self._closed:
+                await self._refuse(None)
+            try:
+                await self._frames.send(frame)
+            except (trio.ClosedResourceError, trio.BrokenResourceError) as error:
+                broken = error
+            if broken is not None:
+                await self._refuse(broken)
+        except BaseException as error:
+            if request is None or not in_flight.withdraw(request, error):
+                raise
+        else:
+            if type(value) is Notification:
+                in_flight.settle_cancelled(value)
+        finally:
+            if request is not None:
+                in_flight.sending -= 1
+                if in_flight.none_sending is not None:
+                    in_flight.tell_none_sending()
+
+    def _encoded(self, message: Message) -> Frame:
+        payload = self._encode(message)
         if len(payload) > self._max_size:
             raise self._too_large(len(payload))
-        headers = None if value.metadata is NOTHING else metadata_of(value).get("headers")
-        if type(value) is not Request:
-            await self._send(Frame(payload, value, headers))
-            if type(value) is Notification:
-                self._in_flight.settle_cancelled(value)
-            return
-        in_flight = self._in_flight
-        in_flight.add(value)
-        in_flight.sending += 1
-        try:
-            await self._send(Frame(payload, value, headers))
-        except BaseException as error:
-            if in_flight.requests.get(value.id) is value:
-                del in_flight.requests[value.id]
-            elif isinstance(error, TransportError):
-                return  # an answer or a cancellation has settled it
-            raise
-        finally:
-            in_flight.sending -= 1
-            if in_flight.none_sending is not None and not in_flight.sending:
-                in_flight.none_sending.set()
-                in_flight.none_sending = None
+        return Frame(payload, message, None if message.metadata is NOTHING else metadata_of(message).get("headers"))
 
-    async def _send(self, frame: Frame) -> None:
-        if self._closed:
-            raise trio.ClosedResourceError
-        if self._supervisor.failure is None:
-            try:
-                return await self._frames.send(frame)
-            except trio.ClosedResourceError:
-                if self._closed:
-                    raise
-            except trio.BrokenResourceError as error:
-                if isinstance(error, TransportError):
-                    raise
+    async def _refuse(self, broken: Exception | None) -> NoReturn:
+        """Raise the error of a message that was not sent, since the connection is closed, lost or broken."""
+        if self._closed and not isinstance(broken, trio.BrokenResourceError):
+            raise trio.ClosedResourceError if broken is None else broken
+        if isinstance(broken, TransportError):
+            raise broken
         failure = self._supervisor.failure or await self._supervisor.verdict()
         await trio.lowlevel.checkpoint()
         self._supervisor.failure_seen = True
@@ -135,7 +155,7 @@ class _MessageSend(SendChannel[Message]):
         )
 
 
-class _MessageReceive(ReceiveChannel[Incoming]):
+class _MessageReceive(Interruptible, ReceiveChannel[Incoming]):
     def __init__(
         self, frames: FrameChannels, supervisor: Supervisor, in_flight: _InFlight, refusals: Refusals | None
     ) -> None:
@@ -151,6 +171,10 @@ class _MessageReceive(ReceiveChannel[Incoming]):
         self._ended = False
         self._closed = False
         self._unanswered: TransportError | None = None
+
+    @property
+    def interrupt(self) -> Callable[[], None] | None:
+        return interrupt_of(self._frames)
 
     async def receive(self) -> Incoming:
         if self._ended:
@@ -177,38 +201,38 @@ class _MessageReceive(ReceiveChannel[Incoming]):
         if frame.error is not None:
             return self._refuse(frame, frame.error)
         try:
-            message = frame.message or self._decode_payload(frame.payload)
+            message = self._decode_payload(frame.payload) if frame.message is None else frame.message
         except (DecodeError, ProtocolViolation, MessageTooLarge) as error:
             return self._refuse(frame, error)
         if self._check is not None and (answer := self._check(message)) is not None:
             if self._refusals is not None:
                 self._refusals.send_soon(answer)
             return None
-        message = self._with_metadata(message, frame)
-        if isinstance(message, Notification):
+        if frame.headers is not None or frame.deliveries is not None or self._forwarding is not None:
+            message = self._with_metadata(message, frame)
+        if isinstance(message, _ANSWERS):
+            # Without an id it is the peer's error about a message whose id it could not read.
+            if message.id is not None and self._in_flight.requests.pop(message.id, None) is None:
+                self._discard_answer(message.id)
+                return None
+        elif isinstance(message, Notification):
             self._in_flight.settle_cancelled(message, by_peer=True)
-        elif isinstance(message, _ANSWERS) and not self._settles(message):
-            if message.id in (self._in_flight.cancelled or ()):
-                self._supervisor.discarded["late"] += 1  # expected after a cancellation: counted, not logged
-            else:
-                self._supervisor.discard(ProtocolViolation(f"a response to no request in flight, id {message.id!r}"))
-            return None
         return message
+
+    def _discard_answer(self, request_id: RequestId) -> None:
+        if request_id in (self._in_flight.cancelled or ()):
+            self._supervisor.discarded["late"] += 1  # expected after a cancellation: counted, not logged
+        else:
+            self._supervisor.discard(ProtocolViolation(f"a response to no request in flight, id {request_id!r}"))
 
     def _with_metadata(self, message: Message, frame: Frame) -> Message:
         """The message with the notes of its frame, and with the payload if it is to be forwarded."""
-        if frame.headers is None and frame.deliveries is None and self._forwarding is None:
-            return message
         noted: Metadata = {} if frame.headers is None else {"headers": frame.headers}
         if frame.deliveries is not None:
             noted["deliveries"] = frame.deliveries
         if self._forwarding is not None:
             noted["encoded"] = self._forwarding.form(frame.payload, message)
         return noting(message, noted)
-
-    def _settles(self, answer: Response | ErrorResponse) -> bool:
-        """Whether ``answer`` settles a request, or is the peer's error about a message whose id it could not read."""
-        return answer.id is None or self._in_flight.requests.pop(answer.id, None) is not None
 
     def _decode_payload(self, payload: bytes) -> Message:
         if len(payload) > self._max_size:

@@ -6,7 +6,6 @@ error that JSON-RPC does not define, or how a number was written. And encoding t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias, cast
 
@@ -151,6 +150,8 @@ def _raw(value: object) -> msgspec.Raw:
 def _changed_by_the_book(
     payload: bytes, request_id: RequestId | None, place: str, params: Members, meta: Members
 ) -> bytes:
+    import json  # rarely needed
+
     envelope = json.loads(payload)
     if request_id is not None:
         envelope["id"] = request_id

@@ -10,7 +10,6 @@ msgspec is the fast path. Three things it does not do as JSON-RPC needs them, so
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from functools import partial
@@ -133,6 +132,8 @@ def _parse(payload: bytes) -> Any:
 
 
 def _parse_by_the_book(payload: bytes, refusal: msgspec.DecodeError) -> Any:
+    import json  # rarely needed, as below
+
     try:
         return json.loads(payload.decode(), parse_constant=_refuse_constant, parse_float=_finite)
     except UnicodeDecodeError as error:
@@ -155,6 +156,8 @@ def _finite(digits: str) -> float:
 
 
 def _encode_by_the_book(envelope: dict[str, Any]) -> bytes:
+    import json
+
     try:
         return json.dumps(envelope, allow_nan=False, separators=(",", ":"), default=_to_builtins).encode()
     except (TypeError, ValueError, RecursionError) as error:

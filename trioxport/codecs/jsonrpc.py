@@ -30,30 +30,17 @@ _ANSWERS: Final = frozenset({"result", "error"})
 
 def to_wire(message: Message) -> dict[str, Any]:
     """The envelope of a message. Raises ``UsageError`` for what has none."""
-    envelope: dict[str, Any]
-    match message:
-        case Request(id=request_id, method=method, params=params):
-            envelope = {"jsonrpc": VERSION, "id": request_id, "method": method}
-            if params is not None:
-                envelope["params"] = params
-        case Response(id=request_id, result=result):
-            envelope = {"jsonrpc": VERSION, "id": request_id, "result": result}
-        case Notification(method=method, params=params):
-            envelope = {"jsonrpc": VERSION, "method": method}
-            if params is not None:
-                envelope["params"] = params
-        case Undelivered():
-            raise UsageError("an Undelivered cannot be sent: it is made on this side, for the application")
-        case ErrorResponse(id=request_id, code=code, message=text, data=data):
-            error: dict[str, Any] = {"code": code, "message": text}
-            if data is not None:
-                error["data"] = data
-            envelope = {"jsonrpc": VERSION, "id": request_id, "error": error}
-        case _:
-            raise UsageError(f"only messages can be sent, not {type(message).__name__}")
+    if isinstance(message, Request):
+        envelope: dict[str, Any] = {"jsonrpc": VERSION, "id": message.id, "method": message.method}
+        if message.params is not None:
+            envelope["params"] = message.params
+    elif isinstance(message, Response):
+        envelope = {"jsonrpc": VERSION, "id": message.id, "result": message.result}
+    else:
+        envelope = _other_envelope(message)
     if type(envelope.get("id", 0)) not in _ID_TYPES and not (isinstance(message, ErrorResponse) and message.id is None):
         raise UsageError(f"an id is a string or an integer, not of the type {type(envelope['id']).__name__}")
-    if message.extra:
+    if message.extra is not NOTHING and message.extra:
         if not RESERVED.isdisjoint(message.extra):
             raise UsageError(f"extra members may not be named {sorted(RESERVED & message.extra.keys())}")
         envelope.update(message.extra)
@@ -88,6 +75,19 @@ def request_id(envelope: Any) -> RequestId | None:
     """The id in a decoded envelope that need not be valid, if it is a call's, and not an answer's as well."""
     members = members_of(envelope)
     return as_id(members.get("id")) if "method" in members and _ANSWERS.isdisjoint(members) else None
+
+
+def _other_envelope(message: Message) -> dict[str, Any]:
+    match message:
+        case Notification(method=method, params=params):
+            return {"jsonrpc": VERSION, "method": method} | ({} if params is None else {"params": params})
+        case Undelivered():
+            raise UsageError("an Undelivered cannot be sent: it is made on this side, for the application")
+        case ErrorResponse(id=request_id, code=code, message=text, data=data):
+            error = {"code": code, "message": text} | ({} if data is None else {"data": data})
+            return {"jsonrpc": VERSION, "id": request_id, "error": error}
+        case _:
+            raise UsageError(f"only messages can be sent, not {type(message).__name__}")
 
 
 def plain(value: object) -> object:

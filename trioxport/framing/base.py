@@ -74,7 +74,7 @@ class Partial:
         self._head = b""
         self._tail = b""
 
-    def add(self, part: bytes) -> None:
+    def add(self, part: bytes | memoryview) -> None:
         self.size += len(part)
         if self.size <= self._max_size:
             self._kept.extend(part)
@@ -84,13 +84,18 @@ class Partial:
             self._kept = bytearray()
         self._keep_ends(part)
 
-    def take(self) -> bytes | Oversized:
-        """Return the complete payload, and begin the next one."""
-        payload = bytes(self._kept) if self.size <= self._max_size else Oversized(self.size, self._head + self._tail)
+    def take(self, last: bytes | memoryview = b"") -> bytes | Oversized:
+        """Return the complete payload, which ends with ``last``, and begin the next one."""
+        payload: bytes | Oversized
+        if self.size + len(last) <= self._max_size:
+            payload = b"".join((self._kept, last))
+        else:
+            self.add(last)
+            payload = Oversized(self.size, self._head + self._tail)
         self._reset()
         return payload
 
-    def _keep_ends(self, part: bytes | bytearray) -> None:
+    def _keep_ends(self, part: bytes | bytearray | memoryview) -> None:
         missing = EXCERPT_BYTES - len(self._head)
         self._head += part[:missing]
         self._tail = (self._tail + part[max(missing, len(part) - EXCERPT_BYTES) :])[-EXCERPT_BYTES:]

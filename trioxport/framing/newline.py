@@ -20,15 +20,16 @@ class _NewlineDecoder:
         partial, max_size = self._partial, self._max_size
         start = 0
         while (end := data.find(b"\n", start)) >= 0:  # split() takes many times as long for a long line
-            payload: bytes | Oversized = data[start:end]
+            payload: bytes | Oversized
             if partial.size or end - start > max_size:
-                partial.add(data[start:end])
-                payload = partial.take()
-            if payload not in _BLANK:
+                payload = partial.take(memoryview(data)[start:end])
+            else:
+                payload = data[start:end]
+            if end > start + 1 or payload not in _BLANK:
                 payloads.append(payload)
             start = end + 1
         if start < len(data):
-            partial.add(data[start:])
+            partial.add(memoryview(data)[start:])
         return payloads
 
     @property

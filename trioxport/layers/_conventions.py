@@ -35,6 +35,17 @@ MAX_NAME_CHARS: Final = 256
 VERSION_IN_META: Final = META + "protocolVersion"
 """The key in ``_meta`` of the protocol version of a modern request."""
 
+_SUBJECTS: Final = {
+    "tools/call": TOOL,
+    "prompts/get": PROMPT,
+    "resources/read": RESOURCE,
+    "resources/subscribe": RESOURCE,
+    "resources/unsubscribe": RESOURCE,
+    "notifications/resources/updated": RESOURCE,
+}
+"""By a method: the attribute of its subject."""
+_NO_SUBJECT: Final = (None, dict[str, str]())
+
 _NETWORKS: Final = {
     "grpc": ("tcp", "http"),
     "grpcs": ("tcp", "http"),
@@ -99,18 +110,15 @@ def _address(whose: str, host: str | None, port: int | None) -> dict[str, str | 
 
 def subject_of(message: Request | Notification) -> tuple[str | None, Mapping[str, str]]:
     """The subject of a message: a target of low cardinality for the span's name, or None, and attributes."""
-    match message.method:
-        case "tools/call":
-            name = _text(message.params, "name")
-            return name, {OPERATION: "execute_tool"} | ({} if name is None else {TOOL: name})
-        case "prompts/get":
-            name = _text(message.params, "name")
-            return name, {} if name is None else {PROMPT: name}
-        case "resources/read" | "resources/subscribe" | "resources/unsubscribe" | "notifications/resources/updated":
-            uri = _text(message.params, "uri")
-            return None, {} if uri is None else {RESOURCE: redact_url(uri)}
-        case _:
-            return None, {}
+    kind = _SUBJECTS.get(message.method)
+    if kind is None:
+        return _NO_SUBJECT
+    if kind is RESOURCE:
+        uri = _text(message.params, "uri")
+        return None, {} if uri is None else {RESOURCE: redact_url(uri)}
+    name = _text(message.params, "name")
+    found = {} if name is None else {kind: name}
+    return name, {OPERATION: "execute_tool"} | found if kind is TOOL else found
 
 
 def _text(params: Params | None, name: str) -> str | None:

@@ -13,6 +13,7 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
+from trioxport._core.interruption import Interruptible, interrupt_of
 from trioxport.abc import MessageChannels, Scope
 from trioxport.errors import Outcome, TransportError
 from trioxport.layers._support import ANSWERS
@@ -162,12 +163,16 @@ class _WatchedSend(SendChannel[Message]):
         await self._inner.aclose()
 
 
-class _WatchedReceive(ReceiveChannel[Incoming]):
+class _WatchedReceive(Interruptible, ReceiveChannel[Incoming]):
     def __init__(self, inner: ReceiveChannel[Incoming], operations: _Open, watcher: Watcher) -> None:
         self._inner = inner
         self._open = operations
         self._begin = watcher.received
         self._lost = watcher.lost
+
+    @property
+    def interrupt(self) -> Callable[[], None] | None:
+        return interrupt_of(self._inner)
 
     async def receive(self) -> Incoming:
         try:

@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 from trio.abc import ReceiveChannel, SendChannel
 
+from trioxport._core.interruption import Interruptible, interrupt_of
 from trioxport.messages import ErrorResponse, Incoming, Message, RequestId, Response
 from trioxport.protocol import LISTEN, cancelled_id
 
@@ -48,7 +49,7 @@ class PassingSend(SendChannel[Item]):
         await self._inner.aclose()
 
 
-class PassingReceive(ReceiveChannel[Item]):
+class PassingReceive(Interruptible, ReceiveChannel[Item]):
     """A receive channel that transforms each item; cancelled, it loses none. Closing it closes the inner channel.
 
     Args:
@@ -59,6 +60,10 @@ class PassingReceive(ReceiveChannel[Item]):
     def __init__(self, inner: ReceiveChannel[Item], incoming: Callable[[Item], Item]) -> None:
         self._inner = inner
         self._incoming = incoming
+
+    @property
+    def interrupt(self) -> Callable[[], None] | None:
+        return interrupt_of(self._inner)
 
     async def receive(self) -> Item:
         return self._incoming(await self._inner.receive())

@@ -11,6 +11,7 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel, SendChannel
 
+from trioxport._core.interruption import Interrupted, interruptible
 from trioxport._diagnostics import logger
 from trioxport._diagnostics.validators import SECONDS
 from trioxport.abc import MessageChannels, Scope
@@ -65,16 +66,19 @@ class Timeout:
     max_seconds: float = attrs.field(default=600.0, validator=SECONDS, kw_only=True)
 
     def wrap(self, channels: MessageChannels, scope: Scope) -> MessageChannels:
-        watch = _TimerWatch(self, channels.send, scope)
-        return MessageChannels(_TimedSend(channels.send, watch), _TimedReceive(channels.receive, watch, scope))
+        receive, interrupt = interruptible(channels.receive)
+        watch = _TimerWatch(self, channels.send, interrupt, scope)
+        return MessageChannels(_TimedSend(channels.send, watch), _TimedReceive(receive, watch, scope))
 
 
 class _TimerWatch:
     """The requests of one connection, and the tasks that watch the deadlines and send cancellations."""
 
-    def __init__(self, timeout: Timeout, inner: SendChannel[Message], scope: Scope) -> None:
+    def __init__(
+        self, timeout: Timeout, inner: SendChannel[Message], interrupt: Callable[[], None], scope: Scope
+    ) -> None:
         self.deadlines = Deadlines()
-        self.receiving: set[trio.CancelScope] = set()
+        self.interrupt = interrupt
         self._limits = timeout.seconds, timeout.max_seconds
         self._inner = inner
         self._scope = scope
@@ -175,8 +179,7 @@ class _TimerWatch:
                 await trio.sleep_forever()
             self.deadlines.expire(trio.current_time())
             if self.deadlines.late:
-                for scope in self.receiving:
-                    scope.cancel()
+                self.interrupt()
 
     async def _send_cancellations(self) -> None:
         while self._to_cancel:
@@ -239,34 +242,43 @@ class _TimedReceive(ReceiveChannel[Incoming]):
         self._watch = watch
         self._scope = scope
         self._max_overtaken = max(1, scope.settings.limits.max_buffered_messages)
-        self._before_late = 0
+        self._overtaken = 0
         self._closed = False
 
     async def receive(self) -> Incoming:
-        watch = self._watch
+        late = self._watch.deadlines.late
         while True:
-            message: Incoming | None = None
-            late = bool(watch.deadlines.late)
-            self._before_late = self._before_late + 1 if late else 0
-            if self._before_late > self._max_overtaken and not self._closed:
-                await trio.lowlevel.checkpoint()
-            else:
-                with trio.CancelScope() as scope:
-                    if late:  # an expired deadline still lets receive() return a message that is there
-                        scope.deadline = trio.current_time()
-                    watch.receiving.add(scope)
-                    try:
-                        message = await self._inner.receive()
-                    finally:
-                        watch.receiving.discard(scope)
-            if message is None:
-                message = watch.expire_next()
-            elif isinstance(message, ANSWERS):
+            message: Incoming | None
+            try:
+                message = await (self._receive_before_late() if late else self._inner.receive())
+            except Interrupted:
+                expired = self._expire_next()
+                if expired is not None:
+                    return expired
+                continue
+            if isinstance(message, ANSWERS):
                 message = self._unless_late(message)
             elif type(message) is Notification:
                 self._note(message)
             if message is not None:
                 return message
+
+    async def _receive_before_late(self) -> Incoming:
+        """A message that is there, unless too many came before a late request already. Raises ``Interrupted``."""
+        self._overtaken += 1
+        if self._overtaken > self._max_overtaken and not self._closed:
+            await trio.lowlevel.checkpoint()
+            raise Interrupted
+        self._watch.interrupt()
+        return await self._inner.receive()
+
+    def _expire_next(self) -> Undelivered | None:
+        expired = self._watch.expire_next()
+        if self._watch.deadlines.late:
+            self._watch.interrupt()  # another task may wait
+        else:
+            self._overtaken = 0
+        return expired
 
     def _unless_late(self, answer: Response | ErrorResponse) -> Response | ErrorResponse | None:
         if answer.id is None or self._watch.deadlines.settle(answer.id) is not None:

@@ -128,6 +128,7 @@ class _Spans:
         self._start = trace.get_tracer("trioxport", __version__, layer.tracer_provider).start_span
         self._client_kind, self._server_kind = trace.SpanKind.CLIENT, trace.SpanKind.SERVER
         self._trace = trace
+        self._no_state = trace.DEFAULT_TRACE_STATE
         self._current = context.get_current
         self._propagator = layer.propagator or propagate.get_global_textmap()
         self._fields = tuple(self._propagator.fields)
@@ -141,11 +142,11 @@ class _Spans:
         self._from_them: dict[str, AttributeValue] = {**network, **names.client_of(scope)}
 
     def sending(self, message: Request | Notification) -> tuple[Request | Notification, Operation | None]:
-        if not self._notifications and type(message) is Notification:
+        if type(message) is Notification and not self._notifications:
             return message, None
         meta = meta_of(message.params)
         attempt = None if message.metadata is NOTHING else metadata_of(message).get("attempt")
-        parent = self._extracted(meta) or self._current()
+        parent = (None if meta is NOTHING else self._extracted(meta)) or self._current()
         name, attributes = self._described(message, meta, self._to_them)
         if attempt is not None:
             attributes[names.ATTEMPT] = attempt
@@ -178,11 +179,11 @@ class _Spans:
 
     def _injected(self, span: Span, parent: Context) -> dict[str, str]:
         """The propagation fields that carry the context of ``span``."""
-        own = span.get_span_context()
-        if self._writes_w3c and not own.trace_state and not (parent and self._baggage(parent)):
+        trace_id, span_id, _, flags, state, is_valid = span.get_span_context()  # half the time of its properties
+        plain = self._writes_w3c and (state is self._no_state or not state)
+        if plain and not (parent and self._baggage(parent)):
             # The whole context in the format of W3C, in a quarter of the propagator's time.
-            parts = own.trace_id, own.span_id, own.trace_flags
-            return {"traceparent": "00-%032x-%016x-%02x" % parts} if own.is_valid else {}  # noqa: UP031 (twice as fast)
+            return {"traceparent": "00-%032x-%016x-%02x" % (trace_id, span_id, flags)} if is_valid else {}  # noqa: UP031
         carried: dict[str, str] = {}
         context = self._trace.set_span_in_context(span, parent)
         self._propagator.inject(carried, context)  # pyright: ignore[reportArgumentType] # its default setter takes it
@@ -216,12 +217,12 @@ class _Spans:
         if type(message) is Request:
             number = message.id
             attributes[names.REQUEST_ID] = str(number) if type(number) is int else names.clean(str(number))
-        version = self._info.protocol_version if meta is NOTHING else meta.get(names.VERSION_IN_META)
-        version = version or self._info.protocol_version
+        info = self._info
+        version = (None if meta is NOTHING else meta.get(names.VERSION_IN_META)) or info.protocol_version
         if isinstance(version, str):
             attributes[names.PROTOCOL_VERSION] = names.clean(version)
-        if self._info.session_id is not None:
-            attributes[names.SESSION] = self._info.session_id
+        if info.session_id is not None:
+            attributes[names.SESSION] = info.session_id
         return method if target is None else f"{method} {target}", attributes
 
 
@@ -281,7 +282,8 @@ def _carrying(
     if not carried or isinstance(params, list):
         return message
     meta = carried if meta is NOTHING else {**meta, **carried}
-    return _copy(message, {**params, "_meta": meta} if params else {"_meta": meta}, message.metadata)
+    params = {**params, "_meta": meta} if params else {"_meta": meta}
+    return _copy(message, params, message.metadata)
 
 
 def _copy(

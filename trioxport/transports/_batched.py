@@ -1,31 +1,30 @@
-"""A channel of frames over a channel of batches, which wakes the receiver once for each batch."""
+"""A channel of frames over a queue of batches, which wakes the receiver once for each batch."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
 import trio
 from trio.abc import ReceiveChannel
 
 from trioxport._core.ending import SelfEnding
+from trioxport._core.interruption import Interruptible
 from trioxport.frames import Frame
+from trioxport.transports._queues import BoundedQueue
 
 
-class Batches(Protocol):
-    """The receiving end of a channel of batches."""
-
-    async def receive(self) -> list[Frame]: ...
-    def close(self) -> None: ...
-
-
-class BatchedReceive(SelfEnding, ReceiveChannel[Frame]):
+class BatchedReceive(SelfEnding, Interruptible, ReceiveChannel[Frame]):
     """Receives the frames of all batches one by one, in order, from any number of tasks."""
 
-    def __init__(self, batches: Batches) -> None:
+    def __init__(self, batches: BoundedQueue[list[Frame]]) -> None:
         self._batches = batches
         self._frames: list[Frame] = []  # the next one last; an empty deque takes ten times the memory
         self._fetching = False
         self._waiters: trio.lowlevel.ParkingLot | None = None
+
+    @property
+    def interrupt(self) -> Callable[[], None]:
+        return self._batches.interrupt
 
     async def receive(self) -> Frame:
         if self._frames:

@@ -29,6 +29,8 @@ MAX_AWAITED_FRAMES: Final = 64
 """Frames that one write waits for, while they keep coming."""
 MAX_DELAY_SECONDS: Final = 0.001
 """Seconds that one write waits for them."""
+FRAMES_BETWEEN_LOOKS: Final = 8
+"""Frames between two looks at the clock."""
 IDLE_TURNS: Final = 2
 """Turns of the scheduler without a frame after which a write goes."""
 
@@ -101,13 +103,16 @@ class _SendQueue(SelfEnding, SendChannel[Frame]):
         """Whether the writer waits, and no frame is on its way to it."""
 
     async def send(self, value: Frame) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self.idle and not self._closed:
-            await trio.lowlevel.checkpoint_if_cancelled()
             if self._wire.send_now(value):
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 return
             self.idle = False
-        await self._inner.send(value)
+        if self._inner.put(value):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        else:
+            await self._inner.send(value)
 
     async def aclose(self) -> None:
         self._closed = True
@@ -225,10 +230,10 @@ class _Pumps:
             await self._wire.send_eof()
 
     async def _next(self) -> Frame:
-        try:
-            return self._outgoing.receive_nowait()
-        except trio.WouldBlock:  # awaiting in this block would keep the exception and its frames alive
-            self._send_queue.idle = True
+        frame = self._outgoing.take()
+        if frame is not None:
+            return frame
+        self._send_queue.idle = True
         try:
             return await self._outgoing.receive()
         finally:
@@ -252,35 +257,34 @@ class _Pumps:
         size = len(frame.payload)
         turns_left = IDLE_TURNS if self._streaming else 0
         latest = trio.current_time() + MAX_DELAY_SECONDS
+        take = self._outgoing.take
         while size < self._coalesce_bytes:
-            try:
-                frame = self._outgoing.receive_nowait()
-            except trio.EndOfChannel:
-                break
-            except trio.WouldBlock:
-                if not turns_left:
+            following = take()
+            if following is None:
+                if not turns_left or self._outgoing.has_ended:
                     break
                 turns_left -= 1
             else:
-                frames.append(frame)
-                size += len(frame.payload)
-                if not turns_left or len(frames) >= MAX_AWAITED_FRAMES or trio.current_time() > latest:
+                frames.append(following)
+                size += len(following.payload)
+                is_late = not len(frames) % FRAMES_BETWEEN_LOOKS and trio.current_time() > latest
+                if not turns_left or len(frames) >= MAX_AWAITED_FRAMES or is_late:
                     turns_left = 0
                     continue
                 turns_left = IDLE_TURNS
-            try:
-                await trio.lowlevel.checkpoint()
-            except trio.Cancelled:
-                self._unsent += frames
-                raise
+            await trio.lowlevel.cancel_shielded_checkpoint()  # the turns are few, and this is cheaper
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except trio.Cancelled:
+            self._unsent += frames
+            raise
         self._streaming = len(frames) > 1
         return frames
 
     def _take_unsent(self) -> None:
         """Keep the frames that were accepted and never written, those of waiting senders included."""
-        with suppress(trio.WouldBlock, trio.EndOfChannel):
-            while True:
-                self._unsent.append(self._outgoing.receive_nowait())
+        while (frame := self._outgoing.take()) is not None:
+            self._unsent.append(frame)
 
     # Reading.
 
@@ -331,9 +335,8 @@ class _Pumps:
     def _deliver_now(self, frames: list[Frame]) -> bool:
         """Deliver frames, and return whether there was room."""
         try:
-            self._incoming.send_nowait(frames)
-        except trio.WouldBlock:
-            return False
+            if not self._incoming.put(frames):
+                return False
         except trio.BrokenResourceError:
             return True  # the application has closed rx: frames until the end are dropped
         self._delivered = frames

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 import outcome
 import trio
+
+from trioxport._core.interruption import Interrupted
 
 T = TypeVar("T")
 
@@ -15,18 +19,20 @@ class BoundedQueue(Generic[T]):
     """A queue from any number of senders to one receiver at a time.
 
     Waiting, cancelling, and closing either end are as with ``trio.open_memory_channel(capacity)``. It has memory for
-    values, and for waiting senders, only while there are any: most connections are idle most of the time.
+    values, which are not None, and for waiting senders, only while there are any: most connections are idle most of the
+    time.
 
     Args:
         capacity: The number of values that it holds.
     """
 
-    __slots__ = ("_capacity", "_has_ended", "_is_closed", "_receiver", "_senders", "_values")
+    __slots__ = ("_capacity", "_is_closed", "_is_interrupted", "_receiver", "_senders", "_values", "has_ended")
 
     def __init__(self, capacity: float) -> None:
         self._capacity = capacity
-        self._has_ended = False
+        self.has_ended = False
         self._is_closed = False
+        self._is_interrupted = False
         self._values: deque[T] | None = None
         self._senders: dict[trio.lowlevel.Task, T] | None = None
         self._receiver: trio.lowlevel.Task | None = None
@@ -35,15 +41,14 @@ class BoundedQueue(Generic[T]):
         """The number of values that it holds, without those of waiting senders."""
         return len(self._values or ())
 
-    def send_nowait(self, value: T) -> None:
-        """Send a value.
+    def put(self, value: T) -> bool:
+        """Send a value without waiting; return whether there was room.
 
         Raises:
-            trio.WouldBlock: There is no room.
             trio.ClosedResourceError: The queue has ended.
             trio.BrokenResourceError: Its receiver has closed it.
         """
-        if self._has_ended:
+        if self.has_ended:
             raise trio.ClosedResourceError
         if self._is_closed:
             raise trio.BrokenResourceError
@@ -55,16 +60,13 @@ class BoundedQueue(Generic[T]):
                 self._values = deque()
             self._values.append(value)
         else:
-            raise trio.WouldBlock
+            return False
+        return True
 
     async def send(self, value: T) -> None:
         """Send a value; wait for room. Cancelled while it waits, nothing is sent."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            self.send_nowait(value)
-        except trio.WouldBlock:
-            pass
-        else:
+        if self.put(value):
             await trio.lowlevel.cancel_shielded_checkpoint()
             return
         task = trio.lowlevel.current_task()
@@ -77,16 +79,8 @@ class BoundedQueue(Generic[T]):
 
         await trio.lowlevel.wait_task_rescheduled(leave)
 
-    def receive_nowait(self) -> T:
-        """Receive a value.
-
-        Raises:
-            trio.WouldBlock: There is none.
-            trio.EndOfChannel: There is none, and the queue has ended.
-            trio.ClosedResourceError: The queue was closed.
-        """
-        if self._is_closed:
-            raise trio.ClosedResourceError
+    def take(self) -> T | None:
+        """Receive a value without waiting; None if there is none."""
         if self._senders:
             task = next(iter(self._senders))
             value = self._senders.pop(task)
@@ -94,24 +88,36 @@ class BoundedQueue(Generic[T]):
             if self._values is None:
                 return value
             self._values.append(value)
-        if self._values is not None:
-            first = self._values.popleft()
-            self._values = self._values or None
-            return first
-        if self._has_ended:
-            raise trio.EndOfChannel
-        raise trio.WouldBlock
+        if self._values is None:
+            return None
+        first = self._values.popleft()
+        self._values = self._values or None
+        return first
 
     async def receive(self) -> T:
-        """Receive a value; wait for one. Cancelled while it waits, nothing is lost."""
+        """Receive a value; wait for one. Cancelled while it waits, nothing is lost.
+
+        Raises:
+            trio.EndOfChannel: There is none, and the queue has ended.
+            trio.ClosedResourceError: The queue was closed.
+            Interrupted: There is none, and :meth:`interrupt` was called.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            value = self.receive_nowait()
-        except trio.WouldBlock:
-            pass
-        else:
+        value = self.take()
+        if value is not None:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return value
+        if self._is_closed:
+            raise trio.ClosedResourceError
+        if self.has_ended:
+            raise trio.EndOfChannel
+        if self._is_interrupted:
+            await trio.lowlevel.checkpoint()
+            value = self.take()
+            if value is not None:
+                return value
+            self._is_interrupted = False
+            raise Interrupted
         if self._receiver is not None:
             raise trio.BusyResourceError("another task receives already")
         self._receiver = trio.lowlevel.current_task()
@@ -122,9 +128,16 @@ class BoundedQueue(Generic[T]):
         self._receiver = None
         return trio.lowlevel.Abort.SUCCEEDED
 
+    def interrupt(self) -> None:
+        """Let the ``receive`` that waits, or else the next one that would, raise ``Interrupted``."""
+        if self._receiver is None:
+            self._is_interrupted = True
+        else:
+            self._release_receiver(Interrupted)
+
     def end(self) -> None:
         """Send nothing more: the receiver gets what there is, and then the end."""
-        self._has_ended = True
+        self.has_ended = True
         self._release_senders(trio.ClosedResourceError)
         if self._receiver is not None:
             self._release_receiver(trio.EndOfChannel)
@@ -146,3 +159,12 @@ class BoundedQueue(Generic[T]):
         receiver, self._receiver = self._receiver, None
         assert receiver is not None
         trio.lowlevel.reschedule(receiver, outcome.Error(error()))
+
+
+@contextmanager
+def ending(queue: BoundedQueue[T]) -> Iterator[None]:
+    """End a queue when the block is left."""
+    try:
+        yield
+    finally:
+        queue.end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
+from itertools import chain
 from typing import ClassVar, Final, Protocol, runtime_checkable
 
 from trioxport.abc import Carries, FrameChannels, Scope
@@ -98,7 +99,7 @@ class _FramedStream:
         self._decoder = framing.decoder(max_size)
 
     async def send_frames(self, frames: list[Frame]) -> None:
-        parts = [part for frame in frames for part in self._parts(frame.payload)]
+        parts = list(chain.from_iterable([self._parts(frame.payload) for frame in frames]))
         if len(frames[-1].payload) < MAX_JOINED_BYTES:
             parts = [b"".join(parts)]
         for part in parts:
@@ -118,7 +119,7 @@ class _FramedStream:
         data = await self._stream.receive_some()
         if not data:
             return None
-        frames = [frame_of(payload) for payload in self._decoder.feed(bytes(data))]
+        frames = [Frame(each) if type(each) is bytes else frame_of(each) for each in self._decoder.feed(bytes(data))]
         if frames:
             self._came_alone = len(frames) == 1
         return frames

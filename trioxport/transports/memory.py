@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import attrs
 import trio
-from trio.abc import ReceiveChannel, SendChannel
+from trio.abc import SendChannel
 
 from trioxport._core.ending import SelfEnding
 from trioxport._diagnostics.redaction import redact_url
@@ -17,6 +17,8 @@ from trioxport._diagnostics.validators import TEXT
 from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope, Transport
 from trioxport.errors import ConnectionLost, ServerUnreachable, TransportError, UsageError
 from trioxport.frames import Frame
+from trioxport.transports._batched import BatchedReceive
+from trioxport.transports._queues import BoundedQueue
 
 _served: Final[trio.lowlevel.RunVar[dict[str, MemorySwitch]]] = trio.lowlevel.RunVar("trioxport.memory")
 
@@ -25,43 +27,41 @@ class MemoryWire:
     """A pair of connected transports. Each side sees the orderly end, and the cut, of the other."""
 
     def __init__(self, buffer_size: int) -> None:
-        to_server, from_client = trio.open_memory_channel[Frame](buffer_size)
-        to_client, from_server = trio.open_memory_channel[Frame](buffer_size)
-        self._ends = (to_server, from_client, to_client, from_server)
+        self._to_server = BoundedQueue[list[Frame]](buffer_size)
+        self._to_client = BoundedQueue[list[Frame]](buffer_size)
         self.broken: TransportError | None = None
         self._scopes: list[Scope] = []
 
     def client(self, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
         """The transport of the client's side."""
-        to_server, _, _, from_server = self._ends
-        return self._side(scope, to_server, from_server)
+        return self._side(scope, self._to_server, self._to_client)
 
     def server(self, scope: Scope) -> AbstractAsyncContextManager[FrameChannels]:
         """The transport of the server's side."""
-        _, from_client, to_client, _ = self._ends
-        return self._side(scope, to_client, from_client)
+        return self._side(scope, self._to_client, self._to_server)
 
     def cut(self, reason: str = "the wire was cut") -> None:
         """Break the wire. Frames that have arrived can still be received."""
         self.broken = self.broken or ConnectionLost(reason)
         for scope in self._scopes:
             scope.lost(ConnectionLost(reason))
-        to_server, _, to_client, _ = self._ends
-        to_server.close()
-        to_client.close()
+        self._to_server.end()
+        self._to_client.end()
 
     @asynccontextmanager
     async def _side(
-        self, scope: Scope, send: trio.MemorySendChannel[Frame], receive: trio.MemoryReceiveChannel[Frame]
+        self, scope: Scope, send: BoundedQueue[list[Frame]], receive: BoundedQueue[list[Frame]]
     ) -> AsyncGenerator[FrameChannels]:
         self._scopes.append(scope)
-        with send, receive:
-            try:
-                yield FrameChannels(_LinkSend(send, self), _LinkReceive(receive, scope, self), "bytes")
-            except trio.Cancelled:
-                self._forget(scope)  # this side's own cancellation is no loss to it
-                self.cut("the other side was cancelled")
-                raise
+        try:
+            yield FrameChannels(_LinkSend(send, self), _LinkReceive(receive, scope, self), "bytes")
+        except trio.Cancelled:
+            self._forget(scope)  # this side's own cancellation is no loss to it
+            self.cut("the other side was cancelled")
+            raise
+        finally:
+            receive.close()
+            send.end()
 
     def ended(self, scope: Scope) -> None:
         """Record that this side has seen the peer's orderly end; later failures of the peer are ignored."""
@@ -73,38 +73,36 @@ class MemoryWire:
 
 
 class _LinkSend(SelfEnding, SendChannel[Frame]):
-    def __init__(self, inner: trio.MemorySendChannel[Frame], wire: MemoryWire) -> None:
-        self._inner = inner
+    def __init__(self, queue: BoundedQueue[list[Frame]], wire: MemoryWire) -> None:
+        self._queue = queue
         self._wire = wire
 
     async def send(self, value: Frame) -> None:
         try:
-            await self._inner.send(Frame(value.payload, headers=value.headers))
+            await self._queue.send([Frame(value.payload, headers=value.headers)])
         except trio.ClosedResourceError:
             if self._wire.broken is None:
                 raise
             raise trio.BrokenResourceError from self._wire.broken
 
     async def aclose(self) -> None:
-        await self._inner.aclose()
+        self._queue.end()
+        await trio.lowlevel.checkpoint()
 
 
-class _LinkReceive(SelfEnding, ReceiveChannel[Frame]):
-    def __init__(self, inner: trio.MemoryReceiveChannel[Frame], scope: Scope, wire: MemoryWire) -> None:
-        self._inner = inner
+class _LinkReceive(BatchedReceive):
+    def __init__(self, queue: BoundedQueue[list[Frame]], scope: Scope, wire: MemoryWire) -> None:
+        super().__init__(queue)
         self._scope = scope
         self._wire = wire
 
     async def receive(self) -> Frame:
         try:
-            return await self._inner.receive()
+            return await super().receive()
         except trio.EndOfChannel:
             if self._wire.broken is None:
                 self._wire.ended(self._scope)
             raise
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
 
 
 class MemorySwitch:

@@ -15,6 +15,7 @@ import attrs
 import trio
 from trio.abc import ReceiveChannel
 
+from trioxport._core.interruption import Interruptible, interrupt_of
 from trioxport.abc import Carries, FrameChannels, Scope
 from trioxport.errors import ConnectionLost
 from trioxport.frames import Frame
@@ -284,12 +285,16 @@ class _MessageFrames:
                     await self._grant(messages)
 
 
-class _CountedReceive(ReceiveChannel[Frame]):
+class _CountedReceive(Interruptible, ReceiveChannel[Frame]):
     """The receiving channel; each frame that the application receives gives a credit back."""
 
     def __init__(self, inner: ReceiveChannel[Frame], flow: _FlowControl) -> None:
         self._inner = inner
         self._flow = flow
+
+    @property
+    def interrupt(self) -> Callable[[], None] | None:
+        return interrupt_of(self._inner)
 
     async def receive(self) -> Frame:
         frame = await self._inner.receive()

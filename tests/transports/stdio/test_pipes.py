@@ -15,6 +15,7 @@ from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from trioxport.frames import Frame
 from trioxport.transports._batched import BatchedReceive
+from trioxport.transports._queues import BoundedQueue
 from trioxport.transports.stdio.pipes import (
     CAPACITY_BYTES,
     READ_BYTES,
@@ -170,22 +171,22 @@ def frames(*payloads: bytes) -> list[Frame]:
 
 
 async def test_frames_of_batches_come_one_by_one_at_checkpoints() -> None:
-    send, batches = trio.open_memory_channel[list[Frame]](2)
-    async with send, BatchedReceive(batches) as receive:
-        await send.send(frames(b"1", b"2"))
-        await send.send(frames(b"3"))
+    batches = BoundedQueue[list[Frame]](2)
+    async with BatchedReceive(batches) as receive:
+        await batches.send(frames(b"1", b"2"))
+        await batches.send(frames(b"3"))
         for expected in (b"1", b"2", b"3"):
             with assert_checkpoints():
                 assert (await receive.receive()).payload == expected
-        await send.aclose()
+        batches.end()
         with pytest.raises(trio.EndOfChannel):
             await receive.receive()
 
 
 async def test_a_cancelled_receive_takes_nothing_from_a_batch() -> None:
-    send, batches = trio.open_memory_channel[list[Frame]](1)
-    async with send, BatchedReceive(batches) as receive:
-        await send.send(frames(b"1", b"2", b"3"))
+    batches = BoundedQueue[list[Frame]](1)
+    async with BatchedReceive(batches) as receive:
+        await batches.send(frames(b"1", b"2", b"3"))
         assert (await receive.receive()).payload == b"1"
         with trio.CancelScope() as scope:
             scope.cancel()
@@ -196,7 +197,7 @@ async def test_a_cancelled_receive_takes_nothing_from_a_batch() -> None:
 @pytest.mark.parametrize("tasks", [2, 5])
 async def test_tasks_that_wait_together_get_the_frames_in_order(tasks: int) -> None:
     for _ in range(20):
-        send, batches = trio.open_memory_channel[list[Frame]](2)
+        batches = BoundedQueue[list[Frame]](2)
         got: list[bytes] = []
 
         async def take(receive: BatchedReceive, got: list[bytes]) -> None:
@@ -205,24 +206,23 @@ async def test_tasks_that_wait_together_get_the_frames_in_order(tasks: int) -> N
                     got.append((await receive.receive()).payload)
 
         with trio.fail_after(20):
-            async with send, BatchedReceive(batches) as receive, trio.open_nursery() as nursery:
+            async with BatchedReceive(batches) as receive, trio.open_nursery() as nursery:
                 for _ in range(tasks):
                     nursery.start_soon(take, receive, got)
                 await wait_all_tasks_blocked()
-                send.send_nowait(frames(b"1", b"2"))
-                send.send_nowait(frames(b"3", b"4"))
-                await send.aclose()
+                batches.put(frames(b"1", b"2"))
+                batches.put(frames(b"3", b"4"))
+                batches.end()
         assert got == [b"1", b"2", b"3", b"4"]
 
 
 async def test_closing_a_batched_channel_drops_what_was_not_taken() -> None:
-    send, batches = trio.open_memory_channel[list[Frame]](1)
-    async with send:
-        receive = BatchedReceive(batches)
-        await send.send(frames(b"1", b"2"))
+    batches = BoundedQueue[list[Frame]](1)
+    receive = BatchedReceive(batches)
+    await batches.send(frames(b"1", b"2"))
+    await receive.receive()
+    await receive.aclose()
+    with pytest.raises(trio.ClosedResourceError):
         await receive.receive()
-        await receive.aclose()
-        with pytest.raises(trio.ClosedResourceError):
-            await receive.receive()
-        with pytest.raises(trio.BrokenResourceError):
-            await send.send(frames(b"3"))
+    with pytest.raises(trio.BrokenResourceError):
+        await batches.send(frames(b"3"))

@@ -16,6 +16,7 @@ from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Notification, Request, Response
 from trioxport.protocol import CANCELLED, as_id, members_of
 from trioxport.transports._batched import BatchedReceive
+from trioxport.transports._queues import BoundedQueue, ending
 from trioxport.transports._request_queue import RequestQueue, RequestSlots
 from trioxport.transports.http import failures
 from trioxport.transports.http.client import era_cache
@@ -36,10 +37,10 @@ async def open_channels(endpoint: HTTPEndpoint, scope: Scope, options: HttpOptio
     """Open the channels of a connection to ``endpoint``, which stays the caller's to close. Raises ``ConnectError``."""
     limit = scope.settings.limits.max_buffered_messages
     to_wire, outgoing = trio.open_memory_channel[Frame](limit)
-    incoming, batches = trio.open_memory_channel[list[Frame]](min(1, limit))
-    from_wire = BatchedReceive(batches)
+    incoming = BoundedQueue[list[Frame]](min(1, limit))
+    from_wire = BatchedReceive(incoming)
     queue = RequestQueue(to_wire, max(1, limit))
-    with to_wire, incoming:
+    with to_wire, ending(incoming):
         async with trio.open_nursery() as nursery:
             client = _HttpClient(endpoint, scope, options, queue, incoming, nursery)
             await client.open()
@@ -60,7 +61,7 @@ class _HttpClient:
         scope: Scope,
         options: HttpOptions,
         queue: RequestQueue,
-        incoming: trio.MemorySendChannel[list[Frame]],
+        incoming: BoundedQueue[list[Frame]],
         nursery: trio.Nursery,
     ) -> None:
         self._endpoint = endpoint
@@ -115,7 +116,7 @@ class _HttpClient:
         await self._until(lambda: not self._pending)
         self._binding.close()
         self._scope.peer_done()
-        self._incoming.close()
+        self._incoming.end()
 
     async def follow_end(self, end: WireEnd) -> None:
         """End with the only connection to the server, once everything that it brought is delivered."""
@@ -185,7 +186,7 @@ class _HttpClient:
             pending.cancel()
         for pending in unsent:
             await self._report(pending.frame, _too_late())
-        self._incoming.close()
+        self._incoming.end()
 
     def _note_end(self) -> None:
         self._ended = True
