@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from trioxport._diagnostics.validators import SECONDS
 from trioxport.transports.http.server.request import ServerRequest
-from trioxport.transports.redis.replica import RedisReplica
 from trioxport.transports.redis.target import Redis
+
+if TYPE_CHECKING:
+    from trioxport.transports.redis.replica import RedisReplica
 
 LEASE_SECONDS: Final = 10.0
 
@@ -38,4 +40,6 @@ class RedisSessions:
 
     def replica(self, serve: Callable[[ServerRequest], Awaitable[None]]) -> RedisReplica:
         """Make the part of one server; servers do."""
+        from trioxport.transports.redis.replica import RedisReplica  # needs the extra
+
         return RedisReplica(self._redis, self._lease, serve)
