@@ -71,11 +71,12 @@ async def test_message_pack(transport: str, rule: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("transport", LINKS)
+@pytest.mark.parametrize("transport", [*LINKS, "http2"])
 async def test_with_layers(transport: str, rule: int, tmp_path: Path) -> None:
     layers: list[Layer] = [Logging(), Logging("another"), Tap(tmp_path / "client.jsonl")]
     peer_layers: list[Layer] = [Logging(), Tap(tmp_path / "server.jsonl")]
-    await check_transport(LINKS[transport](tmp_path), rules=[rule], layers=layers, peer_layers=peer_layers)
+    link = http_links.http_link(tmp_path, http2=True) if transport == "http2" else LINKS[transport](tmp_path)
+    await check_transport(link, rules=[rule], layers=layers, peer_layers=peer_layers)
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule not in (2, 4, 5)])
@@ -89,11 +90,12 @@ SAYS_MORE_THAN_ANSWERS = frozenset({"loses_nothing_when_cancelled", "survives_ga
 """Checks of rules 3 and 8 in which a server sends messages that answer nothing, as none can in a unary call."""
 
 
+@pytest.mark.parametrize("layers", [[], [Logging(), Tap(lambda line: None)]], ids=["plain", "layers"])
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule not in (2, 3)])
-async def test_unary_grpc(rule: int) -> None:
+async def test_unary_grpc(rule: int, layers: list[Layer]) -> None:
     """As over modern HTTP, nothing ties two requests together; there are answers, and nothing else comes back."""
     checks = [check for check in transport_checks([rule]) if check.name not in SAYS_MORE_THAN_ANSWERS]
-    await check_transport(links.unary_grpc_pair, checks=checks)
+    await check_transport(links.unary_grpc_pair, checks=checks, layers=layers)
 
 
 @pytest.mark.parametrize("layer", [Logging(), Tap(lambda line: None), Faults(1), Faults(1, delay=0.001)])

@@ -50,6 +50,13 @@ async def test_with_attempts(transport: str, rule: int, tmp_path: Path) -> None:
     await check_transport(links.reconnecting(LINKS[transport](tmp_path), SOON), rules=[rule])
 
 
+@pytest.mark.parametrize("rule", [1, 7, 8, 9, 10])
+async def test_unary_calls_with_attempts(rule: int) -> None:
+    """The rules that a loss does not concern, and that a server keeps which answers and says nothing else."""
+    checks = [check for check in transport_checks([rule]) if check.name != "survives_garbage"]
+    await check_transport(links.reconnecting(links.unary_grpc_pair, SOON), checks=checks)
+
+
 @each_transport
 async def test_a_half_close_with_attempts(transport: str, tmp_path: Path) -> None:
     """The rest of the fourth rule."""

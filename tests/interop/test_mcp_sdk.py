@@ -21,7 +21,17 @@ from mcp.shared.message import ClientMessageMetadata, SessionMessage
 from pydantic import Field
 
 from tests.support import sdk_programs
-from tests.support.links import memory_link, reconnecting, redis_link, tcp_link, tls_link, unix_link, ws_link, wss_link
+from tests.support.links import (
+    grpc_link,
+    memory_link,
+    reconnecting,
+    redis_link,
+    tcp_link,
+    tls_link,
+    unix_link,
+    ws_link,
+    wss_link,
+)
 from tests.support.redis_links import stream_pair
 from trioxport import (
     Connection,
@@ -46,6 +56,7 @@ from trioxport.auth import Bearer
 from trioxport.interop.mcp_sdk import sdk_transport, serve_sdk
 from trioxport.interop.mcp_sdk._convert import to_sdk
 from trioxport.testing import MakePair
+from trioxport.transports.grpc import Grpc
 from trioxport.transports.http import Http
 from trioxport.transports.http.server import HttpServer, MemoryEvents, ProtectedResource, Sessions
 from trioxport.transports.stdio import Stdio
@@ -59,6 +70,7 @@ LINKS: dict[str, Callable[[Path], MakePair]] = {
     "unix": unix_link,
     "ws": ws_link,
     "wss": wss_link,
+    "grpc": grpc_link,
     "redis": redis_link,
     "redis+stream": lambda tmp_path: stream_pair,
     "reconnecting tcp": lambda tmp_path: reconnecting(tcp_link(tmp_path), Reconnect()),
@@ -106,6 +118,25 @@ async def test_programs_see_the_same_over_every_transport(transport: str, mode: 
     expected = await sdk_programs.run_program(mode, name, sdk_programs.build_server)
     async with served(transport, tmp_path) as target:
         seen: Any = await sdk_programs.run_program(mode, name, lambda: sdk_transport(target))
+    assert seen == expected
+
+
+@pytest.mark.parametrize(("mode", "name"), sdk_programs.PROGRAMS)
+async def test_programs_see_the_same_over_http2(mode: str, name: str) -> None:
+    expected = await sdk_programs.run_program(mode, name, sdk_programs.build_server)
+    async with serving(WEB["http"]) as address:
+        target = Http(address, http2=True)
+        seen: Any = await sdk_programs.run_program(mode, name, lambda: sdk_transport(target))
+    assert seen == expected
+
+
+@pytest.mark.parametrize("name", ["resources_and_prompts", "round_trips"])
+async def test_programs_see_the_same_by_unary_calls_of_grpc(name: str) -> None:
+    """Those that wait for answers alone: nothing else comes back."""
+    expected = await sdk_programs.run_program("auto", name, sdk_programs.build_server)
+    async with serving("grpc://127.0.0.1:0") as address:
+        target = Grpc(address, method="mcp.MCPService/Call")
+        seen: Any = await sdk_programs.run_program("auto", name, lambda: sdk_transport(target))
     assert seen == expected
 
 
