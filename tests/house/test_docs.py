@@ -105,7 +105,7 @@ def test_the_page_of_installation_lists_the_extras() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     page = (ROOT / "docs/start/install.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
-    assert {*listed, "docs", "dev"} == set(project["optional-dependencies"])
+    assert {*listed, "docs", "test", "dev"} == set(project["optional-dependencies"])
 
 
 def test_every_page_is_in_the_table_of_contents() -> None:

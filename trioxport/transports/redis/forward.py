@@ -46,7 +46,7 @@ class Forward:
     Attributes:
         is_stream: Whether it asks for a stream that goes on for ever.
         is_lost: Whether the owner was lost before it had answered.
-        is_unreached: Whether nobody has received it.
+        is_unreached: Whether no replica has received it.
     """
 
     def __init__(self, number: int, sender: str, request: ServerRequest, body: bytes) -> None:

@@ -14,7 +14,7 @@ from trioxport._diagnostics import logger
 
 
 @attrs.define
-class _Outage:
+class _LostConnections:
     """The connections to one Redis that are lost, and the reasons that were told."""
 
     began: float = attrs.field(factory=trio.current_time)
@@ -22,7 +22,7 @@ class _Outage:
     told: set[str] = attrs.field(factory=set[str])
 
 
-_outages: Final[dict[str, _Outage]] = {}
+_outages: Final[dict[str, _LostConnections]] = {}
 """The outages of this process, by target."""
 
 
@@ -38,7 +38,7 @@ class LossLog:
 
     def lost(self, reason: str) -> None:
         """Note that the connection is lost, or cannot be opened."""
-        outage = _outages.setdefault(self._target, _Outage())
+        outage = _outages.setdefault(self._target, _LostConnections())
         outage.lost.add(self)
         level = logging.DEBUG if reason in outage.told else logging.WARNING
         outage.told.add(reason)
@@ -49,7 +49,7 @@ class LossLog:
         if (outage := self._leave()) is not None:
             logger.info("%s: connected again after %.1f s", self._target, trio.current_time() - outage.began)
 
-    def _leave(self) -> _Outage | None:
+    def _leave(self) -> _LostConnections | None:
         """Leave the outage, and return it if it is over."""
         outage = _outages.get(self._target)
         if outage is None or self not in outage.lost:

@@ -131,7 +131,7 @@ class RedisReplica:
         address = secrets.token_hex(8)
         with link.receiving(self._channels + address, _Receiver(self, link)):
             await link.subscribe(self._channels + address)
-            await link.check_telling(f"{self._channels}nobody", note_of(self._prefix, address, 0))
+            await link.check_telling(f"{self._channels}nowhere", note_of(self._prefix, address, 0))
             await self.leases.take(link, address)
             self._address = address
             started()
@@ -259,7 +259,7 @@ class RedisReplica:
         raise _unreachable(ConnectionLost("the owner of a session has a lease, and does not listen"))
 
     async def _exchange(self, link: RedisLink, owner: SessionOwner, forward: Forward) -> bool:
-        """Send a request to an address, and write the response; returns whether there is somebody. Raises as above."""
+        """Send a request to an address, and write the response; returns whether a replica is there. Raises as above."""
         try:
             owner.open(forward.opening())
         except TransportError as error:
