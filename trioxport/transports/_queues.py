@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
@@ -162,7 +162,7 @@ class BoundedQueue(Generic[T]):
 
 
 @contextmanager
-def ending(queue: BoundedQueue[T]) -> Iterator[None]:
+def ending(queue: BoundedQueue[T]) -> Generator[None]:
     """End a queue when the block is left."""
     try:
         yield
