@@ -50,8 +50,8 @@ class Timeout:
 
     Messages that arrived before the deadline are received first, so that a program that was busy gets its answers. A
     program that does not call ``receive`` gets no timeout, and its peer no cancellation. After a half-close the peer
-    cannot be sent a cancellation. On a server
-    it is about the server's own requests to the client; what a handler may take is the application's business.
+    cannot be sent a cancellation. On a server it is about the server's own requests to the client; what a handler may
+    take is the application's business.
 
     Args:
         seconds: Seconds that a request may take without progress.
