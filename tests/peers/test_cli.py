@@ -198,7 +198,10 @@ def test_every_command_with_the_everything_server_over_http(
     assert connect(everything_url, lines) == 2
     out, err = capsys.readouterr()
     assert out.startswith("Echo: hi\n") and "Oslo" in out and "tools (" not in out
-    assert err == "trioxport: the tool 'echo' needs message: string. Its arguments: message: string\n"
+    assert err == (
+        "trioxport: the tool 'echo' needs message: string. Its arguments: message: string\n"
+        "trioxport: line 3 of the script failed: echo\n"
+    )
 
 
 def test_every_command_with_the_python_sdks_server_over_http(
