@@ -158,7 +158,7 @@ class _Start:
             waiting.start_soon(self._note_delay)
             addresses: list[str] = await tasks.start(self._serve_to_the_end, tasks.cancel_scope)
             waiting.cancel_scope.cancel()
-        self.on_listening(addresses)
+            self.on_listening(addresses)
 
     async def _serve_to_the_end(self, scope: trio.CancelScope, *, task_status: trio.TaskStatus[list[str]]) -> None:
         await self.serve(task_status=task_status)

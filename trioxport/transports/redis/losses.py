@@ -46,10 +46,10 @@ class LossLog:
 
     def opened(self) -> None:
         """Note that the connection is open; the last one of an outage says so."""
-        if (outage := self._leave()) is not None:
+        if (outage := self.leave()) is not None:
             logger.info("%s: connected again after %.1f s", self._target, trio.current_time() - outage.began)
 
-    def _leave(self) -> _LostConnections | None:
+    def leave(self) -> _LostConnections | None:
         """Leave the outage, and return it if it is over."""
         outage = _outages.get(self._target)
         if outage is None or self not in outage.lost:
@@ -65,4 +65,4 @@ def loss_log(target: str) -> Generator[LossLog]:
     try:
         yield log
     finally:
-        log._leave()
+        log.leave()
