@@ -170,6 +170,7 @@ async def test_a_user_that_may_not_silence_redis_gets_the_right_answers() -> Non
     async with redis_server("--user", "narrow", "on", f">{PASSWORD}", "~*", "&*", "+@all", "-client") as server:
         target = Redis(HOST, server.port, username="narrow", password=PASSWORD)
         async with open_link(target, str(target)) as link:
+            await link.silence("unused")
             link.tell("nobody", b"said")
             assert await link.command(b"ECHO", b"one") == b"one"
             link.tell("nobody", b"said")
@@ -512,6 +513,21 @@ async def test_a_command_that_is_not_answered_ends_with_the_connection(redis: Re
         await answer
     with pytest.raises(ConnectionLost):
         link.command(b"PING")
+
+
+async def test_no_message_is_lost_while_others_are_told(redis: RedisProcess) -> None:
+    """Redis 6 drops those that it would pass on between the command to skip an answer and the rest of the next one."""
+    options, numbers = Redis(HOST, redis.port), [b"%d" % number for number in range(2000)]
+    async with open_link(options, "redis") as link, open_link(options, "redis") as other:
+        await link.silence("unused")
+        with link.subscription("numbers", len(numbers)) as inbox:
+            await link.subscribe("numbers")
+            for number in numbers:
+                link.tell("nobody", b"x" * 24_000)
+                assert await other.publish("numbers", number) == 1
+            await link.command(b"PING")
+            inbox.end(ConnectionLost("all have arrived"))
+            assert [await inbox.receive() for _ in numbers] == numbers
 
 
 async def test_a_peer_that_sends_more_than_it_was_granted_is_lost(redis: RedisProcess) -> None:

@@ -41,6 +41,7 @@ from trioxport.interop.asgi import McpApplication
 from trioxport.layers import Metrics, Rate, prometheus_text
 from trioxport.transports.http.server import HttpServer, MemoryEvents, ProtectedResource, Sessions
 from trioxport.transports.redis import Redis, RedisEvents, RedisRates, RedisSessions
+from trioxport.transports.redis.forward_messages import Opening, RequestFacts, ResponsePart, encode
 from trioxport.transports.redis.link import open_link
 
 BOUND = 20.0
@@ -60,7 +61,7 @@ def at(served: Served, client: LegacyClient) -> LegacyClient:
     return other
 
 
-async def command(redis: RedisProcess, name: bytes, *arguments: str | int) -> Any:
+async def command(redis: RedisProcess, name: bytes, *arguments: str | bytes | int) -> Any:
     async with open_link(Redis(HOST, redis.port), "redis") as link:
         return await link.command(name, *arguments)
 
@@ -357,6 +358,30 @@ async def test_a_request_that_redis_drops_without_a_word_is_told_as_lost(redis: 
             assert await status_of(client) == 200
 
 
+async def test_a_request_that_had_no_receiver_at_first_is_answered_once(redis: RedisProcess) -> None:
+    """Its owner has a new connection to Redis, and takes longer for its answer than others wait for a sign of it."""
+    with trio.fail_after(BOUND):
+        async with two_replicas(redis, lease=30) as (one, other):
+            client = await initialized(one.url)
+            [owner] = [key for key in await lease_keys(redis) if client.fields["mcp-session-id"].endswith(key[-16:])]
+            address = await command(redis, b"GET", owner)
+            await command(redis, b"SET", owner, "0" * 16)
+
+            async def ask() -> None:
+                async with at(other, client).post(request("wait", 1)) as reply:
+                    assert (await reply.json())["id"] == 1
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask)
+                while not await command(redis, b"KEYS", "mcp:default:unreached:*"):
+                    pass
+                await command(redis, b"SET", owner, address)
+                await one.until(lambda: any(getattr(each, "method", "") == "wait" for each in one.received))
+                await trio.sleep(0.5)
+                one.go.set()
+            assert [each.method for each in one.received].count("wait") == 1
+
+
 async def test_a_slow_redis_slows_down_what_it_is_asked_for_alone(redis: RedisProcess) -> None:
     with trio.fail_after(BOUND):
         async with two_replicas(redis, lease=30) as (one, other):
@@ -503,6 +528,44 @@ async def test_what_no_server_sends_is_dropped(redis: RedisProcess, caplog: pyte
                     assert await command(redis, b"PUBLISH", channel, payload) == 1
             assert await status_of(client) == 200
             assert "was dropped" in caplog.text
+
+
+async def test_a_request_that_arrives_twice_is_answered_once(redis: RedisProcess) -> None:
+    with trio.fail_after(BOUND):
+        async with two_replicas(redis) as (one, _):
+            client = await initialized(one.url)
+            body = json.dumps(request("wait", 1)).encode()
+            fields = {
+                **client.fields,
+                "content-type": "application/json",
+                "accept": "application/json, text/event-stream",
+            }
+            facts = RequestFacts("POST", "/mcp", "/mcp", b"", fields, None, False, None, None, None)
+            opening = encode(Opening(1, "0" * 16, facts, body, False))
+            for channel in await command(redis, b"PUBSUB", "CHANNELS", "mcp:default:at:*"):
+                for _ in range(2):
+                    await command(redis, b"PUBLISH", channel.decode(), opening)
+            await one.until(lambda: any(getattr(each, "method", "") == "wait" for each in one.received))
+            one.go.set()
+            assert await status_of(client) == 200
+            assert [each.method for each in one.received].count("wait") == 1
+
+
+async def test_an_answer_without_its_beginning_is_told_as_lost(redis: RedisProcess) -> None:
+    with trio.fail_after(BOUND):
+        async with two_replicas(redis) as (one, other):
+            client = at(other, await initialized(one.url))
+
+            async def interrupt() -> None:
+                await one.until(lambda: any(getattr(each, "method", "") == "wait" for each in one.received))
+                for channel in await command(redis, b"PUBSUB", "CHANNELS", "mcp:default:at:*"):
+                    await command(redis, b"PUBLISH", channel.decode(), encode(ResponsePart(1, b"rest", False)))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(interrupt)
+                async with client.post(request("wait", 1)) as reply:
+                    assert reply.status == 502
+            assert await status_of(client) == 200
 
 
 @pytest.mark.parametrize(("credentials", "error"), [(f":{PASSWORD}@", AuthenticationError), (":right@", UsageError)])

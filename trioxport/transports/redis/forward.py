@@ -59,7 +59,7 @@ class Forward:
         self._changed = trio.lowlevel.ParkingLot()
         self._takings = Takings()
         self._rest: bytes | None = None
-        self.is_lost = self.is_unreached = self._is_received = self._is_stopped = self._is_over = False
+        self.is_lost = self.is_unreached = self._is_received = self._is_begun = self._is_stopped = self._is_over = False
 
     def opening(self) -> Opening:
         """Return the first message, with which the request begins, or begins again."""
@@ -77,11 +77,12 @@ class Forward:
         self._is_received = True
         if isinstance(message, RequestTaken):
             self._window.taken(message.size)
-        elif isinstance(message, Abort):
+        elif isinstance(message, Abort) or not (isinstance(message, Head) or self._is_begun):
             self.is_lost = True
         else:
             if isinstance(message, Head) and not message.more and self._changed:
                 self._rest = self._request.respond_now(message.status, message.data, *message.fields)
+            self._is_begun = True
             self._answers.append(message)
         self._changed.unpark_all()
 

@@ -71,12 +71,17 @@ class Inbox:
 
     def put(self, payload: bytes) -> None:
         """Add a message. A sign of life behind another message says nothing new, and is dropped."""
-        if self._loss is not None or (payload == _HEARTBEAT and self._arrive.statistics().current_buffer_used):
+        if self._loss is not None or (payload == _HEARTBEAT and not self.is_empty):
             return
         try:
             self._arrive.send_nowait(payload)
         except trio.WouldBlock:
             self._overflow(self)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no message waits."""
+        return not self._arrive.statistics().current_buffer_used
 
     def end(self, loss: TransportError) -> None:
         """Raise ``loss`` behind the messages that wait."""
@@ -172,6 +177,25 @@ class RedisLink:
         if self._loss is not None:
             raise self._loss
         self._resp.tell_silently(*_telling(channel, payload, note, seconds))
+
+    async def silence(self, channel: str) -> None:
+        """Let Redis keep the answers to what is told to itself, unless messages would be lost by that.
+
+        Redis 6 drops messages to a client that has asked it to skip an answer, until the next command has arrived. A
+        message from this client to itself shows whether this Redis does.
+
+        Args:
+            channel: A channel that this user may use, and that nobody uses now.
+        """
+        with self.subscription(channel, 1) as inbox:
+            await self.subscribe(channel)
+
+            async def is_heard() -> bool:
+                self.tell(channel, b"")
+                await self.command(b"PING")
+                return not inbox.is_empty
+
+            await self._resp.silence(is_heard)
 
     async def check_telling(self, channel: str, note: str) -> None:
         """Do so with an empty message, and wait for it. Raises ``TransportError`` if Redis refuses that."""

@@ -43,7 +43,7 @@ class SessionOwner:
         Redis does not answer whether it had a receiver, which would wake this process as the owner begins to work, but
         keeps a note if it had none.
         """
-        self._note = note_of(self._prefix, opening.sender, opening.number)
+        self._note = note_of(self._prefix, self._address, opening.sender, opening.number)
         self._link.tell_or_note(self.channel, encode(opening), self._note, NOTE_SECONDS)
 
     def send(self, message: ToOwner) -> None:
@@ -65,6 +65,6 @@ class SessionOwner:
             return True
 
 
-def note_of(prefix: str, sender: str, number: int) -> str:
-    """The key that says that a request had no receiver."""
-    return f"{prefix}unreached:{sender}:{number}"
+def note_of(prefix: str, address: str, sender: str, number: int) -> str:
+    """The key that says that a request had no receiver at an address."""
+    return f"{prefix}unreached:{address}:{sender}:{number}"

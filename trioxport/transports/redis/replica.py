@@ -129,9 +129,10 @@ class RedisReplica:
     async def _use(self, link: RedisLink, started: Callable[[], None]) -> None:
         """Answer on a channel, under the lease, until the connection is lost. Raises the loss."""
         address = secrets.token_hex(8)
+        await link.silence(self._channels + address)
         with link.receiving(self._channels + address, _Receiver(self, link)):
             await link.subscribe(self._channels + address)
-            await link.check_telling(f"{self._channels}nowhere", note_of(self._prefix, address, 0))
+            await link.check_telling(f"{self._channels}nowhere", note_of(self._prefix, "nowhere", address, 0))
             await self.leases.take(link, address)
             self._address = address
             started()
@@ -195,10 +196,11 @@ class RedisReplica:
 
     def _accept(self, link: RedisLink, opening: Opening) -> None:
         assert self._tasks is not None
-        if is_name(opening.sender):
+        key = opening.sender, opening.number
+        if is_name(opening.sender) and key not in self._requests:
             self._count_event("served")
             request = RelayedRequest(opening, partial(self._tell, link, opening.sender))
-            self._requests[opening.sender, opening.number] = request
+            self._requests[key] = request
             self._tasks.start_soon(self._answer, link, opening.sender, opening.number, request)
 
     async def _answer(self, link: RedisLink, sender: str, number: int, request: RelayedRequest) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final, cast
 
 import trio
@@ -67,7 +67,7 @@ class RespStream:
         self._unanswered: deque[Answer] = deque()
         self._waiting: list[bytes] = []
         self._is_idle = False
-        self._may_silence = False
+        self._is_silenced = False
         self._wake = trio.lowlevel.ParkingLot()
 
     def command(self, *words: str | bytes | int) -> Answer:
@@ -82,11 +82,20 @@ class RespStream:
         self._send(pack(words))
 
     def tell_silently(self, *words: str | bytes | int) -> None:
-        """Send a command whose answer Redis keeps to itself, if it may: this process is not woken for it then."""
-        if self._may_silence:
+        """Send a command whose answer is of no interest.
+
+        After :meth:`silence` Redis keeps the answer to itself, and this process is not woken for it.
+        """
+        if self._is_silenced:
             self._send(_NO_ANSWER + pack(words))
         else:
             self.command(*words)
+
+    async def silence(self, is_harmless: Callable[[], Awaitable[bool]]) -> None:
+        """Let Redis keep the answers to :meth:`tell_silently` to itself, if it accepts that, and it is harmless."""
+        if await self._is_accepted(b"CLIENT", b"REPLY", b"ON"):
+            self._is_silenced = True
+            self._is_silenced = await is_harmless()
 
     def _send(self, data: bytes) -> None:
         """Write ``data`` at once, if nothing is under way, or else with all that the writing task finds then."""
@@ -151,7 +160,6 @@ class RespStream:
         """Begin the connection: protocol, credentials and database. Raises an error of the client library."""
         credentials = () if username is None and password is None else (b"AUTH", username or "default", password or "")
         await self.command(b"HELLO", 3, *credentials, b"SETNAME", CLIENT_NAME)
-        self._may_silence = await self._is_accepted(b"CLIENT", b"REPLY", b"ON")
         if database:
             await self.command(b"SELECT", database)
 
