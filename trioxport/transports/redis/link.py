@@ -185,7 +185,7 @@ class RedisLink:
         message from this client to itself shows whether this Redis does.
 
         Args:
-            channel: A channel that this user may use, and that nobody uses now.
+            channel: A channel without subscribers that this user may use.
         """
         with self.subscription(channel, 1) as inbox:
             await self.subscribe(channel)
