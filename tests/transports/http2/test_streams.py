@@ -10,6 +10,7 @@ import trio
 import trio.lowlevel
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
+from tests.support.raw_http2 import PREFACE, SETTINGS, frame, ping
 from trioxport.transports._http2 import (
     ConnectionEnded,
     ErrorCodes,
@@ -368,6 +369,27 @@ async def test_a_silent_peer_is_lost(autojump_clock: trio.testing.MockClock) -> 
         far.send_stream.send_all_hook = trio.sleep_forever
         with pytest.raises(ConnectionEnded, match="the peer did not answer a ping within 5 s"):
             await stream.response_head()
+
+
+async def test_a_frame_has_its_time_from_its_beginning(autojump_clock: trio.testing.MockClock) -> None:
+    """However long the connection was silent before; then the part of a frame is not the peer's fault at once."""
+    near, far = memory_stream_pair()
+    settings = Http2Settings(frame_timeout=10)
+    async with trio.open_nursery() as nursery, open_http2(far, settings, role="server") as serving:
+        nursery.start_soon(serve, serving, echo)
+        await near.send_all(PREFACE + frame(SETTINGS))
+        for beginning in (9.9, 49.9):
+            await trio.sleep_until(trio.current_time() + beginning)
+            ping_frame = ping()
+            await near.send_all(ping_frame[:5])
+            await trio.sleep(9)
+            assert not serving.is_over
+            await near.send_all(ping_frame[5:])
+        await near.send_all(ping_frame[:5])
+        await trio.sleep(25)
+        assert serving.is_over
+        await near.aclose()
+        nursery.cancel_scope.cancel()
 
 
 async def test_an_idle_connection_ends_in_order(autojump_clock: trio.testing.MockClock) -> None:

@@ -40,14 +40,16 @@ class ConnectionWatch:
         self._idle_since = now
         self._begun_at = now
         self._units = reader.units
+        self._was_within = reader.is_within
         self._pinged_at: float | None = None
 
     def note_arrival(self, now: float) -> None:
         """Note that bytes have arrived, and were read."""
         self._heard_at = now
-        if self._units != self._reader.units:
+        if self._units != self._reader.units or not self._was_within:
             self._units = self._reader.units
             self._begun_at = now
+        self._was_within = self._reader.is_within
 
     def note_idle(self) -> None:
         """Note that the last stream is over."""
