@@ -24,6 +24,8 @@ _VARYING: Final = {
 INDEXED: Final = 0x80
 MOST_SHORT: Final = 126
 """Bytes of the longest value whose length takes one byte."""
+MAX_TABLE_BYTES: Final = 4096
+"""Bytes of the table, if the peer allows more: it would choose how much memory this side takes."""
 
 
 class HeaderEncoder(Encoder):
@@ -33,13 +35,24 @@ class HeaderEncoder(Encoder):
         super().__init__()
         self._known: dict[Any, bytes] = {}
 
+    @property
+    def header_table_size(self) -> int:
+        """Bytes of the table. A value that is set is the peer's limit."""
+        return self.header_table.maxsize
+
+    @header_table_size.setter
+    def header_table_size(self, value: int) -> None:
+        size = min(value, MAX_TABLE_BYTES)
+        if size != self.header_table.maxsize:
+            self.header_table.maxsize = size
+            self.table_size_changes.append(size)
+
     def encode(self, headers: Iterable[Any], huffman: bool = True) -> bytes:
         """Encode a header block. A ``NeverIndexedHeaderTuple`` is in no table, here or at any later hop."""
         parts: list[bytes] = []
-        if self.header_table.resized:
+        if self.table_size_changes:
             self._known.clear()
             parts.append(self._encode_table_size_change())
-            self.header_table.resized = False
         for field in headers:
             if isinstance(field, HeaderTuple) and not field.indexable:
                 parts.append(self._encode_literal(field[0], field[1], INDEX_NEVER))
