@@ -101,7 +101,8 @@ FILES: Final[dict[str, str]] = {
             {"Signing": {"keys": {"k": "0123456789abcdef0123456789abcdef"}}}],
         "reconnect": {"attempts": 3, "backoff": {"base": 1}}, "limits": {"maxMessageSize": 1000},
         "connectTimeout": 5, "closeTimeout": "2s"}, "tcp": {"url": "tcp://127.0.0.1:9"}}}""",
-    "ours_grpc.json": """{"mcpServers": {"plain": {"url": "grpc://127.0.0.1:50051"}, "mesh": {"type": "grpc",
+    "ours_grpc.json": """{"mcpServers": {"plain": {"url": "grpc://127.0.0.1:50051"}, "named": {"url":
+        "grpc://127.0.0.1:50051/mcp.MCPService/Stream"}, "mesh": {"type": "grpc",
         "url": "grpcs://mcp.example", "headers": {"X-Team": "blue"}, "tls": {"ca": "ca.pem"},
         "auth": {"type": "bearer", "token": "${TOKEN}"},
         "options": {"method": "mcp.MCPService/Call", "deadline": 5, "gzip": true, "maxConcurrency": 9}}}}""",

@@ -81,6 +81,7 @@ def test_there_are_enough() -> None:
         ("copilot_cli.json", "l", "env", {"KEY": "key-from-environment"}),
         ("ours_grpc.json", "mesh", "headers", {"X-Team": "blue"}),
         ("ours_grpc.json", "mesh", "method", "mcp.MCPService/Call"),
+        ("ours_grpc.json", "named", "method", "mcp.MCPService/Stream"),
         ("ours_grpc.json", "mesh", "deadline", 5),
         ("ours_grpc.json", "mesh", "tls", TLSOptions(ca="ca.pem")),
     ],

@@ -225,6 +225,7 @@ def _endpoint(kind: str, entry: Mapping[str, Any], structurer: Structurer) -> An
         return None
     if kind == "sse":
         options["binding"] = "sse"
+    make = Grpc.from_url if make is Grpc else make
     return structurer.made(make, {"headers": headers, "auth": auth, "tls": tls, **options}, "url", url)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from importlib.util import find_spec
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import attrs
@@ -62,11 +62,12 @@ class Grpc(GrpcOptions):
     """
 
     @classmethod
-    def from_url(cls, url: str) -> Self:
-        """The target of ``grpc(s)://HOST:PORT`` or ``grpc(s)://HOST:PORT/SERVICE/METHOD``."""
+    def from_url(cls, url: str, **options: Any) -> Self:
+        """The target of ``grpc(s)://HOST:PORT`` or ``grpc(s)://HOST:PORT/SERVICE/METHOD``, with more options."""
         parts = urlsplit(url)
-        method = parts.path.strip("/")
-        return cls(parts._replace(path="").geturl(), method=method) if method else cls(url)
+        if method := parts.path.strip("/"):
+            url, options = parts._replace(path="").geturl(), {"method": method, **options}
+        return cls(url, **options)
 
     @property
     def client_begins(self) -> bool:
