@@ -41,7 +41,7 @@ from trioxport.interop.asgi import McpApplication
 from trioxport.layers import Metrics, Rate, prometheus_text
 from trioxport.transports.http.server import HttpServer, MemoryEvents, ProtectedResource, Sessions
 from trioxport.transports.redis import Redis, RedisEvents, RedisRates, RedisSessions
-from trioxport.transports.redis.forward_messages import Opening, RequestFacts, ResponsePart, encode
+from trioxport.transports.redis.forward_messages import Opening, RequestFacts, ResponsePart, TokenFacts, encode
 from trioxport.transports.redis.link import open_link
 
 BOUND = 20.0
@@ -517,6 +517,11 @@ async def test_a_server_that_is_stopped_ends_the_streams_that_it_forwards(redis:
 
 
 async def test_what_no_server_sends_is_dropped(redis: RedisProcess, caplog: pytest.LogCaptureFixture) -> None:
+    token = TokenFacts("p", None, [], None, {"claim": 1})
+    facts = RequestFacts("POST", "/mcp", "/mcp", b"", {}, None, False, None, None, token)
+    opening = encode(Opening(1, "0" * 16, facts, b"", False))
+    strange = opening.replace(b"principal", b"subjectid")
+    deep = opening.replace(b"\xa5claim\x01", b"\xa5claim" + b"\x91" * 9999)
     with trio.fail_after(BOUND):
         async with two_replicas(redis) as (one, other):
             client = at(other, await initialized(one.url))
@@ -524,7 +529,7 @@ async def test_what_no_server_sends_is_dropped(redis: RedisProcess, caplog: pyte
             channels = [each.decode() for each in await command(redis, b"PUBSUB", "CHANNELS", "mcp:default:at:*")]
             assert len(channels) == 2
             for channel in channels:
-                for payload in ("", "x", "\x92\xa1o\x01", json.dumps({"number": 1})):
+                for payload in (b"", b"x", b"\x92\xa1o\x01", json.dumps({"number": 1}), strange, deep):
                     assert await command(redis, b"PUBLISH", channel, payload) == 1
             assert await status_of(client) == 200
             assert "was dropped" in caplog.text

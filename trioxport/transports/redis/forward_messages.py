@@ -22,6 +22,20 @@ OVERHEAD_BYTES: Final = 256
 """Bytes that a part counts besides its data, so that small parts are bounded in number."""
 
 
+class TokenFacts(msgspec.Struct, frozen=True):
+    """The fields of a :class:`~trioxport.auth.VerifiedToken`."""
+
+    principal: str
+    client_id: str | None
+    scopes: list[str]
+    expires_at: float | None
+    claims: dict[str, Any]
+
+    @classmethod
+    def of(cls, token: VerifiedToken) -> TokenFacts:
+        return cls(token.principal, token.client_id, list(token.scopes), token.expires_at, dict(token.claims))
+
+
 class RequestFacts(msgspec.Struct, array_like=True, frozen=True):
     """The head of a request, and what is known about its client; without credentials."""
 
@@ -34,7 +48,7 @@ class RequestFacts(msgspec.Struct, array_like=True, frozen=True):
     secure: bool
     tls: str | None
     principal: str | None
-    token: dict[str, Any] | None
+    token: TokenFacts | None
 
     @classmethod
     def of(cls, request: ServerRequest) -> RequestFacts:
@@ -49,23 +63,12 @@ class RequestFacts(msgspec.Struct, array_like=True, frozen=True):
             request.secure,
             request.tls,
             request.principal,
-            None if token is None else _members(token),
+            None if token is None else TokenFacts.of(token),
         )
 
     def verified_token(self) -> VerifiedToken | None:
         """The claims of the token of the client, which the other replica has verified."""
-        return None if self.token is None else VerifiedToken(**self.token)
-
-
-def _members(token: VerifiedToken) -> dict[str, Any]:
-    """The fields of a token, to be sent."""
-    return {
-        "principal": token.principal,
-        "client_id": token.client_id,
-        "scopes": list(token.scopes),
-        "expires_at": token.expires_at,
-        "claims": dict(token.claims),
-    }
+        return None if self.token is None else VerifiedToken(**msgspec.structs.asdict(self.token))
 
 
 class _Message(msgspec.Struct, array_like=True, frozen=True):
@@ -144,8 +147,11 @@ def encode(message: ToOwner | ToForwarder) -> bytes:
 
 
 def decode(payload: bytes) -> ToOwner | ToForwarder:
-    """Decode a message. Raises ``msgspec.ValidationError`` or ``msgspec.DecodeError``."""
-    return _DECODER.decode(payload)
+    """Decode a message. Raises ``ValueError``."""
+    try:
+        return _DECODER.decode(payload)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError("this is no message of a replica") from error
 
 
 class SendWindow:

@@ -14,7 +14,6 @@ from itertools import count
 from typing import TYPE_CHECKING, Final
 
 import attrs
-import msgspec
 import trio
 
 from trioxport._core.nursery import open_bare_nursery
@@ -164,7 +163,7 @@ class RedisReplica:
         """Take a message of another replica."""
         try:
             message = decode(payload)
-        except msgspec.MsgspecError:
+        except ValueError:
             logger.warning("%s: a message that no server of this version sends was dropped", self._target)
             return
         if isinstance(message, Opening):
