@@ -79,6 +79,21 @@ def test_other_members_of_the_parameters(payload: bytes) -> None:
     assert JSON.decode(JSON.encode(message)) == JSON.decode(CODEC.encode(message))
 
 
+@pytest.mark.parametrize("payload", [ODD, LONE])
+def test_an_id_that_is_a_lone_surrogate(payload: bytes) -> None:
+    forwarded = CODEC.encode(renamed(received(payload), "\ud800", meta={"progressToken": "\udfff"}))
+    seen = json.loads(forwarded)
+    assert (seen["id"], seen["params"]["_meta"]["progressToken"]) == ("\ud800", "\udfff")
+    assert b"\n" not in forwarded
+
+
+@pytest.mark.parametrize("more", [b"", b'"more":"\\ud800",'])
+@pytest.mark.parametrize("result", [b"5", b"null", b"[1]", b'{"_meta":null}', b'{"_meta":[]}'])
+def test_a_member_of_a_result_that_is_no_object(result: bytes, more: bytes) -> None:
+    message = renamed(received(b'{"jsonrpc":"2.0",' + more + b'"id":1,"result":' + result + b"}"), 2, meta={"a": 1})
+    assert json.loads(CODEC.encode(message))["result"] == {"_meta": {"a": 1}}
+
+
 def test_members_of_an_error_that_a_message_has_no_place_for() -> None:
     payload = b'{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"no","data":null,"more":2}}'
     seen = json.loads(CODEC.encode(renamed(received(payload), 5)))

@@ -86,8 +86,8 @@ def renamed(
     Args:
         message: A received message.
         request_id: The id to give it; None keeps it, or its absence.
-        params: Members to set in its parameters, or in its result; these have to be an object then.
-        meta: Members to set in the ``_meta`` of those, which has to be an object or absent.
+        params: Members to set in its parameters, or in its result; an object takes the place of any other value there.
+        meta: Members to set in the ``_meta`` of those, likewise.
     """
     place = "result" if isinstance(message, Response) else "params"
     changed = _changed_message(message, request_id, place, params, meta)
@@ -127,9 +127,13 @@ def _changed_message(
 
 def _changed_payload(payload: bytes, request_id: RequestId | None, place: str, params: Members, meta: Members) -> bytes:
     try:
-        envelope = _members(payload)
-    except msgspec.DecodeError:  # lone surrogates, which the standard library takes
+        return _changed_raw(payload, request_id, place, params, meta)
+    except (msgspec.DecodeError, UnicodeEncodeError):  # lone surrogates, or no object in the place of one
         return _changed_by_the_book(payload, request_id, place, params, meta)
+
+
+def _changed_raw(payload: bytes, request_id: RequestId | None, place: str, params: Members, meta: Members) -> bytes:
+    envelope = _members(payload)
     if request_id is not None:
         envelope["id"] = _raw(request_id)
     if params or meta:
@@ -156,7 +160,8 @@ def _changed_by_the_book(
     if request_id is not None:
         envelope["id"] = request_id
     if params or meta:
-        envelope[place] = {**envelope.get(place, {}), **params}
-    if meta:
-        envelope[place]["_meta"] = {**envelope[place].get("_meta", {}), **meta}
+        members = {**members_of(envelope.get(place)), **params}
+        if meta:
+            members["_meta"] = {**members_of(members.get("_meta")), **meta}
+        envelope[place] = members
     return json.dumps(envelope, allow_nan=False, separators=(",", ":")).encode()
