@@ -501,6 +501,7 @@ async def test_a_stream_is_replaced_before_the_old_one_ends(autojump_clock: trio
         cancelled = await client.server.sent()
         assert params_of(cancelled) == {"requestId": one.id}
         client.server.say(change(one, "resources/updated", uri="a:"))
+        client.server.say(change(two, "resources/updated", uri=["b:"]))
         client.server.say(change(two, "resources/updated", uri="b:/part", more=2**70))
         assert params_of(await client.notification()) == {"uri": "b:/part", "more": 2**70}
         await client.send(Request(3, "resources/subscribe", {"uri": "a:"}))

@@ -406,6 +406,18 @@ async def test_several_questions_in_one_round_and_the_missing_ones_again() -> No
         assert (await client.response()).id == 3
 
 
+async def test_a_second_question_under_an_id_in_flight() -> None:
+    async with server() as client:
+        upstream, result = await asking(client, call(), elicit(), elicit())
+        assert await client.server.sent() == ErrorResponse("q", -32600, "A request with this id is in flight")
+        assert set(result["inputRequests"]) == {"1"}
+        answers = {"1": {"action": "accept"}, "2": {"action": "decline"}}
+        await client.send(call(2, requestState=result["requestState"], inputResponses=answers))
+        assert await client.server.sent() == Response("q", {"action": "accept"})
+        client.server.answer(upstream, {"content": []})
+        assert (await client.response()).id == 2
+
+
 async def test_an_answer_of_the_server_that_came_while_the_client_was_asked() -> None:
     async with server() as client:
         upstream, result = await asking(client, call(), elicit())
@@ -441,6 +453,7 @@ async def test_a_question_that_the_server_takes_back() -> None:
         ({}, elicit()),
         ({"elicitation": {"url": {}}}, elicit()),
         ({"elicitation": {}}, Request("q", "elicitation/create", {"mode": "url", "url": "x:"})),
+        ({"elicitation": {"form": {}}}, Request("q", "elicitation/create", {"mode": ["form"]})),
         ({"elicitation": {}}, Request("q", "sampling/createMessage", SAMPLING)),
         ({"sampling": {}}, Request("q", "sampling/createMessage", {**SAMPLING, "tools": []})),
         ({"sampling": {}}, Request("q", "roots/list")),
@@ -733,6 +746,19 @@ async def test_changes_of_lists_are_passed_to_those_that_asked() -> None:
         assert await acknowledged(client) == (3, {})
         await client.send(request(4, "subscriptions/listen", notifications="all"))
         assert (await client.error()).code == -32602
+
+
+async def test_a_change_with_odd_parameters_before_the_acknowledgment() -> None:
+    async with server() as client:
+        subscribed = await client.asked(listen(1, toolsListChanged=True, resourceSubscriptions=["a:1"]))
+        odd: list[Any] = [[], {}, None]
+        for uri in odd:
+            client.server.say(Notification("notifications/tools/list_changed", {"uri": uri}))
+            client.server.say(Notification("notifications/resources/updated", {"uri": uri}))
+        client.server.answer(subscribed, {})
+        await acknowledged(client)
+        assert (await client.notification()).method == "notifications/tools/list_changed"
+        assert await client.nothing_received()
 
 
 async def test_resources_are_watched_as_long_as_a_client_wants_it() -> None:

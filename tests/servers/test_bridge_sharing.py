@@ -30,10 +30,12 @@ from trioxport import (
     open_transport,
     serve_transport,
 )
+from trioxport.messages import Incoming
 from trioxport.peer import Client, Handlers, open_client
 from trioxport.protocol import META, members_of
 from trioxport.servers import serve_bridge
 from trioxport.servers.bridge.port import MAX_IN_FLIGHT, MAX_QUEUED
+from trioxport.servers.translation._modern_server import ModernServer
 from trioxport.transports.memory import MemorySwitch
 
 PROGRESS = "notifications/progress"
@@ -76,6 +78,52 @@ async def test_clients_with_the_same_ids_and_tokens_do_not_meet() -> None:
         for client, name, number in ((one, "one", 1), (two, "two", 2)):
             assert await received(client) == progress(1, number)
             assert await received(client) == Response(1, name)
+
+
+async def test_an_id_that_no_utf_8_has_harms_no_other_client() -> None:
+    server = PlayedServer()
+    async with bridged(server) as target, open_transport(target) as one, open_transport(target) as two:
+        await one.tx.send(modern("\ud800", "call"))
+        played = await server.modern()
+        odd = await next_request(played)
+        await two.tx.send(modern(1, "call"))
+        plain = await next_request(played)
+        await played.tx.send(Response(odd.id, "one"))
+        await played.tx.send(Response(plain.id, "two"))
+        assert await received(two) == Response(1, "two")
+        assert await received(one) == Response("\ud800", "one")
+
+
+async def test_the_bridge_answers_the_pings_of_a_server() -> None:
+    server = PlayedServer()
+    async with bridged(server) as target, legacy_pair(server, target) as (played, _, _):
+        await played.tx.send(Request("p", "ping"))
+        assert await received(played) == Response("p", {})
+
+
+async def test_a_translation_that_fails_is_begun_anew_and_leaves_the_bridge_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = PlayedServer()
+
+    def fail(_translation: ModernServer, _message: Incoming) -> None:
+        monkeypatch.undo()
+        raise ValueError("a defect")
+
+    async with bridged(server) as target, open_transport(target) as client, trio.open_nursery() as nursery:
+        await client.tx.send(modern(1, "server/discover"))
+        played = await server.legacy()
+        assert isinstance(await received(client), Response)
+        await client.tx.send(modern(2, "call"))
+        monkeypatch.setattr(ModernServer, "take", fail)
+        await played.tx.send(Response((await next_request(played)).id, "lost"))
+        lost = await received(client)
+        assert (lost.id, lost.data["outcome"]) == (2, "unknown")
+        assert "the translation for modern clients failed" in caplog.text
+        await client.tx.send(modern(3, "call"))
+        await played.tx.send(Response((await next_request(played)).id, {"n": 3}))
+        assert (await received(client)).result["n"] == 3
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_cancellation_reaches_the_server_under_its_id_and_late_answers_are_dropped() -> None:

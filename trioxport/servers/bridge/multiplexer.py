@@ -46,6 +46,7 @@ from trioxport.servers.bridge.failures import send_or_log, undelivered_response
 from trioxport.servers.bridge.port import ForwardedRequest, Port
 
 LOG: Final = "notifications/message"
+PING: Final = "ping"
 
 
 class Audience(Protocol):
@@ -311,6 +312,9 @@ class Multiplexer:
                 asked.port.deliver(renamed(notification, params={"requestId": request_id}))
 
     def _take_request(self, request: Request) -> None:
+        if request.method == PING:
+            self.send_soon(Response(request.id, {}))
+            return
         related = self._related_request(request)
         found = self.audience.of_request(request, None if related is None else related.port)
         if isinstance(found, Port) and found.is_full:

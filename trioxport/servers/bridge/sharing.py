@@ -12,7 +12,8 @@ from typing import Final
 
 import trio
 
-from trioxport._core.nursery import open_bare_nursery
+from trioxport._core.nursery import failure_in, open_bare_nursery
+from trioxport._diagnostics import logger
 from trioxport.abc import Era, MessageChannels
 from trioxport.messages import Message
 from trioxport.servers.bridge.legacy_sharing import LegacySharing
@@ -60,7 +61,7 @@ class SharedMode:
             finally:
                 close()
         elif era == "modern":
-            port = (await line.modern_view()).open_port()
+            port = line.modern_view.open_port()
             try:
                 yield SessionChannels(port.channels)
             finally:
@@ -90,7 +91,12 @@ class SharedMode:
 
 
 class _Line:
-    """A connection to the server that prefers one era, and its views in the other."""
+    """A connection to the server that prefers one era, and its views in the other.
+
+    Attributes:
+        server: The connection.
+        modern_view: The multiplexer of modern clients of a legacy server: one translation for all of them.
+    """
 
     def __init__(
         self,
@@ -104,8 +110,10 @@ class _Line:
         self._tasks = tasks
         self._multiplexer = Multiplexer(name, ModernAudience(), self._connect)
         self._sharing = LegacySharing(self._multiplexer)
-        self._modern: Multiplexer | None = None
-        self._translation = trio.CancelScope()
+        self.modern_view = Multiplexer(name, ModernAudience(), self._begin_translation)
+        self._translates = trio.Event()
+        self._translation: trio.CancelScope | None = None
+        self._is_closing = False
         self.server = SharedServer(
             name,
             self._multiplexer,
@@ -119,8 +127,10 @@ class _Line:
 
     def close(self) -> None:
         """Close the connection, and end the translation for modern clients."""
+        self._is_closing = True
         self.server.close()
-        self._translation.cancel()
+        if self._translation is not None:
+            self._translation.cancel()
 
     async def _connect(self) -> None:
         await self.server.connected()
@@ -153,24 +163,31 @@ class _Line:
                 port.close()
                 tasks.cancel_scope.cancel()
 
-    async def modern_view(self) -> Multiplexer:
-        """The multiplexer of modern clients of this legacy server: one translation for all of them."""
-        if self._modern is None:
-            started = trio.Event()
-            self._modern = Multiplexer(self._name, ModernAudience(), started.wait)
-            await self._tasks.start(self._translate, self._modern)
-            started.set()
-        return self._modern
+    async def _begin_translation(self) -> None:
+        """Translate for the modern clients, unless that has begun."""
+        if self._translation is None and not self._is_closing:
+            self._translation, self._translates = trio.CancelScope(), trio.Event()
+            self._tasks.start_soon(self._translate, self._translation)
+        await self._translates.wait()
 
-    async def _translate(self, modern: Multiplexer, *, task_status: trio.TaskStatus[None]) -> None:
+    async def _translate(self, scope: trio.CancelScope) -> None:
+        """Translate until that is cancelled, or has failed: then it begins anew with the next request."""
+        try:
+            with scope:
+                await self._serve_modern_view()
+        except BaseException as raised:
+            logger.error("%s: the translation for modern clients failed", self._name, exc_info=failure_in(raised))
+        finally:
+            self._translation = None
+
+    async def _serve_modern_view(self) -> None:
         client = self._sharing.open_client()
-        with trio.CancelScope() as self._translation:
-            async with open_bare_nursery() as tasks:
-                scope = TranslationScope(self._name, tasks)
-                try:
-                    await modern.serve(AsModernServer().wrap(client.channels, scope), task_status=task_status)
-                finally:
-                    scope.close()
-                    client.close()
-                    self._modern = None
-                    tasks.cancel_scope.cancel()
+        async with open_bare_nursery() as tasks:
+            scope = TranslationScope(self._name, tasks)
+            try:
+                self._translates.set()
+                await self.modern_view.serve(AsModernServer().wrap(client.channels, scope))
+            finally:
+                scope.close()
+                client.close()
+                tasks.cancel_scope.cancel()

@@ -64,7 +64,8 @@ class InputQuestion:
         if self.method == ELICIT:
             modes = capabilities.get("elicitation")
             mode = params.get("mode", "form")
-            return isinstance(modes, dict) and (mode in modes or (mode == "form" and not modes))
+            is_named = isinstance(mode, str) and mode in members_of(modes)
+            return isinstance(modes, dict) and (is_named or (mode == "form" and not modes))
         if self.method == SAMPLE:
             return "sampling" in capabilities and ("tools" not in params or _has_tools(capabilities))
         return "roots" in capabilities

@@ -173,7 +173,7 @@ class Changes:
         if notification.method != UPDATED:
             return True
         uri = members_of(notification.params).get("uri")
-        return uri in self._uris or uri not in stream.uris
+        return isinstance(uri, str) and (uri in self._uris or uri not in stream.uris)
 
     def _end(self, stream: ChangeStream, end: Response | ErrorResponse) -> bool:
         stream.end = end

@@ -135,8 +135,8 @@ class Listeners:
             if listener.waiting is None:
                 self._link.give(listener.deliver(notification))
             else:
-                key = notification.method, members_of(notification.params).get("uri")
-                listener.missed[key] = notification
+                uri = members_of(notification.params).get("uri") if notification.method == UPDATED else None
+                listener.missed[notification.method, uri] = notification
         return True
 
     def end(self, loss: TransportError, *, in_order: bool) -> None:

@@ -302,6 +302,8 @@ class ModernServer:
     def _refusal_of(self, call: ModernCall | None, question: InputQuestion) -> tuple[int, str] | None:
         """The code and the reason to refuse a question, or None."""
         method = question.method
+        if question.id in self._asked:
+            return INVALID_REQUEST, "A request with this id is in flight"
         if call is None:
             flying = len(self._calls)
             reason = f"{method} does not say to which of {flying} requests of several clients it belongs"
@@ -324,11 +326,8 @@ class ModernServer:
         calls, self._to_ask = self._to_ask, []
         for call in calls:
             if call.questions and self._by_client.get(call.request.id) is call:
-                self._ask(call)
-
-    def _ask(self, call: ModernCall) -> None:
-        del self._by_client[call.request.id]
-        self.link.give(self._pending.ask(call))
+                del self._by_client[call.request.id]
+                self.link.give(self._pending.ask(call))
 
     def _ask_to_visit(self, call: ModernCall, error: ErrorResponse) -> None:
         """Ask a client to visit the URLs without which the server has refused the request."""
