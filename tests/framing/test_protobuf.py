@@ -54,6 +54,12 @@ def test_what_is_no_message_is_refused(message: bytes) -> None:
         number_of(message, 1)
 
 
+def test_a_message_of_nothing_but_fields_costs_little() -> None:
+    """A few compressed kilobytes expand to millions of them."""
+    with pytest.raises(MalformedProtobuf, match="more than 1000 fields"):
+        bytes_of(b"\x12\x00" * 1_000_000, 1)
+
+
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     try:

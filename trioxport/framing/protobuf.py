@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import Final
 
 MAX_VARINT_BYTES: Final = 10
+MAX_FIELDS: Final = 1000
+"""Fields of one message; more, without a use here, would only cost time."""
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """The wire types; groups (3 and 4) are not read."""
 
@@ -63,8 +65,10 @@ def number_of(message: bytes, number: int) -> int:
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
     """The fields of bytes, in order; all others are skipped."""
-    position = 0
+    position = count = 0
     while position < len(message):
+        if (count := count + 1) > MAX_FIELDS:
+            raise MalformedProtobuf(f"a message has more than {MAX_FIELDS} fields")
         tag, position = _read_varint(message, position)
         begin, position = _end_of(message, position, tag & 7)
         if tag & 7 == BYTES:

@@ -110,7 +110,7 @@ class IncomingCall:
         decoder = LengthPrefixedDecoder(MAX_SMALL_BYTES)
         messages: list[LengthPrefixedMessage] = []
         try:
-            while data := await self.stream.receive_data():
+            while len(messages) < 2 and (data := await self.stream.receive_data()):
                 messages += decoder.feed(data)
         except ValueError as error:
             raise malformed(str(error)) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 from trioxport.codecs.content_codings import Unexpanded, compress, expand
@@ -10,6 +11,7 @@ from trioxport.frames import Frame
 from trioxport.framing.base import Oversized
 from trioxport.framing.grpc import LengthPrefixedDecoder, LengthPrefixedMessage, length_prefixed
 from trioxport.framing.protobuf import MalformedProtobuf, bytes_field, bytes_of, varint
+from trioxport.transports._http2 import Http2Stream
 from trioxport.transports.byte_stream import frame_of
 from trioxport.transports.grpc.metadata import PAYLOAD
 
@@ -45,30 +47,60 @@ class MessageWriter:
 class MessageReader:
     """Reads messages as frames; one that cannot be read is a frame with an error.
 
+    Compressed messages are expanded as they are asked for: those of a few bytes may have many megabytes together.
+
     Args:
         max_size: The most bytes of a payload.
         encoding: The coding that ``grpc-encoding`` of the peer names.
     """
 
-    __slots__ = ("_decoder", "_max_size", "encoding")
+    __slots__ = ("_decoder", "_max_size", "_waiting", "encoding")
 
     def __init__(self, max_size: int, encoding: str = "identity") -> None:
         self._max_size = max_size
         self._decoder = LengthPrefixedDecoder(max_size + FIELD_BYTES)
+        self._waiting: deque[LengthPrefixedMessage] = deque()
         self.encoding = encoding
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Return the frames that ``data`` completes. Raises ``ValueError`` for data of another protocol."""
-        return [self._frame(message) for message in self._decoder.feed(data)]
+        """Return the frames that ``data`` completes, or the first of them, before which :meth:`take` has to have none.
+
+        Raises ``ValueError`` for data of another protocol.
+        """
+        self._waiting += self._decoder.feed(data)
+        return self.take()
+
+    def take(self) -> list[Frame]:
+        """The next frames that have arrived: together not much larger than the largest one may be."""
+        frames: list[Frame] = []
+        size = 0
+        while self._waiting and size <= self._max_size:
+            frame = self._frame(self._waiting.popleft())
+            frames.append(frame)
+            size += len(frame.payload) if frame.error is None else self._max_size
+        return frames
+
+    async def only(self, stream: Http2Stream) -> list[Frame]:
+        """The frames of a call that has one message. If there are more, it reads no further than into the second.
+
+        Raises ``ValueError`` for data of another protocol, and ``Http2Error``.
+        """
+        frames: list[Frame] = []
+        while len(frames) + len(self._waiting) < 2 and (data := await stream.receive_data()):
+            frames += self.feed(data)
+        return [*frames, *self.take()]
 
     def whole(self, data: bytes) -> list[Frame]:
         """The frames in data that are whole messages; empty for any other, which :meth:`feed` has to take."""
-        return [self._frame(message) for message in self._decoder.whole(data)]
+        messages = [] if self._waiting else self._decoder.whole(data)
+        if self.encoding != "identity" and any(message.is_compressed for message in messages):
+            return []
+        return [self._frame(message) for message in messages]
 
     @property
     def pending(self) -> int:
-        """Bytes of an incomplete message."""
-        return self._decoder.pending
+        """Bytes of an incomplete message, and the number of those that no one has taken."""
+        return self._decoder.pending + len(self._waiting)
 
     def _frame(self, message: LengthPrefixedMessage) -> Frame:
         content = message.content

@@ -92,15 +92,14 @@ class ServedCalls:
         frames: list[Frame] = []
         with trio.move_on_after(REQUEST_SECONDS) as waiting:
             try:
-                while data := await call.stream.receive_data():
-                    frames += reader.feed(data)
+                frames = await reader.only(call.stream)
             except ValueError as error:
                 raise malformed(str(error)) from None
         if waiting.cancelled_caught:
             text = f"the request did not arrive within {REQUEST_SECONDS:g} s"
             raise CallRefused(CallStatus(StatusCode.DEADLINE_EXCEEDED, text), "DEADLINE_EXCEEDED", text)
         if len(frames) != 1 or reader.pending:
-            raise malformed(f"a unary call has one message, and this one has {len(frames)}")
+            raise malformed(f"a unary call has one message, and this one has {'more' if frames else 'none'}")
         unreadable = frames[0].error
         if isinstance(unreadable, MessageTooLarge):
             text = f"Received message larger than max ({self._max_size})"

@@ -205,12 +205,12 @@ class _UnaryCalls:
         """Deliver the answer to a request. Raises ``TransportError`` or ``Http2Error`` if there is none."""
         headers = await check_head(stream, self._scope.settings.target)
         reader = MessageReader(self._scope.settings.limits.max_message_size, headers.get("grpc-encoding", "identity"))
-        frames: list[Frame] = []
         try:
-            while data := await stream.receive_data():
-                frames += reader.feed(data)
+            frames = await reader.only(stream)
         except ValueError as error:
             raise ConnectionLost(f"the server sent what is not gRPC: {error}", retryable=False) from error
+        if len(frames) > 1:
+            raise ConnectionLost("the server answered a unary call with more than one message", retryable=False)
         status = CallStatus.of(stream.trailers) or CallStatus.of(stream.headers)
         if status is None:
             raise missing_status()

@@ -114,6 +114,9 @@ class CallWire:
             if not self._begun:
                 await self._ends.begin_receiving(self._reader)
                 self._begun = True
+            if frames := self._reader.take():
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return frames
             data = await self.stream.receive_data()
             if data:
                 frames = self._reader.feed(data)
