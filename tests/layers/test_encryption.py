@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,10 +13,12 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import wait_all_tasks_blocked
 
 from tests.support import links
 from tests.support.protected_wire import NOTES, Server, Wire, sent_by_client
 from trioxport import (
+    Connection,
     Limits,
     MessageTooLarge,
     Notification,
@@ -25,6 +28,7 @@ from trioxport import (
     Undelivered,
     UsageError,
     open_transport,
+    serve_transport,
 )
 from trioxport.abc import Carries, Layer
 from trioxport.codecs import JSON, MessagePack
@@ -175,6 +179,25 @@ async def test_a_message_over_the_limit_stays_one() -> None:
     server = Server(layer, limits=Limits(1000))
     await server.take(payloads)
     assert server.received == []
+
+
+@pytest.mark.parametrize("text", ["x" * 3000, "x"], ids=["large", "small"])
+async def test_a_forged_request_is_not_answered(text: str) -> None:
+    """An encrypted error to it would tell the client that its own request 1 was not carried out."""
+
+    async def handler(connection: Connection) -> None:
+        assert [message async for message in connection.rx] == []
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            serve = partial(serve_transport, layers=[Encryption({"new": NEW})], limits=Limits(max_message_size=2000))
+            [address] = await nursery.start(serve, handler, "tcp://127.0.0.1:0")
+            async with await trio.open_tcp_stream("127.0.0.1", int(address.rpartition(":")[2])) as stream:
+                await stream.send_all(JSON.encode(Request(1, "pay", {"note": text})) + b"\n")
+                await wait_all_tasks_blocked(0.05)  # an answer would be on its way
+                await stream.send_eof()
+                assert await stream.receive_some() == b""
+            nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("carries", ["http", "events"])

@@ -12,6 +12,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import wait_all_tasks_blocked
 
 from tests.support import links
 from tests.support.protected_wire import NOTES, Server, Wire, sent_by_client
@@ -131,6 +132,21 @@ async def test_streams_are_forgotten_once_they_are_too_old(monkeypatch: pytest.M
         assert await refused(payloads, layer) == 3
 
 
+async def test_a_stream_is_kept_while_one_of_its_messages_is_young(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of the sender is set back between its messages; then other connections come and go."""
+    now = time.time()
+    wire = Wire()
+    async with open_transport(wire, layers=[Signing({"new": NEW})]) as (tx, _):
+        await tx.send(NOTES[0])
+        monkeypatch.setattr(time, "time", lambda: now - 400)
+        await tx.send(NOTES[1])
+    monkeypatch.setattr(time, "time", lambda: now)
+    layer = Signing({"new": NEW})
+    await Server(layer).take(wire.sent)
+    await Server(layer).take(await sent_by_client(Signing({"new": NEW})))
+    assert await refused(wire.sent, layer) == 2
+
+
 async def test_a_message_turned_back_to_its_sender_is_refused() -> None:
     layer = Signing({"new": NEW})
     payloads = await sent_by_client(layer)
@@ -239,6 +255,7 @@ async def test_a_forged_request_is_not_answered(forged: Request) -> None:
             stream = await trio.open_tcp_stream("127.0.0.1", int(address.rpartition(":")[2]))
             async with stream:
                 await stream.send_all(JSON.encode(forged) + b"\n")
+                await wait_all_tasks_blocked(0.05)  # an answer would be on its way
                 await stream.send_eof()
                 assert await stream.receive_some() == b""
             nursery.cancel_scope.cancel()

@@ -58,7 +58,7 @@ def require_order(channels: FrameChannels) -> None:
 
 @attrs.define
 class SeenStreams:
-    """The latest number of each received stream of messages, and the time when it was sent.
+    """The latest number of each received stream of messages, and the latest time at which one of them was sent.
 
     A stream is forgotten once its messages are too old to begin one anew.
 
@@ -79,6 +79,8 @@ class SeenStreams:
             self._forget(now)
         elif number <= last[0]:
             raise ProtocolViolation("a message comes again, or late")
+        else:
+            sent_at = max(sent_at, last[1])  # the clock of the sender may have been set back
         self._streams[stream] = (number, sent_at)
         self._streams.move_to_end(stream)
 

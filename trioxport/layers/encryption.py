@@ -14,7 +14,7 @@ import attrs
 from trioxport._diagnostics.hints import install_hint
 from trioxport._diagnostics.validators import SECONDS, one_of
 from trioxport.abc import Carries, Codec, FrameChannels, Role, Scope
-from trioxport.errors import MessageTooLarge, ProtocolViolation, UsageError
+from trioxport.errors import MessageTooLarge, ProtocolViolation, TransportError, UsageError
 from trioxport.frames import Frame
 from trioxport.framing.envelope import Envelope, open_envelope
 from trioxport.layers._shared_keys import SeenStreams, key_check, require_order, whole_number
@@ -146,7 +146,7 @@ class _Decryptor:
 
     def decrypted(self, frame: Frame) -> Frame:
         if frame.error is not None:
-            return frame
+            return frame if frame.message is not None else self._refused(frame.payload, frame.error)
         envelope = open_envelope(frame.payload)
         try:
             if envelope is None or envelope.fields[0] not in CIPHERS:
@@ -155,7 +155,7 @@ class _Decryptor:
         except ProtocolViolation as error:
             return self._refused(frame.payload, error)
 
-    def _refused(self, payload: bytes, error: ProtocolViolation) -> Frame:
+    def _refused(self, payload: bytes, error: TransportError) -> Frame:
         """The frame that reports a message that is not authentic.
 
         One in clear text may settle a request of this side, as unknown. None is answered.
