@@ -6,11 +6,11 @@ import json
 from collections.abc import AsyncGenerator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.raw_http import (
     INITIALIZE,
@@ -29,6 +29,7 @@ from tests.support.replicas import LEASE_SECONDS, replica, two_replicas
 from trioxport import (
     AuthenticationError,
     Connection,
+    ConnectionLost,
     Limits,
     Notification,
     Request,
@@ -40,9 +41,21 @@ from trioxport.auth import VerifiedToken
 from trioxport.interop.asgi import McpApplication
 from trioxport.layers import Metrics, Rate, prometheus_text
 from trioxport.transports.http.server import HttpServer, MemoryEvents, ProtectedResource, Sessions
+from trioxport.transports.http.server.refusals import Refusal
+from trioxport.transports.http.server.request import ServerRequest
 from trioxport.transports.redis import Redis, RedisEvents, RedisRates, RedisSessions
-from trioxport.transports.redis.forward_messages import Opening, RequestFacts, ResponsePart, TokenFacts, encode
+from trioxport.transports.redis.forward import Forward
+from trioxport.transports.redis.forward_messages import (
+    Opening,
+    Query,
+    RequestFacts,
+    RequestTaken,
+    ResponsePart,
+    TokenFacts,
+    encode,
+)
 from trioxport.transports.redis.link import open_link
+from trioxport.transports.redis.owner import SessionOwner
 
 BOUND = 20.0
 PASSWORD = "a-password-of-the-test"
@@ -554,6 +567,31 @@ async def test_a_request_that_arrives_twice_is_answered_once(redis: RedisProcess
             one.go.set()
             assert await status_of(client) == 200
             assert [each.method for each in one.received].count("wait") == 1
+
+
+async def test_an_owner_that_is_lost_while_it_is_looked_for_is_lost_at_once(autojump_clock: MockClock) -> None:
+    forward = Forward(1, "0" * 16, ServerRequest("POST", "/mcp", b"", {}, peer=None, secure=False, tls=None), b"")
+    forward._request.begun = False
+    forward.opening()
+    forward.take(RequestTaken(1, 0))
+
+    class Owner:
+        patience = 10.0
+
+        def send(self, message: object) -> None:
+            assert message == Query(1, "0" * 16)
+
+        async def has_received(self) -> bool:
+            return True
+
+        async def is_there(self) -> bool:
+            forward.end(ConnectionLost("its channel is gone"))
+            await trio.lowlevel.checkpoint()
+            return True
+
+    with pytest.raises(Refusal, match="was lost before it answered"):
+        await forward.run(cast("SessionOwner", Owner()))
+    assert trio.current_time() == Owner.patience
 
 
 async def test_an_answer_without_its_beginning_is_told_as_lost(redis: RedisProcess) -> None:

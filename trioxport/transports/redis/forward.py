@@ -157,7 +157,8 @@ class Forward:
             return
         if self._is_received:
             owner.send(Query(self.number, self._sender))
-            self.is_lost = self.is_lost or not await owner.is_there()
+            if not await owner.is_there():
+                self.is_lost = True
         else:
             await self._has_received(owner)
 
