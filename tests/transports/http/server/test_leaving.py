@@ -163,11 +163,38 @@ async def test_a_notification_that_waits_for_room_until_the_answer_is_out_is_the
                     assert server.outcomes == {"response": None, "note": None}
 
 
+async def test_an_answer_that_was_cancelled_while_it_waited_for_room_is_none() -> None:
+    """The handler can still answer; a call without an answer ends with an error, not with a stream that has no end."""
+    ready = trio.Event()
+
+    async def answer_at_last(connection: Connection) -> None:
+        asked = await connection.rx.receive()
+        assert isinstance(asked, Request)
+        for ballast in ("x" * BALLAST, ""):
+            await connection.tx.send(Notification("note", {"ballast": ballast}))
+        with trio.move_on_after(0.01) as waiting:
+            await connection.tx.send(Response(asked.id, {"try": 1}))
+        assert waiting.cancelled_caught
+        ready.set()
+        if asked.method == "again":
+            await connection.tx.send(Response(asked.id, {"try": 2}))
+
+    with trio.fail_after(BOUND):
+        async with serving(handler=answer_at_last, limits=Limits(max_buffered_messages=1)) as served:
+            for method in ("again", "crowd"):
+                ready = trio.Event()
+                async with calling_late(served.url, ready, method) as reply:
+                    said = [await reply.event() for _ in range(2)]  # the one with the ballast is over a limit
+                    assert await reply.event() is None
+                expected = {"result": {"try": 2}} if method == "again" else {"error": said[-1].get("error")}
+                assert said[-1] == {"jsonrpc": "2.0", "id": 1, **expected}
+
+
 @asynccontextmanager
-async def calling_late(url: str, ready: trio.Event) -> AsyncGenerator[Conversation]:
+async def calling_late(url: str, ready: trio.Event, method: str = "crowd") -> AsyncGenerator[Conversation]:
     """A modern call whose answer is read only once the server is ready."""
     async with talking(url) as reply:
-        await reply.send("POST", "/mcp", modern_fields(modern("crowd")), modern("crowd"))
+        await reply.send("POST", "/mcp", modern_fields(modern(method)), modern(method))
         await ready.wait()
         await reply.head()
         yield reply

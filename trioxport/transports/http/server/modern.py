@@ -165,10 +165,12 @@ class ModernRequest(Channel[Frame]):
         """
         assert isinstance(self.request, Request)
         if not self.answered:
-            self.answered = True
             message = self._missing_answer(self.request)
-            status = 200 if isinstance(message, Response) else 500
-            await self._finish(JSON.encode(message), status)
+            payload = JSON.encode(message)
+            if self._is_stream:
+                self._begin_stream().add(payload, last=self._note_answer())
+            else:
+                await self._finish(payload, 200 if isinstance(message, Response) else 500)
         if self._streamed is not None:
             await self._streamed.wait()
 
@@ -178,10 +180,20 @@ class ModernRequest(Channel[Frame]):
         reason = "The server stopped before it answered" if self.stopping else "The server failed to answer"
         return ErrorResponse(request.id, INTERNAL_ERROR, reason)
 
+    @property
+    def _is_stream(self) -> bool:
+        return self._stream is not None or self.request.method == LISTEN
+
+    def _note_answer(self) -> bool:
+        self.answered = True
+        return True
+
     async def _finish(self, payload: bytes, status: int, coding: Coding | None = None) -> None:
-        if self._stream is not None or self.request.method == LISTEN:
-            await self._begin_stream().put(plain(payload, coding), last=lambda: True)
-        elif coding is None:
+        if self._is_stream:  # which may have no room: the answer is there once it is queued
+            await self._begin_stream().put(plain(payload, coding), last=self._note_answer)
+            return
+        self.answered = True
+        if coding is None:
             await self._http_request.respond(status, payload)
         else:
             await respond_encoded(self._http_request, status, payload, coding)
@@ -224,7 +236,6 @@ class ModernRequest(Channel[Frame]):
         if isinstance(message, (Response, ErrorResponse)):
             if message.id != self.request_id:
                 raise UsageError(f"this connection is for the request {self.request_id!r}, not for {message.id!r}")
-            self.answered = True
             if self.request.method == "tools/list" and isinstance(message, Response):
                 self._learn(message)
             status = _STATUS_BY_CODE.get(message.code, 200) if isinstance(message, ErrorResponse) else 200
@@ -232,6 +243,8 @@ class ModernRequest(Channel[Frame]):
                 await self._finish(value.payload, status, coding_of(value))
             except ClientGone as error:
                 raise ConnectionLost("the client left") from error
+            except StreamEnded:
+                raise _answered() from None
         else:
             try:
                 await self._begin_stream().put(plain(value.payload, coding_of(value)))
