@@ -100,6 +100,26 @@ async def test_a_request_returns_the_result_of_its_answer() -> None:
         assert await peer.request("tools/list") == {"params": None}
 
 
+async def test_an_id_may_come_again_once_its_request_is_cancelled() -> None:
+    """A server that was started anew begins its ids anew; the connection cancels the requests of the old one."""
+    release = trio.Event()
+
+    async def work(request: IncomingRequest) -> int:
+        with trio.CancelScope(shield=request.params["n"] == 1):
+            await release.wait()
+        return int(request.params["n"])
+
+    async with accepted_peer() as (connection, scripted), open_peer(connection, requests={"work": work}):
+        for number in (1, 2):
+            scripted.say(Notification("notifications/cancelled", {"requestId": 7}))
+            scripted.say(Request(7, "work", {"n": number}))
+        await trio.testing.wait_all_tasks_blocked()
+        release.set()
+        assert await scripted.sent() == Response(7, 2)
+        scripted.say(Request(7, "ping"))
+        assert await scripted.sent() == Response(7, {})
+
+
 async def test_metadata_stay_on_this_side_and_a_cancellation_goes_the_way_of_its_request() -> None:
     routing = {"headers": {"X-Trace": "7"}, "related_request": 3}
     metadata = {"timeout": 5.0, **routing}

@@ -71,6 +71,7 @@ class IncomingRequests(Generic[Received]):
         self._requests: dict[str, Callable[[Received], Awaitable[Any]]] = {"ping": _pong, **requests}
         self._notifications = dict(notifications)
         self._running: dict[RequestId, trio.CancelScope] = {}
+        self._count = 0
         self._none_running = trio.lowlevel.ParkingLot()
         self._queue, self._queued = trio.open_memory_channel[Notification](MAX_QUEUED)
         self._queue_drained = trio.Event()
@@ -80,13 +81,15 @@ class IncomingRequests(Generic[Received]):
 
     async def take_request(self, request: Request) -> None:
         """Start the handler of a request, or refuse the request. Only sending a refusal may wait."""
-        if request.id in self._running:
+        running = self._running.get(request.id)
+        if running is not None and not running.cancel_called:  # a server that was started anew begins its ids anew
             await self._send(ErrorResponse(request.id, INVALID_REQUEST, "A request with this id is in flight"))
-        elif len(self._running) >= MAX_RUNNING:
+        elif self._count >= MAX_RUNNING:
             # To stop reading instead could be a deadlock: a running handler may wait for what has yet to be read.
             await self._send(ErrorResponse(request.id, INTERNAL_ERROR, f"More than {MAX_RUNNING} requests at once"))
         else:
             self._running[request.id] = scope = trio.CancelScope()
+            self._count += 1
             self._tasks.start_soon(self._answer, request, scope)
 
     def take_notification(self, notification: Notification) -> None:
@@ -119,7 +122,7 @@ class IncomingRequests(Generic[Received]):
     async def finished(self) -> None:
         """Wait, after :meth:`end`, until every handler has returned."""
         await self._queue_drained.wait()
-        while self._running:
+        while self._count:
             await self._none_running.park()
 
     @property
@@ -143,8 +146,10 @@ class IncomingRequests(Generic[Received]):
             with scope, _within(request):
                 await self._send(await self._reply(request))
         finally:
-            del self._running[request.id]
-            if not self._running:
+            if self._running.get(request.id) is scope:
+                del self._running[request.id]
+            self._count -= 1
+            if not self._count:
                 self._none_running.unpark_all()
 
     async def _reply(self, request: Request) -> Response | ErrorResponse:
