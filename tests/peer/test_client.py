@@ -9,12 +9,33 @@ from typing import Any, Final
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
+from tests.support.scripted_connection import ScriptedPeer
 from tests.support.sdk_programs import build_server
-from trioxport import Connection, ConnectionLost, ProtocolViolation, RequestTimeout, open_transport, serve_transport
+from trioxport import (
+    Connection,
+    ConnectionLost,
+    Notification,
+    ProtocolViolation,
+    RequestTimeout,
+    open_transport,
+    serve_transport,
+)
 from trioxport.abc import Era
 from trioxport.interop.mcp_sdk import serve_sdk
-from trioxport.peer import Client, Handlers, IncomingRequest, JSONRPCError, Tool, open_client, open_peer
+from trioxport.peer import (
+    Client,
+    Handlers,
+    IncomingRequest,
+    JSONRPCError,
+    Subscription,
+    Tool,
+    open_client,
+    open_peer,
+    subscriptions,
+)
+from trioxport.protocol import members_of
 from trioxport.transports.memory import MemorySwitch, MemoryWire
 from trioxport.transports.stdio import Stdio
 
@@ -235,6 +256,45 @@ class TestShapes:
                 await client.list_tools()
 
 
+class AnsweringPeer(ScriptedPeer):
+    async def answer_next(self, method: str) -> None:
+        request = await self.request()
+        assert request.method == method
+        self.answer(request, {})
+
+
+@asynccontextmanager
+async def scripted_client(era: Era) -> AsyncGenerator[tuple[Client, AnsweringPeer]]:
+    """A client that has negotiated with the test."""
+    server = AnsweringPeer()
+
+    async def negotiate() -> None:
+        info = {"capabilities": {}, "serverInfo": INFO}
+        answer = {"supportedVersions": ["2026-07-28"], "protocolVersion": "2025-11-25", **info}
+        server.answer(await server.request(), answer)
+        if era == "legacy":
+            await server.sent()
+
+    async with open_transport(server) as connection, trio.open_nursery() as nursery:
+        nursery.start_soon(negotiate)
+        async with open_client(connection, client_info=INFO, era=era) as client:
+            yield client, server
+
+
+async def cancel_when_blocked(scope: trio.CancelScope) -> None:
+    await wait_all_tasks_blocked()
+    scope.cancel()
+
+
+def note(method: str, subscription: Any, **params: Any) -> Notification:
+    meta = {"io.modelcontextprotocol/subscriptionId": subscription}
+    return Notification(f"notifications/{method}", {"_meta": meta, **params})
+
+
+def params_of(message: Any) -> Mapping[str, Any]:
+    return members_of(message.params)
+
+
 class TestSubscriptions:
     async def test_one_that_is_not_acknowledged(self, autojump_clock: trio.abc.Clock) -> None:
         async def listen(request: IncomingRequest) -> Any:
@@ -259,6 +319,71 @@ class TestSubscriptions:
             assert changes.honored == {"toolsListChanged": True}
             heard = [change.method async for change in changes]
         assert set(heard) == {"notifications/tools/list_changed"}
+
+    async def test_one_that_was_given_up_is_not_taken_for_the_next(self) -> None:
+        async with scripted_client("modern") as (client, server):
+            with trio.CancelScope() as giving_up:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(cancel_when_blocked, giving_up)
+                    async with client.subscribe(tools=True):
+                        pytest.fail("subscribed")
+            given_up = await server.request()
+            assert params_of(await server.sent()) == {"requestId": given_up.id}
+
+            async def acknowledge_both() -> None:
+                listening = await server.request()
+                for number in (given_up.id, listening.id):
+                    filters = {"toolsListChanged": True, "n": number}
+                    server.say(note("subscriptions/acknowledged", number, notifications=filters))
+                for number in (given_up.id, listening.id):
+                    server.say(note("tools/list_changed", number, n=number))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(acknowledge_both)
+                async with client.subscribe(tools=True) as changes:
+                    assert changes.honored["n"] != given_up.id
+                    assert params_of(await anext(changes))["n"] == changes.honored["n"]
+
+    async def test_a_resource_stays_subscribed_to_while_another_one_opens(self) -> None:
+        async with scripted_client("legacy") as (client, server), trio.open_nursery() as nursery:
+            may_close = trio.Event()
+
+            async def watch() -> None:
+                async with client.subscribe(uris=["a:/"]) as changes:
+                    assert params_of(await anext(changes)) == {"uri": "a:/part"}
+                    await may_close.wait()
+
+            async with trio.open_nursery() as opening:
+                opening.start_soon(server.answer_next, "resources/subscribe")
+                async with client.subscribe(uris=["a:/"]):
+                    nursery.start_soon(watch)
+                    second = await server.request()
+            server.answer(second, {})
+            for uri in (["a:/"], "b:/part", "a:/part"):
+                server.say(Notification("notifications/resources/updated", {"uri": uri}))
+            await wait_all_tasks_blocked()
+            assert server.nothing_sent()
+            may_close.set()
+            await server.answer_next("resources/unsubscribe")
+
+    async def test_a_block_that_fails_ends_its_subscription(self) -> None:
+        async with scripted_client("legacy") as (client, server), trio.open_nursery() as nursery:
+            nursery.start_soon(server.answer_next, "resources/subscribe")
+            nursery.start_soon(server.answer_next, "resources/unsubscribe")
+            with pytest.raises(ValueError, match="of the block"):
+                async with client.subscribe(uris=["a:"]):
+                    raise ValueError("of the block")
+
+    async def test_changes_that_are_not_taken_are_bounded(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(subscriptions, "MAX_CHANGES", 2)
+        subscription = Subscription((), ())
+        for uri in "abc":
+            subscription.add(Notification("notifications/resources/updated", {"uri": uri}))
+        assert "a change is dropped" in caplog.text
+        subscription.end()
+        assert [params_of(change)["uri"] async for change in subscription] == ["b", "c"]
 
     @each_era
     async def test_a_lost_connection(self, era: Era) -> None:

@@ -19,7 +19,7 @@ from trioxport.messages import NOTHING, Incoming, Notification, Request, Request
 from trioxport.peer.incoming import IncomingRequests, NotificationHandler
 from trioxport.peer.negotiation import ClientIdentity, Negotiated, negotiate
 from trioxport.peer.outgoing import OutgoingRequests, ProgressCallback, fresh
-from trioxport.protocol import CANCELLED, PROGRESS, as_id, members_of, meta_of
+from trioxport.protocol import CANCELLED, LISTEN, PROGRESS, as_id, members_of, meta_of
 
 DEFAULT_TIMEOUT_SECONDS: Final = 60.0
 
@@ -121,6 +121,21 @@ class Peer:
         """
         self._refuse_if_over()
         return await self._outgoing.make(method, params, self._meta, timeout, on_progress, metadata)
+
+    async def listen(self, wanted: Mapping[str, Any], opening: Callable[[RequestId], object]) -> Any:
+        """Send ``subscriptions/listen``, and return the result when the server ends the subscription.
+
+        Args:
+            wanted: The filter.
+            opening: Called before with the id by which notifications name the subscription.
+
+        Raises and, cancelled, does the same as :meth:`request`.
+        """
+        self._refuse_if_over()
+        request_id = self._outgoing.new_id()
+        opening(request_id)
+        params = {"notifications": wanted}
+        return await self._outgoing.make(LISTEN, params, self._meta, None, None, NOTHING, request_id)
 
     async def notify(
         self, method: str, params: Mapping[str, Any] | None = None, *, metadata: Mapping[str, Any] = NOTHING

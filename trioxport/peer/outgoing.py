@@ -86,6 +86,10 @@ class OutgoingRequests:
     def target(self) -> str:
         return self._connection.info.target
 
+    def new_id(self) -> RequestId:
+        """The id of one request."""
+        return next(self._ids)
+
     async def make(
         self,
         method: str,
@@ -94,9 +98,10 @@ class OutgoingRequests:
         timeout: float | None,
         on_progress: ProgressCallback | None,
         metadata: Mapping[str, Any],
+        request_id: RequestId | None = None,
     ) -> Any:
         """Send a request and return its result, as :meth:`trioxport.peer.Peer.request` documents."""
-        request_id = next(self._ids)
+        request_id = self.new_id() if request_id is None else request_id
         token = {"progressToken": request_id} if on_progress else {}
         noted = {**_related_on(self._connection), **metadata}
         request = Request(request_id, method, _with_meta(params, {**token, **meta}), metadata=noted)

@@ -6,16 +6,18 @@ Specification 2026-07-28, basic/patterns/subscriptions; 2025-11-25, server/resou
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Self
 
 import trio
 
 from trioxport._core.nursery import open_bare_nursery
+from trioxport._diagnostics import logger
 from trioxport.errors import RequestTimeout, TransportError
 from trioxport.messages import NOTHING, Notification, RequestId
 from trioxport.peer.endpoint import Peer
-from trioxport.protocol import LISTEN, SUBSCRIPTION, as_id, members_of, meta_of
+from trioxport.peer.outgoing import CANCEL_SECONDS
+from trioxport.protocol import SUBSCRIPTION, as_id, members_of, meta_of
 
 ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 UPDATED: Final = "notifications/resources/updated"
@@ -28,6 +30,8 @@ CHANGES: Final = (ACKNOWLEDGED, UPDATED, *FILTERS)
 """The notifications that subscriptions are about."""
 
 ACKNOWLEDGE_SECONDS: Final = 60.0
+MAX_CHANGES: Final = 4096
+"""Changes that wait for a program that does not take them; at more, the oldest is dropped with a warning."""
 
 
 class Subscription:
@@ -35,10 +39,12 @@ class Subscription:
 
     Attributes:
         honored: The part of the filter that the server agreed to.
+        acknowledged: Set when the server has agreed, or has ended the subscription.
     """
 
     def __init__(self, lists: Sequence[str], uris: Sequence[str]) -> None:
         self.honored: Mapping[str, Any] = NOTHING
+        self.acknowledged = trio.Event()
         self._lists = frozenset(lists)
         self._uris = frozenset(uris)
         self._changes: dict[tuple[str, object], Notification] = {}
@@ -60,31 +66,45 @@ class Subscription:
             await self._changed.park()
         return self._changes.pop(next(iter(self._changes)))
 
+    def take(self, notification: Notification) -> None:
+        """Take a notification of a modern server about this subscription."""
+        if notification.method == ACKNOWLEDGED:
+            self.honored = members_of(members_of(notification.params).get("notifications"))
+            self.acknowledged.set()
+        else:
+            self.add(notification)
+
     def wants(self, notification: Notification) -> bool:
         """Whether a notification of a legacy server is about something subscribed to."""
-        if notification.method == UPDATED:
-            return self.watches(members_of(notification.params).get("uri"))
-        return FILTERS.get(notification.method) in self._lists
+        if notification.method != UPDATED:
+            return FILTERS.get(notification.method) in self._lists
+        uri = members_of(notification.params).get("uri")
+        return isinstance(uri, str) and (self.watches(uri) or any(is_part(uri, whole) for whole in self._uris))
 
-    def watches(self, uri: object) -> bool:
+    def watches(self, uri: str) -> bool:
         """Whether the contents of a resource are subscribed to."""
         return uri in self._uris
 
     def add(self, notification: Notification) -> None:
         """Note a change; one that waits already takes its place."""
-        self._changes[notification.method, members_of(notification.params).get("uri")] = notification
+        uri = members_of(notification.params).get("uri")
+        self._changes[notification.method, uri if isinstance(uri, str) else None] = notification
+        if len(self._changes) > MAX_CHANGES:
+            del self._changes[next(iter(self._changes))]
+            logger.warning("a change is dropped: the subscription is not read")
         self._changed.unpark_all()
 
     def end(self, error: BaseException | None = None) -> None:
         """End the iteration, by ``error`` if there is one, behind the changes that wait."""
         self._ended, self._error = True, error
+        self.acknowledged.set()
         self._changed.unpark_all()
 
-    def check_open(self, is_acknowledged: bool, target: str) -> None:
+    def check_open(self, target: str) -> None:
         """Raise the error of a subscription that did not come about."""
         if self._error is not None:
             raise self._error
-        if not is_acknowledged:
+        if not self.acknowledged.is_set():
             seconds = f"{ACKNOWLEDGE_SECONDS:g} s"
             raise RequestTimeout(f"the server did not acknowledge the subscription within {seconds}", target=target)
 
@@ -95,8 +115,6 @@ class Subscriptions:
     def __init__(self) -> None:
         self._legacy: list[Subscription] = []
         self._by_id: dict[RequestId, Subscription] = {}
-        self._opening = trio.Lock()
-        self._waiting: tuple[Subscription, trio.Event] | None = None
 
     async def take(self, notification: Notification) -> None:
         """Take a notification about changes."""
@@ -105,17 +123,8 @@ class Subscriptions:
             for subscription in self._legacy:
                 if subscription.wants(notification):
                     subscription.add(notification)
-        elif notification.method == ACKNOWLEDGED:
-            self._acknowledge(identity, members_of(members_of(notification.params).get("notifications")))
         elif identity in self._by_id:
-            self._by_id[identity].add(notification)
-
-    def _acknowledge(self, identity: RequestId, honored: Mapping[str, Any]) -> None:
-        if self._waiting is not None:
-            subscription, acknowledged = self._waiting
-            self._by_id[identity] = subscription
-            subscription.honored = honored
-            acknowledged.set()
+            self._by_id[identity].take(notification)
 
     @asynccontextmanager
     async def open(self, peer: Peer, lists: Sequence[str], uris: Sequence[str]) -> AsyncGenerator[Subscription]:
@@ -128,48 +137,55 @@ class Subscriptions:
     async def _open_modern(self, peer: Peer, lists: Sequence[str], uris: Sequence[str]) -> AsyncGenerator[Subscription]:
         subscription = Subscription(lists, uris)
         async with open_bare_nursery() as tasks:
-            async with self._opening:  # an acknowledgment names its subscription by an id that only the wire knows
-                acknowledged = trio.Event()
-                self._waiting = subscription, acknowledged
-                tasks.start_soon(self._listen, peer, _filter(lists, uris), subscription, acknowledged)
-                with trio.move_on_after(ACKNOWLEDGE_SECONDS):
-                    await acknowledged.wait()
-                self._waiting = None
-            subscription.check_open(acknowledged.is_set(), peer.target)
             try:
+                tasks.start_soon(self._listen, peer, _filter(lists, uris), subscription)
+                with trio.move_on_after(ACKNOWLEDGE_SECONDS):
+                    await subscription.acknowledged.wait()
+                subscription.check_open(peer.target)
                 yield subscription
             finally:
                 self._by_id = {name: other for name, other in self._by_id.items() if other is not subscription}
                 tasks.cancel_scope.cancel()
 
-    async def _listen(
-        self, peer: Peer, wanted: Mapping[str, Any], subscription: Subscription, acknowledged: trio.Event
-    ) -> None:
+    async def _listen(self, peer: Peer, wanted: Mapping[str, Any], subscription: Subscription) -> None:
         try:
-            await peer.request(LISTEN, {"notifications": wanted}, timeout=None)
+            await peer.listen(wanted, lambda request_id: self._by_id.__setitem__(request_id, subscription))
         except Exception as error:
             subscription.end(error)
         else:
             subscription.end()
-        acknowledged.set()
 
     @asynccontextmanager
     async def _open_legacy(self, peer: Peer, lists: Sequence[str], uris: Sequence[str]) -> AsyncGenerator[Subscription]:
         subscription = Subscription(lists, uris)
         subscription.honored = _filter(lists, uris)
-        async with open_bare_nursery() as tasks:
-            tasks.start_soon(_end_with, peer, subscription)
-            for uri in uris:
-                await peer.request("resources/subscribe", {"uri": uri})
-            self._legacy.append(subscription)
-            try:
-                yield subscription
-            finally:
-                self._legacy.remove(subscription)
-                tasks.cancel_scope.cancel()
+        try:
+            async with open_bare_nursery() as tasks:
+                tasks.start_soon(_end_with, peer, subscription)
+                self._legacy.append(subscription)  # first: a change may follow the answer at once
+                try:
+                    for uri in uris:
+                        await peer.request("resources/subscribe", {"uri": uri})
+                    yield subscription
+                finally:
+                    self._legacy.remove(subscription)
+                    tasks.cancel_scope.cancel()
+        except (Exception, trio.Cancelled):
+            with trio.CancelScope(deadline=trio.current_time() + CANCEL_SECONDS, shield=True), suppress(Exception):
+                await self._unsubscribe(peer, uris)
+            raise
+        await self._unsubscribe(peer, uris)
+
+    async def _unsubscribe(self, peer: Peer, uris: Sequence[str]) -> None:
+        """End the part of a subscription that no other one has."""
         for uri in uris:
             if not any(other.watches(uri) for other in self._legacy):
                 await peer.request("resources/unsubscribe", {"uri": uri})
+
+
+def is_part(uri: str, whole: str) -> bool:
+    """Whether a resource is a part of another: a server may name a part of one that is watched."""
+    return uri.startswith(whole.rstrip("/") + "/")
 
 
 def _filter(lists: Sequence[str], uris: Sequence[str]) -> dict[str, Any]:
