@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -185,6 +186,37 @@ async def nothing() -> Mapping[str, Any]:
 
 async def dropped(_message: Mapping[str, Any]) -> None:
     pass
+
+
+@pytest.mark.parametrize("broken", ["receive", "send"])
+async def test_a_failure_of_the_surrounding_server_is_that_of_one_request(broken: str) -> None:
+    """It is raised where that request is answered, though a task of the endpoint has met it."""
+    served = Served()
+    mcp = application(served, keep_alive=0.05)
+    fault = LookupError("the surrounding server's own")
+    asked = modern("wait")
+    fields = [(name.encode(), value.encode()) for name, value in {**modern_fields(asked), "host": "127.0.0.1"}.items()]
+    scope = {"type": "http", "method": "POST", "path": "/mcp", "headers": fields, "scheme": "http"}
+    parts = [{"type": "http.request", "body": json.dumps(asked).encode()}]
+
+    async def receive() -> Any:
+        if parts:
+            return parts.pop()
+        if broken == "receive":
+            raise fault
+        return await trio.sleep_forever()
+
+    async def send(_message: Mapping[str, Any]) -> None:
+        if broken == "send":
+            raise fault
+
+    with trio.fail_after(BOUND):
+        async with on_hypercorn(mcp) as origin:
+            with pytest.raises(LookupError) as caught:
+                await mcp(dict(scope), receive, send)
+            assert caught.value is fault
+            async with calling(f"{origin}/mcp", modern("hello")) as reply:
+                assert reply.status == 200
 
 
 SCOPE: Final = {"type": "http", "method": "GET", "path": "/mcp", "headers": [], "scheme": "http"}

@@ -29,7 +29,7 @@ class DisconnectWatch:
         silence: Seconds of silence before ``silent`` is called.
     """
 
-    __slots__ = ("_request", "_silence", "_silent", "_tasks", "_watcher")
+    __slots__ = ("_failure", "_request", "_silence", "_silent", "_tasks", "_watcher")
 
     def __init__(
         self, watcher: DisconnectWatcher, request: ServerRequest, silent: Callable[[], object] | None, silence: float
@@ -39,6 +39,7 @@ class DisconnectWatch:
         self._silent = silent
         self._silence = silence
         self._tasks: dict[trio.CancelScope, trio.Event] | None = None
+        self._failure: Exception | None = None
 
     async def __aenter__(self) -> Self:
         self._watcher.waiting.add(self)
@@ -47,7 +48,10 @@ class DisconnectWatch:
     async def __aexit__(
         self, kind: type[BaseException] | None, raised: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End the watch, and wait for its tasks: they use the connection, which the next request needs."""
+        """End the watch, and wait for its tasks: they use the connection, which the next request needs.
+
+        Raises the first exception of a task.
+        """
         self._watcher.waiting.discard(self)
         if self._tasks:
             tasks = dict(self._tasks)
@@ -57,6 +61,8 @@ class DisconnectWatch:
                 for done in tasks.values():
                     await done.wait()
         self._silent = None  # it refers to the owner of this watch, and would keep both until a garbage collection
+        if self._failure is not None:
+            raise self._failure
 
     def begin(self) -> None:
         """Begin now, for a response that is known to last."""
@@ -64,7 +70,7 @@ class DisconnectWatch:
         self.start_soon(self._cancel_when_gone)
 
     def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: Any) -> None:
-        """Run a task that is cancelled when the watch ends; it raises no ``Exception``."""
+        """Run a task that is cancelled when the watch ends. Its exception cancels the request, and ends the watch."""
         scope, done = trio.CancelScope(), trio.Event()
         if self._tasks is None:
             self._tasks = {}
@@ -81,6 +87,9 @@ class DisconnectWatch:
         try:
             with scope:
                 await async_fn(*args)
+        except Exception as error:  # of the server around an application, for instance: it concerns this request alone
+            self._failure = self._failure or error
+            self._request.cancel()
         finally:
             tasks.pop(scope).set()
 
