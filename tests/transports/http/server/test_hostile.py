@@ -7,11 +7,14 @@ That slow clients are cut off, and who is let in, is tried in ``test_http_server
 from __future__ import annotations
 
 import json
+import socket
 import ssl
+import struct
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import pytest
 import trio
@@ -250,3 +253,22 @@ async def test_idle_connections_make_room_in_time(jumping_clock: trio.abc.Clock)
         for stream in taken:
             assert await said(stream) == b""
             await stream.aclose()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GARBAGE\r\n\r\n",
+        post("transfer-encoding: chunked") + b"no size\r\n",
+    ],
+)
+async def test_a_client_that_is_gone_before_its_refusal_is_no_error(
+    sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with trio.fail_after(BOUND):
+        async with serving() as served:
+            with socket.create_connection(("127.0.0.1", urlsplit(served.url).port or 0)) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing is a reset
+                client.sendall(sent)  # the server has no turn before the end
+            await wait_all_tasks_blocked(0.01)
+        assert [record for record in caplog.records if record.levelname == "ERROR"] == []

@@ -21,7 +21,7 @@ from trioxport.transports.http.server.http1.received_head import BadRequest
 from trioxport.transports.http.server.http1.request_parser import RequestParser
 from trioxport.transports.http.server.http1.wire import HttpWire
 from trioxport.transports.http.server.options import Bounds
-from trioxport.transports.http.server.request import ServerRequest
+from trioxport.transports.http.server.request import ClientGone, ServerRequest
 from trioxport.transports.http.server.response_head import response_head
 
 TOO_MANY_CONNECTIONS: Final = (
@@ -83,7 +83,7 @@ class Runner:
         self._count += 1
         try:
             async with socket:
-                with suppress(trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError):
+                with suppress(ClientGone, trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError):
                     await self._serve(ClientConnection(socket, None if self._context is None else self._context()))
         except Exception:
             logger.exception("a client's connection could not be served")
