@@ -138,6 +138,45 @@ async def test_a_body_of_another_length_than_announced_ends_the_connection(
     assert "announced" in caplog.text
 
 
+async def answer_first(_scope: Any, receive: Calls, send: Calls) -> None:
+    """Begin the response, and then read the body."""
+    await send(start())
+    await send(body(b"first,", more=True))
+    more = True
+    while more:
+        message = await receive()
+        more = message["more_body"]
+        await send(body(message["body"], more=more))
+
+
+@asynccontextmanager
+async def talking_to(application: Any) -> AsyncGenerator[trio.SocketStream]:
+    with trio.fail_after(BOUND):
+        async with (
+            serving(HttpServer("http://127.0.0.1:0/mcp", fallback=application)) as served,
+            await trio.open_tcp_stream("127.0.0.1", urlsplit(served.url).port or 0) as stream,
+        ):
+            yield stream
+
+
+async def test_a_body_that_is_read_after_the_response_has_begun_is_whole() -> None:
+    async with talking_to(answer_first) as stream:
+        await stream.send_all(ECHO + b"content-length: 3\r\n\r\nabc")
+        answer = b"".join([bytes(part) async for part in stream])
+    assert answer.endswith(b"\r\n\r\n6\r\nfirst,\r\n3\r\nabc\r\n0\r\n\r\n")
+    assert b"connection: close\r\n" in answer
+
+
+async def test_leave_to_send_the_body_is_not_within_the_response() -> None:
+    async with talking_to(answer_first) as stream:
+        await stream.send_all(ECHO + b"expect: 100-continue\r\ncontent-length: 3\r\n\r\n")
+        answer = await stream.receive_some()
+        await stream.send_all(b"abc")
+        answer += b"".join([bytes(part) async for part in stream])
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.endswith(b"\r\n\r\n6\r\nfirst,\r\n3\r\nabc\r\n0\r\n\r\n")
+
+
 async def test_an_application_that_says_nothing_has_failed(caplog: pytest.LogCaptureFixture) -> None:
     async with beside(Page(reads=False)) as tell:
         answer = await tell(ECHO + b"content-length: 5\r\n\r\nab")

@@ -221,3 +221,19 @@ async def test_the_preface_behind_a_request_is_no_http() -> None:
                 )
                 received = b"".join([bytes(part) async for part in hostile])
             assert [part[:3] for part in received.split(b"HTTP/1.1 ")[1:]] == [b"404", b"505"]
+
+
+async def test_leave_to_send_the_body_is_not_within_the_response() -> None:
+    async def answer_first(_scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": (await receive())["body"]})
+
+    fields = [*fields_of(modern("hello")), (b"expect", b"100-continue")]
+    fields[3] = (b":path", b"/other")
+    with trio.fail_after(BOUND):
+        async with serving(HttpServer(PLAIN, fallback=answer_first)) as served, connected(served.url) as connection:
+            with await connection.request(fields) as stream:
+                await stream.response_head()
+                await stream.send_data(b"abc", end_stream=True)
+                assert await stream.receive_data() == b"abc"
+                assert stream.status == 200

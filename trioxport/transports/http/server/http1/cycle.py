@@ -46,7 +46,7 @@ class Exchange(ServerRequest):
         self.scope = wire.life
         self.begun = False
         self._wire = wire
-        self._head = b""
+        self._head: tuple[int, list[Field]] | None = None  # of a response that has begun, until it is written
         self._failure = 500
         self._is_answered = self._is_bodiless = self._is_chunked = False
         self._left: int | None = None
@@ -90,7 +90,8 @@ class Exchange(ServerRequest):
         wire, parser = self._wire, self._wire.parser
         if parser.awaits_continue:
             parser.awaits_continue = False
-            await wire.write(_CONTINUE)
+            if not self.begun or self._head is not None:
+                await wire.write(_CONTINUE)
         if self._body_deadline is None:
             self._body_deadline = trio.current_time() + wire.bounds.body_timeout
         with trio.move_on_at(self._body_deadline):
@@ -124,7 +125,7 @@ class Exchange(ServerRequest):
 
     def respond_now(self, status: int, body: bytes, *fields: Field) -> bytes:
         self._note(status)
-        closing, bodiless = self._is_last(), not has_body(self.method, status)
+        closing, bodiless = self._is_last(drops_body=True), not has_body(self.method, status)
         self.sent += len(body)
         data = whole_response(status, self.response_fields(body, fields), body, closing=closing, bodiless=bodiless)
         rest = self._wire.write_now(data)
@@ -147,7 +148,7 @@ class Exchange(ServerRequest):
                 fields = [*fields, _CHUNKED]
             else:
                 self._wire.parser.keeps_alive = False
-        self._head = response_head(status, fields, closing=self._is_last())
+        self._head = status, fields
 
     async def write(self, data: bytes, *, more: bool = True) -> None:
         if self._is_bodiless:
@@ -157,13 +158,18 @@ class Exchange(ServerRequest):
             if self._left < 0 or (self._left and not more):
                 raise ValueError("the body of a response does not have the length that its head has announced")
         self.sent += len(data)
-        out, self._head = self._head, b""
+        out = self._take_head(is_whole=not more)
         if data:
             out += b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data
         if more:
             await self._wire.write(out)
         else:
             await self._finish(out + _LAST_CHUNK if self._is_chunked else out)
+
+    def _take_head(self, *, is_whole: bool) -> bytes:
+        """The head of the response, unless it was written; whether all of the response comes with it."""
+        head, self._head = self._head, None
+        return b"" if head is None else response_head(*head, closing=self._is_last(drops_body=is_whole))
 
     async def delegate(self, application: Application, limit: int) -> None:
         if self.announces_more_than(limit):
@@ -180,9 +186,9 @@ class Exchange(ServerRequest):
         self.begun = True
         self.status = status
 
-    def _is_last(self) -> bool:
-        """Whether the connection ends with this response."""
+    def _is_last(self, *, drops_body: bool) -> bool:
+        """Whether the connection ends with this response. ``drops_body``: nobody reads the rest of the request."""
         parser = self._wire.parser
-        if self._wire.is_closing() or not (parser.is_over or parser.drop_body()):
+        if self._wire.is_closing() or not (parser.is_over or (drops_body and parser.drop_body())):
             parser.keeps_alive = False
         return not parser.keeps_alive

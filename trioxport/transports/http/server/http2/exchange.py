@@ -99,7 +99,7 @@ class Http2Exchange(ServerRequest):
     # Receiving.
 
     async def receive_part(self) -> tuple[bytes, bool]:
-        if self._awaits_continue and not self._stream.has_ended:
+        if self._awaits_continue and not (self.begun or self._stream.has_ended):
             await self._send_fields(_CONTINUE)
         self._awaits_continue = False
         if self._body_deadline is None:
