@@ -1,6 +1,7 @@
 """A server on a TCP port, to be killed and started again: restartable.py PORT LOG. Prints the port that it listens on.
 
-It takes its time with each request, and notes the id of each ``tools/call`` in the log when it acts on it.
+It takes its time with each request, and notes the number of each ``tools/call`` in the log when it acts on it: not its id,
+since a call that was certainly not sent is made again under another one.
 """
 
 import os
@@ -17,7 +18,8 @@ PORT, LOG = sys.argv[1:]
 
 async def answer(connection: Connection, request: Request, log: int) -> None:
     if request.method == "tools/call":
-        os.write(log, f"{request.id}\n".encode())
+        assert isinstance(request.params, dict)
+        os.write(log, b"%d\n" % request.params["n"])
     await trio.sleep(0.02)
     await connection.tx.send(Response(request.id, request.params))
 
