@@ -1,7 +1,7 @@
 """A server on a TCP port, to be killed and started again: restartable.py PORT LOG. Prints the port that it listens on.
 
-It takes its time with each request, and notes the number of each ``tools/call`` in the log when it acts on it: not the id,
-for a call that was certainly not sent is made again under another one.
+It takes its time with each request, and notes the number of each ``tools/call`` in the log when it acts on it. It does
+not note the id: a call that was certainly not sent is made again under another one.
 """
 
 import os
