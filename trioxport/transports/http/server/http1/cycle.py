@@ -187,7 +187,7 @@ class Exchange(ServerRequest):
         self.status = status
 
     def _is_last(self, *, drops_body: bool) -> bool:
-        """Whether the connection ends with this response. ``drops_body``: nobody reads the rest of the request."""
+        """Whether the connection ends with this response. ``drops_body``: the rest of the request is not read."""
         parser = self._wire.parser
         if self._wire.is_closing() or not (parser.is_over or (drops_body and parser.drop_body())):
             parser.keeps_alive = False
