@@ -15,6 +15,7 @@ import mcp.types as types
 import pytest
 import trio
 from mcp import Client
+from trio.testing import wait_all_tasks_blocked
 
 from tests.support.bridges import INITIALIZED, PlayedServer, modern, next_request, refusal
 from tests.support.sdk_programs import build_server, on_elicit, on_sample
@@ -32,8 +33,8 @@ from trioxport import (
 )
 from trioxport.interop.mcp_sdk import sdk_transport, serve_sdk
 from trioxport.peer import JSONRPCError, Peer, open_peer
-from trioxport.protocol import META
-from trioxport.servers.bridge import Sharing, open_bridge, serve_bridge
+from trioxport.protocol import META, members_of
+from trioxport.servers.bridge import Sharing, gathered_session, open_bridge, serve_bridge
 from trioxport.transports.memory import MemorySwitch
 from trioxport.transports.stdio import Stdio
 
@@ -212,14 +213,16 @@ async def answer_next(played: Connection, method: str, result: Any) -> Request:
 
 
 @asynccontextmanager
-async def two_played() -> AsyncGenerator[tuple[Connection, Connection, Connection]]:
+async def two_played(
+    servers: Mapping[str, PlayedServer] | None = None, sharing: Sharing = "shared"
+) -> AsyncGenerator[tuple[Connection, Connection, Connection]]:
     """A legacy client that has initialized, and the connections of the bridge to the servers ``one`` and ``two``."""
-    servers = {"one": PlayedServer(), "two": PlayedServer()}
+    servers = servers or {"one": PlayedServer(), "two": PlayedServer()}
     async with trio.open_nursery() as nursery:
         for server in servers.values():
             nursery.start_soon(serve_transport, server.handler, server.switch)
         targets = {name: server.switch for name, server in servers.items()}
-        async with gathered(targets, list_timeout=1) as target, open_transport(target) as client:
+        async with gathered(targets, list_timeout=1, sharing=sharing) as target, open_transport(target) as client:
             params = {"protocolVersion": "2025-06-18", "capabilities": {"sampling": {}}, "clientInfo": INFO}
             await client.tx.send(Request(1, "initialize", params))
             one, two = [await server.legacy() for server in servers.values()]
@@ -292,15 +295,18 @@ async def test_questions_of_two_servers_under_the_same_id() -> None:
         await client.tx.send(Request(2, "tools/call", {"name": "one__t"}))
         call = await next_request(one)
         assert call.params == {"name": "t"}
+        same = {"_meta": {"progressToken": "of the servers"}}
         for played, name in ((one, "one"), (two, "two")):
-            await played.tx.send(Request(7, "sampling/createMessage", {"of": name, "_meta": {"progressToken": name}}))
+            await played.tx.send(Request(7, "sampling/createMessage", {"of": name, **same}))
         questions: dict[str, Request] = {}
         for _ in range(2):
             question = await next_request(client)
             assert isinstance(question.params, dict)
             questions[question.params["of"]] = question
-        await client.tx.send(Notification("notifications/progress", {"progressToken": "two", "progress": 1}))
-        assert isinstance(await two.rx.receive(), Notification)
+        token = members_of(members_of(questions["two"].params)["_meta"])["progressToken"]
+        await client.tx.send(Notification("notifications/progress", {"progressToken": token, "progress": 1}))
+        passed = {"progressToken": "of the servers", "progress": 1}
+        assert await two.rx.receive() == Notification("notifications/progress", passed)
         await client.tx.send(Response(questions["two"].id, "for two"))
         assert await two.rx.receive() == Response(7, "for two")
         await one.tx.send(Notification("notifications/cancelled", {"requestId": 7}))
@@ -517,4 +523,110 @@ async def test_servers_without_subscriptions() -> None:
             await played.tx.send(refusal(await next_request(played)))
             assert await client.rx.receive() == acknowledgment(2)
             assert await client.rx.receive() == ErrorResponse(2, -32601, "No server offers subscriptions")
+        nursery.cancel_scope.cancel()
+
+
+@both_modes
+async def test_a_server_that_is_lost_withdraws_its_questions_and_gets_no_answer_to_them(sharing: Sharing) -> None:
+    servers = {"one": PlayedServer(), "two": PlayedServer()}
+    async with two_played(servers, sharing) as (client, one, _):
+        await client.tx.send(Request(2, "tools/call", {"name": "one__t"}))
+        await next_request(one)
+        await one.tx.send(Request(7, "sampling/createMessage", {}))
+        question = await next_request(client)
+        lose(one)
+        messages = [await client.rx.receive() for _ in range(2)]
+        [withdrawn] = [message for message in messages if isinstance(message, Notification)]
+        assert members_of(withdrawn.params)["requestId"] == question.id
+        await client.tx.send(Request(3, "tools/call", {"name": "one__t"}))
+        again = await servers["one"].legacy()
+        await next_request(again)
+        await client.tx.send(Response(question.id, "late"))
+        await client.tx.send(Request(4, "tools/call", {"name": "one__t"}))
+        assert (await next_request(again)).method == "tools/call"
+
+
+def lose(played: Connection) -> None:
+    played._supervisor.abort()
+
+
+async def test_requests_while_a_server_that_has_ended_withdraws_its_questions() -> None:
+    servers = {"one": PlayedServer(), "two": PlayedServer()}
+    async with two_played(servers, "per-session") as (client, one, _), trio.open_nursery() as nursery:
+        for number in range(40):  # more than the buffers have room for
+            await one.tx.send(Request(number, "sampling/createMessage", {}))
+        await wait_all_tasks_blocked()
+        await one.tx.aclose()
+        await wait_all_tasks_blocked()
+        await client.tx.send(Request(2, "tools/call", {"name": "one__t"}))
+
+        async def serve_again() -> None:
+            again = await servers["one"].legacy()
+            await answer_next(again, "tools/call", {"of": "the new one"})
+
+        nursery.start_soon(serve_again)
+        while not isinstance(answer := await client.rx.receive(), Response | ErrorResponse):
+            pass
+        assert answer == Response(2, {"of": "the new one"})
+        nursery.cancel_scope.cancel()
+
+
+async def test_requests_and_questions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathered_session, "MAX_IN_FLIGHT", 2)
+    async with two_played() as (client, one, _):
+        for number in (2, 3):
+            await client.tx.send(Request(number, "tools/call", {"name": "one__t"}))
+            await next_request(one)
+            await one.tx.send(Request(number, "sampling/createMessage", {}))
+            await next_request(client)
+        await client.tx.send(Request(4, "tools/call", {"name": "one__t"}))
+        assert await client.rx.receive() == ErrorResponse(4, -32600, "More than 2 requests at once")
+        client.scope.in_flight.pop(2)  # type: ignore[attr-defined]  # a client of ours would not send it
+        await client.tx.send(Request(2, "tools/call", {"name": "one__t"}))
+        assert await client.rx.receive() == ErrorResponse(2, -32600, "A request with this id is in flight")
+        await one.tx.send(Request(4, "sampling/createMessage", {}))
+        refused = await one.rx.receive()
+        assert isinstance(refused, ErrorResponse)
+        assert refused.id == 4
+
+
+async def test_subscriptions_that_begin_while_an_acknowledgment_is_passed_on() -> None:
+    server = PlayedServer()
+
+    def listen(name: str) -> Request:
+        return modern(name, "subscriptions/listen", notifications={"toolsListChanged": True})
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_transport, server.handler, server.switch)
+        async with (
+            gathered({"one": server.switch}, sharing="per-session", list_timeout=1) as target,
+            open_transport(target) as client,
+        ):
+            await client.tx.send(listen("a"))
+            one = await server.modern()
+            meta = {KEY: (await next_request(one)).id}
+            granted = {"notifications": {"toolsListChanged": True}, "_meta": meta}
+            acknowledgment = Notification("notifications/subscriptions/acknowledged", granted)
+            await one.tx.send(acknowledgment)
+            assert await client.rx.receive() == acknowledgment
+
+            async def acknowledge_again() -> None:
+                for _ in range(200):  # more than the buffers have room for
+                    await one.tx.send(acknowledgment)
+
+            nursery.start_soon(acknowledge_again)
+            await wait_all_tasks_blocked()
+            await client.tx.send(listen("b"))
+            await wait_all_tasks_blocked()
+            for _ in range(200):
+                change = await client.rx.receive()
+                assert isinstance(change, Notification)
+                assert change.method == "notifications/tools/list_changed"
+            await client.tx.send(modern("c", "tools/call", name="one__t"))
+            while (request := await next_request(one)).method != "tools/call":
+                pass
+            await one.tx.send(Response(request.id, {"still": "open"}))
+            while not isinstance(answer := await client.rx.receive(), Response):
+                pass
+            assert answer == Response("c", {"still": "open"})
         nursery.cancel_scope.cancel()

@@ -14,6 +14,7 @@ from trio.abc import SendChannel
 from trioxport._version import __version__
 from trioxport.abc import Era, MessageChannels
 from trioxport.codecs.forwarding import renamed
+from trioxport.errors import UsageError
 from trioxport.messages import ErrorResponse, Incoming, Message, Notification, Request, RequestId, Response
 from trioxport.metadata import Metadata, metadata_of
 from trioxport.protocol import (
@@ -28,15 +29,17 @@ from trioxport.protocol import (
     METHOD_NOT_FOUND,
     MODERN_VERSIONS,
     PROGRESS,
+    as_id,
     cancelled_id,
     members_of,
     meta_of,
 )
-from trioxport.servers.bridge.failures import GONE
+from trioxport.servers.bridge.failures import GONE, undelivered_response
 from trioxport.servers.bridge.gathered_listening import ACKNOWLEDGED, GatheredListening
 from trioxport.servers.bridge.gathered_lists import LISTS, GatheredList
 from trioxport.servers.bridge.leg import Leg
 from trioxport.servers.bridge.members import Directory, Member
+from trioxport.servers.bridge.port import MAX_IN_FLIGHT
 
 INFO: Final = {"name": "trioxport bridge", "version": __version__}
 CAPABILITIES: Final[Mapping[str, Any]] = {
@@ -135,6 +138,13 @@ class GatheredSession:
         if self._sends_no_more and not self._scopes.keys() - self._listenings.keys():
             self._to_client.close()
 
+    def check_room(self, request: Request) -> None:
+        """Raise ``UsageError`` for a request that the client may not send now."""
+        if request.id in self._scopes:
+            raise UsageError("A request with this id is in flight")
+        if len(self._scopes) >= MAX_IN_FLIGHT:
+            raise UsageError(f"More than {MAX_IN_FLIGHT} requests at once")
+
     def take(self, message: Message) -> None:
         """Take a message of the client."""
         if isinstance(message, Request):
@@ -154,10 +164,11 @@ class GatheredSession:
                 leg.send_soon(message)
 
     def _pass_progress(self, notification: Notification) -> None:
-        token = members_of(notification.params).get("progressToken")
-        for question in self._questions.values():
-            if meta_of(question.request.params).get("progressToken") == token:
-                question.leg.send_soon(notification)
+        """Pass on the progress of the client with a question, whose token is the id that it has here."""
+        token = as_id(members_of(notification.params).get("progressToken"))
+        question = None if token is None else self._questions.get(token)
+        if question is not None and (given := meta_of(question.request.params).get("progressToken")) is not None:
+            question.leg.send_soon(renamed(notification, params={"progressToken": given}))
 
     async def _work_on(self, request: Request, scope: trio.CancelScope) -> None:
         with scope:
@@ -275,26 +286,35 @@ class GatheredSession:
         if request.method == "ping":
             leg.send_soon(Response(request.id, {}))
             return
+        if len(self._questions) >= MAX_IN_FLIGHT:
+            leg.send_soon(undelivered_response(request, f"it has more than {MAX_IN_FLIGHT} questions"))
+            return
         request_id = self.new_id()
         self._questions[request_id] = _Question(leg, request)
-        await self.deliver(self._related(renamed(request, request_id)))
+        meta = {"progressToken": request_id} if "progressToken" in meta_of(request.params) else {}
+        await self.deliver(self._related(renamed(request, request_id, meta=meta)))
 
     async def take_notification(self, leg: Leg, notification: Notification) -> None:
         """Pass on a notification of a server."""
         if notification.method == ACKNOWLEDGED:
-            for listening in self._listenings.values():
+            for listening in list(self._listenings.values()):
                 await listening.acknowledged(leg, notification)
         elif (cancelled := cancelled_id(notification)) is not None:
-            await self._withdraw(leg, cancelled, notification)
+            for withdrawal in self._withdrawals(leg, cancelled, notification):
+                await self.deliver(withdrawal)
         else:
             await self.deliver(self._related(notification))
 
-    async def _withdraw(self, leg: Leg, cancelled: RequestId | None, notification: Notification) -> None:
-        """Tell the client that questions of a server need no answer: one, or all."""
-        for request_id, question in list(self._questions.items()):
-            if question.leg is leg and cancelled in (None, question.request.id):
-                del self._questions[request_id]
-                await self.deliver(renamed(notification, params={"requestId": request_id}))
+    def _withdrawals(self, leg: Leg, cancelled: RequestId | None, notification: Notification) -> list[Message]:
+        """Forget questions of a server, one or all; returns the news for the client that they need no answer."""
+        withdrawn = [
+            request_id
+            for request_id, question in self._questions.items()
+            if question.leg is leg and cancelled in (None, question.request.id)
+        ]
+        for request_id in withdrawn:
+            del self._questions[request_id]
+        return [renamed(notification, params={"requestId": request_id}) for request_id in withdrawn]
 
     async def opened(self, leg: Leg) -> None:
         """Report that lists may have changed, if the client has read one before."""
@@ -302,9 +322,10 @@ class GatheredSession:
             for change in CHANGES:
                 await self.deliver(Notification(change))
 
-    async def ended(self, leg: Leg) -> None:
+    def ended(self, leg: Leg) -> None:
         """Withdraw the questions of a server that is gone."""
-        await self._withdraw(leg, None, Notification(CANCELLED, {"reason": "the server is gone"}))
+        for withdrawal in self._withdrawals(leg, None, Notification(CANCELLED, {"reason": "the server is gone"})):
+            self._tasks.start_soon(self.deliver, withdrawal)
 
     def _related(self, message: Message) -> Message:
         """A message without a relation to a request that is not the client's."""
@@ -338,6 +359,8 @@ class _SendToServers(SendChannel[Message]):
 
     async def send(self, value: Message) -> None:
         await trio.lowlevel.checkpoint()
+        if isinstance(value, Request):
+            self._session.check_room(value)
         self._session.take(value)
 
     async def aclose(self) -> None:

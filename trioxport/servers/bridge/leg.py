@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final, Protocol
 
 import attrs
 import trio
+from trio.abc import SendChannel
 
+from trioxport._diagnostics import logger
 from trioxport.abc import Era, MessageChannels
 from trioxport.errors import ConnectError, ConnectionLost
 from trioxport.messages import ErrorResponse, Incoming, Message, Notification, Request, RequestId, Response, Undelivered
@@ -18,6 +21,8 @@ from trioxport.servers.bridge.members import Member, SessionChannels
 from trioxport.servers.on_demand import OnDemand
 
 ENDED: Final = "the server has ended the request"
+MAX_UNSENT: Final = 1024
+"""Messages that wait for a server that does not read, beside the requests; at more, the next is dropped."""
 
 
 class LegOwner(Protocol):
@@ -45,7 +50,7 @@ class LegOwner(Protocol):
         """Note that the conversation of a leg has begun."""
         ...
 
-    async def ended(self, leg: Leg) -> None:
+    def ended(self, leg: Leg) -> None:
         """Note that the conversation of a leg is over."""
         ...
 
@@ -82,6 +87,7 @@ class Leg(OnDemand[MessageChannels]):
         self._tasks = tasks
         self._channels: MessageChannels | None = None
         self._waiting: dict[RequestId, _WaitingRequest] = {}
+        self._unsent: deque[tuple[SendChannel[Message], Message]] = deque()
 
     async def request(self, request: Request) -> Response | ErrorResponse:
         """Send a request, after connecting if need be, and wait for the answer; a failure is an error response.
@@ -105,8 +111,21 @@ class Leg(OnDemand[MessageChannels]):
 
     def send_soon(self, message: Message) -> None:
         """Send a message that is not waited for, if there is a conversation; an answer to it is dropped."""
-        if self._channels is not None:
-            self._tasks.start_soon(send_or_log, self._channels.send, message, self.name)
+        if self._channels is None:
+            return
+        if len(self._unsent) >= MAX_UNSENT:
+            logger.debug("server %s: a message is dropped, since the server does not read", self.name)
+            return
+        self._unsent.append((self._channels.send, message))
+        if len(self._unsent) == 1:
+            self._tasks.start_soon(self._send_unsent)
+
+    async def _send_unsent(self) -> None:
+        """Send what is not waited for, in its order."""
+        while self._unsent:
+            channel, message = self._unsent[0]
+            await send_or_log(channel, message, self.name)
+            self._unsent.popleft()
 
     def keep(self, key: str, request: Request) -> None:
         """Send a request now, and at the beginning of each later conversation."""
@@ -126,6 +145,7 @@ class Leg(OnDemand[MessageChannels]):
                 yield session.channels
             finally:
                 self._channels = None
+                self._owner.ended(self)
 
     async def _initialize(self, session: SessionChannels, first: Request) -> None:
         channels = session.channels
@@ -140,7 +160,7 @@ class Leg(OnDemand[MessageChannels]):
         if isinstance(answer, ErrorResponse):
             raise ConnectError(f"the server refuses to initialize: {answer.message}", target=self.name)
         await channels.send.send(Notification(INITIALIZED))
-        for request in self.lasting.values():
+        for request in list(self.lasting.values()):
             await channels.send.send(attrs.evolve(request, id=self._owner.new_id()))
 
     async def _pass_messages(self, channels: MessageChannels) -> None:
@@ -148,11 +168,9 @@ class Leg(OnDemand[MessageChannels]):
             async for message in channels.receive:
                 await self._take(message)
         finally:
-            self._channels = None
             for waiting in list(self._waiting.values()):
                 lost = ConnectionLost("the connection to the server is closed", target=self.name)
                 self._settle(error_response(waiting.request.id, self.name, lost))
-        await self._owner.ended(self)
 
     async def _take(self, message: Incoming) -> None:
         if isinstance(message, Undelivered):
