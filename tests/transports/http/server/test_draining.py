@@ -132,6 +132,27 @@ async def test_while_it_drains_it_says_so_and_refuses_new_requests_only(jumping_
     assert served.cancelled == []
 
 
+async def test_a_request_that_was_on_its_way_has_its_time(jumping_clock: trio.abc.Clock) -> None:
+    """It has to arrive at once; its answer may take as long as that of a request before it."""
+
+    async def page(_scope: Any, _receive: Any, send: Any) -> None:
+        await trio.sleep(2)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a page"})
+
+    async with trio.open_nursery() as nursery:
+        server = Ending(nursery)
+        await server.start(Served().handle, HttpServer(ANYWHERE, fallback=page, health="/livez"))
+        async with talking(server.url) as kept:
+            await kept.ask("GET", "/livez")
+            assert await kept.body()
+            server.end()
+            await wait_all_tasks_blocked()
+            await kept.ask("GET", "/page")
+            assert (kept.status, await kept.body()) == (200, b"a page")
+        await server.over.wait()
+
+
 async def test_a_batch_with_a_request_is_refused_too() -> None:
     served = Served()
     with trio.fail_after(BOUND):

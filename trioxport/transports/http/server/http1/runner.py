@@ -157,6 +157,7 @@ class Runner:
                     return False
             finally:
                 self.idle.discard(wire.life)
+            wire.life.deadline = wire.expires
         if not parser.read_head():
             with trio.move_on_after(self.bounds.head_timeout):
                 while not parser.read_head():
