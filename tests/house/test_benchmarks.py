@@ -173,10 +173,11 @@ def test_the_rate_of_several_workers_is_measured_beside_that_of_one() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is read from /proc")
+@pytest.mark.deadline(150)
 def test_http_servers_are_measured_under_load() -> None:
     few = ["--rounds", "1", "--seconds", "0.02", "--streams", "20", "--sessions", "5"]
     command = [sys.executable, "-m", "benchmarks.load", *few]
-    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=140)
     for era in ("modern", "legacy"):
         for case in ("16 connections, 100 B", "1 connection, 100 B", "64 connections", "100 KiB", "SSE"):
             assert f"| {era}, " in done.stdout
