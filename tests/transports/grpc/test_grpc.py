@@ -18,7 +18,7 @@ import trio.testing
 import trustme
 from trio.testing import MockClock
 
-from tests.support.raw_http2 import settings
+from tests.support.raw_http2 import PREFACE, settings
 from trioxport import (
     AuthenticationError,
     ConnectError,
@@ -370,6 +370,22 @@ async def test_a_ping_that_is_not_answered_ends_the_connection(jumping_clock: Mo
         with pytest.raises(ConnectionLost, match="the peer did not answer a ping within 20 s"):
             await rx.receive()
         assert trio.current_time() - began > 5 * 60 + 20
+
+
+async def test_a_client_that_is_gone_without_a_word_takes_no_place_for_ever(jumping_clock: MockClock) -> None:
+    """Not even if it had no call: the pings of the server go to each client."""
+    server = Grpc("grpc://127.0.0.1:0", keepalive=10.0, max_connections=1)
+    async with serving(server, bound=math.inf) as address:
+        stream = await trio.open_tcp_stream("127.0.0.1", urlsplit(address).port or 0)
+        async with stream:
+            await stream.send_all(PREFACE + settings())
+            with trio.move_on_after(100) as waiting:
+                async for _ in stream:
+                    pass
+            assert not waiting.cancelled_caught
+        async with open_transport(address) as (tx, rx):
+            await tx.send(Request(1, "x", {}))
+            assert await rx.receive() == Response(1, {})
 
 
 # The unary method

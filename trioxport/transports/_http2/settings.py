@@ -31,7 +31,8 @@ class Http2Settings:
         idle_timeout: Seconds that a connection may have no stream; then it ends in order.
         write_timeout: Seconds that the peer may take to make room for what is written: on one stream, which is then
             reset, or on the connection, which then ends.
-        keepalive: Seconds without a byte from the peer after which it is pinged; ``math.inf`` never pings.
+        keepalive: Seconds without a byte from the peer after which it is pinged, by a client while it has a stream, and
+            by a server at any time; ``math.inf`` never pings.
         keepalive_timeout: Seconds that the peer has to answer a ping.
         close_timeout: Seconds that closing may take.
     """

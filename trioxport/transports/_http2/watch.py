@@ -84,7 +84,7 @@ class ConnectionWatch:
         found: list[tuple[float, Callable[[], object]]] = []
         if self._pinged_at is not None:
             found.append((self._pinged_at + settings.keepalive_timeout, self._silent))
-        elif self._carrier.streams:
+        elif self._carrier.streams or not self._carrier.is_client:
             found.append((self._heard_at + settings.keepalive, self.ping))
         if self._reader.is_within:
             found.append((self._begun_at + settings.frame_timeout, self._unfinished))
