@@ -114,6 +114,25 @@ async def test_an_event_whose_sender_gave_up_is_replaced(redis: RedisProcess) ->
         assert await store.size() == 2 * OVERHEAD + 15
 
 
+async def test_a_stream_of_which_redis_did_not_take_an_event_is_forgotten(redis: RedisProcess) -> None:
+    async with opened(redis) as store:
+        for number in (1, 3):
+            await store.append("session", "s", number, b"data")
+        assert await store.after("session", "s", 1) is None
+        await store.forget("session")
+        assert await store.size() == 0
+        assert await command(redis, b"KEYS", "*:of:*") == []
+
+
+async def test_a_long_session_keeps_nothing_of_streams_that_were_dropped(redis: RedisProcess) -> None:
+    async with opened(redis, max_size=5 * (OVERHEAD + 10)) as store:
+        for stream in range(20):
+            await stored(store, 1, stream=f"s{stream}")
+        kept = sorted(await command(redis, b"KEYS", "mcp:default:events:of:*"))
+        assert len(kept) == 5
+        assert sorted(await command(redis, b"SMEMBERS", "mcp:default:events:session:session")) == kept
+
+
 async def test_services_and_prefixes_are_apart(redis: RedisProcess) -> None:
     async with opened(redis) as store, AsyncExitStack() as stack:
         await stored(store, 2)

@@ -1,8 +1,9 @@
 """The event store of servers that share a Redis: any of them can resume a stream.
 
 A hash holds the events of one stream of a session, by their numbers. A stream of Redis, the order, has an entry for
-each event of the service, the oldest first: by it the oldest events are dropped, whatever their session. An event with
-the number of another replaces that one, whose sender was cancelled before it learned that Redis had it.
+each event of the service, the oldest first: by it the oldest events are dropped, whatever their session. A set has the
+streams of a session that have events. An event with the number of another replaces that one, whose sender was cancelled
+before it learned that Redis had it. A number is missing if Redis did not take its event.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ local function remove(place, fields)
   redis.call('DECRBY', total, fields[6])
 end
 local function remove_at(place)
-  local entry = redis.call('XRANGE', order, place, place)[1]
+  local entry = place and redis.call('XRANGE', order, place, place)[1]
   if entry then remove(place, entry[2]) end
 end
 """
@@ -50,7 +51,10 @@ for _ = 1, {MAX_DROPPED_AT_ONCE} do
   local key, number = fields[2], tonumber(fields[4])
   if redis.call('HDEL', key, number, 'o' .. number) > 0 then
     redis.call('HSET', key, 'first', number + 1)
-    if tonumber(redis.call('HGET', key, 'last')) <= number then redis.call('DEL', key) end
+    if tonumber(redis.call('HGET', key, 'last')) <= number then
+      redis.call('DEL', key)
+      if fields[8] then redis.call('SREM', fields[8], key) end  -- an older version may have added it
+    end
   end
 end
 """
@@ -58,7 +62,7 @@ _APPEND: Final = f"""{_REMOVE}
 local stream, number = KEYS[3], ARGV[3]
 local replaced = redis.call('HGET', stream, 'o' .. number)
 if replaced then remove_at(replaced) end
-local place = redis.call('XADD', order, '*', 'k', stream, 'n', number, 's', ARGV[5])
+local place = redis.call('XADD', order, '*', 'k', stream, 'n', number, 's', ARGV[5], 'g', KEYS[4])
 redis.call('HSETNX', stream, 'first', number)
 redis.call('HSET', stream, 'last', number, number, ARGV[4], 'o' .. number, place)
 redis.call('INCRBY', total, ARGV[5])
