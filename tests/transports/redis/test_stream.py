@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -43,6 +45,7 @@ from trioxport.peer import open_peer
 from trioxport.protocol import INITIALIZE, METHOD_NOT_FOUND, cancellation_of, members_of
 from trioxport.transports.redis import RedisStream
 from trioxport.transports.redis.link import RedisLink, open_link
+from trioxport.transports.redis.resp import pack
 
 PASSWORD = "a-password-of-the-test"
 Handler = Callable[[Connection], Awaitable[object]]
@@ -84,6 +87,12 @@ async def looking(redis: RedisProcess) -> AsyncGenerator[RedisLink]:
 async def ask(connection: Connection, number: int = 1) -> Any:
     await connection.tx.send(Request(number, "echo", {"number": number}))
     return await connection.rx.receive()
+
+
+async def answered(connection: Connection, count: int) -> set[Any]:
+    """The ids of the next requests that have an answer, or an error."""
+    messages = [await connection.rx.receive() for _ in range(count)]
+    return {message.id for message in messages if isinstance(message, Response | Undelivered)}
 
 
 # Addresses.
@@ -197,6 +206,35 @@ async def test_a_server_that_hung_answers_too_late(redis: RedisProcess, tmp_path
         assert isinstance(answer, Response) and answer.id == 2
         assert connection.statistics().discarded == {}
     assert noted(log) == [(1, 1), (2, 1)]
+
+
+@pytest.mark.parametrize("kind", ["request", "conversation"])
+async def test_a_server_that_hung_does_not_begin_with_what_another_one_has_ended(
+    redis: RedisProcess, kind: str
+) -> None:
+    """It was delivered to a server which hung before it knew, and which another one took for dead."""
+    target, requests, entry = RedisStream(HOST, redis.port, silence=0.2), b"mcp:default:requests", b"9999999999999-0"
+    client, begun = f"mcp:default:client:{'c' * 32}", trio.Event()
+
+    async def handler(_connection: Connection) -> None:
+        begun.set()
+
+    async with serving(target, handler), looking(redis) as link:
+        with link.subscription(client, 8) as messages:
+            await link.subscribe(client)
+            fields = "client", "c" * 32, "number", 1, "kind", kind, "payload", ""
+            with socket.create_connection((HOST, redis.port)) as other:  # which holds up this process
+                for command in (
+                    (b"XADD", requests, entry, *fields),
+                    (b"XACK", requests, b"servers", entry),
+                    (b"XDEL", requests, entry),
+                ):
+                    other.sendall(pack(command))
+                    other.recv(1024)
+            time.sleep(0.2)  # noqa: ASYNC251 (as a process that hangs does)
+            await wait_all_tasks_blocked(0.05)
+            assert messages.is_empty
+            assert not begun.is_set()
 
 
 async def test_a_server_that_is_stopped_hands_its_requests_on_at_once(redis: RedisProcess) -> None:
@@ -476,6 +514,15 @@ async def test_a_full_stream_holds_up_its_clients(redis: RedisProcess) -> None:
     assert {answer.id for answer in answers if isinstance(answer, Response)} == set(range(200))
 
 
+async def until_full(link: RedisLink) -> None:
+    """Wait until a client waits for room."""
+
+    async def waits_for_room() -> bool:
+        return bool((await link.command(b"PUBSUB", b"NUMSUB", "mcp:default:requests:room"))[1])
+
+    await until(waits_for_room)
+
+
 async def test_a_request_that_found_no_room_was_not_sent(redis: RedisProcess) -> None:
     target, begun = RedisStream(HOST, redis.port, max_length=1), trio.Event()
 
@@ -487,15 +534,69 @@ async def test_a_request_that_found_no_room_was_not_sent(redis: RedisProcess) ->
         await connection.tx.send(Request(0, "echo"))
         await begun.wait()
         await connection.tx.send(Request(1, "echo"))
-
-        async def waits_for_room() -> bool:
-            return bool((await link.command(b"PUBSUB", b"NUMSUB", "mcp:default:requests:room"))[1])
-
-        await until(waits_for_room)
+        await until_full(link)
         await wait_all_tasks_blocked(0.1)
         await redis.kill()
         lost = [await connection.rx.receive() for _ in range(2)]
     assert {each.id: each.outcome for each in lost if isinstance(each, Undelivered)} == {0: "unknown", 1: "not_sent"}
+
+
+async def test_a_client_waits_for_room_for_longer_than_redis_keeps_a_stream(redis: RedisProcess) -> None:
+    target, go_on = RedisStream(HOST, redis.port, max_length=1, max_age=0.1, silence=0.1), trio.Event()
+
+    async def handler(connection: Connection) -> None:
+        await go_on.wait()
+        await echo()(connection)
+
+    async with serving(target, handler), looking(redis) as link, open_transport(target) as connection:
+        for number in range(2):
+            await connection.tx.send(Request(number, "echo"))
+        await until_full(link)
+        await trio.sleep(target.expiry + 0.1)
+        go_on.set()
+        with trio.fail_after(10):
+            assert await answered(connection, 2) == {0, 1}
+
+
+async def test_the_answers_wait_for_a_client_that_lives(redis: RedisProcess) -> None:
+    target = RedisStream(HOST, redis.port, max_age=0.1, silence=0.1)
+    async with (
+        serving(target),
+        open_transport(target, limits=Limits(max_buffered_messages=1)) as connection,
+        trio.open_nursery() as nursery,
+    ):
+        for number in range(8):
+            nursery.start_soon(connection.tx.send, Request(number, "echo"))
+        await trio.sleep(3 * target.expiry)
+        with trio.fail_after(10):
+            assert await answered(connection, 8) == set(range(8))
+
+
+async def test_closing_ends_with_the_connection_to_redis(redis: RedisProcess) -> None:
+    target, begun = RedisStream(HOST, redis.port, max_length=1), trio.Event()
+
+    async def handler(_connection: Connection) -> None:
+        begun.set()
+        await trio.sleep_forever()
+
+    async def close(connection: Connection) -> None:
+        with pytest.raises(ConnectionLost):
+            await connection.aclose()
+
+    async with (
+        serving(target, handler),
+        looking(redis) as link,
+        open_transport(target, close_timeout=60.0) as connection,
+    ):
+        for number in range(2):
+            await connection.tx.send(Request(number, "echo"))
+        await begun.wait()
+        await until_full(link)
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(close, connection)
+                await wait_all_tasks_blocked(0.05)
+                await redis.kill()
 
 
 async def test_a_slow_client_holds_up_the_handlers_of_its_requests(redis: RedisProcess) -> None:
@@ -588,6 +689,39 @@ async def test_a_client_keeps_the_server_that_took_its_initialize(redis: RedisPr
                 results = [opened.result, *[(await ask(connection, number)).result for number in range(1, 4)]]
             assert {name for name, _ in results} == {results[0][0]}
             assert [count for _, count in results] == [1, 2, 3, 4]
+
+
+async def test_an_initialize_that_waited_too_long_has_an_error(redis: RedisProcess) -> None:
+    target = RedisStream(HOST, redis.port, prefetch=1, max_age=0.2)
+    go_on, begun = trio.Event(), trio.Event()
+
+    async def handler(connection: Connection) -> None:
+        begun.set()
+        await go_on.wait()
+        await echo()(connection)
+
+    async with (
+        serving(target, handler),
+        looking(redis) as link,
+        open_transport(target) as busy,
+        open_transport(target) as connection,
+    ):
+        await busy.tx.send(Request(0, "echo"))
+        await begun.wait()
+        await connection.tx.send(Request(1, INITIALIZE, {}))
+
+        async def is_waiting() -> bool:
+            return bool(await link.command(b"XLEN", b"mcp:default:requests") == 2)
+
+        await until(is_waiting)
+        await trio.sleep(target.max_age + 0.05)
+        go_on.set()
+        with trio.fail_after(10):
+            refused = await connection.rx.receive()
+            assert isinstance(refused, Undelivered) and isinstance(refused.cause, DeliveryFailed)
+            assert refused.outcome == "not_sent"
+            await connection.tx.send(Request(2, INITIALIZE, {}))
+            assert await answered(connection, 1) == {2}
 
 
 async def test_both_eras_are_negotiated(redis: RedisProcess) -> None:

@@ -79,7 +79,8 @@ class _StreamWire:
         self._no_more = False
         self._conversation: FrameChannels | None = None
         self._initializing = trio.Event()
-        self._accepted = trio.Event()
+        self._decided = trio.Event()
+        self._asking = 0
         self._forwarding = trio.CancelScope()
         self._conversation_over = trio.Event()
 
@@ -114,9 +115,12 @@ class _StreamWire:
         if cancelled is not None and await self.queue.withdraw(cancelled):
             return
         if self._conversation is None and isinstance(message, Request) and message.method == INITIALIZE:
-            await self.queue.add("conversation", message, b"")
+            self._decided = trio.Event()
+            self._asking = await self.queue.add("conversation", message, b"")
             self._initializing.set()
-            await self._accepted.wait()
+            await self._decided.wait()
+            if self._conversation is None:
+                return  # the request has its error
         if self._conversation is not None:
             await self._conversation.send.send(frame)
         else:
@@ -168,6 +172,8 @@ class _StreamWire:
         if reply.kind == "message":
             return Frame(reply.payload)
         self.queue.settle(reply.number)
+        if reply.number == self._asking:
+            self._decided.set()
         if reply.kind != "answer":
             reason = reply.payload.decode("utf-8", "replace")
             error = DeliveryFailed(reason, outcome="not_sent" if reply.kind == "expired" else "unknown")
@@ -184,10 +190,15 @@ class _StreamWire:
         return int(counts[1])
 
     async def watch_servers(self) -> None:
-        """Check the service. Raises ``ConnectionLost`` once it has had no server for ``silence`` seconds."""
+        """Check the service, and keep the replies, which a client that is gone leaves to expire.
+
+        Raises ``ConnectionLost`` once the service has had no server for ``silence`` seconds.
+        """
         seen, silence = trio.current_time(), self._options.silence
+        replies, expiry_ms = self._options.replies_key(self._client), self._options.expiry_ms
         while trio.current_time() - seen < silence:
             await trio.sleep(min(PRESENCE_SECONDS, silence))
+            self._link.command(b"PEXPIRE", replies, expiry_ms)
             if await self._count_servers():
                 seen = trio.current_time()
         raise ConnectionLost(f"no server of the service has been connected to Redis for {silence:g} s")
@@ -198,7 +209,8 @@ class _StreamWire:
         try:
             async with open_conversation(self._options, self._link, self._client, self._inbox, self._scope) as channels:
                 self._conversation = channels
-                self._accepted.set()
+                self.queue.settle(self._asking)
+                self._decided.set()
                 with self._forwarding:
                     async for frame in channels.receive:
                         await self._arrivals.put([frame])

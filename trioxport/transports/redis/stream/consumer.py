@@ -13,7 +13,7 @@ import trio
 from trioxport._core.nursery import open_bare_nursery
 from trioxport._diagnostics import logger
 from trioxport.abc import Acceptor, ConnectionSettings, FrameChannels, Scope
-from trioxport.errors import TransportError
+from trioxport.errors import ConnectionLost, TransportError
 from trioxport.transports.message_wire import HEARTBEATS_PER_SILENCE
 from trioxport.transports.redis.link import Inbox, RedisLink, open_link
 from trioxport.transports.redis.relinking import serve_linked
@@ -120,8 +120,9 @@ class StreamConsumer:
         while True:
             while not self._free:
                 await self._finished.park()
-            for entry_id, fields in await self._reader.read(command, self._free, self._options.requests_key, b">"):
-                await self._begin(entry_id, RequestEntry.of(entry_id, fields))
+            asked = trio.current_time()
+            entries = await self._reader.read(command, self._free, self._options.requests_key, b">")
+            await self._begin_all([(each, RequestEntry.of(each, fields)) for each, fields in entries], asked)
 
     async def _keep(self) -> None:
         """Keep the requests of this server from being claimed, and claim those of servers that have died."""
@@ -134,11 +135,20 @@ class StreamConsumer:
             await trio.sleep(self._options.silence / HEARTBEATS_PER_SILENCE)
 
     async def _claim(self) -> None:
+        asked = trio.current_time()
         claimed = [each for each in await self._group.claim(self._free) if each[0] not in self._working]
         if claimed:
             logger.warning("%s: claimed %d requests of servers that are gone", self._settings.target, len(claimed))
-        for entry_id, entry in claimed:
-            await self._begin(entry_id, entry)
+        await self._begin_all(claimed, asked)
+
+    async def _begin_all(self, entries: list[tuple[bytes, RequestEntry | None]], asked: float) -> None:
+        """Begin with entries that Redis was asked for at the time ``asked``."""
+        lost: list[bytes] = []
+        if entries and trio.current_time() - asked >= self._options.silence:  # this process was held up
+            lost = await self._group.refresh([entry_id for entry_id, _ in entries])
+        for entry_id, entry in entries:
+            if entry_id not in lost:
+                await self._begin(entry_id, entry)
 
     async def _begin(self, entry_id: bytes, entry: RequestEntry | None) -> None:
         if entry is None:
@@ -192,18 +202,19 @@ class StreamConsumer:
 
     async def _converse(self, entry: RequestEntry, *, task_status: trio.TaskStatus[None]) -> None:
         """Serve a client of the legacy era; started once it has accepted, or has gone."""
-        is_accepted = False
+        is_acknowledged = False
 
-        async def accept() -> None:
-            nonlocal is_accepted
-            await self._group.end(entry.id)
-            is_accepted = True
+        async def acknowledge() -> bool:
+            nonlocal is_acknowledged
+            is_ours = await self._group.end(entry.id)
+            is_acknowledged = True
             task_status.started()
+            return is_ours
 
         client = AcceptedClient(self._options, self._link, entry.client)
-        await self._acceptor.serve(_AcceptedConversation(client, accept), _peer(entry))
-        if not is_accepted:
-            await accept()
+        await self._acceptor.serve(_AcceptedConversation(client, acknowledge), _peer(entry))
+        if not is_acknowledged:
+            await acknowledge()
 
     # Cancelling.
 
@@ -249,7 +260,7 @@ class _AcceptedConversation:
     """The transport to a client of the legacy era, whose request for a server is acknowledged once it has one."""
 
     client: AcceptedClient
-    accept: Callable[[], Awaitable[None]]
+    acknowledge: Callable[[], Awaitable[bool]]
 
     def __str__(self) -> str:
         return str(self.client)
@@ -257,5 +268,6 @@ class _AcceptedConversation:
     @asynccontextmanager
     async def __call__(self, scope: Scope) -> AsyncGenerator[FrameChannels]:
         async with self.client(scope) as channels:
-            await self.accept()
+            if not await self.acknowledge():
+                raise ConnectionLost("another server of the service has the client, or it has left")
             yield channels

@@ -49,9 +49,9 @@ class ConsumerGroup:
         """The seconds since an entry was added."""
         return trio.current_time() + (self._epoch_ms - entry.added_ms) / 1000
 
-    async def end(self, entry_id: bytes) -> None:
-        """Remove an entry that gets no answer."""
-        await self._settle(entry_id, "", ())
+    async def end(self, entry_id: bytes) -> bool:
+        """Remove an entry that gets no answer; return False if it was answered or withdrawn before."""
+        return await self._settle(entry_id, "", ())
 
     async def answer(self, entry: RequestEntry, kind: ReplyKind, payload: bytes) -> bool:
         """Answer a request and acknowledge it; return False if it was answered or withdrawn before."""
@@ -89,7 +89,7 @@ class ConsumerGroup:
 
         if not await add():
             async with waiting:
-                await until_room(self._link, replies, add)
+                await until_room(self._link, replies, add, self._options.expiry)
 
     async def refresh(self, entry_ids: Collection[bytes]) -> list[bytes]:
         """Keep entries from being claimed; return those that other servers have claimed already."""

@@ -43,9 +43,14 @@ class RedisStreamOptions(Redis):
         return round(self.silence * 1000)
 
     @property
+    def expiry(self) -> float:
+        """The seconds that an unused stream is kept; servers use theirs three times in ``silence``."""
+        return self.max_age + self.silence
+
+    @property
     def expiry_ms(self) -> int:
-        """The milliseconds that an unused stream is kept; servers use theirs three times in ``silence``."""
-        return round(self.max_age * 1000) + self.silence_ms
+        """The milliseconds of :attr:`expiry`."""
+        return round(self.expiry * 1000)
 
     @property
     def requests_key(self) -> str:

@@ -68,22 +68,23 @@ class StreamQueue:
         self._to_confirm, self._confirming = trio.open_memory_channel[QueuedMessage](MAX_UNCONFIRMED)
         self._unconfirmed = 0
         self._waiting_for_room: QueuedMessage | None = None
-        self._confirmed_all = trio.Event()
+        self._confirming_over = trio.Event()
 
     @property
     def is_idle(self) -> bool:
         """Whether each message is in the stream, and each request answered."""
         return not (self._unanswered or self._unconfirmed)
 
-    async def add(self, kind: RequestKind, message: Message, payload: bytes) -> None:
-        """Add an entry. Waits while many are unconfirmed."""
+    async def add(self, kind: RequestKind, message: Message, payload: bytes) -> int:
+        """Add an entry, and return its number. Waits while many are unconfirmed."""
         number = next(self._numbers)
         fields = request_fields(self._client, number, kind, payload)
         queued = QueuedMessage(message, fields, self._run_add(fields))
-        if kind == "request":
+        if kind != "notification":
             self._unanswered[number] = queued
         self._unconfirmed += 1
         await self._to_confirm.send(queued)
+        return number
 
     def _run_add(self, fields: tuple[str | bytes | int, ...]) -> Awaitable[Any]:
         options, stream = self._options, self._options.requests_key
@@ -95,8 +96,8 @@ class StreamQueue:
         return None if queued is None else queued.message
 
     def settle(self, number: int) -> None:
-        """Note that a request is answered."""
-        del self._unanswered[number]
+        """Note that a request is answered, or that a server has accepted the client."""
+        self._unanswered.pop(number, None)
 
     async def withdraw(self, request_id: RequestId) -> bool:
         """Remove a request that is not answered, or have its server cancel it; return whether there is one."""
@@ -113,15 +114,17 @@ class StreamQueue:
 
         An entry comes twice if it is withdrawn.
         """
-        with self._confirming:
-            async for queued in self._confirming:
-                if queued.id is None:
-                    queued.id = await queued.adding or await self._add_when_there_is_room(queued)
-                    self._unconfirmed -= 1
-                    self._settled()
-                elif queued.is_withdrawn:
-                    self._run_withdraw(queued.id)
-        self._confirmed_all.set()
+        try:
+            with self._confirming:
+                async for queued in self._confirming:
+                    if queued.id is None:
+                        queued.id = await queued.adding or await self._add_when_there_is_room(queued)
+                        self._unconfirmed -= 1
+                        self._settled()
+                    elif queued.is_withdrawn:
+                        self._run_withdraw(queued.id)
+        finally:
+            self._confirming_over.set()
 
     async def _add_when_there_is_room(self, queued: QueuedMessage) -> bytes:
         async def attempt() -> object:
@@ -130,7 +133,7 @@ class StreamQueue:
             self._waiting_for_room = None if added else queued
             return added
 
-        return bytes(await until_room(self._link, self._options.requests_key, attempt))
+        return bytes(await until_room(self._link, self._options.requests_key, attempt, self._options.expiry))
 
     def unsent(self) -> list[Message]:
         """The messages that Redis has not taken, since the stream was full."""
@@ -142,7 +145,7 @@ class StreamQueue:
         Raises ``ConnectionLost``.
         """
         self._to_confirm.close()
-        await self._confirmed_all.wait()
+        await self._confirming_over.wait()
         withdrawn = [self._run_withdraw(queued.id) for queued in self._unanswered.values() if queued.id is not None]
         if withdrawn:
             await withdrawn[-1]

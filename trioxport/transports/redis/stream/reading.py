@@ -47,19 +47,21 @@ class BlockingReader:
         raise ConnectionLost(f"Redis has been silent for {BLOCK_SECONDS + self._silence:g} s")
 
 
-async def until_room(link: RedisLink, stream: str, attempt: Callable[[], Awaitable[Any]]) -> Any:
+async def until_room(link: RedisLink, stream: str, attempt: Callable[[], Awaitable[Any]], expiry: float) -> Any:
     """Repeat an attempt to add to a stream that was full, at each notice that there is room. Raises ``ConnectionLost``.
 
     Args:
         link: The connection to Redis.
         stream: The key of the stream.
         attempt: Adds to the stream; its result is false as long as that is full.
+        expiry: The seconds after which Redis forgets that someone waits, unless the attempt is repeated before.
     """
     channel = room_channel(stream)
     with link.subscription(channel, 1, _drop_repeated) as notices:
         await link.subscribe(channel)
         while not (added := await attempt()):
-            await notices.receive()
+            with trio.move_on_after(expiry / 2):
+                await notices.receive()
         return added
 
 
