@@ -451,7 +451,31 @@ async def test_a_unary_client_connects_again_after_the_server_was_stopped() -> N
         again.cancel()
 
 
-async def serve_until(url: str, stop: trio.CancelScope, *, task_status: trio.TaskStatus[str]) -> None:
+async def test_a_connection_that_is_made_again_has_its_time(tmp_path: Path, jumping_clock: MockClock) -> None:
+    """A server that is there again, and says nothing, holds up requests for ``connect_timeout``, not for ever."""
+    server, client = certificates(tmp_path)
+    stop = trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        address = await nursery.start(serve_until, Grpc("grpcs://127.0.0.1:0", tls=server), stop)
+        target = Grpc(address, method=CALL, tls=client)
+        async with open_transport(target, connect_timeout=5) as (tx, rx):
+            await tx.send(Request(1, "x", {}))
+            assert await rx.receive() == Response(1, {})
+            stop.cancel()
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            listeners = await trio.open_tcp_listeners(urlsplit(address).port or 0, host="127.0.0.1")
+            began = trio.current_time()
+            await tx.send(Request(2, "x", {}))
+            with trio.fail_after(100):
+                refused = await rx.receive()
+            assert isinstance(refused, Undelivered)
+            assert str(refused.cause).startswith(f"{address}: no connection within 5 s")
+            assert trio.current_time() - began < 6
+            for listener in listeners:
+                await listener.aclose()
+
+
+async def serve_until(url: Any, stop: trio.CancelScope, *, task_status: trio.TaskStatus[str]) -> None:
     """Serve until ``stop`` is cancelled."""
     with stop:
         async with serving(url) as address:

@@ -7,6 +7,7 @@ import trio
 
 from trioxport._core.error_mapping import as_connect_error
 from trioxport.abc import Scope
+from trioxport.errors import ConnectTimeout
 from trioxport.transports.grpc.channel import Channel, open_channel
 from trioxport.transports.grpc.options import GrpcOptions
 
@@ -67,13 +68,16 @@ class ChannelPool:
         self._retire()
 
     async def _connect(self) -> HeldChannel:
-        try:
-            held: HeldChannel = await self._nursery.start(self._hold)
-        except Exception as error:
-            failure = as_connect_error(error)
-            failure.target = failure.target or self._scope.settings.target
-            raise failure from error
-        return held
+        settings = self._scope.settings
+        with trio.move_on_after(settings.connect_timeout):
+            try:
+                held: HeldChannel = await self._nursery.start(self._hold)
+            except Exception as error:
+                failure = as_connect_error(error)
+                failure.target = failure.target or settings.target
+                raise failure from error
+            return held
+        raise ConnectTimeout(f"no connection within {settings.connect_timeout:g} s", target=settings.target)
 
     def _retire(self) -> None:
         held, self._current = self._current, None
