@@ -67,6 +67,7 @@ async def test_a_process_that_has_closed_its_link_is_killed_in_time(caplog: pyte
 def test_the_end_of_a_process_in_words() -> None:
     assert ending(3) == "ended with exit code 3"
     assert ending(-signal.SIGTERM) == "was ended by SIGTERM"
+    assert ending(-40) == "was ended by signal 40"
 
 
 async def test_a_pool_that_is_stopped_before_its_first_worker_listens() -> None:

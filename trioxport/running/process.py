@@ -192,7 +192,10 @@ async def _reap(process: trio.Process) -> None:
 
 def ending(code: int) -> str:
     """The end of a process with an exit code, as the end of a sentence about it."""
-    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    is_named = -code in set(signal.Signals)  # real-time signals between the first and the last have no name
+    return f"was ended by {signal.Signals(-code).name if is_named else f'signal {-code}'}"
 
 
 def program_command() -> list[str]:
