@@ -36,7 +36,7 @@ from trioxport.abc import Era
 from trioxport.interop.mcp_sdk import sdk_transport, serve_sdk
 from trioxport.peer import open_peer
 from trioxport.protocol import META
-from trioxport.servers.bridge import Sharing, open_bridge, serve_bridge
+from trioxport.servers.bridge import Sharing, open_bridge, per_session, serve_bridge
 from trioxport.transports.memory import MemorySwitch
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")  # the legacy era
@@ -230,3 +230,71 @@ async def test_a_legacy_client_with_a_legacy_server(sharing: Sharing) -> None:
         nursery.start_soon(server.legacy)
         async with legacy_client(target):
             pass
+
+
+# Servers that are slow to begin, for each client anew.
+
+
+async def test_a_server_that_answers_the_probe_too_late_is_not_taken_for_legacy_for_ever(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    server = PlayedServer()
+    async with bridged(server, sharing="per-session") as target:
+        async with open_transport(target) as one:
+            await one.tx.send(modern(1, "call"))
+            played = await server.connection()
+            assert (await next_request(played)).method == "server/discover"
+            assert (await played.rx.receive()) == Notification("notifications/cancelled", {"requestId": 1})
+            initialize = await next_request(played)
+            await played.tx.send(ErrorResponse(initialize.id, -32601, "Method not found"))
+            assert isinstance(await one.rx.receive(), ErrorResponse)
+        async with open_transport(target) as two:
+            await two.tx.send(modern(1, "call"))
+            played = await server.modern()
+            await played.tx.send(Response((await next_request(played)).id, "done"))
+            assert await two.rx.receive() == Response(1, "done")
+
+
+async def test_a_legacy_server_that_does_not_answer_the_probe_is_asked_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    server = PlayedServer()
+    async with bridged(server, sharing="per-session") as target:
+        for began in ("server/discover", "initialize"):
+            async with open_transport(target) as client:
+                await client.tx.send(modern(1, "call"))
+                played = await server.connection()
+                request = await next_request(played)
+                assert request.method == began
+                if began == "server/discover":
+                    await played.rx.receive()
+                    request = await next_request(played)
+                await played.tx.send(Response(request.id, INITIALIZED))
+                await played.rx.receive()
+                await played.tx.send(Response((await next_request(played)).id, {}))
+                assert isinstance(await client.rx.receive(), Response)
+
+
+async def test_a_server_that_does_not_initialize_is_left(autojump_clock: trio.testing.MockClock) -> None:
+    server = PlayedServer()
+    async with bridged(server, sharing="per-session") as target:
+        async with open_transport(target, close_timeout=1) as client:
+            await client.tx.send(Request(1, "initialize", {"protocolVersion": "2025-11-25", "capabilities": {}}))
+            played = await server.connection()
+            await next_request(played)
+        with pytest.raises(trio.EndOfChannel):
+            await played.rx.receive()
+
+
+async def test_messages_before_a_server_initializes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(per_session, "MAX_EARLY", 2)
+    server = PlayedServer()
+    async with bridged(server, sharing="per-session") as target, open_transport(target) as client:
+        await client.tx.send(Request(1, "initialize", {"protocolVersion": "2025-11-25", "capabilities": {}}))
+        played = await server.connection()
+        await next_request(played)
+        for _ in range(2):
+            await played.tx.send(Notification("notifications/any"))
+        answer = await client.rx.receive()
+        assert isinstance(answer, ErrorResponse)
+        assert "2 messages before" in answer.message

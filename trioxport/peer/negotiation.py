@@ -125,8 +125,10 @@ async def negotiate(peer: Requester, client: ClientIdentity, era: Era | None, pr
         return await _initialize_or_discover(peer, client)
 
 
-async def speaks_modern(peer: Requester, client: ClientIdentity, probe_timeout: float) -> bool:
+async def speaks_modern(peer: Requester, client: ClientIdentity, probe_timeout: float) -> bool | None:
     """Whether the server is modern, by ``server/discover`` alone: a legacy server can still be initialized.
+
+    None if it does not answer: it may be a legacy one, or still starting.
 
     Raises a ``TransportError`` that says nothing about the era, such as a loss of the connection.
     """
@@ -136,7 +138,9 @@ async def speaks_modern(peer: Requester, client: ClientIdentity, probe_timeout: 
         return error.code in _MODERN_CODES
     except VersionMismatch:
         return False
-    except (ProtocolViolation, DecodeError, RequestTimeout):
+    except RequestTimeout:
+        return None
+    except (ProtocolViolation, DecodeError):
         return False
     except HTTPStatusError as error:
         if error.status not in _REFUSAL_STATUSES:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from typing import Final
 
 import attrs
 import trio
@@ -12,16 +13,20 @@ from trio.abc import ReceiveChannel
 
 from trioxport.abc import Era, MessageChannels
 from trioxport.connection import Connection
+from trioxport.errors import ProtocolViolation, RequestTimeout
 from trioxport.messages import ErrorResponse, Incoming, Message, Request, Response
 from trioxport.metadata import metadata_of
 from trioxport.peer.endpoint import open_peer
-from trioxport.peer.negotiation import refuses_legacy, speaks_modern
+from trioxport.peer.negotiation import ANSWER_SECONDS, refuses_legacy, speaks_modern
 from trioxport.protocol import INITIALIZE
 from trioxport.servers.bridge.members import SessionChannels
 from trioxport.servers.bridge.outlasting import OutlastingConnections
 from trioxport.servers.bridge.shared_server import IDENTITY, PROBE_SECONDS, OpenConnection
 from trioxport.servers.failure_log import FailureLog
 from trioxport.servers.translation import AsLegacyServer, AsModernServer
+
+MAX_EARLY: Final = 1024
+"""Messages of a server that are kept before it has answered ``initialize``."""
 
 
 class PerSessionMode:
@@ -74,18 +79,29 @@ class PerSessionMode:
     async def _for_modern(self, connection: Connection) -> MessageChannels:
         if not self._is_modern and self._only is None:
             async with open_peer(connection) as peer:
-                self._is_modern = await speaks_modern(peer, IDENTITY, PROBE_SECONDS)
-            self._only = None if self._is_modern else "legacy"
-            self._outlasting.are_needed = not self._is_modern
+                is_modern = await speaks_modern(peer, IDENTITY, PROBE_SECONDS)
+            if is_modern is None:  # it may be starting: what it is shows in its first answer
+                return self._seemingly_legacy(connection)
+            self._is_modern, self._only = is_modern, None if is_modern else "legacy"
+            self._outlasting.are_needed = not is_modern
         channels = MessageChannels(connection.tx, connection.rx)
         return AsModernServer().wrap(channels, connection.scope) if self._only == "legacy" else channels
+
+    def _seemingly_legacy(self, connection: Connection) -> MessageChannels:
+        """The channels to a server that has not answered the probe, and is legacy if it initializes."""
+        channels = AsModernServer().wrap(MessageChannels(connection.tx, connection.rx), connection.scope)
+        return MessageChannels(channels.send, _Observed(channels.receive, self._note_answer))
+
+    def _note_answer(self, message: Incoming) -> None:
+        if isinstance(message, Response):
+            self._only = "legacy"
 
     async def _for_legacy(self, connection: Connection, first: Message) -> SessionChannels:
         channels = MessageChannels(connection.tx, connection.rx)
         early: deque[Incoming] = deque()
         if self._only is None and isinstance(first, Request) and first.method == INITIALIZE:
             await connection.tx.send(first)
-            answer = await _answer_to(first, connection, early)
+            answer = await self._answer_to(first, connection, early)
             if not refuses_legacy(answer):
                 early.append(answer)
                 received = MessageChannels(connection.tx, _EarlierFirst(early, connection.rx))
@@ -100,14 +116,19 @@ class PerSessionMode:
             return SessionChannels(channels)
         return SessionChannels(AsLegacyServer().wrap(channels, connection.scope))
 
+    async def _answer_to(self, request: Request, connection: Connection, early: deque[Incoming]) -> Incoming:
+        """Wait for the answer to ``initialize``; messages before it are kept in ``early``.
 
-async def _answer_to(request: Request, connection: Connection, early: deque[Incoming]) -> Incoming:
-    """Wait for the answer to a request; messages before it are kept in ``early``."""
-    while True:
-        message = await connection.rx.receive()
-        if isinstance(message, Response | ErrorResponse) and message.id == request.id:
-            return message
-        early.append(message)
+        Raises ``RequestTimeout``: meanwhile nobody notices that the client has left.
+        """
+        with trio.move_on_after(ANSWER_SECONDS):
+            while len(early) < MAX_EARLY:
+                message = await connection.rx.receive()
+                if isinstance(message, Response | ErrorResponse) and message.id == request.id:
+                    return message
+                early.append(message)
+            raise ProtocolViolation(f"the server sent {MAX_EARLY} messages before it initialized", target=self.name)
+        raise RequestTimeout(f"no answer to initialize within {ANSWER_SECONDS:g} s", target=self.name)
 
 
 @attrs.frozen
@@ -122,6 +143,22 @@ class _EarlierFirst(ReceiveChannel[Incoming]):
             return await self._inner.receive()
         await trio.lowlevel.checkpoint()
         return self._early.popleft()
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+@attrs.frozen
+class _Observed(ReceiveChannel[Incoming]):
+    """A channel whose messages are shown to a function."""
+
+    _inner: ReceiveChannel[Incoming]
+    _note: Callable[[Incoming], object]
+
+    async def receive(self) -> Incoming:
+        message = await self._inner.receive()
+        self._note(message)
+        return message
 
     async def aclose(self) -> None:
         await self._inner.aclose()
