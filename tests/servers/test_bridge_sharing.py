@@ -13,6 +13,7 @@ from tests.support.bridges import (
     PlayedServer,
     answered,
     bridged,
+    legacy_client,
     legacy_pair,
     modern,
     next_request,
@@ -34,6 +35,7 @@ from trioxport.messages import Incoming
 from trioxport.peer import Client, Handlers, open_client
 from trioxport.protocol import META, members_of
 from trioxport.servers import serve_bridge
+from trioxport.servers.bridge import multiplexer, port
 from trioxport.servers.bridge.port import MAX_IN_FLIGHT, MAX_QUEUED
 from trioxport.servers.translation._modern_server import ModernServer
 from trioxport.transports.memory import MemorySwitch
@@ -196,6 +198,93 @@ async def test_a_client_has_so_many_requests_in_flight_at_most() -> None:
         answer = await received(client)
         assert answer == ErrorResponse(MAX_IN_FLIGHT, -32600, f"More than {MAX_IN_FLIGHT} requests at once")
         nursery.cancel_scope.cancel()
+
+
+async def test_the_requests_of_a_client_that_does_not_read_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(port, "MAX_QUEUED", 2)
+    server = PlayedServer()
+    async with bridged(server) as target, open_transport(target) as client, trio.open_nursery() as nursery:
+        answers = 0
+
+        async def answer(played: Connection) -> None:
+            nonlocal answers
+            while True:
+                await played.tx.send(Response((await next_request(played)).id, {}))
+                answers += 1
+
+        async def send_all() -> None:
+            for number in range(1, 600):
+                await client.tx.send(modern(number, "call"))
+
+        await client.tx.send(modern(0, "call"))
+        nursery.start_soon(answer, await server.modern())
+        nursery.start_soon(send_all)
+        await trio.testing.wait_all_tasks_blocked()
+        assert answers < 300
+        assert [(await received(client)).id for _ in range(600)] == list(range(600))
+        nursery.cancel_scope.cancel()
+
+
+async def test_questions_that_a_client_does_not_answer_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(port, "MAX_IN_FLIGHT", 1)
+    server = PlayedServer()
+    async with bridged(server) as target, legacy_pair(server, target, one=["sampling"]) as (played, one, _):
+        await one.tx.send(Request(1, "call"))
+        await next_request(played)
+        for number in (1, 2):
+            await played.tx.send(Request(number, SAMPLE))
+        refused = await received(played)
+        assert (refused.id, refused.code) == (2, -32600)
+        assert "does not answer" in refused.message
+
+
+async def test_answers_to_a_server_that_does_not_read_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiplexer, "MAX_UNSENT", 5)
+    server = PlayedServer()
+    async with bridged(server) as target, legacy_pair(server, target) as (played, one, _):
+        for number in range(500):
+            await played.tx.send(Request(number, "ping"))
+        await trio.testing.wait_all_tasks_blocked()
+        await one.tx.send(Request("last", "call"))
+        answers = 0
+        while isinstance(message := await received(played), Response):
+            answers += 1
+        assert isinstance(message, Request)
+        assert answers < 300
+
+
+async def test_a_subscription_is_not_ended_by_another_client_that_left_before() -> None:
+    """What the bridge sends for clients that left waits, and the request of a client must not overtake it."""
+    server = PlayedServer()
+    async with (
+        bridged(server) as target,
+        legacy_pair(server, target) as (played, one, two),
+        legacy_client(target) as three,
+    ):
+        await one.tx.send(Request(1, "resources/subscribe", {"uri": "a:"}))
+        await played.tx.send(Response((await next_request(played)).id, {}))
+        await received(one)
+        await one.tx.send(Request(2, "call"))
+        await next_request(played)
+        async with trio.open_nursery() as nursery:
+
+            async def fill_the_way() -> None:
+                while True:
+                    await two.tx.send(Notification("notifications/any"))
+
+            nursery.start_soon(fill_the_way)
+            await trio.testing.wait_all_tasks_blocked()
+            await leave(one)
+            await trio.testing.wait_all_tasks_blocked()
+            await three.tx.send(Request(3, "resources/subscribe", {"uri": "a:"}))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        await three.tx.send(Request(4, "last"))
+        methods = [(await received(played)).method]
+        while methods[-1] != "last":
+            methods.append((await received(played)).method)
+        of_clients = [method for method in methods if method != "notifications/any"]
+        assert of_clients == ["notifications/cancelled", "resources/subscribe", "last"]
 
 
 async def drain(connection: Connection) -> None:

@@ -105,8 +105,13 @@ class LegacySharing:
         wanted = self.level_wanted()
         if wanted is None or wanted == self._level:
             return None
+        self._multiplexer.take_back(SET_LEVEL)
         self._level = wanted
         return LEVELS[wanted]
+
+    def keep(self, uri: str) -> None:
+        """Take back an unsubscription that waits: a client is about to subscribe, whose request would be before it."""
+        self._multiplexer.take_back(UNSUBSCRIBE, uri)
 
     def forget(self, client: LegacyClient) -> None:
         """Forget a client that has left, and what only it had asked for."""
@@ -190,6 +195,7 @@ class LegacyClient:
             known = _HANDLERS[message.method](self, message)
             if isinstance(known, Response):
                 await trio.lowlevel.checkpoint()
+                await self.port.wait_for_room()
                 self.port.deliver(known)
             else:
                 await self.port.send(known)
@@ -217,6 +223,7 @@ class LegacyClient:
         uri = members_of(request.params).get("uri")
         if isinstance(uri, str):
             self.uris.add(uri)
+            self._sharing.keep(uri)
         return request
 
     def _unsubscribe(self, request: Request) -> Message:

@@ -47,6 +47,8 @@ from trioxport.servers.bridge.port import ForwardedRequest, Port
 
 LOG: Final = "notifications/message"
 PING: Final = "ping"
+MAX_UNSENT: Final = 1024
+"""Messages that wait for a server that does not read, beside those of clients; at more, the next is dropped."""
 
 
 class Audience(Protocol):
@@ -197,9 +199,19 @@ class Multiplexer:
 
     def send_soon(self, message: Message) -> None:
         """Send a message that is not waited for, if there is a connection; an answer to it is dropped."""
-        if self._server is not None:
+        if len(self._unsent) >= MAX_UNSENT:
+            logger.debug("%s: a message is dropped, since the server does not read", self.name)
+        elif self._server is not None:
             self._unsent.append(message)
             self._has_unsent.unpark_all()
+
+    def take_back(self, method: str, uri: str | None = None) -> None:
+        """Do not send the requests of a method, about a resource, that :meth:`send_soon` took and that still wait."""
+        self._unsent = [
+            each
+            for each in self._unsent
+            if not (isinstance(each, Request) and each.method == method and members_of(each.params).get("uri") == uri)
+        ]
 
     def _settle(self, forwarded: ForwardedRequest) -> bool:
         """Forget a request; returns whether it was in flight."""
@@ -317,8 +329,8 @@ class Multiplexer:
             return
         related = self._related_request(request)
         found = self.audience.of_request(request, None if related is None else related.port)
-        if isinstance(found, Port) and found.is_full:
-            found = undelivered_response(request, "it does not read what it is sent")
+        if isinstance(found, Port) and found.takes_no_question:
+            found = undelivered_response(request, "it does not read what it is sent, or does not answer")
         if isinstance(found, ErrorResponse):
             logger.warning("%s: %s refused: %s", self.name, request.method, found.message)
             self.send_soon(found)

@@ -19,7 +19,9 @@ from trioxport.protocol import LISTEN, PROGRESS, SUBSCRIPTION, as_id, members_of
 MAX_IN_FLIGHT: Final = 256
 """Requests that a client may have in flight at once; the next is answered with an error."""
 MAX_QUEUED: Final = 256
-"""Notifications that wait for a client that does not read them."""
+"""Messages that wait for a client that does not read; at more, its requests wait, and notifications are dropped."""
+MAX_CHANGES: Final = 1024
+"""Waiting messages at which changes are dropped too."""
 
 _CHANGES: Final = frozenset(
     (
@@ -30,7 +32,7 @@ _CHANGES: Final = frozenset(
         "notifications/subscriptions/acknowledged",
     )
 )
-"""Notifications that say the same twice, so that one of a kind waits at most, and none is ever dropped."""
+"""Notifications that say the same twice, so that one of a kind waits at most."""
 
 
 @attrs.define(eq=False)
@@ -65,7 +67,8 @@ class Port:
 
     A client that does not read delays no other: beyond ``MAX_QUEUED`` waiting messages, a progress notification takes
     the place of the earlier one, changes of the same kind become one, and other notifications are dropped with a
-    warning. Answers always have room, for a client has ``MAX_IN_FLIGHT`` requests in flight at most.
+    warning. Answers always have room, for a client has ``MAX_IN_FLIGHT`` requests in flight at most, and its next
+    request waits until it has read.
 
     Args:
         owner: The side of the server.
@@ -93,6 +96,11 @@ class Port:
         """Whether the client has not read what waits for it."""
         return len(self._queue) >= MAX_QUEUED
 
+    @property
+    def takes_no_question(self) -> bool:
+        """Whether the client does not read, or has too many questions that it has not answered."""
+        return self.is_full or len(self.asked) >= MAX_IN_FLIGHT
+
     def deliver(self, message: Incoming) -> None:
         """Queue a message for the client, if it has room for one of this kind."""
         if self._closed:
@@ -101,7 +109,7 @@ class Port:
             is_change = message.method in _CHANGES
             if (is_change or self.is_full) and self._replaces(message):
                 return
-            if self.is_full and not is_change:
+            if len(self._queue) >= (MAX_CHANGES if is_change else MAX_QUEUED):
                 self._drop(message)
                 return
         self._queue.append(message)
@@ -129,11 +137,19 @@ class Port:
         if self._closed or self._sends_no_more:
             raise trio.ClosedResourceError
         if isinstance(message, Request):
+            await self.wait_for_room()
             if message.id in self.in_flight:
                 raise UsageError("A request with this id is in flight")
             if len(self.in_flight) >= MAX_IN_FLIGHT:
                 raise UsageError(f"More than {MAX_IN_FLIGHT} requests at once")
         await self._owner.forward(self, message)
+
+    async def wait_for_room(self) -> None:
+        """Wait until the client has read enough for another answer."""
+        while self.is_full and not self._closed:
+            await self._waiting.park()
+        if self._closed:
+            raise trio.ClosedResourceError
 
     async def receive(self) -> Incoming:
         """Wait for the next message for the client."""
@@ -145,6 +161,8 @@ class Port:
             if self._sends_no_more and all(each.request.method == LISTEN for each in self.in_flight.values()):
                 raise trio.EndOfChannel
             await self._waiting.park()
+        if self._waiting:
+            self._waiting.unpark_all()
         return self._queue.popleft()
 
     def end(self) -> None:
