@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeAlias, cast
 
+import attrs
+
 from trioxport.errors import UsageError
 from trioxport.messages import Notification, Request
 from trioxport.protocol import META, METHOD_HEADER, NAME_HEADER, NAMED_BY, VERSION_HEADER, members_of, meta_of
@@ -113,10 +115,10 @@ def _as_text(value: object, header: str) -> str | None:
 def _annotations(schema: object) -> dict[Path, str]:
     found: dict[Path, str] = {}
     seen: set[str] = set()
-    for path, members in _schemas(schema):
+    for place, members in _schemas(schema):
         if _ANNOTATION not in members:
             continue
-        header = members[_ANNOTATION]
+        header, path = members[_ANNOTATION], _path_to(place)
         if not path:
             raise ValueError(f"{_ANNOTATION} stands where it may not: only chains of properties lead to a parameter")
         if not isinstance(header, str) or not TOKEN.fullmatch(header):
@@ -130,20 +132,40 @@ def _annotations(schema: object) -> dict[Path, str]:
     return found
 
 
-def _schemas(root: object) -> Iterator[tuple[Path | None, Mapping[str, Any]]]:
-    """Each schema within a schema, with the path of properties to it; None if the path has other keywords too."""
-    waiting: list[tuple[Path | None, object]] = [((), root)]
+@attrs.frozen
+class _SchemaPlace:
+    """The place of a schema that only properties lead to: ``name`` within ``parent``, which the root has not.
+
+    A path of its own for each schema would take memory in proportion to their number and their depth.
+    """
+
+    parent: _SchemaPlace | None = None
+    name: str = ""
+
+
+def _path_to(place: _SchemaPlace | None) -> Path:
+    """The properties that lead to a place; empty for the outermost one, and for None, to which others lead too."""
+    names: list[str] = []
+    while place is not None and place.parent is not None:
+        names.append(place.name)
+        place = place.parent
+    return tuple(reversed(names))
+
+
+def _schemas(root: object) -> Iterator[tuple[_SchemaPlace | None, Mapping[str, Any]]]:
+    """Each schema within a schema, with its place; None if other keywords than properties lead to it too."""
+    waiting: list[tuple[_SchemaPlace | None, object]] = [(_SchemaPlace(), root)]
     while waiting:
-        path, schema = waiting.pop()
+        place, schema = waiting.pop()
         if isinstance(schema, list):
             waiting.extend((None, item) for item in cast("list[object]", schema))
             continue
         members = members_of(schema)
-        yield path, members
+        yield place, members
         for keyword, value in members.items():
             if keyword == "properties":
                 below = members_of(value).items()
-                waiting.extend((None if path is None else (*path, name), item) for name, item in below)
+                waiting.extend((None if place is None else _SchemaPlace(place, name), item) for name, item in below)
             elif keyword in _MAPS_OF_SCHEMAS:
                 waiting.extend((None, item) for item in members_of(value).values())
             elif keyword not in _NO_SCHEMAS and keyword != _ANNOTATION:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tracemalloc
 from typing import Any, Final
 
 import pytest
@@ -10,6 +11,7 @@ import trio
 
 from tests.support.scripted_http import Reply, Script, serving
 from trioxport import ErrorResponse, Notification, Request, Response, open_transport
+from trioxport.transports.http.headers import ToolHeaders
 
 BOUND: Final = 15.0
 META: Final = {
@@ -165,3 +167,14 @@ async def test_other_methods_have_no_tools_to_learn_of(method: str) -> None:
             await tx.send(Request(1, method, {"name": "x", "uri": "x:y", "_meta": META}))
             assert await rx.receive() == ErrorResponse(1, MISMATCH, "no")
             assert server.rpcs() == [method]
+
+
+def test_a_schema_takes_little_memory_however_deep_it_is() -> None:
+    schema: dict[str, Any] = {"properties": {f"leaf {number}": {} for number in range(20_000)}}
+    for _ in range(300):
+        schema = {"properties": {"branch": schema}}
+    tracemalloc.start()
+    ToolHeaders().learn({"name": "deep", "inputSchema": schema})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10 * 2**20
