@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -43,9 +43,11 @@ from trioxport import (
 )
 from trioxport.abc import ConnectionSettings
 from trioxport.peer import open_peer
+from trioxport.transports._prompt_socket import PromptSocket
 from trioxport.transports.redis import Redis
 from trioxport.transports.redis.connection import RedisConnection
 from trioxport.transports.redis.link import Inbox, RedisLink, open_link
+from trioxport.transports.redis.resp import MAX_PARSED_BYTES, RespStream
 
 PASSWORD = "a-password-of-the-test"
 Handler = Callable[[Connection], Awaitable[object]]
@@ -205,6 +207,8 @@ OLD = f"-ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `de
     ("answer", "error", "told"),
     [
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", ConnectError, "does not speak the protocol of Redis"),
+        (b"#\r\n", ConnectError, "does not speak the protocol of Redis"),
+        (b">0\r\n>2\r\n*0\r\n:1\r\n>3\r\n+message\r\n*0\r\n:1\r\n-DENIED so\r\n", UsageError, "DENIED so"),
         (
             b"\x15\x03\x01\x00\x02\x02\x28",
             ConnectError,
@@ -498,6 +502,31 @@ async def test_large_messages_pass(redis: RedisProcess) -> None:
         for _ in range(4):
             answer = await connection.rx.receive()
             assert isinstance(answer, Response)
+
+
+async def test_messages_that_arrive_in_parts_leave_nothing_behind() -> None:
+    """Under load each read ends in the middle of a message."""
+    message = b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$997\r\n" + b"x" * 997 + b"\r\n"
+    data, taken = (message * 3000)[:-1], 0
+
+    class Parts:
+        def __init__(self) -> None:
+            self.sizes = iter(range(0, len(data), 10_007))
+
+        async def receive_some(self) -> bytes:
+            await trio.lowlevel.checkpoint()
+            start = next(self.sizes, len(data))
+            return data[start : start + 10_007]
+
+    def take(push: list[Any]) -> None:
+        nonlocal taken
+        taken += push[2] == b"x" * 997
+
+    resp = RespStream(cast("PromptSocket", Parts()), take)
+    with pytest.raises(trio.BrokenResourceError):
+        await resp.read()
+    assert taken == 2999
+    assert len(resp._parser.localbuffer.getvalue()) < 2 * MAX_PARSED_BYTES
 
 
 async def test_a_command_that_is_not_answered_ends_with_the_connection(redis: RedisProcess) -> None:

@@ -256,8 +256,11 @@ class RedisLink:
                     user.end(ConnectionLost(PEER_GONE))
 
     def _take(self, push: list[Any]) -> None:
-        if push[0] == b"message" and (sink := self._sinks.get(push[1])) is not None:
-            sink.put(push[2])
+        match push:
+            case [b"message", bytes(channel), bytes(payload)] if (sink := self._sinks.get(channel)) is not None:
+                sink.put(payload)
+            case _:
+                pass
 
     def _end(self, loss: TransportError) -> None:
         self._loss = self._loss or loss

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator
+from io import BytesIO
 from typing import Any, Final, cast
 
 import trio
@@ -24,6 +25,9 @@ from trioxport.transports.redis.failures import TLSAnswer, loss_of
 
 CLIENT_NAME: Final = b"trioxport"
 """The name of each connection in Redis's ``CLIENT LIST``."""
+
+MAX_PARSED_BYTES: Final = 1024 * 1024
+"""Bytes that the parser has taken in, beyond which they are freed."""
 
 _MESSAGE: Final = re.compile(rb">3\r\n\$7\r\nmessage\r\n\$([0-9]{1,9})\r\n")
 _NEXT_WORD: Final = re.compile(rb"\r\n\$([0-9]{1,9})\r\n")
@@ -122,6 +126,7 @@ class RespStream:
             raise TLSAnswer("an alert of TLS")
         while data:
             self._parser.feed(self._take_messages(data))
+            self._free_parsed()
             while not isinstance(parsed := self._parse(), NotEnoughData):
                 if parsed[0] == DataType.PUSH:
                     self._take(cast("list[Any]", parsed[1]))
@@ -145,11 +150,20 @@ class RespStream:
             place += 2
         return data[place:]
 
+    def _free_parsed(self) -> None:
+        """Free what the parser has taken in; by itself it does so only when nothing is left over."""
+        parser = self._parser
+        if parser.bytes_read > MAX_PARSED_BYTES:
+            rest = parser.localbuffer.getvalue()[parser.bytes_read :]
+            parser.localbuffer = BytesIO()
+            parser.bytes_read = parser.bytes_written = 0
+            parser.feed(rest)
+
     def _parse(self) -> UnpackedResponse | NotEnoughData:
         try:
             return self._parser.parse()
-        except ValueError as error:
-            raise InvalidResponse("a number in the protocol of Redis is none") from error
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise InvalidResponse("this is not the protocol of Redis") from error
 
     def fail(self, error: Exception) -> None:
         """Settle all answers with an exception."""
