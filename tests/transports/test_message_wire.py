@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from tests.support.nats_links import nats_link
 from trioxport import (
@@ -225,6 +226,37 @@ async def test_an_application_that_reads_no_more_holds_nobody_up() -> None:
         wire.tell(*(JSON.encode(note(number)) for number in range(4)))
         await trio.testing.wait_all_tasks_blocked()
         assert sum(wire.written) >= 8
+        wire.tell(None)
+
+
+async def test_an_application_that_reads_no_more_gives_no_credit_twice() -> None:
+    """A peer that sent what it was granted twice would be lost to a wire with room for it once."""
+    wire = QueueWire()
+    async with open_transport(over(wire, grant=wire.grant), limits=Limits(max_buffered_messages=8)) as (_, rx):
+        await wait_all_tasks_blocked()
+        wire.tell(*(JSON.encode(note(number)) for number in range(5)))
+        await rx.receive()
+        await wait_all_tasks_blocked()
+        await rx.aclose()
+        await wait_all_tasks_blocked()
+        assert sum(wire.written) in (8 + 4, 8 + 5)
+        wire.tell(*(JSON.encode(note(number)) for number in range(8)))
+        await wait_all_tasks_blocked()
+        assert 13 <= sum(wire.written) <= 13 + 8
+        wire.tell(None)
+
+
+async def test_a_message_that_comes_back_costs_no_credit_and_gives_none() -> None:
+    wire = QueueWire(failure=MessageTooLarge("of the wire's own"))
+    limits = Limits(max_buffered_messages=4)
+    async with open_transport(over(wire, grant=wire.grant), limits=limits) as (tx, rx):
+        wire.tell(Credit(4))
+        for number in range(6):
+            await tx.send(note(number))
+            with trio.fail_after(5):
+                assert isinstance(await rx.receive(), Undelivered)
+        await wait_all_tasks_blocked()
+        assert wire.written == [4]
         wire.tell(None)
 
 

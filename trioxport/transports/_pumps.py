@@ -224,6 +224,8 @@ class _Pumps:
                     await self._wire.send_frames(frames)
                 except MessageTooLarge as error:
                     error.outcome = "not_sent"
+                    if self._credits is not None:
+                        self._credits.add(len(frames))
                     await self._deliver([Frame(b"", each.message, error=error) for each in frames])
                 self._in_write = False
         with suppress(trio.BrokenResourceError):  # the reader finds out whether that is a loss

@@ -181,23 +181,27 @@ class _FlowControl:
     def __init__(self, window: int) -> None:
         self.window = window
         self._due = window
+        self._waiting = 0
         self._unlimited = False
         self._ended = False
         self._changed = trio.lowlevel.ParkingLot()
 
     def message_arrived(self) -> None:
+        self._waiting += 1
         if self._unlimited:
             self.message_taken()
 
     def message_taken(self) -> None:
+        self._waiting -= 1
         self._due += 1
         if self._is_worth_a_grant():
             self._changed.unpark_all()
 
     def take_everything(self) -> None:
-        """Give back a credit for each message that arrives: the application receives no more, they are dropped."""
+        """Give back a credit for each message that waits or arrives: the application receives none of them."""
         self._unlimited = True
-        self._due = max(self._due, self.window)
+        self._due += self._waiting
+        self._waiting = 0
         self._changed.unpark_all()
 
     def peer_ended(self) -> None:
@@ -286,7 +290,7 @@ class _MessageFrames:
 
 
 class _CountedReceive(Interruptible, ReceiveChannel[Frame]):
-    """The receiving channel; each frame that the application receives gives a credit back."""
+    """The receiving channel; each frame of the peer that the application receives gives a credit back."""
 
     def __init__(self, inner: ReceiveChannel[Frame], flow: _FlowControl) -> None:
         self._inner = inner
@@ -298,7 +302,8 @@ class _CountedReceive(Interruptible, ReceiveChannel[Frame]):
 
     async def receive(self) -> Frame:
         frame = await self._inner.receive()
-        self._flow.message_taken()
+        if frame.message is None:  # it is the peer's
+            self._flow.message_taken()
         return frame
 
     async def aclose(self) -> None:
