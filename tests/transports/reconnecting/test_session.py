@@ -24,7 +24,7 @@ from trioxport import (
 )
 from trioxport.layers import Signing
 from trioxport.peer import IncomingRequest, open_peer
-from trioxport.transports.reconnecting import Reconnecting
+from trioxport.transports.reconnecting import Reconnecting, state
 from trioxport.transports.reconnecting.state import MAX_STALE_REQUESTS, PeerRequests
 
 HELLO = Request(0, "initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x"}})
@@ -67,6 +67,58 @@ class TestHandshake:
                 assert await rx.receive() == NOTE
                 assert await rx.receive() == Response("mine", {"tools": []})
                 scripted.lose()
+
+    async def test_one_that_is_not_delivered_is_a_failed_attempt(self, autojump_clock: MockClock) -> None:
+        target = ScriptedTarget()
+        async with reconnecting(target) as connection:
+            (await shake_hands(connection, target)).lose()
+            scripted = await target.accepted_peer()
+            started = trio.current_time()
+            scripted.refuse(await scripted.request(), ConnectionLost("not now"))
+            scripted = await target.accepted_peer()
+            assert trio.current_time() - started < 5
+            scripted.answer(await scripted.request(), AGREED)
+            assert await scripted.sent() == READY
+
+    async def test_what_arrives_before_its_answer_is_bounded(
+        self, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+    ) -> None:
+        monkeypatch.setattr(state, "MAX_EARLY_FRAMES", 0)
+        target = ScriptedTarget()
+        async with reconnecting(target) as connection:
+            (await shake_hands(connection, target)).lose()
+            scripted = await target.accepted_peer()
+            await scripted.request()
+            for _ in range(4 * connection.scope.settings.limits.max_buffered_messages + 1):
+                scripted.say(NOTE)
+            await target.accepted_peer()
+
+    @pytest.mark.parametrize("agreed", [True, False])
+    async def test_a_question_before_its_answer_goes_with_its_connection(
+        self, agreed: bool, autojump_clock: MockClock
+    ) -> None:
+        target = ScriptedTarget()
+        async with reconnecting(target) as connection:
+            tx, rx = connection
+            (await shake_hands(connection, target)).lose()
+            scripted = await target.accepted_peer()
+            again = await scripted.request()
+            scripted.say(Request(1, "ping"))
+            if agreed:
+                scripted.answer(again, AGREED)
+                assert await scripted.sent() == READY
+            await wait_all_tasks_blocked()
+            scripted.lose()
+            assert await rx.receive() == Request(1, "ping")
+            withdrawn = await rx.receive()
+            assert isinstance(withdrawn, Notification)
+            assert withdrawn.method == "notifications/cancelled"
+            scripted = await target.accepted_peer()
+            scripted.answer(await scripted.request(), AGREED)
+            assert await scripted.sent() == READY
+            await tx.send(Response(1, "for the one before"))
+            await tx.send(NOTE)
+            assert await scripted.sent() == NOTE
 
     async def test_its_id_is_another_each_time(self, autojump_clock: MockClock) -> None:
         target, ids = ScriptedTarget(), set[object]()

@@ -90,6 +90,7 @@ class Handshake:
         Raises:
             VersionMismatch: The server agrees to another version than before.
             ConnectError: The server refuses ``initialize``.
+            TransportError: The request is not delivered.
         """
         self.pending = None
         if self._request is None:
@@ -98,6 +99,8 @@ class Handshake:
         await connection.send_first(encoded(request, self._scope))
         while True:
             frame = await connection.receive_first()
+            if frame.error is not None and isinstance(frame.message, Request) and frame.message.id == request.id:
+                raise frame.error
             answer = message_of(frame, self._scope)
             if _answers(answer, request):
                 break

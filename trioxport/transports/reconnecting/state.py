@@ -22,7 +22,7 @@ from trioxport._core.error_mapping import not_sent
 from trioxport._core.reissues import Reissues
 from trioxport._core.states import Signal
 from trioxport.abc import Scope
-from trioxport.errors import ConnectionLost, DecodeError, TransportError
+from trioxport.errors import ConnectError, ConnectionLost, DecodeError, TransportError
 from trioxport.frames import Frame
 from trioxport.messages import ErrorResponse, Message, Notification, Request, RequestId, Response
 from trioxport.protocol import CANCELLED, LISTEN, as_id, cancelled_id, members_of
@@ -73,6 +73,8 @@ class PeerRequests:
 
 INBOX_FACTOR: Final = 4
 """The bound of the inbox, returned messages included, as a multiple of the bound of arrived frames."""
+MAX_EARLY_FRAMES: Final = 1024
+"""Frames beyond that bound which may arrive before the answer to a repeated handshake."""
 
 
 class Unanswered(NamedTuple):
@@ -150,6 +152,15 @@ class ReconnectState:
         self.inbox.append(frame)
         self.changed.notify()
 
+    def keep_early(self, frame: Frame) -> None:
+        """Queue a frame that arrived before the connection is used. Raises ``ConnectError`` if there are too many."""
+        if len(self.inbox) >= INBOX_FACTOR * self._room + MAX_EARLY_FRAMES:
+            raise ConnectError("the server sends messages, and does not answer the repeated initialize")
+        message = message_of(frame, self.scope)
+        if isinstance(message, Request | Notification):
+            self.peer_requests.received(message)
+        self.keep(frame)
+
     async def room(self) -> None:
         """Wait until the inbox is below its bounds, or the application has closed its receiving channel.
 
@@ -164,7 +175,7 @@ class ReconnectState:
     def settle(self, failure: TransportError, connection: LinkedConnection) -> None:
         """Queue an ``Undelivered`` for each in-flight request, after the frames already received."""
         self.failure = failure
-        self.inbox.extend(encoded(note, self.scope) for note in self.peer_requests.lost())
+        self.withdraw_questions()
         error = _of_unknown_outcome(failure)
         self.resend = []
         for request in self.unanswered():
@@ -173,6 +184,11 @@ class ReconnectState:
             else:
                 never_taken = connection.supervisor.never_took(request)
                 self.inbox.append(Unanswered(request, not_sent(failure) if never_taken else error))
+        self.changed.notify()
+
+    def withdraw_questions(self) -> None:
+        """Queue a cancellation of each request of a peer that is lost."""
+        self.inbox.extend(encoded(note, self.scope) for note in self.peer_requests.lost())
         self.changed.notify()
 
     def unanswered(self) -> list[Request]:

@@ -79,6 +79,7 @@ class TargetOpener:
                 raise ConnectTimeout(f"the repeated initialize was not answered within {seconds:g} s")
         except BaseException:
             supervisor.abort()
+            self._state.withdraw_questions()
             await connection.close()
             raise
         return connection
@@ -86,7 +87,7 @@ class TargetOpener:
     async def _prepare(self, connection: LinkedConnection) -> None:
         """Replay handshake and subscriptions before application traffic."""
         state = self._state
-        await state.handshake.replay(connection, state.keep)
+        await state.handshake.replay(connection, state.keep_early)
         for request in state.resend:
             if self._scope.in_flight.get(request.id) is request:
                 await connection.send_first(encoded(state.reissues.issue(request), self._scope))
