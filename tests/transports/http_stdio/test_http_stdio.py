@@ -174,6 +174,17 @@ async def test_silence_of_hours_ends_nothing(autojump_clock: MockClock) -> None:
         assert await connection.rx.receive() == Response(2, {"method": "hello"})
 
 
+async def test_a_client_that_reads_nothing_for_hours_gets_it_all(autojump_clock: MockClock) -> None:
+    async with served(unbounded=True) as (seen, target), open_transport(target) as connection:
+        await connection.tx.send(call(1, "notify", count=8, ballast="x" * 2**20))
+        await trio.sleep(4000)
+        with trio.fail_after(100):
+            notes = [await connection.rx.receive() for _ in range(8)]
+        assert {getattr(note, "method", note) for note in notes} == {"note"}
+        assert await connection.rx.receive() == Response(1, {"for": 1})
+        assert seen.cancelled == []
+
+
 async def test_more_requests_than_may_be_in_flight_wait(autojump_clock: MockClock) -> None:
     async with served(unbounded=True) as (seen, target):
         narrow = attrs.evolve(target, config=HttpStdio("server", max_concurrency=2))

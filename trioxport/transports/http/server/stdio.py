@@ -52,8 +52,11 @@ class StdioListener:
         from trioxport.transports.http.server.http2.runner import Http2Runner
 
         self._config = config
-        self._endpoint = Endpoint(attrs.evolve(config, drain=0.0), settings)  # there is no load balancer to notice
-        bounds = attrs.evolve(config.bounds, idle_timeout=math.inf, head_timeout=math.inf)
+        bounds = attrs.evolve(
+            config.bounds, idle_timeout=math.inf, head_timeout=math.inf, body_timeout=math.inf, write_timeout=math.inf
+        )
+        # There is no load balancer to notice that it drains.
+        self._endpoint = Endpoint(attrs.evolve(config, bounds=bounds, drain=0.0), settings)
         self._runner = Http2Runner(self._endpoint.answer, bounds, self._endpoint.refusals)
 
     async def listen(self, acceptor: Acceptor, *, task_status: trio.TaskStatus[list[str]]) -> None:
