@@ -305,6 +305,20 @@ async def test_a_client_that_reads_nothing_loses_its_connection(autojump_clock: 
         assert str(server.failure) == "the peer took no data for 7 s"
 
 
+async def test_settings_that_mean_nothing_are_not_kept() -> None:
+    peer, far = memory_stream_pair()
+    with trio.fail_after(BOUND):
+        async with far, open_http2(far, Http2Settings(close_timeout=0), role="server"):
+            await peer.send_all(PREFACE + settings())
+            await wait_all_tasks_blocked()
+            tracemalloc.start()
+            await peer.send_all(settings(*((number, 1) for number in range(1000, 1900))))
+            await wait_all_tasks_blocked()
+            kept, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+    assert kept < 100_000
+
+
 async def test_a_server_that_floods_is_left() -> None:
     near, server = memory_stream_pair()
     with trio.fail_after(BOUND):

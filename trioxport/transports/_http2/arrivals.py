@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final, Protocol
@@ -43,6 +44,8 @@ from trioxport.transports._http_heads import Fields
 
 FRAMES_PER_TURN: Final = 32
 """Frames after which other tasks have a turn."""
+_KNOWN_SETTINGS: Final = frozenset(SettingCodes)
+SETTING: Final = struct.Struct(">HL")
 BLOCK_FACTOR: Final = 2
 """An encoded header block may be so many times as large as the header list: it may use no compression at all."""
 
@@ -123,7 +126,7 @@ class FrameArrivals:
 
     def _pass_to_machine(self, frame: RawFrame) -> None:
         try:
-            events = self._carrier.machine.receive_data(frame.encode())
+            events = self._carrier.machine.receive_data(_without_unknown_settings(frame).encode())
         except DenialOfServiceError as error:
             raise Http2Violation(ErrorCodes.ENHANCE_YOUR_CALM, str(error)) from error
         except NoSuchStreamError as error:
@@ -259,3 +262,11 @@ class FrameArrivals:
 
     def _stream(self, stream_id: int | None) -> Http2Stream | None:
         return self._carrier.streams.get(stream_id or 0)
+
+
+def _without_unknown_settings(frame: RawFrame) -> RawFrame:
+    """SETTINGS with the settings that the machine uses; it keeps any other for ever (RFC 9113, section 6.5.2)."""
+    if frame.type != FrameType.SETTINGS or frame.size % SETTING.size:
+        return frame
+    known = [each for each in SETTING.iter_unpack(frame.payload) if each[0] in _KNOWN_SETTINGS]
+    return frame._replace(payload=b"".join([SETTING.pack(*each) for each in known]))
