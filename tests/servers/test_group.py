@@ -166,6 +166,29 @@ async def test_a_server_that_does_not_open_the_conversation(autojump_clock: trio
         nursery.cancel_scope.cancel()
 
 
+async def test_a_server_that_does_not_answer_is_left_out_and_says_why(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def discover(request: IncomingRequest) -> Any:
+        return {"supportedVersions": ["2026-07-28"], "capabilities": {}}
+
+    async def hang(request: IncomingRequest) -> Any:
+        await trio.sleep_forever()
+
+    async def handler(connection: Connection) -> None:
+        async with open_peer(connection, requests={"server/discover": discover, "tools/list": hang}) as peer:
+            await peer.wait_finished()
+
+    switch = MemorySwitch()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_transport, handler, switch)
+        async with group({"slow": switch}) as servers:
+            assert not await servers.tools(within=2)
+            assert isinstance(servers["slow"].error, RequestTimeout)
+            assert "no answer to tools/list within 2 s" in caplog.text
+        nursery.cancel_scope.cancel()
+
+
 async def test_each_use_tries_again() -> None:
     name = "memory://late"
     async with group({"late": name}) as servers:

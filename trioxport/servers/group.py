@@ -26,7 +26,7 @@ from trioxport._version import __version__
 from trioxport.abc import CLOSE_TIMEOUT, Codec, Layer
 from trioxport.codecs.json import JSON
 from trioxport.config import ServerConfig
-from trioxport.errors import TransportError, UsageError
+from trioxport.errors import RequestTimeout, TransportError, UsageError
 from trioxport.frames import Limits
 from trioxport.messages import NOTHING
 from trioxport.opening import DEFAULT_LIMITS, open_transport
@@ -95,10 +95,13 @@ class Servers(Mapping[str, Upstream]):
         A server that fails, or does not answer, is left out; its ``error`` says why.
         """
         found: dict[str, Sequence[ServerTool]] = {}
+        waiting = set(self._upstreams.values())
         with trio.move_on_after(within):
             async with open_bare_nursery() as tasks:
                 for upstream in self._upstreams.values():
-                    tasks.start_soon(_list_tools, upstream, found)
+                    tasks.start_soon(_list_tools, upstream, found, waiting)
+        for upstream in waiting:
+            _leave_out(upstream, RequestTimeout(f"no answer to tools/list within {within:g} s", target=upstream.name))
         return [tool for name in self._upstreams for tool in found.get(name, ())]
 
     async def call(
@@ -128,7 +131,7 @@ class Servers(Mapping[str, Upstream]):
         return tool[:place], tool[place + 1 :]
 
 
-async def _list_tools(upstream: Upstream, found: dict[str, Sequence[ServerTool]]) -> None:
+async def _list_tools(upstream: Upstream, found: dict[str, Sequence[ServerTool]], waiting: set[Upstream]) -> None:
     try:
         tools = await upstream.list_tools()
     except JSONRPCError as error:
@@ -138,6 +141,7 @@ async def _list_tools(upstream: Upstream, found: dict[str, Sequence[ServerTool]]
         _leave_out(upstream, error)
     else:
         found[upstream.name] = [ServerTool(upstream.name, tool) for tool in tools]
+    waiting.discard(upstream)
 
 
 def _leave_out(upstream: Upstream, error: Exception) -> None:
