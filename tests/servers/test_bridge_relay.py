@@ -135,3 +135,30 @@ async def test_a_modern_request_to_initialize_is_refused() -> None:
         assert answer.status_code == 404
         assert answer.json()["error"] == {"code": -32601, "message": "Method not found"}
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("sharing", ["shared", "per-session"])
+async def test_a_server_that_does_not_read_is_the_error_of_a_message(
+    sharing: Sharing, autojump_clock: trio.testing.MockClock
+) -> None:
+    server = PlayedServer()
+    async with bridged(server, sharing=sharing) as target, trio.open_nursery() as nursery:
+
+        async def play() -> None:
+            await server.legacy()
+
+        nursery.start_soon(play)
+        async with legacy_client(target) as client:
+            started = trio.current_time()
+
+            async def send_all() -> None:
+                for number in range(250):
+                    await client.tx.send(Request(number, "call"))
+
+            nursery.start_soon(send_all)
+            answer = await client.rx.receive()
+            assert isinstance(answer, ErrorResponse)
+            assert answer.message == "server: the server has not read for 60 s"
+            assert answer.data == {"server": "server", "outcome": "not_sent", "retryable": True}
+            assert trio.current_time() - started == pytest.approx(60, abs=1)
+            nursery.cancel_scope.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import attrs
 import trio
 from trio.abc import SendChannel
 
@@ -14,6 +15,9 @@ from trioxport.protocol import INTERNAL_ERROR, INVALID_REQUEST
 
 GONE: Final = (TransportError, trio.BrokenResourceError, trio.ClosedResourceError)
 """The errors of a channel that takes a message, or is over."""
+
+SEND_SECONDS: Final = 60.0
+"""Seconds in which a server has to make room for a message."""
 
 
 def error_response(request_id: RequestId, server: str, error: BaseException) -> ErrorResponse:
@@ -42,3 +46,24 @@ async def send_or_log(channel: SendChannel[Message], message: Message, server: s
         await channel.send(message)
     except GONE as error:
         logger.debug("%s: a message is not sent: %s", server, error)
+
+
+@attrs.frozen
+class SendInTime(SendChannel[Message]):
+    """A channel to a server, whose ``send`` raises ``ConnectionLost`` if the server does not read.
+
+    Args:
+        name: The name of the server, for the error.
+    """
+
+    _inner: SendChannel[Message]
+    _name: str
+
+    async def send(self, value: Message) -> None:
+        with trio.move_on_after(SEND_SECONDS):
+            return await self._inner.send(value)
+        reason = f"the server has not read for {SEND_SECONDS:g} s"
+        raise ConnectionLost(reason, target=self._name, outcome="not_sent")
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()

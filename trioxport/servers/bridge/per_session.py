@@ -19,6 +19,7 @@ from trioxport.metadata import metadata_of
 from trioxport.peer.endpoint import open_peer
 from trioxport.peer.negotiation import ANSWER_SECONDS, refuses_legacy, speaks_modern
 from trioxport.protocol import INITIALIZE
+from trioxport.servers.bridge.failures import SendInTime
 from trioxport.servers.bridge.members import SessionChannels
 from trioxport.servers.bridge.outlasting import OutlastingConnections
 from trioxport.servers.bridge.shared_server import IDENTITY, PROBE_SECONDS, OpenConnection
@@ -76,6 +77,9 @@ class PerSessionMode:
         async with self._open_connection() as connection:
             yield await self._for_modern(connection)
 
+    def _channels(self, connection: Connection) -> MessageChannels:
+        return MessageChannels(SendInTime(connection.tx, self.name), connection.rx)
+
     async def _for_modern(self, connection: Connection) -> MessageChannels:
         if not self._is_modern and self._only is None:
             async with open_peer(connection) as peer:
@@ -84,12 +88,12 @@ class PerSessionMode:
                 return self._seemingly_legacy(connection)
             self._is_modern, self._only = is_modern, None if is_modern else "legacy"
             self._outlasting.are_needed = not is_modern
-        channels = MessageChannels(connection.tx, connection.rx)
+        channels = self._channels(connection)
         return AsModernServer().wrap(channels, connection.scope) if self._only == "legacy" else channels
 
     def _seemingly_legacy(self, connection: Connection) -> MessageChannels:
         """The channels to a server that has not answered the probe, and is legacy if it initializes."""
-        channels = AsModernServer().wrap(MessageChannels(connection.tx, connection.rx), connection.scope)
+        channels = AsModernServer().wrap(self._channels(connection), connection.scope)
         return MessageChannels(channels.send, _Observed(channels.receive, self._note_answer))
 
     def _note_answer(self, message: Incoming) -> None:
@@ -97,19 +101,19 @@ class PerSessionMode:
             self._only = "legacy"
 
     async def _for_legacy(self, connection: Connection, first: Message) -> SessionChannels:
-        channels = MessageChannels(connection.tx, connection.rx)
+        channels = self._channels(connection)
         early: deque[Incoming] = deque()
         if self._only is None and isinstance(first, Request) and first.method == INITIALIZE:
             await connection.tx.send(first)
             answer = await self._answer_to(first, connection, early)
             if not refuses_legacy(answer):
                 early.append(answer)
-                received = MessageChannels(connection.tx, _EarlierFirst(early, connection.rx))
+                received = MessageChannels(channels.send, _EarlierFirst(early, connection.rx))
                 return SessionChannels(received, is_sent=True)
             async with open_peer(connection) as peer:
                 if not await speaks_modern(peer, IDENTITY, PROBE_SECONDS):
                     early.append(answer)
-                    received = MessageChannels(connection.tx, _EarlierFirst(early, connection.rx))
+                    received = MessageChannels(channels.send, _EarlierFirst(early, connection.rx))
                     return SessionChannels(received, is_sent=True)
             self._only = "modern"
         if self._only != "modern":

@@ -17,6 +17,7 @@ from trioxport.errors import RequestTimeout
 from trioxport.messages import ErrorResponse, Notification, Request, Response, Undelivered
 from trioxport.peer.negotiation import ClientIdentity, negotiate
 from trioxport.protocol import INITIALIZE, JSONRPCError, cancellation_of, members_of
+from trioxport.servers.bridge.failures import SendInTime
 from trioxport.servers.bridge.multiplexer import Multiplexer
 from trioxport.servers.bridge.port import Port
 from trioxport.servers.failure_log import FailureLog
@@ -90,7 +91,7 @@ class SharedServer(OnDemand[Connection]):
             tasks.cancel_scope.cancel()
 
     async def _pass_messages(self, connection: Connection, *, task_status: trio.TaskStatus[None]) -> None:
-        channels = MessageChannels(connection.tx, connection.rx)
+        channels = MessageChannels(SendInTime(connection.tx, self.name), connection.rx)
         await self._multiplexer.serve(channels, task_status=task_status)
         self._over.set()
 
