@@ -10,6 +10,7 @@ import pytest
 
 from trioxport.codecs import JSON, MessagePack
 from trioxport.codecs.forwarding import Forwarding, renamed
+from trioxport.errors import DecodeError
 from trioxport.messages import ErrorResponse, Message, Notification, Request, Response
 from trioxport.metadata import Metadata
 
@@ -110,3 +111,20 @@ def test_messages_without_a_payload(message: Message) -> None:
     changed = renamed(message, None if isinstance(message, Notification) else 3, meta=meta)
     assert CODEC.encode(changed) == JSON.encode(changed)
     assert changed != message
+
+
+@pytest.mark.parametrize("name", [b"other", b"\\ud800"])
+def test_a_message_that_is_nested_too_deep_to_be_changed(name: bytes) -> None:
+    def deeper(frames: int, message: Message) -> None:
+        if frames:
+            deeper(frames - 1, message)
+        else:
+            renamed(message, 2, meta={"a": 1})
+
+    for depth in range(500, 20_000, 20):
+        nested = b"[" * depth + b"]" * depth
+        try:
+            message = received(b'{"jsonrpc":"2.0","method":"' + name + b'","id":1,"params":{"x":' + nested + b"}}")
+        except DecodeError:
+            break
+        deeper(100, message)

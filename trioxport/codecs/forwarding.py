@@ -94,7 +94,10 @@ def renamed(
     form = metadata_of(message).get("encoded")
     if form is None or form.codec != JSON.name or not is_same(message, form.message):
         return changed
-    payload = _changed_payload(form.payload, request_id, place, params, meta)
+    try:
+        payload = _changed_payload(form.payload, request_id, place, params, meta)
+    except RecursionError:  # this stack is deeper than that on which it was decoded
+        return changed
     form = EncodedForm(payload, form.codec, changed)
     return attrs.evolve(changed, metadata={**message.metadata, "encoded": form})
 

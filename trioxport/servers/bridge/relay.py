@@ -163,8 +163,8 @@ class Relay:
     async def _not_deliverable(self, message: Message, error: TransportError) -> None:
         """Settle a message that the client's connection does not take."""
         logger.debug("%s: a message for a client is not sent: %s", self._name, error)
-        if isinstance(message, Response) and isinstance(error, MessageTooLarge):
-            await self._client.tx.send(error_response(message.id, self._name, error))
+        if isinstance(message, Response):
+            await send_or_log(self._client.tx, error_response(message.id, self._name, error), self._name)
         elif isinstance(message, Request):
             await self._return_undelivered(Undelivered.of(message, error))
 
