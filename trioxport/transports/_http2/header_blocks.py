@@ -16,9 +16,7 @@ from trioxport.transports._http_heads import Fields
 
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _BAD_VALUE: Final = re.compile(rb"[\0\r\n]|^[ \t]|[ \t]\Z")
-_OF_CONNECTIONS: Final = frozenset(
-    {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"}
-)
+OF_CONNECTIONS: Final = frozenset({b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"})
 """Fields that belong to a connection of HTTP/1.1 (section 8.2.2)."""
 _REQUEST: Final = frozenset({b":method", b":scheme", b":authority", b":path"})
 _REQUIRED: Final = (b":method", b":scheme", b":path")
@@ -99,7 +97,7 @@ def _pseudo_fields(fields: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
             regular = True
             if not _NAME.fullmatch(name):
                 raise MalformedMessage("a field with an invalid name")
-            if name in _OF_CONNECTIONS or (name == b"te" and value.lower() != b"trailers"):
+            if name in OF_CONNECTIONS or (name == b"te" and value.lower() != b"trailers"):
                 raise MalformedMessage(f"the field {name.decode()}, which is for HTTP/1.1")
         if _BAD_VALUE.search(value):
             raise MalformedMessage("a field with an invalid value")

@@ -237,3 +237,20 @@ async def test_leave_to_send_the_body_is_not_within_the_response() -> None:
                 await stream.send_data(b"abc", end_stream=True)
                 assert await stream.receive_data() == b"abc"
                 assert stream.status == 200
+
+
+async def test_an_application_may_answer_as_over_http1() -> None:
+    """Fields of a connection of HTTP/1.1, and blanks around values, would make the response malformed."""
+
+    async def page(_scope: Any, _receive: Any, send: Any) -> None:
+        fields = [(b"Keep-Alive", b"timeout=5"), (b"connection", b"keep-alive"), (b"X-Own", b" own\t")]
+        await send({"type": "http.response.start", "status": 200, "headers": fields})
+        await send({"type": "http.response.body", "body": b"a page"})
+
+    fields = [*fields_of(modern("hello"))[:3], (b":path", b"/other")]
+    with trio.fail_after(BOUND):
+        async with serving(HttpServer(PLAIN, fallback=page)) as served, connected(served.url) as connection:
+            with await connection.request(fields, end_stream=True) as stream:
+                names = dict(await stream.response_head())
+                assert await stream.receive_data() == b"a page"
+    assert (names[b"x-own"], b"keep-alive" in names, b"connection" in names) == (b"own", False, False)

@@ -8,6 +8,7 @@ from urllib.parse import unquote_to_bytes
 import trio
 
 from trioxport.transports._http2 import ErrorCodes, Http2Error, Http2Stream
+from trioxport.transports._http2.header_blocks import OF_CONNECTIONS
 from trioxport.transports._http_heads import values_by_name
 from trioxport.transports.http.server.client_connection import ConnectedClient
 from trioxport.transports.http.server.fallback import RequestOrigin, run_application
@@ -155,8 +156,9 @@ class Http2Exchange(ServerRequest):
         self.status = status
 
     def _head(self, status: int, fields: list[Field]) -> list[Field]:
-        lower = [(name.lower(), value) for name, value in fields if name.lower() != b"connection"]
-        return [(b":status", b"%d" % status), (b"date", date_value()), *lower]
+        lower = ((name.lower(), value.strip(b" \t")) for name, value in fields)
+        own = [field for field in lower if field[0] not in OF_CONNECTIONS]
+        return [(b":status", b"%d" % status), (b"date", date_value()), *own]
 
     async def _send_fields(self, fields: list[Field] | tuple[Field, ...], *, end_stream: bool = False) -> None:
         try:
