@@ -138,6 +138,14 @@ async def test_a_body_of_another_length_than_announced_ends_the_connection(
     assert "announced" in caplog.text
 
 
+async def test_a_length_counts_however_its_name_is_written() -> None:
+    page = Page(start((b"Content-Length", b"6")), body(b"a page"), reads=False)
+    async with beside(page) as tell:
+        answer = await tell(b"GET /other HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+    assert b"chunked" not in answer
+    assert answer.endswith(b"\r\n\r\na page")
+
+
 async def answer_first(_scope: Any, receive: Calls, send: Calls) -> None:
     """Begin the response, and then read the body."""
     await send(start())

@@ -105,9 +105,9 @@ class _Calls:
 
 def _checked(fields: Any) -> list[Field]:
     """The headers of an application's response. Framing is this server's: it sets ``Transfer-Encoding`` itself."""
-    found = [(bytes(name), bytes(value)) for name, value in fields]
+    found = [(bytes(name).lower(), bytes(value)) for name, value in fields]
     check_response_fields(found)
-    return [field for field in found if field[0].lower() != b"transfer-encoding"]
+    return [field for field in found if field[0] != b"transfer-encoding"]
 
 
 def _scope_of(request: ServerRequest, origin: RequestOrigin) -> dict[str, Any]:
