@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final
 
@@ -257,14 +257,15 @@ class TestShapes:
 
 
 class AnsweringPeer(ScriptedPeer):
-    async def answer_next(self, method: str) -> None:
-        request = await self.request()
-        assert request.method == method
-        self.answer(request, {})
+    async def answer_next(self, *methods: str) -> None:
+        for method in methods:
+            request = await self.request()
+            assert request.method == method
+            self.answer(request, {})
 
 
 @asynccontextmanager
-async def scripted_client(era: Era) -> AsyncGenerator[tuple[Client, AnsweringPeer]]:
+async def scripted_client(era: Era, handlers: Handlers = Handlers()) -> AsyncGenerator[tuple[Client, AnsweringPeer]]:
     """A client that has negotiated with the test."""
     server = AnsweringPeer()
 
@@ -277,7 +278,7 @@ async def scripted_client(era: Era) -> AsyncGenerator[tuple[Client, AnsweringPee
 
     async with open_transport(server) as connection, trio.open_nursery() as nursery:
         nursery.start_soon(negotiate)
-        async with open_client(connection, client_info=INFO, era=era) as client:
+        async with open_client(connection, client_info=INFO, handlers=handlers, era=era) as client:
             yield client, server
 
 
@@ -366,10 +367,48 @@ class TestSubscriptions:
             may_close.set()
             await server.answer_next("resources/unsubscribe")
 
+    @each_era
+    async def test_changes_from_before_the_end_come_before_it(self, era: Era) -> None:
+        """Although another notification is still being handled."""
+        release = trio.Event()
+
+        async def log(params: Mapping[str, Any]) -> None:
+            await release.wait()
+
+        heard: list[str] = []
+        over = trio.Event()
+
+        async def hear(client: Client) -> None:
+            nonlocal heard
+            with suppress(ConnectionLost):
+                async with client.subscribe(uris=["a:"]) as changes:
+                    async for change in changes:
+                        heard += [change.method]
+            over.set()
+
+        async with scripted_client(era, Handlers(log=log)) as (client, server), trio.open_nursery() as nursery:
+            nursery.start_soon(hear, client)
+            listening = await server.request()
+            if era == "modern":
+                server.say(note("subscriptions/acknowledged", listening.id))
+            else:
+                server.answer(listening, {})
+            await wait_all_tasks_blocked()
+            server.say(Notification("notifications/message", {"level": "info"}))
+            server.say(note("resources/updated", listening.id if era == "modern" else None, uri="a:"))
+            if era == "modern":
+                server.answer(listening, {})
+            else:
+                server.lose()
+            await wait_all_tasks_blocked()
+            assert not heard
+            release.set()
+            await over.wait()
+        assert heard == ["notifications/resources/updated"]
+
     async def test_a_block_that_fails_ends_its_subscription(self) -> None:
         async with scripted_client("legacy") as (client, server), trio.open_nursery() as nursery:
-            nursery.start_soon(server.answer_next, "resources/subscribe")
-            nursery.start_soon(server.answer_next, "resources/unsubscribe")
+            nursery.start_soon(server.answer_next, "resources/subscribe", "resources/unsubscribe")
             with pytest.raises(ValueError, match="of the block"):
                 async with client.subscribe(uris=["a:"]):
                     raise ValueError("of the block")

@@ -123,7 +123,9 @@ class Peer:
         return await self._outgoing.make(method, params, self._meta, timeout, on_progress, metadata)
 
     async def listen(self, wanted: Mapping[str, Any], opening: Callable[[RequestId], object]) -> Any:
-        """Send ``subscriptions/listen``, and return the result when the server ends the subscription.
+        """Send ``subscriptions/listen``; when the server ends the subscription, return the result.
+
+        The notifications that came before are handled by then.
 
         Args:
             wanted: The filter.
@@ -135,7 +137,10 @@ class Peer:
         request_id = self._outgoing.new_id()
         opening(request_id)
         params = {"notifications": wanted}
-        return await self._outgoing.make(LISTEN, params, self._meta, None, None, NOTHING, request_id)
+        try:
+            return await self._outgoing.make(LISTEN, params, self._meta, None, None, NOTHING, request_id)
+        finally:
+            await self._incoming.caught_up()
 
     async def notify(
         self, method: str, params: Mapping[str, Any] | None = None, *, metadata: Mapping[str, Any] = NOTHING
@@ -200,6 +205,12 @@ class Peer:
         self._refuse_if_lost()
         with trio.move_on_after(grace):
             await self._incoming.finished()
+
+    async def wait_ended(self) -> None:
+        """Wait until the other side sends no more, and its notifications are handled. Raises ``ConnectionLost``."""
+        await self._ended.wait()
+        await self._incoming.caught_up()
+        self._refuse_if_lost()
 
     def _refuse_if_over(self) -> None:
         self._refuse_if_lost()

@@ -75,6 +75,8 @@ class IncomingRequests(Generic[Received]):
         self._none_running = trio.lowlevel.ParkingLot()
         self._queue, self._queued = trio.open_memory_channel[Notification](MAX_QUEUED)
         self._queue_drained = trio.Event()
+        self._queued_so_far = self._handled_so_far = 0
+        self._handled_one = trio.lowlevel.ParkingLot()
         self._dropped = 0
         self._lost = False
         tasks.start_soon(self._run_notifications)
@@ -99,6 +101,7 @@ class IncomingRequests(Generic[Received]):
             return
         try:
             self._queue.send_nowait(notification)
+            self._queued_so_far += 1
         except trio.WouldBlock:
             self._dropped += 1
             level = logging.WARNING if self._dropped == 1 else logging.DEBUG
@@ -119,6 +122,12 @@ class IncomingRequests(Generic[Received]):
             for scope in self._running.values():
                 scope.cancel()
 
+    async def caught_up(self) -> None:
+        """Wait until the notifications that have come so far are handled."""
+        so_far = self._queued_so_far
+        while self._handled_so_far < so_far:
+            await self._handled_one.park()
+
     async def finished(self) -> None:
         """Wait, after :meth:`end`, until every handler has returned."""
         await self._queue_drained.wait()
@@ -138,6 +147,8 @@ class IncomingRequests(Generic[Received]):
                 except BaseException as error:
                     failure = failure_in(error)
                     logger.error("%s: the handler of %s failed", self._target, notification.method, exc_info=failure)
+                self._handled_so_far += 1
+                self._handled_one.unpark_all()
         self._queue_drained.set()
 
     async def _answer(self, request: Request, scope: trio.CancelScope) -> None:

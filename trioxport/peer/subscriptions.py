@@ -198,7 +198,7 @@ def _filter(lists: Sequence[str], uris: Sequence[str]) -> dict[str, Any]:
 async def _end_with(peer: Peer, subscription: Subscription) -> None:
     """End a subscription of the legacy era with the connection."""
     try:
-        await peer.wait_finished(0)
+        await peer.wait_ended()
     except TransportError as error:
         subscription.end(error)
     else:
