@@ -541,8 +541,8 @@ async def test_a_request_that_found_no_room_was_not_sent(redis: RedisProcess) ->
     assert {each.id: each.outcome for each in lost if isinstance(each, Undelivered)} == {0: "unknown", 1: "not_sent"}
 
 
-async def test_a_client_waits_for_room_for_longer_than_redis_keeps_a_stream(redis: RedisProcess) -> None:
-    target, go_on = RedisStream(HOST, redis.port, max_length=1, max_age=0.1, silence=0.1), trio.Event()
+async def test_a_client_that_waits_for_room_is_not_forgotten(redis: RedisProcess) -> None:
+    target, go_on = RedisStream(HOST, redis.port, max_length=1, max_age=0.5, silence=0.5), trio.Event()
 
     async def handler(connection: Connection) -> None:
         await go_on.wait()
@@ -552,22 +552,34 @@ async def test_a_client_waits_for_room_for_longer_than_redis_keeps_a_stream(redi
         for number in range(2):
             await connection.tx.send(Request(number, "echo"))
         await until_full(link)
-        await trio.sleep(target.expiry + 0.1)
+        assert await link.command(b"DEL", "mcp:default:requests:full") == 1  # as after a while
         go_on.set()
         with trio.fail_after(10):
             assert await answered(connection, 2) == {0, 1}
 
 
 async def test_the_answers_wait_for_a_client_that_lives(redis: RedisProcess) -> None:
-    target = RedisStream(HOST, redis.port, max_age=0.1, silence=0.1)
+    target, limits = RedisStream(HOST, redis.port, silence=0.5), Limits(max_buffered_messages=1)
     async with (
         serving(target),
-        open_transport(target, limits=Limits(max_buffered_messages=1)) as connection,
+        looking(redis) as link,
+        open_transport(target, limits=limits) as connection,
         trio.open_nursery() as nursery,
     ):
         for number in range(8):
             nursery.start_soon(connection.tx.send, Request(number, "echo"))
-        await trio.sleep(3 * target.expiry)
+
+        async def are_there() -> bool:
+            return bool(await link.command(b"KEYS", "mcp:default:replies:*"))
+
+        async def are_kept() -> bool:
+            return bool(await link.command(b"PTTL", replies) > 5000)
+
+        await until(are_there)
+        [replies] = await link.command(b"KEYS", "mcp:default:replies:*")
+        await wait_all_tasks_blocked(0.05)
+        await link.command(b"PEXPIRE", replies, 5000)
+        await until(are_kept)
         with trio.fail_after(10):
             assert await answered(connection, 8) == set(range(8))
 
@@ -691,8 +703,8 @@ async def test_a_client_keeps_the_server_that_took_its_initialize(redis: RedisPr
             assert [count for _, count in results] == [1, 2, 3, 4]
 
 
-async def test_an_initialize_that_waited_too_long_has_an_error(redis: RedisProcess) -> None:
-    target = RedisStream(HOST, redis.port, prefetch=1, max_age=0.2)
+async def test_an_initialize_that_is_not_acted_upon_has_an_error(redis: RedisProcess) -> None:
+    target, requests = RedisStream(HOST, redis.port, prefetch=1), b"mcp:default:requests"
     go_on, begun = trio.Event(), trio.Event()
 
     async def handler(connection: Connection) -> None:
@@ -711,15 +723,18 @@ async def test_an_initialize_that_waited_too_long_has_an_error(redis: RedisProce
         await connection.tx.send(Request(1, INITIALIZE, {}))
 
         async def is_waiting() -> bool:
-            return bool(await link.command(b"XLEN", b"mcp:default:requests") == 2)
+            return bool(await link.command(b"XLEN", requests) == 2)
 
         await until(is_waiting)
-        await trio.sleep(target.max_age + 0.05)
-        go_on.set()
+        [(entry, fields)] = await link.command(b"XREVRANGE", requests, b"+", b"-", b"COUNT", 1)
+        await link.command(b"XDEL", requests, entry)
+        replies = f"mcp:default:replies:{fields[1].decode()}"
+        await link.command(b"XADD", replies, b"*", "number", fields[3], "kind", "expired", "payload", "too old")
         with trio.fail_after(10):
             refused = await connection.rx.receive()
             assert isinstance(refused, Undelivered) and isinstance(refused.cause, DeliveryFailed)
-            assert refused.outcome == "not_sent"
+            assert (refused.id, refused.outcome, refused.cause.reason) == (1, "not_sent", "too old")
+            go_on.set()
             await connection.tx.send(Request(2, INITIALIZE, {}))
             assert await answered(connection, 1) == {2}
 
