@@ -232,6 +232,29 @@ async def test_a_legacy_client_with_a_legacy_server(sharing: Sharing) -> None:
             pass
 
 
+@both_modes
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+async def test_a_server_that_refuses_to_begin_is_the_error_of_each_request(sharing: Sharing, era: str) -> None:
+    async def refuse(connection: Connection) -> None:
+        async for message in connection.rx:
+            if isinstance(message, Request):
+                await connection.tx.send(ErrorResponse(message.id, -32000, "not today"))
+
+    listen, behind = MemorySwitch(), MemorySwitch()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve_transport, refuse, behind))
+        await nursery.start(partial(serve_bridge, listen, behind, sharing=sharing))
+        async with open_transport(listen) as connection:
+            params = {"protocolVersion": "2025-11-25", "capabilities": {}}
+            for number in (1, 2):
+                first = Request(number, "initialize", params) if era == "legacy" else modern(number, "tools/list")
+                answer = await answered(connection, first)
+                assert isinstance(answer, ErrorResponse)
+                assert answer.id == number
+                assert "not today" in answer.message
+        nursery.cancel_scope.cancel()
+
+
 # Servers that are slow to begin, for each client anew.
 
 

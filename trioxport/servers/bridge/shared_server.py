@@ -13,7 +13,7 @@ from trioxport._core.nursery import open_bare_nursery
 from trioxport._version import __version__
 from trioxport.abc import Era, MessageChannels
 from trioxport.connection import Connection
-from trioxport.errors import RequestTimeout
+from trioxport.errors import ConnectError, RequestTimeout
 from trioxport.messages import ErrorResponse, Notification, Request, Response, Undelivered
 from trioxport.peer.negotiation import ClientIdentity, negotiate
 from trioxport.protocol import INITIALIZE, JSONRPCError, cancellation_of, members_of
@@ -83,6 +83,8 @@ class SharedServer(OnDemand[Connection]):
             with_server = _Negotiation(connection, self._multiplexer)
             try:
                 negotiated = await negotiate(with_server, IDENTITY, None, PROBE_SECONDS)
+            except JSONRPCError as error:
+                raise ConnectError(f"the server refuses to initialize: {error}", target=self.name) from error
             finally:
                 with_server.close()
             self.era, self.initialized = negotiated.era, with_server.initialized
