@@ -7,6 +7,7 @@ from typing import Final
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from tests.support.legacy_script import INITIALIZE, legacy, shake_hands
 from tests.support.scripted_http import Reply, serving
@@ -56,6 +57,25 @@ async def test_a_server_without_sessions_has_nothing_to_end() -> None:
                 assert connection.info.session_id is None
             assert server.rpcs() == ["initialize", "notifications/initialized", "GET"]
             assert all("mcp-session-id" not in asked.headers for asked in server.asked)
+
+
+async def test_a_message_is_accepted_with_the_status_though_the_response_has_no_end(jumping_clock: MockClock) -> None:
+    """The messages behind it are sent."""
+    script = legacy()
+
+    async def answer_notifications_by_streams(reply: Reply) -> None:
+        if reply.asked.rpc == "notifications/note":
+            await reply.begin_events()
+            await reply.gone()
+        else:
+            await script(reply)
+
+    with trio.fail_after(BOUND):
+        async with serving(answer_notifications_by_streams) as server, open_transport(server.url) as connection:
+            await shake_hands(connection, server)
+            await connection.tx.send(Notification("notifications/note"))
+            await connection.tx.send(Request(1, "tools/call", {"name": "x"}))
+            assert await connection.rx.receive() == Response(1, {})
 
 
 @pytest.mark.parametrize("session_id", ["a b", "a\tb", "é", "a\x7f"])

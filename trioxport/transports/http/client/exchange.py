@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from enum import IntEnum, auto
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import attrs
 import trio
@@ -15,6 +15,9 @@ from trioxport.protocol import LISTEN
 from trioxport.transports.http import failures
 from trioxport.transports.http.client.session import ClientSession
 from trioxport.transports.http.client.stack.types import HTTPEndpoint
+
+BODY_SECONDS: Final = 1.0
+"""Seconds to read the body of a response to a message without an answer, so that its connection can be used again."""
 
 Deliver: TypeAlias = Callable[[list[Frame]], Awaitable[None]]
 """Passes frames to the application, in order."""
@@ -127,4 +130,5 @@ async def post_one_way(endpoint: HTTPEndpoint, session: ClientSession, frame: Fr
         session.note_codings(head)
         if not head.is_success:
             raise await failures.of_refusal(head, body, endpoint.target, has_session=has_session)
-        await body.whole(max_size)
+        with trio.move_on_after(BODY_SECONDS):
+            await body.whole(max_size)
