@@ -123,7 +123,7 @@ class PerSessionMode:
     async def _answer_to(self, request: Request, connection: Connection, early: deque[Incoming]) -> Incoming:
         """Wait for the answer to ``initialize``; messages before it are kept in ``early``.
 
-        Raises ``RequestTimeout``: meanwhile nobody notices that the client has left.
+        Raises ``RequestTimeout``: meanwhile no one notices that the client has left.
         """
         with trio.move_on_after(ANSWER_SECONDS):
             while len(early) < MAX_EARLY:
