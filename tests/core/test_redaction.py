@@ -50,6 +50,7 @@ CREDENTIALS = [
     f"sk-{SECRET}{SECRET}",
     f"ghp_{SECRET}{SECRET}",
     f"eyJhbGciOiJIUzI1NiJ9.{SECRET}.{SECRET}",
+    f"key-eyJhbGciOi-eyJIUzI1NiJ9.{SECRET}",
 ]
 
 
@@ -83,7 +84,9 @@ def test_any_text_can_be_looked_through(text: str) -> None:
     redact_text(text)
 
 
-@pytest.mark.parametrize("text", ["token" * 40_000, "://" * 60_000, "bearer " * 30_000, "eyJ" * 60_000, "a" * 200_000])
+@pytest.mark.parametrize(
+    "text", ["token" * 40_000, "://" * 60_000, "bearer " * 30_000, "eyJ" * 60_000, "eyJ-" * 50_000, "a" * 200_000]
+)
 def test_looking_takes_time_that_grows_with_the_text(text: str) -> None:
     started = time.perf_counter()
     redact_text(text)
@@ -201,6 +204,14 @@ class TestLogging:
                 "n": 7,
             }
             assert record.getMessage().endswith(vars(record)["mcp_payload"])
+
+    async def test_names_of_members_may_be_any_value_of_messagepack(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.DEBUG, "trioxport.messages")
+        params: dict[Any, Any] = {7: "a number", b"password": SECRET}
+        async with conversation(Logging(payloads=True), codec=MessagePack) as (tx, rx):
+            await tx.send(Request(1, "m", params))
+            assert await rx.receive() == Response(1, params)
+        assert SECRET not in caplog.text
 
     async def test_a_payload_is_shown_up_to_a_length(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.DEBUG, "trioxport.messages")

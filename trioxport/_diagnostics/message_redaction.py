@@ -90,5 +90,6 @@ class Redaction:
         return [self._value(inner, below, depth + 1) for inner in elements]
 
 
-def _hides(name: str, value: object) -> bool:
-    return value is not None and not isinstance(value, bool) and is_secret_member(name[:128])
+def _hides(name: object, value: object) -> bool:
+    """Whether a member is hidden by its name, which in MessagePack can be any value."""
+    return value is not None and not isinstance(value, bool) and is_secret_member(str(name)[:128])
