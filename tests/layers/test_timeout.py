@@ -10,6 +10,7 @@ import trio
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from trio.abc import SendChannel
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.scripted_connection import accepted_peer
@@ -18,6 +19,7 @@ from trioxport import (
     Connection,
     ConnectionLost,
     Limits,
+    Message,
     Notification,
     Request,
     RequestTimeout,
@@ -200,6 +202,52 @@ class TestBackpressure:
             assert kinds == ["Request", "Notification", "Request"]
             scripted.say(Response(1, "in time"))
             assert await rx.receive() == Response(1, "in time")
+
+    async def test_an_answer_to_its_last_request_is_none_to_one_that_waits(self, autojump_clock: MockClock) -> None:
+        async with accepted_peer(Timeout(30.0), room=1) as ((tx, rx), scripted), trio.open_nursery() as nursery:
+            await tx.send(Request(1, "tools/call"))
+            nursery.start_soon(tx.send, Notification("waits"))
+            assert isinstance(await rx.receive(), Undelivered)
+            nursery.start_soon(tx.send, Request(1, "ping"))
+            await wait_all_tasks_blocked()
+            scripted.say(Response(1, "late"))
+            scripted.say(Notification("note"))
+            assert await rx.receive() == Notification("note")
+            assert [type(await scripted.sent()) for _ in range(4)] == [Request, Notification, Notification, Request]
+            scripted.say(Response(1, "in time"))
+            assert await rx.receive() == Response(1, "in time")
+
+    async def test_an_id_whose_last_request_is_not_cancelled_is_free_after_a_loss(
+        self, autojump_clock: MockClock
+    ) -> None:
+        async def send_another(tx: SendChannel[Message]) -> None:
+            with pytest.raises(ConnectionLost):
+                await tx.send(Request(1, "ping"))
+
+        async with accepted_peer(Timeout(30.0), room=1) as ((tx, rx), scripted), trio.open_nursery() as nursery:
+            await tx.send(Request(1, "tools/call"))
+            assert isinstance(await rx.receive(), Undelivered)
+            nursery.start_soon(send_another, tx)
+            await wait_all_tasks_blocked()
+            scripted.lose()
+            with pytest.raises(ConnectionLost):
+                await rx.receive()
+            await wait_all_tasks_blocked()
+            with trio.fail_after(5):
+                await send_another(tx)
+
+    async def test_one_that_is_cancelled_while_it_waits_is_not_sent(self, autojump_clock: MockClock) -> None:
+        async with accepted_peer(Timeout(30.0), room=1) as ((tx, rx), scripted), trio.open_nursery() as nursery:
+            await tx.send(Request(1, "tools/call"))
+            nursery.start_soon(tx.send, Notification("waits"))
+            assert isinstance(await rx.receive(), Undelivered)
+            nursery.start_soon(tx.send, Request(1, "tools/call"))
+            await wait_all_tasks_blocked()
+            nursery.start_soon(tx.send, Notification(CANCELLED, {"requestId": 1}))
+            await wait_all_tasks_blocked()
+            assert [type(await scripted.sent()) for _ in range(4)] == [Request, *[Notification] * 3]
+            await wait_all_tasks_blocked()
+            assert scripted.nothing_sent()
 
 
 class TestProgress:

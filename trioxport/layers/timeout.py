@@ -99,10 +99,14 @@ class _TimerWatch:
             self._wake_by(deadline.at)
         return deadline
 
-    async def until_free(self, deadline: Deadline) -> None:
-        """Wait until an earlier request with the same id is sent and cancelled, or the deadline passes."""
+    async def until_free(self, deadline: Deadline) -> bool:
+        """Wait until an earlier request with the same id is sent and cancelled, or the deadline passes.
+
+        Returns whether the request is still to be sent.
+        """
         while deadline.request.id in self.taken and not deadline.expired:
             await self._freed.park()
+        return self.deadlines.is_open(deadline)
 
     def withdraw(self, deadline: Deadline) -> bool:
         """Settle a request that was not accepted. Returns False if it was settled before."""
@@ -112,6 +116,14 @@ class _TimerWatch:
             return False
         if self.deadlines.is_open(deadline):
             self.deadlines.settle(deadline.request.id)
+        return True
+
+    def settle_answered(self, request_id: RequestId) -> bool:
+        """Settle the request that an answer is for. Returns False if that is an earlier one, which is settled."""
+        deadline = self.deadlines.open.get(request_id)
+        if deadline is None or deadline.stage == "waiting":
+            return False
+        self.deadlines.settle(request_id)
         return True
 
     def free(self, request_id: RequestId) -> None:
@@ -161,7 +173,7 @@ class _TimerWatch:
         try:
             self._scope.start_soon(task)
         except RuntimeError:  # the connection is over, which settles everything
-            self._to_cancel.clear()
+            self._drop_cancellations()
 
     def _wake_by(self, at: float) -> None:
         """Wake the task that watches the deadlines by ``at``, sooner than it would; start it if it does not run."""
@@ -182,14 +194,26 @@ class _TimerWatch:
                 self.interrupt()
 
     async def _send_cancellations(self) -> None:
-        while self._to_cancel:
-            request = self._to_cancel[0]
-            try:
-                await self._inner.send(cancellation_of(request, "no answer in time"))
-            except (TransportError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                logger.debug("%s: request %r cannot be cancelled: %s", self._scope.settings.target, request.id, error)
-            self._to_cancel.popleft()
-            self.free(request.id)
+        try:
+            while self._to_cancel:
+                request = self._to_cancel[0]
+                await self._send_cancellation(request)
+                self._to_cancel.popleft()
+                self.free(request.id)
+        finally:
+            self._drop_cancellations()
+
+    async def _send_cancellation(self, request: Request) -> None:
+        try:
+            await self._inner.send(cancellation_of(request, "no answer in time"))
+        except (TransportError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            logger.debug("%s: request %r cannot be cancelled: %s", self._scope.settings.target, request.id, error)
+
+    def _drop_cancellations(self) -> None:
+        """Give up the cancellations that wait, if there are any, and let requests with their ids go on."""
+        self.taken.difference_update(request.id for request in self._to_cancel)
+        self._to_cancel.clear()
+        self._freed.unpark_all()
 
 
 def _reason(deadline: Deadline) -> str:
@@ -212,9 +236,7 @@ class _TimedSend(SendChannel[Message]):
         watch = self._watch
         deadline = watch.begin(value)
         try:
-            if watch.taken:
-                await watch.until_free(deadline)
-            if not deadline.expired:
+            if not watch.taken or await watch.until_free(deadline):
                 deadline.stage = "sending"
                 await self._inner.send(value)
                 deadline.stage = "sent"
@@ -227,10 +249,12 @@ class _TimedSend(SendChannel[Message]):
         return None
 
     async def _send_other(self, message: Message) -> None:
-        await self._inner.send(message)
+        deadlines = self._watch.deadlines
         request_id = cancelled_id(message)
-        if request_id is not None:
-            self._watch.deadlines.settle(request_id)
+        cancelled = None if request_id is None else deadlines.open.get(request_id)
+        await self._inner.send(message)
+        if cancelled is not None and deadlines.is_open(cancelled):  # the id may be that of another request by now
+            deadlines.settle(cancelled.request.id)
 
     async def aclose(self) -> None:
         await self._inner.aclose()
@@ -281,7 +305,7 @@ class _TimedReceive(ReceiveChannel[Incoming]):
         return expired
 
     def _unless_late(self, answer: Response | ErrorResponse) -> Response | ErrorResponse | None:
-        if answer.id is None or self._watch.deadlines.settle(answer.id) is not None:
+        if answer.id is None or self._watch.settle_answered(answer.id):
             return answer
         if not isinstance(answer, Undelivered):
             self._scope.discard(RequestTimeout(f"the answer to the request {answer.id!r} came after its time"))
@@ -294,7 +318,7 @@ class _TimedReceive(ReceiveChannel[Incoming]):
         elif (request_id := cancelled_id(notification)) is not None:
             subscription = deadlines.open.get(request_id)
             if subscription is not None and subscription.request.method == LISTEN:
-                deadlines.settle(request_id)
+                self._watch.settle_answered(request_id)
 
     async def aclose(self) -> None:
         self._closed = True
