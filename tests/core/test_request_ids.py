@@ -31,7 +31,18 @@ from trioxport import (
     serve_transport,
 )
 from trioxport.abc import Layer
-from trioxport.layers import Backoff, CircuitBreaker, Logging, Metrics, Retry, Timeout, Tracing, Validation
+from trioxport.layers import (
+    Backoff,
+    CircuitBreaker,
+    Logging,
+    Metrics,
+    Rate,
+    RateLimit,
+    Retry,
+    Timeout,
+    Tracing,
+    Validation,
+)
 from trioxport.peer import open_peer
 
 AT_ONCE = Backoff(base=0.001, cap=0.001)
@@ -351,3 +362,51 @@ async def resubscribed() -> AsyncGenerator[tuple[Any, ReceiveChannel[Incoming], 
         again = await scripted.request()
         assert again.id != 7
         yield tx, rx, scripted, again
+
+
+class TestAnIdThatIsUsedAgain:
+    @pytest.mark.parametrize("layer", [None, CircuitBreaker, Metrics, Retry, Timeout])
+    async def test_while_a_cancellation_of_its_last_request_waits(
+        self, layer: Callable[[], Layer] | None, autojump_clock: MockClock
+    ) -> None:
+        layers = [] if layer is None else [layer()]
+        async with accepted_peer(*layers, room=1) as ((tx, rx), scripted), trio.open_nursery() as nursery:
+            await tx.send(Request(1, "tools/call"))
+            nursery.start_soon(tx.send, cancelled(1))
+            await wait_all_tasks_blocked()
+            scripted.say(Response(1, "first"))
+            assert await rx.receive() == Response(1, "first")
+            nursery.start_soon(tx.send, Request(1, "ping"))
+            await wait_all_tasks_blocked()
+            assert [type(await scripted.sent()) for _ in range(3)] == [Request, Notification, Request]
+            await wait_all_tasks_blocked()
+            scripted.say(Response(1, "second"))
+            assert await rx.receive() == Response(1, "second")
+
+    async def test_while_its_last_request_which_was_cancelled_waits_for_a_retry(
+        self, autojump_clock: MockClock
+    ) -> None:
+        limit = RateLimit(Rate(1, per=10), on_limit="raise")
+        async with accepted_peer(Retry(), limit) as ((tx, rx), scripted), trio.open_nursery() as nursery:
+            await tx.send(Request(0, "ping"))
+            nursery.start_soon(tx.send, Request(1, "tools/call"))
+            await wait_all_tasks_blocked()
+            await tx.send(cancelled(1))
+            await tx.send(Request(1, "ping"))
+            await trio.sleep(60)
+            assert await scripted.request() == Request(0, "ping")
+            assert await scripted.sent() == cancelled(1)
+            second = await scripted.request()
+            assert second.method == "ping" and scripted.nothing_sent()
+            scripted.answer(second, "pong")
+            assert await rx.receive() == Response(1, "pong")
+
+    async def test_after_a_cancelled_one_that_the_transport_gives_back(self, autojump_clock: MockClock) -> None:
+        async with accepted_peer() as ((tx, rx), scripted):
+            await tx.send(Request(1, "tools/call"))
+            first = await scripted.request()
+            await tx.send(cancelled(1))
+            await tx.send(Request(1, "ping"))
+            scripted.refuse(first, ConnectionLost("the first one"))
+            scripted.say(Response(1, "pong"))
+            assert await rx.receive() == Response(1, "pong")

@@ -31,7 +31,7 @@ from trioxport.messages import (
     Undelivered,
 )
 from trioxport.metadata import Metadata, metadata_of, noting
-from trioxport.protocol import CANCELLED, LISTEN, as_id, members_of
+from trioxport.protocol import LISTEN, cancelled_id
 
 _ANSWERS: Final = (Response, ErrorResponse)
 MAX_CANCELLED_IDS: Final = 256
@@ -69,17 +69,31 @@ class _InFlight:
             self.none_sending.set()
             self.none_sending = None
 
-    def settle_cancelled(self, notification: Notification, *, by_peer: bool = False) -> None:
-        """Settle the request that this side cancels, or the subscription that its server ends."""
-        if notification.method != CANCELLED:
-            return
-        request_id = as_id(members_of(notification.params).get("requestId"))
-        request = None if request_id is None else self.requests.get(request_id)
-        if request is not None and not (by_peer and request.method != LISTEN):
+    def cancelled_by(self, message: Message) -> Request | None:
+        """The request in flight that ``message`` cancels, or None."""
+        request_id = cancelled_id(message)
+        return None if request_id is None else self.requests.get(request_id)
+
+    def settle_cancelled(self, request: Request) -> None:
+        """Settle a request that this side cancels, unless its id is that of another one by now."""
+        if self.requests.get(request.id) is request:
             del self.requests[request.id]
             if self.cancelled is None:  # made late: most connections cancel nothing, and an empty deque is large
                 self.cancelled = deque(maxlen=MAX_CANCELLED_IDS)
             self.cancelled.append(request.id)
+
+    def settle_ended(self, message: Message) -> None:
+        """Settle the subscription that its server ends."""
+        request = self.cancelled_by(message)
+        if request is not None and request.method == LISTEN:
+            self.settle_cancelled(request)
+
+    def settle_refused(self, request: Request) -> bool:
+        """Settle a request that the transport gives back. Returns False if it is settled, and its id free or in use."""
+        if self.requests.get(request.id) != request:
+            return False
+        del self.requests[request.id]
+        return True
 
     async def all_sent_or_refused(self) -> None:
         """Wait until each request that is being sent is accepted, or refused and no longer in flight."""
@@ -102,8 +116,11 @@ class _MessageSend(SendChannel[Message]):
         frame = self._encoded(value)
         request = value if type(value) is Request else None
         in_flight = self._in_flight
+        cancelled = None
         if request is not None:
             in_flight.begin(request)
+        elif type(value) is Notification:
+            cancelled = in_flight.cancelled_by(value)
         broken: Exception | None = None
         try:
             if self._supervisor.failure is not None or self._closed:
@@ -118,8 +135,8 @@ class _MessageSend(SendChannel[Message]):
             if request is None or not in_flight.withdraw(request, error):
                 raise
         else:
-            if type(value) is Notification:
-                in_flight.settle_cancelled(value)
+            if cancelled is not None:
+                in_flight.settle_cancelled(cancelled)
         finally:
             if request is not None:
                 in_flight.sending -= 1
@@ -216,7 +233,7 @@ class _MessageReceive(Interruptible, ReceiveChannel[Incoming]):
                 self._discard_answer(message.id)
                 return None
         elif isinstance(message, Notification):
-            self._in_flight.settle_cancelled(message, by_peer=True)
+            self._in_flight.settle_ended(message)
         return message
 
     def _discard_answer(self, request_id: RequestId) -> None:
@@ -263,7 +280,7 @@ class _MessageReceive(Interruptible, ReceiveChannel[Incoming]):
             original = None if request_id is None else self._in_flight.requests.pop(request_id, None)
             if self._refusals is not None and (frame.error is None or isinstance(error, MessageTooLarge)):
                 self._refusals.answer(fragment, error)  # a payload that a layer refused may not be the peer's message
-        elif isinstance(original, Request) and self._in_flight.requests.pop(original.id, None) is None:
+        elif isinstance(original, Request) and not self._in_flight.settle_refused(original):
             return None
         return None if original is None else Undelivered.of(original, error)
 

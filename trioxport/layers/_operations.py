@@ -88,11 +88,6 @@ class _Open:
     ours: dict[RequestId, Operation] = attrs.Factory(dict[RequestId, Operation])
     theirs: dict[RequestId, Operation] = attrs.Factory(dict[RequestId, Operation])
 
-    def cancelled_here(self, request_id: RequestId) -> None:
-        operation = self.ours.pop(request_id, None)
-        if operation is not None:
-            operation.end(WAS_CANCELLED, None)
-
     def cancelled_there(self, request_id: RequestId) -> None:
         """The other side cancels its own request; or, being the server of a subscription, ends that."""
         operation = self.theirs.pop(request_id, None)
@@ -131,23 +126,23 @@ class _WatchedSend(SendChannel[Message]):
         try:
             await self._inner.send(message)
         except BaseException as error:
-            if ours.get(value.id) is operation:
-                del ours[value.id]
-                operation.end(failure_by(error), None)
+            _end(ours, value.id, operation, failure_by(error))
             raise
 
     async def _send_other(self, message: Message) -> None:
         if type(message) is Notification:
             await self._send_notification(message)
             return
-        await self._inner.send(message)
         assert isinstance(message, ANSWERS)
-        operation = None if message.id is None else self._open.theirs.pop(message.id, None)
-        if operation is not None:
-            operation.end(failure_of(message, served=True), message)
+        theirs = self._open.theirs
+        answered = None if message.id is None else theirs.get(message.id)
+        await self._inner.send(message)
+        _end(theirs, message.id, answered, failure_of(message, served=True), message)
 
     async def _send_notification(self, notification: Notification) -> None:
         message, operation = self._begin(notification)
+        ours, request_id = self._open.ours, cancelled_id(notification)
+        cancelled = None if request_id is None else ours.get(request_id)
         try:
             await self._inner.send(message)
         except BaseException as error:
@@ -156,8 +151,7 @@ class _WatchedSend(SendChannel[Message]):
             raise
         if operation is not None:
             operation.end(None, None)
-        if (request_id := cancelled_id(notification)) is not None:
-            self._open.cancelled_here(request_id)
+        _end(ours, request_id, cancelled, WAS_CANCELLED)
 
     async def aclose(self) -> None:
         await self._inner.aclose()
@@ -212,6 +206,19 @@ class _WatchedReceive(Interruptible, ReceiveChannel[Incoming]):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+def _end(
+    operations: dict[RequestId, Operation],
+    request_id: RequestId | None,
+    operation: Operation | None,
+    failure: Failure | None,
+    answer: Incoming | None = None,
+) -> None:
+    """End an operation, unless it has ended, and its id is free or that of another one."""
+    if operation is not None and request_id is not None and operations.get(request_id) is operation:
+        del operations[request_id]
+        operation.end(failure, answer)
 
 
 def failure_of(answer: Response | ErrorResponse, *, served: bool) -> Failure | None:

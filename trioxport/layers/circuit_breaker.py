@@ -228,10 +228,12 @@ class _GuardedSend(SendChannel[Message]):
     async def send(self, value: Message) -> None:
         if type(value) is Request:
             return await self._send_request(value)
-        await self._inner.send(value)
+        passes = self._passes
         request_id = cancelled_id(value)
-        if request_id is not None:
-            self._passes.release(request_id)
+        cancelled = None if request_id is None else passes.held.get(request_id)
+        await self._inner.send(value)
+        if request_id is not None and passes.held.get(request_id) is cancelled:  # the id may be used again by now
+            passes.release(request_id)
         return None
 
     async def _send_request(self, request: Request) -> None:
@@ -243,11 +245,12 @@ class _GuardedSend(SendChannel[Message]):
         if period is None:
             await trio.lowlevel.checkpoint()
             raise _circuit_open(passes.circuit, now, passes.target)
-        passes.held[request.id] = (request, period)
+        held = passes.held[request.id] = (request, period)
         try:
             await self._inner.send(request)
         except BaseException as error:
-            passes.fail(request.id, error)
+            if passes.held.get(request.id) is held:
+                passes.fail(request.id, error)
             raise
 
     async def aclose(self) -> None:

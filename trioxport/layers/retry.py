@@ -116,9 +116,9 @@ class _Retries:
         request_id = self.reissues.first_id(message.id)
         return None if request_id is None else self.sent.get(request_id)
 
-    def is_settled(self, message: Message) -> bool:
-        """Whether a request that ``send`` still holds was cancelled or answered meanwhile."""
-        return isinstance(message, Request) and message.id not in self.sent
+    def is_open(self, attempts: Attempts) -> bool:
+        """Whether the request of ``attempts`` is in flight, and not cancelled, answered or another one of its id."""
+        return isinstance(attempts.message, Request) and self.sent.get(attempts.message.id) is attempts
 
     def again(self, attempts: Attempts) -> Message:
         """The message for the next attempt: a request gets a new id."""
@@ -278,23 +278,31 @@ class _RetryingSend(SendChannel[Message]):
             return await self._send(value)
         if retries.cancel(request_id):
             return await trio.lowlevel.checkpoint()
+        cancelled = retries.sent.get(request_id)
         await self._send(retries.reissues.outgoing(value))
-        retries.settle(request_id)
+        if cancelled is not None and retries.is_open(cancelled):
+            retries.settle(request_id)
         return None
 
     async def _send_request(self, request: Request) -> None:
         retries = self._retries
         if request.id in retries.sent:
             raise UsageError(f"a request with the id {request.id!r} is in flight already", hint="Give each its own id")
-        retries.sent[request.id] = retries.first_attempt(request)
+        started = retries.sent[request.id] = retries.first_attempt(request)
         try:
-            await self._send(request)
+            await self._send(request, started)
         except BaseException:
-            retries.settle(request.id)
+            if retries.is_open(started):
+                retries.settle(request.id)
             raise
 
-    async def _send(self, message: Message) -> None:
-        """Send a message, with further attempts while ``send`` refuses it and attempts are left."""
+    async def _send(self, message: Message, started: Attempts | None = None) -> None:
+        """Send a message, with further attempts while ``send`` refuses it and attempts are left.
+
+        Args:
+            message: The message.
+            started: The attempts of a request, which end when it is cancelled or answered meanwhile.
+        """
         retries = self._retries
         attempts: Attempts | None = None
         while True:
@@ -302,7 +310,7 @@ class _RetryingSend(SendChannel[Message]):
                 return await self._inner.send(message if attempts is None else retries.again(attempts))
             except TransportError as error:
                 attempts = attempts or retries.attempts_of(message)
-                if attempts is None:
+                if attempts is None or (started is not None and attempts is not started):
                     return None
                 due = retries.refused(attempts, error)
                 if due is None:
@@ -310,7 +318,7 @@ class _RetryingSend(SendChannel[Message]):
             with trio.move_on_at(due):
                 await retries.send_closed.wait()
                 raise trio.ClosedResourceError
-            if retries.is_settled(message):
+            if started is not None and not retries.is_open(started):
                 return None
 
     async def aclose(self) -> None:
