@@ -608,7 +608,7 @@ async def test_a_service_behind_redis(scheme: str) -> None:
     [
         (["--requirepass", "secret-of-redis"], "", "redis", "Redis demands a password", "Give the password"),
         (["--requirepass", "other"], ":secret-of-redis@", "redis", "the user or the password", "credentials"),
-        (["--user", "narrow on nopass +@all -pubsub"], "narrow:x@", "service", "'pubsub' command", "permissions"),
+        (["--user", "narrow on nopass +@all -pubsub"], "narrow:x@", "service", "to run the 'pubsub", "permissions"),
     ],
 )
 async def test_a_redis_that_refuses(arguments: list[str], credentials: str, step: str, text: str, remedy: str) -> None:
