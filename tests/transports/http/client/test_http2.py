@@ -17,6 +17,7 @@ from tests.support.recording_handler import serving
 from trioxport import ConnectionLost, Notification, Request, Response, Undelivered, open_transport
 from trioxport.transports._http2 import ErrorCodes, Http2Connection, Http2Settings, Http2Stream, open_http2
 from trioxport.transports.http import Http
+from trioxport.transports.http.server import Bounds, HttpServer
 
 BOUND: Final = 60.0
 
@@ -167,6 +168,24 @@ async def test_more_requests_than_a_server_allows_take_another_connection() -> N
             answers = [await rx.receive() for _ in range(10)]
     assert sorted(each.id for each in answers if isinstance(each, Response)) == list(range(10))
     assert 2 < len(connections) < 10
+
+
+async def test_many_requests_at_once_are_not_refused_by_a_server_that_allows_few() -> None:
+    """How many it allows is known before a further connection takes requests."""
+    numbers = range(40)
+    with trio.fail_after(BOUND):
+        async with (
+            serving(HttpServer("http://127.0.0.1:0/mcp", bounds=Bounds(streams=4))) as served,
+            open_transport(Http(served.url, http2=True)) as (tx, rx),
+        ):
+            await tx.send(call(100))
+            assert await rx.receive() == Response(100, {"method": "hello"})
+            for number in numbers:
+                await tx.send(call(number, "wait"))
+            await served.until(lambda: len(served.received) == len(numbers) + 1)
+            served.go.set()
+            answers = [await rx.receive() for _ in numbers]
+    assert sorted(each.id for each in answers if isinstance(each, Response)) == list(numbers)
 
 
 async def test_a_server_of_http1_is_named() -> None:

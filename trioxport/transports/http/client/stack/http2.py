@@ -82,15 +82,19 @@ class Http2Requests:
                 return found
             async with self._connecting:
                 if not any(each.has_slot for each in self._connections):
-                    self._add(*await self._origin.connect())
+                    connection = self._add(*await self._origin.connect())
+                    await connection.until_heard()  # else it would be given more requests than the server allows
+                    if connection.failure is not None:
+                        return connection  # the request fails with the reason
 
-    def _add(self, socket: trio.SocketStream, tls: TLSStream | None) -> None:
+    def _add(self, socket: trio.SocketStream, tls: TLSStream | None) -> Http2Connection:
         if tls is not None and tls.protocol != "h2":
             socket.socket.close()
             raise httpx.RemoteProtocolError("the server does not speak HTTP/2 any more")
         connection = Http2Connection(tls or PromptSocket(socket), self._settings, role="client")
         self._connections.append(connection)
         self._nursery.start_soon(self._run, connection, socket, tls)
+        return connection
 
     async def _run(self, connection: Http2Connection, socket: trio.SocketStream, tls: TLSStream | None) -> None:
         try:
