@@ -284,6 +284,34 @@ async def test_a_long_request_is_not_claimed_from_a_server_that_lives(redis: Red
 # Requests that are given up.
 
 
+async def test_a_request_at_work_that_is_delivered_again_is_left_alone(redis: RedisProcess) -> None:
+    """As by an operator who resets the group."""
+    target, go_on, begun = RedisStream(HOST, redis.port), trio.Event(), 0
+
+    async def handler(connection: Connection) -> None:
+        nonlocal begun
+        begun += 1
+        await go_on.wait()
+        await echo()(connection)
+
+    async with serving(target, handler), looking(redis) as link, open_transport(target) as connection:
+        await connection.tx.send(Request(1, "echo"))
+
+        async def is_delivered() -> bool:
+            pending = await link.command(b"XPENDING", b"mcp:default:requests", b"servers")
+            return bool(pending[0] and begun)
+
+        await until(is_delivered)
+        await link.command(b"XGROUP", b"SETID", b"mcp:default:requests", b"servers", b"0")
+        await connection.tx.send(Request(2, "echo"))
+        await wait_all_tasks_blocked(0.05)
+        go_on.set()
+        with trio.fail_after(10):
+            assert await answered(connection, 2) == {1, 2}
+        assert await ask(connection, 3)
+    assert begun == 3
+
+
 async def test_a_request_that_kills_its_servers_becomes_a_dead_letter(redis: RedisProcess, tmp_path: Path) -> None:
     url, log = f"redis+stream://{HOST}:{redis.port}", tmp_path / "log"
     service = f"{url}?silence=0.4&max_deliveries=2"

@@ -142,12 +142,12 @@ class StreamConsumer:
         await self._begin_all(claimed, asked)
 
     async def _begin_all(self, entries: list[tuple[bytes, RequestEntry | None]], asked: float) -> None:
-        """Begin with entries that Redis was asked for at the time ``asked``."""
+        """Begin with entries that Redis was asked for at the time ``asked``, unless they are at work."""
         lost: list[bytes] = []
         if entries and trio.current_time() - asked >= self._options.silence:  # this process was held up
             lost = await self._group.refresh([entry_id for entry_id, _ in entries])
         for entry_id, entry in entries:
-            if entry_id not in lost:
+            if entry_id not in self._working and entry_id not in lost:
                 await self._begin(entry_id, entry)
 
     async def _begin(self, entry_id: bytes, entry: RequestEntry | None) -> None:
