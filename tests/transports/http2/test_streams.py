@@ -354,6 +354,20 @@ async def test_streams_of_a_lost_connection_fail() -> None:
             await client.request(REQUEST)
 
 
+async def test_the_reason_of_a_write_that_breaks_is_told(autojump_clock: trio.testing.MockClock) -> None:
+    async def break_off() -> None:
+        raise trio.BrokenResourceError("a pipe without a reader")
+
+    near, far = memory_stream_pair()
+    async with open_http2(near, Http2Settings(), role="client") as client:
+        await far.send_all(frame(SETTINGS))
+        await wait_all_tasks_blocked()
+        near.send_stream.send_all_hook = break_off
+        stream = await client.request(REQUEST)
+        with pytest.raises(ConnectionEnded, match="the connection broke: a pipe without a reader"):
+            await stream.response_head()
+
+
 async def test_a_silent_peer_is_lost(autojump_clock: trio.testing.MockClock) -> None:
     async def wait(stream: Http2Stream) -> None:
         await trio.sleep_forever()

@@ -28,7 +28,7 @@ class StreamCarrier:
         settings: The settings of this side.
         is_client: Whether this side is the client.
         on_release: Called when a stream is removed.
-        on_break: Called when the byte stream takes no more.
+        on_break: Called with the exception when the byte stream takes no more.
 
     Attributes:
         streams: The streams by their numbers.
@@ -46,7 +46,7 @@ class StreamCarrier:
         *,
         is_client: bool,
         on_release: Callable[[], object],
-        on_break: Callable[[], object],
+        on_break: Callable[[Exception], object],
     ) -> None:
         self.settings = settings
         self.is_client = is_client

@@ -115,8 +115,9 @@ class Http2Connection:
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
             self._reason = f"the connection broke: {error}"
 
-    def _limit_reading(self) -> None:
+    def _limit_reading(self, error: Exception) -> None:
         """Give the reader a moment for what the peer has still sent, once nothing can be written."""
+        self._reason = f"the connection broke: {error}"
         self._reading.deadline = trio.current_time() + LAST_FRAMES_SECONDS
 
     def _end_for(self, reason: str) -> None:

@@ -41,7 +41,7 @@ class Outgoing:
         machine: The state machine, which makes the frames.
         stream: The byte stream.
         on_write: Called before each write: what was sent so far is on its way.
-        on_break: Called when the byte stream takes no more.
+        on_break: Called with the exception when the byte stream takes no more.
 
     Attributes:
         writing_since: The time at which the present write began; None between writes.
@@ -53,7 +53,7 @@ class Outgoing:
         machine: H2Connection,
         stream: ByteStream,
         on_write: Callable[[], object],
-        on_break: Callable[[], object],
+        on_break: Callable[[Exception], object],
     ) -> None:
         self.writing_since: float | None = None
         self.is_broken = False
@@ -172,10 +172,10 @@ class Outgoing:
             try:
                 if not self._write_now():
                     await self._stream.send_all(self._take())
-            except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+            except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
                 self.is_broken = True
                 self.wake_all()
-                self._on_break()
+                self._on_break(error)
                 return
             self.writing_since = None
             if self._emptied:
