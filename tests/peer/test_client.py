@@ -26,9 +26,11 @@ from trioxport.abc import Era
 from trioxport.interop.mcp_sdk import serve_sdk
 from trioxport.peer import (
     Client,
+    Content,
     Handlers,
     IncomingRequest,
     JSONRPCError,
+    ResourceContents,
     Subscription,
     Tool,
     open_client,
@@ -231,6 +233,15 @@ class TestShapes:
         async with scripted(listing, "tools/list") as client:
             with pytest.raises(ProtocolViolation, match=told):
                 await client.list_tools()
+
+    @pytest.mark.parametrize("encoded", ["!", "abc", "\u00e9", "\ud800"])
+    def test_what_is_no_base64(self, encoded: str) -> None:
+        for block in (ResourceContents("a:", blob=encoded), Content("image", encoded=encoded)):
+            with pytest.raises(ProtocolViolation, match="is no Base64"):
+                _ = block.data
+
+    def test_a_text_that_has_no_utf_8(self) -> None:
+        assert ResourceContents("a:", text="\ud800").data == b"\xed\xa0\x80"
 
     async def test_unknown_members_are_kept(self) -> None:
         async def listing(request: IncomingRequest) -> Any:

@@ -6,7 +6,6 @@ Specification 2026-07-28, server/tools, server/resources, server/prompts and ser
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
@@ -163,7 +162,9 @@ class ResourceContents:
     @property
     def data(self) -> bytes:
         """The contents as bytes. Raises ``ProtocolViolation`` for what is no Base64."""
-        return (self.text or "").encode() if self.blob is None else _decoded(self.blob, f"the contents of {self.uri}")
+        if self.blob is not None:
+            return _decoded(self.blob, f"the contents of {self.uri}")
+        return (self.text or "").encode(errors="surrogatepass")
 
 
 @attrs.frozen
@@ -303,7 +304,7 @@ class Completion:
 def _decoded(encoded: str, what: str) -> bytes:
     try:
         return base64.b64decode(encoded, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error among them
         raise ProtocolViolation(f"{what} is no Base64: {error}") from error
 
 
