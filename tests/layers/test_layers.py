@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import stat
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -14,6 +16,7 @@ import attrs
 import pytest
 import trio
 from trio.abc import ReceiveChannel, SendChannel
+from trio.testing import memory_stream_pair
 
 from trioxport import (
     Connection,
@@ -26,10 +29,12 @@ from trioxport import (
     Request,
     Response,
     UsageError,
+    connect_transport,
     open_transport,
     serve_transport,
 )
 from trioxport.abc import FrameChannels, Layer, MessageChannels, Scope
+from trioxport.codecs import JSON
 from trioxport.frames import Frame
 from trioxport.layers import Logging, Tap
 from trioxport.transports.memory import MemorySwitch
@@ -224,6 +229,25 @@ class TestTap:
                     await rx.receive()
             nursery.cancel_scope.cancel()
         assert len(path.read_text().splitlines()) == 3
+
+    @pytest.mark.parametrize("kind", ["file", "FIFO"])
+    async def test_has_ended_when_what_had_arrived_is_received_after_a_cancellation(
+        self, kind: str, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "tap.jsonl"
+        if kind == "FIFO":
+            os.mkfifo(path)
+        ours, peer = memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            connection = await connect_transport(nursery, ours, layers=[Tap(path)])
+            await peer.send_all(JSON.encode(Notification("note")) + b"\n")
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        with FileIO(tmp_path / "other", "w"):  # it gets the number of the closed descriptor
+            assert await connection.rx.receive() == Notification("note")
+            with pytest.raises(ConnectionLost):
+                await connection.tx.send(Notification("note"))
+        assert (tmp_path / "other").read_bytes() == b""
 
     async def test_a_payload_that_is_not_text_is_recorded_in_base64(self) -> None:
         from trioxport.codecs import MessagePack

@@ -62,11 +62,14 @@ class BoundedOutput:
         self._notice = notice
         self._backlog = bytearray()
         self._changed = Signal()
+        self._is_closed = False
         self.dropped = 0
         """Bytes dropped since the last notice."""
 
     def put(self, data: bytes) -> None:
-        """Write ``data``, or keep it until there is room, or drop it."""
+        """Write ``data``, or keep it until there is room, or drop it, as after :meth:`close`."""
+        if self._is_closed:
+            return
         noted = self._notice(self.dropped) + data if self.dropped else data
         waiting = len(self._backlog)
         if waiting and waiting + len(noted) > BACKLOG_BYTES:
@@ -101,6 +104,7 @@ class BoundedOutput:
     def close(self) -> None:
         """Write what can be written without waiting, and close the device; :meth:`run` must have ended."""
         self._write_now()
+        self._is_closed = True
         self._device.close()
 
     def _write_now(self) -> None:

@@ -31,6 +31,8 @@ class RotatingFile:
     _file: FileIO
 
     def write(self, line: bytes) -> None:
+        if self._file.closed:  # the connection was cut short, and what had arrived is received now
+            return
         size = os.fstat(self._file.fileno()).st_size
         if size and size + len(line) > self.max_size:
             self._begin_anew()
