@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.support.links import CHECK_PEER
-from tests.support.scripted_connection import ScriptedPeer
+from tests.support.scripted_connection import ScriptedPeer, accepted_peer
 from trioxport import (
     Connection,
     ErrorResponse,
@@ -306,3 +306,19 @@ async def test_an_unsigned_request_is_not_answered_with_a_signature(payload: byt
         await trio.testing.wait_all_tasks_blocked()
         assert sum(connection.statistics().discarded.values()) == 1
         assert scripted.nothing_sent()
+
+
+async def test_those_that_had_arrived_do_not_fail_while_the_connection_closes(autojump_clock: MockClock) -> None:
+    async def receive_until_it_is_closed(connection: Connection) -> None:
+        with suppress(trio.ClosedResourceError):
+            while True:
+                await connection.rx.receive()
+
+    for number in range(60):
+        async with accepted_peer() as (connection, scripted), trio.open_nursery() as nursery:
+            for _ in range(5 + number):
+                scripted.say_raw(b'{"jsonrpc":"2.0","id":1,"method":5}')
+            nursery.start_soon(receive_until_it_is_closed, connection)
+            for _ in range(5):
+                await trio.lowlevel.checkpoint()
+            await connection.aclose()

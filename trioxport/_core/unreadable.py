@@ -6,6 +6,7 @@ that is not a message, or is over the limit.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -44,12 +45,13 @@ class Refusals:
 
     def send_soon(self, answer: ErrorResponse) -> None:
         """Send the answer to a refused request; notifications, whose answer has no id, get none."""
-        if answer.id is None or not self._supervisor.runs_tasks or len(self._waiting) >= MAX_PENDING_ANSWERS:
+        if answer.id is None or len(self._waiting) >= MAX_PENDING_ANSWERS:
             return
         self._waiting.append(answer)
         if not self._sending:
-            self._sending = True
-            self._supervisor.start_soon(self._send_all)
+            with suppress(RuntimeError):  # the connection is over, and only what it had received is left
+                self._supervisor.start_soon(self._send_all)
+                self._sending = True
 
     async def _send_all(self) -> None:
         try:
