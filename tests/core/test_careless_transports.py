@@ -109,6 +109,48 @@ class Stubborn(Careless):
         return FrameChannels(_OwnSend(), _OwnReceive(receive))
 
 
+class _FailingSend(SendChannel[Frame]):
+    """Fails whenever it is closed, as one does that has to say goodbye."""
+
+    def __init__(self, inner: SendChannel[Frame]) -> None:
+        self._inner = inner
+
+    async def send(self, value: Frame) -> None:
+        await self._inner.send(value)
+
+    async def aclose(self) -> None:
+        raise trio.BrokenResourceError("no goodbye")
+
+
+class WithoutGoodbye(Careless):
+    """Its channel cannot be closed."""
+
+    def channels(self, send: SendChannel[Frame], receive: ReceiveChannel[Frame]) -> FrameChannels:
+        return FrameChannels(_FailingSend(send), receive)
+
+
+async def test_a_channel_that_fails_to_close_is_a_loss() -> None:
+    with pytest.raises(ConnectionLost, match="no goodbye"):
+        async with open_transport(WithoutGoodbye()):
+            pass
+
+
+async def test_a_channel_that_fails_to_close_leaves_the_exception_of_the_block() -> None:
+    mine = ValueError("mine")
+    with pytest.raises(ValueError, match="mine") as caught:
+        async with open_transport(WithoutGoodbye()):
+            raise mine
+    assert caught.value is mine
+
+
+async def test_a_channel_that_fails_to_close_does_not_come_in_the_way_of_a_cancellation() -> None:
+    with trio.CancelScope() as scope:
+        async with open_transport(WithoutGoodbye()):
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+
+
 async def raises_the_loss(call: Callable[[], Awaitable[object]]) -> None:
     with pytest.raises(ConnectionLost, match="KeyError"):
         await call()
@@ -168,11 +210,14 @@ async def test_a_frame_that_was_never_taken_was_not_sent(reconnect: Reconnect | 
         await trio.testing.wait_all_tasks_blocked()
         transport.crash.set()
         outcomes: dict[object, str] = {}
+        causes: list[TransportError] = []
         for _ in range(20):
             undelivered = await rx.receive()
             assert isinstance(undelivered, Undelivered)
             assert undelivered.id not in outcomes
             outcomes[undelivered.id] = undelivered.outcome
+            causes.append(undelivered.cause)
+        assert len(set(map(id, causes))) == 2  # one for each outcome, so that a CircuitBreaker counts a loss once
         assert outcomes == {0: "unknown", **dict.fromkeys(range(1, 20), "not_sent")}
         transport.crash = trio.Event()
 
@@ -269,10 +314,13 @@ async def test_a_bug_in_a_byte_stream_is_a_loss_after_the_last_message(
         for number in range(3):
             assert await rx.receive() == note(number)
         outcomes = {}
+        causes: list[TransportError] = []
         for _ in range(3):
             undelivered = await rx.receive()
             assert isinstance(undelivered, Undelivered)
             outcomes[undelivered.id] = undelivered.outcome
+            causes.append(undelivered.cause)
+        assert len(set(map(id, causes))) == 2
         assert outcomes == {1: "unknown", 2: "not_sent", 3: "not_sent"}
         await raises_the_loss(rx.receive)
 

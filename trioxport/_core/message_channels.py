@@ -173,6 +173,9 @@ class _MessageSend(SendChannel[Message]):
 
 
 class _MessageReceive(Interruptible, ReceiveChannel[Incoming]):
+    _not_sent: TransportError | None = None
+    """The one error of all requests that the transport never took."""
+
     def __init__(
         self, frames: FrameChannels, supervisor: Supervisor, in_flight: _InFlight, refusals: Refusals | None
     ) -> None:
@@ -304,7 +307,8 @@ class _MessageReceive(Interruptible, ReceiveChannel[Incoming]):
 
     def _unanswered_one(self, request: Request, loss: TransportError) -> Undelivered:
         if self._supervisor.never_took(request):
-            return Undelivered.of(request, not_sent(loss))
+            self._not_sent = self._not_sent or not_sent(loss)
+            return Undelivered.of(request, self._not_sent)
         return attrs.evolve(Undelivered.of(request, loss), outcome="unknown")  # the loss may say not_sent
 
     def _ended_early(self) -> TransportError:

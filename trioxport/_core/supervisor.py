@@ -180,11 +180,6 @@ class Supervisor:
             hide_in(error, self._hidden)
 
     @property
-    def runs_tasks(self) -> bool:
-        """Whether ``start_soon`` can be called."""
-        return self._tasks is not None
-
-    @property
     def state(self) -> State:
         return self._state
 
@@ -362,3 +357,5 @@ async def _close_by_force(*channels: SendChannel[Any] | ReceiveChannel[Any]) -> 
                 await channel.aclose()
             except trio.Cancelled:
                 continue
+            except Exception as error:  # the connection is over, and its failure recorded, if there is one
+                logger.debug("%r cannot be closed: %r", channel, error)

@@ -361,5 +361,6 @@ class _Pumps:
             return False
 
     async def _report_unsent(self, loss: TransportError) -> None:
+        error = not_sent(loss)
         for frame in self._unsent:
-            await self._deliver([Frame(b"", frame.message, error=not_sent(loss))])
+            await self._deliver([Frame(b"", frame.message, error=error)])

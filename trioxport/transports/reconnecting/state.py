@@ -176,14 +176,14 @@ class ReconnectState:
         """Queue an ``Undelivered`` for each in-flight request, after the frames already received."""
         self.failure = failure
         self.withdraw_questions()
-        error = _of_unknown_outcome(failure)
+        unknown, never_sent = _of_unknown_outcome(failure), not_sent(failure)
         self.resend = []
         for request in self.unanswered():
             if self.policy.resend_subscriptions and request.method == LISTEN:
                 self.resend.append(request)
             else:
                 never_taken = connection.supervisor.never_took(request)
-                self.inbox.append(Unanswered(request, not_sent(failure) if never_taken else error))
+                self.inbox.append(Unanswered(request, never_sent if never_taken else unknown))
         self.changed.notify()
 
     def withdraw_questions(self) -> None:
