@@ -133,6 +133,14 @@ async def test_a_long_session_keeps_nothing_of_streams_that_were_dropped(redis: 
         assert sorted(await command(redis, b"SMEMBERS", "mcp:default:events:session:session")) == kept
 
 
+async def test_an_event_that_redis_takes_late_hides_none_behind_it(redis: RedisProcess) -> None:
+    """After it has hung, Redis may carry out what a lost connection asked for behind what the next one does."""
+    async with opened(redis) as store:
+        for number in (1, 3, 2):
+            await store.append("session", "s", number, b"%d" % number)
+        assert await store.after("session", "s", 1) == [(2, b"2"), (3, b"3")]
+
+
 async def test_services_and_prefixes_are_apart(redis: RedisProcess) -> None:
     async with opened(redis) as store, AsyncExitStack() as stack:
         await stored(store, 2)

@@ -64,7 +64,8 @@ local replaced = redis.call('HGET', stream, 'o' .. number)
 if replaced then remove_at(replaced) end
 local place = redis.call('XADD', order, '*', 'k', stream, 'n', number, 's', ARGV[5], 'g', KEYS[4])
 redis.call('HSETNX', stream, 'first', number)
-redis.call('HSET', stream, 'last', number, number, ARGV[4], 'o' .. number, place)
+local last = math.max(tonumber(number), tonumber(redis.call('HGET', stream, 'last') or 0))
+redis.call('HSET', stream, 'last', last, number, ARGV[4], 'o' .. number, place)
 redis.call('INCRBY', total, ARGV[5])
 redis.call('SADD', KEYS[4], stream)
 for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[2] * 2) end
