@@ -23,13 +23,13 @@ OVERHEAD_BYTES: Final = 256
 
 
 class TokenFacts(msgspec.Struct, frozen=True):
-    """The fields of a :class:`~trioxport.auth.VerifiedToken`."""
+    """The fields of a :class:`~trioxport.auth.VerifiedToken`, with the values that the application has found."""
 
     principal: str
-    client_id: str | None
-    scopes: list[str]
-    expires_at: float | None
-    claims: dict[str, Any]
+    client_id: Any
+    scopes: list[Any]
+    expires_at: Any
+    claims: dict[Any, Any]
 
     @classmethod
     def of(cls, token: VerifiedToken) -> TokenFacts:
