@@ -271,6 +271,23 @@ async def test_a_response_without_the_rest_of_the_request_is_whole() -> None:
             assert stream.failure is not None and stream.failure.code == ErrorCodes.NO_ERROR
 
 
+async def test_the_rest_of_a_request_that_is_answered_is_not_sent() -> None:
+    """A server that has answered need not make room for it (RFC 9113, section 8.1)."""
+
+    async def refuse(stream: Http2Stream) -> None:
+        await stream.send_headers(OK, end_stream=True)
+        await stream.gone()
+
+    small = Http2Settings(stream_window=65536)
+    with trio.fail_after(10):
+        async with connected(refuse, server=small) as (client, _):
+            with await client.request(REQUEST) as stream:
+                with pytest.raises(StreamReset, match="the response is complete without the rest of the request"):
+                    await stream.send_data(bytes(1_000_000), end_stream=True)
+                assert list(await stream.response_head()) == OK
+                assert await everything(stream) == b""
+
+
 async def test_a_cancelled_send_resets_the_stream_once_a_part_is_sent() -> None:
     async def never_read(stream: Http2Stream) -> None:
         await stream.gone()

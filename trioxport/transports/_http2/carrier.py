@@ -140,7 +140,7 @@ class StreamCarrier:
         """Wait until data of a stream can go on. Raises the failure of the stream."""
         try:
             with trio.move_on_after(self.settings.write_timeout) as waiting:
-                while stream.failure is None and not self._room(stream):
+                while not (self._room(stream) or self._is_vain(stream)):
                     await self._until_change(stream)
         except trio.Cancelled:
             if begun:
@@ -150,7 +150,13 @@ class StreamCarrier:
             self.outgoing.pass_on()
         if waiting.cancelled_caught:
             self.fail(stream, ErrorCodes.CANCEL, f"the peer made no room within {self.settings.write_timeout:g} s")
+        elif self._is_vain(stream):
+            self.fail(stream, ErrorCodes.CANCEL, "the response is complete without the rest of the request")
         stream.raise_failure()
+
+    def _is_vain(self, stream: Http2Stream) -> bool:
+        """Whether there is no use in waiting: a client need not send the rest of a request that is answered."""
+        return stream.failure is not None or (self.is_client and stream.has_ended)
 
     async def _until_change(self, stream: Http2Stream) -> None:
         if self.outgoing.has_room:

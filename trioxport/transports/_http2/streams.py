@@ -242,6 +242,7 @@ class Http2Stream:
     def note_end(self) -> None:
         self.has_ended = True
         self.wake()
+        self.wake_sender()
 
     def fail(self, failure: Http2Error) -> None:
         """Note the failure; the first one counts."""
