@@ -37,6 +37,7 @@ from trioxport import (
     UsageError,
     serve_transport,
 )
+from trioxport.abc import ConnectionSettings
 from trioxport.auth import VerifiedToken
 from trioxport.interop.asgi import McpApplication
 from trioxport.layers import Metrics, Rate, prometheus_text
@@ -656,4 +657,9 @@ async def test_the_user_of_the_page_can_do_no_less_than_servers_need(
                 assert first and (await reply.event())["params"]["number"] == 1
             assert await client.delete() == 204
             await one.until(lambda: one.over)
+        async with trio.open_nursery() as nursery:
+            store = RedisEvents(url, max_size=1)
+            await nursery.start(store.run, ConnectionSettings("server", "here"))
+            await store.append("session", "stream", 1, b"dropped at once")
+            nursery.cancel_scope.cancel()
     assert not [each for each in caplog.messages if "Redis refuses" in each]
