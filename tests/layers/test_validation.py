@@ -46,6 +46,12 @@ META: Final = {
 }
 TEXT: Final = {"type": "text", "text": "fine"}
 
+
+def nested(levels: int) -> list[Any]:
+    """Lists within each other."""
+    return [nested(levels - 1)] if levels else []
+
+
 SMALL: Final = {
     "$schema": "http://json-schema.org/draft-07/schema#",
     "definitions": {
@@ -73,6 +79,12 @@ SMALL: Final = {
     },
 }
 """A revision of the tests' own, written as the specification's schemas are up to 2025-06-18."""
+
+
+UNCHECKABLE: Final = [
+    pytest.param({"\ud800": 1}, id="lone surrogate"),
+    pytest.param({"tags": nested(400), "sum": nested(400)}, id="deep"),
+]
 
 
 def schema_of(version: str) -> dict[str, Any]:
@@ -194,6 +206,14 @@ class TestWhatIsReceived:
         answer = await exchange(Request(1, "any"), 7, client=[Validation()], server=[])
         assert isinstance(answer, Undelivered)
         assert "result breaks the rule shape: it is not an object" in str(answer.cause)
+
+    @pytest.mark.parametrize("odd", UNCHECKABLE)
+    async def test_a_value_that_no_schema_can_be_applied_to_is_refused(self, odd: dict[str, Any]) -> None:
+        layer = Validation({"small": SMALL})
+        answer = await exchange(Request(1, "add", {"a": 1}), {"sum": 3, **odd}, client=[layer], server=[])
+        assert isinstance(answer, Undelivered) and "a schema cannot be applied to it" in str(answer.cause)
+        refused = await exchange(Request(1, "add", {"a": 1, **odd}), {}, client=[], server=[layer])
+        assert isinstance(refused, ErrorResponse) and "a schema cannot be applied to it" in refused.message
 
     async def test_an_invalid_request_is_answered_here(self, official: Validation) -> None:
         async with talking([], [official], lambda request: Response(request.id, {})) as (connection, received):
@@ -346,6 +366,16 @@ async def test_how_many_requests_are_remembered_is_bounded(monkeypatch: pytest.M
             await connection.tx.send(Request(number, "add", {"a": number}))
         answers = [await connection.rx.receive() for _ in range(3)]
     assert [type(answer) for answer in answers] == [Response, Undelivered, Undelivered]
+
+
+async def test_an_answer_to_a_forgotten_request_settles_it_whatever_its_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validation, "MAX_PENDING", 1)
+    async with talking([Validation()], [], lambda request: Response(request.id, 7)) as (connection, _):
+        for number in (1, 2):
+            await connection.tx.send(Request(number, "any"))
+        with trio.fail_after(5):
+            answers = [await connection.rx.receive() for _ in range(2)]
+    assert [(type(answer), answer.id) for answer in answers] == [(Response, 1), (Undelivered, 2)]  # type: ignore[union-attr]  # answers have ids
 
 
 async def test_a_cancelled_request_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,17 +106,23 @@ class RevisionSchema:
 
 
 def fault_of(validators: list[Validator], instance: object) -> Fault | None:
-    """The fault that the first validator finds, if no validator accepts the value."""
+    """The fault that the first validator finds, if no validator accepts the value.
+
+    A value that validators do not take is a fault too: a lone surrogate or no text as a name, or too many levels.
+    """
     try:
-        if any(validator.is_valid(instance) for validator in validators):
-            return None
-    except ValueError:  # there are mappings other than dicts; what cannot be written at all, the codec refuses
-        try:
-            instance = msgspec.to_builtins(instance, enc_hook=plain)
-        except (TypeError, ValueError):
-            return None
-        if any(validator.is_valid(instance) for validator in validators):
-            return None
+        return _found(validators, instance)
+    except ValueError:  # there may be mappings other than dicts
+        pass
+    try:
+        return _found(validators, msgspec.to_builtins(instance, enc_hook=plain))
+    except (TypeError, ValueError, RecursionError):
+        return Fault("", "shape", "a schema cannot be applied to it")
+
+
+def _found(validators: list[Validator], instance: object) -> Fault | None:
+    if any(validator.is_valid(instance) for validator in validators):
+        return None
     return next((_told(error) for error in validators[0].iter_errors(instance)), None)
 
 

@@ -174,10 +174,16 @@ def _remember(requests: OrderedDict[RequestId, Request], request: Request) -> No
         requests.popitem(last=False)
 
 
-def _forget_cancelled(requests: OrderedDict[RequestId, Request], message: Message) -> None:
+def _named_by(requests: OrderedDict[RequestId, Request], message: Message) -> Request | None:
+    """The request that ``message`` cancels, or None."""
     request_id = cancelled_id(message)
-    if request_id is not None:
-        requests.pop(request_id, None)
+    return None if request_id is None else requests.get(request_id)
+
+
+def _forget(requests: OrderedDict[RequestId, Request], request: Request | None) -> None:
+    """Forget a request, unless its id is that of another one by now."""
+    if request is not None and requests.get(request.id) is request:
+        del requests[request.id]
 
 
 class _ValidatingSend(SendChannel[Message]):
@@ -193,18 +199,18 @@ class _ValidatingSend(SendChannel[Message]):
         fault = checks.fault(value, asked) or checks.fault_by_tool(value, asked, received=False)
         if fault is not None:
             raise UsageError(f"the message is not valid: {fault}")
-        if isinstance(value, Request):
-            _remember(checks.sent, value)
+        begun = value if isinstance(value, Request) and value.id not in checks.sent else None
+        if begun is not None:
+            _remember(checks.sent, begun)
+        cancelled = _named_by(checks.sent, value)
         try:
             await self._inner.send(value)
         except BaseException:
-            if isinstance(value, Request):
-                checks.sent.pop(value.id, None)
+            _forget(checks.sent, begun)
             raise
-        if asked is not None:
-            checks.received.pop(asked.id, None)
+        _forget(checks.received, asked)
         checks.passed(value, asked, received=False)
-        _forget_cancelled(checks.sent, value)
+        _forget(checks.sent, cancelled)
 
     async def aclose(self) -> None:
         await self._inner.aclose()
@@ -237,7 +243,7 @@ class _ValidatingReceive(ReceiveChannel[Incoming]):
         asked = None
         if isinstance(message, Response | ErrorResponse):
             asked = None if message.id is None else checks.sent.pop(message.id, None)
-            if isinstance(message, Undelivered):
+            if isinstance(message, Undelivered) or (asked is None and message.id is not None):  # one is too old
                 return message
         fault = checks.fault(message, asked)
         if fault is not None:
@@ -251,7 +257,7 @@ class _ValidatingReceive(ReceiveChannel[Incoming]):
         if isinstance(message, Request):
             _remember(checks.received, message)
         checks.passed(message, asked, received=True)
-        _forget_cancelled(checks.received, message)
+        _forget(checks.received, _named_by(checks.received, message))
         return message
 
     def _settle(self, message: Message, asked: Request | None, fault: Fault) -> Undelivered | None:
