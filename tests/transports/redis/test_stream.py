@@ -117,7 +117,10 @@ def test_a_url_stands_for_a_service() -> None:
     assert str(expected) == "rediss+stream://localhost:7000/3?service=a"
 
 
-@pytest.mark.parametrize("query", ["max_deliveries=0", "prefetch=x", "max_age=-1", "max_length=0", "unknown=1"])
+@pytest.mark.parametrize(
+    "query",
+    ["max_deliveries=0", "prefetch=x", "max_age=-1", "max_age=inf", "silence=inf", "max_length=0", "unknown=1"],
+)
 def test_an_option_that_cannot_work_is_refused(query: str) -> None:
     with pytest.raises(UsageError):
         RedisStream.from_url(f"redis+stream://localhost?{query}")

@@ -15,11 +15,12 @@ import attrs
 import trio
 
 from trioxport._diagnostics import logger
-from trioxport._diagnostics.validators import COUNT, SECONDS
+from trioxport._diagnostics.validators import COUNT
 from trioxport.abc import ConnectionSettings
 from trioxport.errors import TransportError
 from trioxport.frames import MIB
 from trioxport.transports.redis.connection import RedisConnection
+from trioxport.transports.redis.options import LASTING
 from trioxport.transports.redis.target import Redis
 
 ANSWER_SECONDS: Final = 2.0
@@ -96,7 +97,7 @@ redis.call('DEL', KEYS[3])
 @attrs.frozen
 class _StoreBounds:
     max_size: int = attrs.field(validator=COUNT)
-    max_age: float = attrs.field(validator=SECONDS)
+    max_age: float = attrs.field(validator=LASTING)
 
 
 class RedisEvents:

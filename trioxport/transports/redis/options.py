@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 import attrs
 
 from trioxport._diagnostics.redaction import redact_url
-from trioxport._diagnostics.validators import COUNT_OR_0, PATH, PORT, SECONDS, TEXT
+from trioxport._diagnostics.validators import COUNT_OR_0, PATH, PORT, TEXT, number_between
 from trioxport.auth.secret import Secret, secret
 from trioxport.auth.tls import SSL_CONTEXT, TLSOptions
 from trioxport.errors import UsageError
@@ -18,6 +18,8 @@ from trioxport.transports._urls import authority
 from trioxport.transports.message_wire import SILENCE_SECONDS
 
 REDIS_PORT: Final = 6379
+LASTING: Final = number_between(0.001, 1e9)
+"""The check of seconds that Redis counts, in whole milliseconds."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
@@ -63,7 +65,7 @@ class RedisOptions:
     cert: str | None = attrs.field(default=None, validator=PATH.or_none(), kw_only=True)
     key: str | None = attrs.field(default=None, validator=PATH.or_none(), kw_only=True)
     ssl_context: ssl.SSLContext | None = attrs.field(default=None, validator=SSL_CONTEXT, repr=False, kw_only=True)
-    silence: float = attrs.field(default=SILENCE_SECONDS, validator=SECONDS, kw_only=True)
+    silence: float = attrs.field(default=SILENCE_SECONDS, validator=LASTING, kw_only=True)
 
     def __str__(self) -> str:
         scheme = self.schemes[self.tls]

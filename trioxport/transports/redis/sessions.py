@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
-from trioxport._diagnostics.validators import SECONDS
 from trioxport.transports.http.server.request import ServerRequest
+from trioxport.transports.redis.options import LASTING
 from trioxport.transports.redis.target import Redis
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class RedisSessions:
     """
 
     def __init__(self, redis: Redis | str, *, lease: float = LEASE_SECONDS) -> None:
-        SECONDS.option("lease", lease)
+        LASTING.option("lease", lease)
         self._redis = Redis.from_url(redis) if isinstance(redis, str) else redis
         self._lease = lease
 

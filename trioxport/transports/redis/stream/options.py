@@ -6,8 +6,8 @@ from typing import Final
 
 import attrs
 
-from trioxport._diagnostics.validators import COUNT, SECONDS
-from trioxport.transports.redis.options import RedisQuery
+from trioxport._diagnostics.validators import COUNT
+from trioxport.transports.redis.options import LASTING, RedisQuery
 from trioxport.transports.redis.target import Redis
 
 GROUP: Final = b"servers"
@@ -34,7 +34,7 @@ class RedisStreamOptions(Redis):
 
     max_deliveries: int = attrs.field(default=MAX_DELIVERIES, validator=COUNT, kw_only=True)
     max_length: int = attrs.field(default=MAX_LENGTH, validator=COUNT, kw_only=True)
-    max_age: float = attrs.field(default=MAX_AGE_SECONDS, validator=SECONDS, kw_only=True)
+    max_age: float = attrs.field(default=MAX_AGE_SECONDS, validator=LASTING, kw_only=True)
     prefetch: int = attrs.field(default=PREFETCH, validator=COUNT, kw_only=True)
 
     @property
