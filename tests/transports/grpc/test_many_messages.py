@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 import trio
 
-from trioxport import Connection, Request, Response, Undelivered, open_transport, serve_transport
+from trioxport import Connection, Limits, Request, Response, Undelivered, open_transport, serve_transport
 from trioxport.framing.grpc import length_prefixed
 from trioxport.framing.protobuf import bytes_field
 from trioxport.transports._http2 import Http2Error, Http2Settings, Http2Stream, open_http2
@@ -113,18 +113,25 @@ def test_each_message_that_expands_beyond_the_limit_is_taken_alone() -> None:
 
 
 async def test_compressed_messages_arrive_in_their_order() -> None:
-    target = Grpc("grpc://127.0.0.1:0", gzip=True)
+    """Also those that arrive while earlier ones wait to be expanded."""
+    texts = ["x" * 60_000 if number % 3 else "" for number in range(300)]
+    received: list[object] = []
+    over = trio.Event()
+
+    async def note(connection: Connection) -> None:
+        async for message in connection.rx:
+            assert isinstance(message, Request)
+            received.append(message.id)
+        over.set()
+
+    limits = Limits(max_message_size=61_000)
     with trio.fail_after(BOUND):
         async with trio.open_nursery() as nursery:
-            [address] = await nursery.start(partial(serve_transport, echo, target))
-            async with open_transport(Grpc(address, gzip=True)) as (tx, rx):
-                numbers = range(200)
-                nursery.start_soon(_send_all, tx, numbers)
-                for number in numbers:
-                    assert await rx.receive() == Response(number, {"text": "x" * 2000})
+            [address] = await nursery.start(partial(serve_transport, note, "grpc://127.0.0.1:0", limits=limits))
+            async with open_transport(Grpc(address, gzip=True)) as (tx, _):
+                for number, text in enumerate(texts):
+                    await tx.send(Request(number, "x", {"text": text}))
+                await tx.aclose()
+                await over.wait()
             nursery.cancel_scope.cancel()
-
-
-async def _send_all(tx: trio.abc.SendChannel[Request], numbers: range) -> None:
-    for number in numbers:
-        await tx.send(Request(number, "x", {"text": "x" * 2000}))
+    assert received == list(range(300))

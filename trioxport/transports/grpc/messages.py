@@ -70,6 +70,11 @@ class MessageReader:
         self._waiting += self._decoder.feed(data)
         return self.take()
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether messages have arrived that no one has taken."""
+        return bool(self._waiting)
+
     def take(self) -> list[Frame]:
         """The next frames that have arrived: together not much larger than the largest one may be."""
         frames: list[Frame] = []

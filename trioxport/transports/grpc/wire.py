@@ -114,9 +114,9 @@ class CallWire:
             if not self._begun:
                 await self._ends.begin_receiving(self._reader)
                 self._begun = True
-            if frames := self._reader.take():
-                await trio.lowlevel.cancel_shielded_checkpoint()
-                return frames
+            if self._reader.has_waiting:
+                await trio.lowlevel.checkpoint()  # before they are taken: what arrives meanwhile waits behind them
+                return self._reader.take()
             data = await self.stream.receive_data()
             if data:
                 frames = self._reader.feed(data)
