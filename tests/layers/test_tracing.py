@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from opentelemetry import baggage, context
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, DEFAULT_ON
@@ -40,6 +40,8 @@ from trioxport.testing import Faults, check_layer
 from trioxport.transports.memory import MemorySwitch
 
 Handler = Callable[[Connection], Awaitable[object]]
+
+REFUSAL = ErrorResponse(2, -32000, "\ud800" * 10_000)
 
 
 @attrs.define
@@ -186,6 +188,17 @@ class TestWhatASpanSays:
         fact = sides.server.facts[0]
         assert len(fact["name"]) < 300
         assert str(fact).encode()
+
+    async def test_so_is_what_a_server_says(self) -> None:
+        async def say(connection: Connection) -> None:
+            async for message in connection.rx:
+                assert isinstance(message, Request)
+                version = {"protocolVersion": "\ud800" * 10_000}
+                await connection.tx.send(Response(message.id, version) if message.id == 1 else REFUSAL)
+
+        async with between(say) as sides:
+            await exchange(sides.connection, Request(1, "initialize"), Request(2, "work"))
+        assert len(str(sides.client.facts).encode()) < 3000
 
 
 class TestHowASpanEnds:
@@ -420,6 +433,7 @@ class TestTheContext:
             await exchange(sides.connection, Request(1, "work"))
         assert sides.server.one("note")["parent"] is None
 
+    @example("\ud800")
     @given(st.recursive(st.none() | st.text() | st.integers() | st.floats(), lambda inner: st.lists(inner, max_size=3)))
     def test_whatever_a_peer_writes_there_is_received(self, value: object) -> None:
         spans = _received_with({"traceparent": value, "tracestate": value, "baggage": value})

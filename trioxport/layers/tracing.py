@@ -175,7 +175,7 @@ class _Spans:
         """The attributes that are known once ``initialize`` is answered."""
         version = members_of(answer.result).get("protocolVersion")
         found = {names.SESSION: self._info.session_id, names.PROTOCOL_VERSION: version}
-        return {name: value for name, value in found.items() if isinstance(value, str)}
+        return {name: names.clean(value) for name, value in found.items() if isinstance(value, str)}
 
     def _injected(self, span: Span, parent: Context) -> dict[str, str]:
         """The propagation fields that carry the context of ``span``."""
@@ -196,10 +196,12 @@ class _Spans:
         return metadata_of(message).get("headers") or NOTHING
 
     def _extracted(self, carrier: Mapping[str, Any]) -> Context | None:
-        """The trace context in a message's ``_meta`` or headers; values that are no text are ignored."""
+        """The trace context in a message's ``_meta`` or headers; values that are no text in ASCII are ignored."""
         if carrier is NOTHING:
             return None
-        carried = {field: value for field in self._fields if isinstance(value := carrier.get(field), str)}
+        carried = {
+            field: value for field in self._fields if isinstance(value := carrier.get(field), str) and value.isascii()
+        }
         return self._propagator.extract(carried) if carried else None
 
     def _ambient(self) -> list[Link] | None:
@@ -252,7 +254,7 @@ class _Span:
             self._span.set_attribute(names.OUTCOME, failure.outcome)
         if failure.type is not None:
             self._span.set_attribute(names.ERROR_TYPE, failure.type)
-            self._span.set_status(StatusCode.ERROR, redact_text(failure.reason) or None)
+            self._span.set_status(StatusCode.ERROR, names.clean(redact_text(failure.reason)) or None)
 
 
 class _SentSpan(_Span):
