@@ -140,7 +140,7 @@ class StreamCarrier:
         """Wait until data of a stream can go on. Raises the failure of the stream."""
         try:
             with trio.move_on_after(self.settings.write_timeout) as waiting:
-                while not (self._room(stream) or self._is_vain(stream)):
+                while not (self._is_vain(stream) or self._room(stream)):
                     await self._until_change(stream)
         except trio.Cancelled:
             if begun:
