@@ -10,9 +10,11 @@ from typing import Any, Final
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from tests.support.http_links import InSession
 from tests.support.raw_http import modern
+from tests.support.raw_http2 import settings
 from tests.support.recording_handler import serving
 from trioxport import ConnectionLost, Notification, Request, Response, Undelivered, open_transport
 from trioxport.transports._http2 import ErrorCodes, Http2Connection, Http2Settings, Http2Stream, open_http2
@@ -186,6 +188,32 @@ async def test_many_requests_at_once_are_not_refused_by_a_server_that_allows_few
             served.go.set()
             answers = [await rx.receive() for _ in numbers]
     assert sorted(each.id for each in answers if isinstance(each, Response)) == list(numbers)
+
+
+async def test_a_server_that_allows_no_requests_for_now_is_waited_for() -> None:
+    """It does not get one connection after another."""
+    sockets: list[trio.SocketStream] = []
+
+    async def allow_none(socket: trio.SocketStream) -> None:
+        sockets.append(socket)
+        async with socket:
+            await socket.send_all(settings((3, 0)))
+            async for _ in socket:
+                pass
+
+    with trio.fail_after(BOUND):
+        async with trio.open_nursery() as nursery:
+            [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            nursery.start_soon(partial(trio.serve_listeners, allow_none, [listener]))
+            url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}/mcp"
+            async with open_transport(Http(url, http2=True), close_timeout=0.1) as (tx, rx):
+                await wait_all_tasks_blocked()
+                await tx.send(call())
+                with trio.move_on_after(0.3) as waiting:
+                    await rx.receive()
+                assert waiting.cancelled_caught
+                assert len(sockets) <= 2
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_server_of_http1_is_named() -> None:

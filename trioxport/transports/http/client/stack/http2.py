@@ -53,7 +53,7 @@ class Http2Requests:
         )
         self._other_protocol = OTHER_PROTOCOL if origin.tls is None else None
         self._scheme = b"http" if origin.tls is None else b"https"
-        self._add(*early)
+        self._connections.append(self._begin(*early))
 
     async def send(self, request: HTTPRequest) -> tuple[ResponseHead, StreamBody]:
         """Send a request, and return the response with its body unread. Raises ``httpx`` errors and ``ConnectionLost``.
@@ -82,17 +82,22 @@ class Http2Requests:
                 return found
             async with self._connecting:
                 if not any(each.has_slot for each in self._connections):
-                    connection = self._add(*await self._origin.connect())
-                    await connection.until_heard()  # else it would be given more requests than the server allows
-                    if connection.failure is not None:
-                        return connection  # the request fails with the reason
+                    return await self._further_connection()
 
-    def _add(self, socket: trio.SocketStream, tls: TLSStream | None) -> Http2Connection:
+    async def _further_connection(self) -> Http2Connection:
+        """Open a connection. Others use it once it is known how many requests the server allows."""
+        connection = self._begin(*await self._origin.connect())
+        try:
+            await connection.until_heard()
+        finally:
+            self._connections.append(connection)
+        return connection
+
+    def _begin(self, socket: trio.SocketStream, tls: TLSStream | None) -> Http2Connection:
         if tls is not None and tls.protocol != "h2":
             socket.socket.close()
             raise httpx.RemoteProtocolError("the server does not speak HTTP/2 any more")
         connection = Http2Connection(tls or PromptSocket(socket), self._settings, role="client")
-        self._connections.append(connection)
         self._nursery.start_soon(self._run, connection, socket, tls)
         return connection
 
