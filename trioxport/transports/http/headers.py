@@ -70,7 +70,7 @@ class ToolHeaders:
     """The tools of ``tools/list`` results, and the arguments of each that go into headers."""
 
     def __init__(self) -> None:
-        self._tools: dict[str, dict[Path, str]] = {}
+        self._tools: dict[str, list[tuple[_SchemaPlace, str]]] = {}
 
     def __bool__(self) -> bool:
         """Whether a tool is known whose arguments go into headers."""
@@ -92,11 +92,11 @@ class ToolHeaders:
         """The text of each header of a ``tools/call``, None for an argument that is absent. Raises ``UsageError``."""
         params = members_of(call.params)
         name = params.get("name")
-        annotated = self._tools.get(name, {}) if isinstance(name, str) else {}
+        annotated = self._tools.get(name, ()) if isinstance(name, str) else ()
         found: dict[str, str | None] = {}
-        for path, header in annotated.items():
+        for place, header in annotated:
             value: Any = params.get("arguments")
-            for step in path:
+            for step in _path_to(place):
                 value = members_of(value).get(step)
             found[f"Mcp-Param-{header}"] = _as_text(value, header)
         return found
@@ -112,14 +112,14 @@ def _as_text(value: object, header: str) -> str | None:
     return str(value) if isinstance(value, int | str) else None
 
 
-def _annotations(schema: object) -> dict[Path, str]:
-    found: dict[Path, str] = {}
+def _annotations(schema: object) -> list[tuple[_SchemaPlace, str]]:
+    found: list[tuple[_SchemaPlace, str]] = []
     seen: set[str] = set()
     for place, members in _schemas(schema):
         if _ANNOTATION not in members:
             continue
         header, path = members[_ANNOTATION], _path_to(place)
-        if not path:
+        if place is None or not path:
             raise ValueError(f"{_ANNOTATION} stands where it may not: only chains of properties lead to a parameter")
         if not isinstance(header, str) or not TOKEN.fullmatch(header):
             raise ValueError(f"{_ANNOTATION} of {'.'.join(path)} is no name of a header")
@@ -128,11 +128,11 @@ def _annotations(schema: object) -> dict[Path, str]:
         if header.lower() in seen:
             raise ValueError(f"{_ANNOTATION} {header} is there twice")
         seen.add(header.lower())
-        found[path] = header
+        found.append((place, header))
     return found
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class _SchemaPlace:
     """The place of a schema that only properties lead to: ``name`` within ``parent``, which the root has not.
 
