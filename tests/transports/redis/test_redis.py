@@ -149,6 +149,37 @@ async def test_a_service_without_a_server_is_refused_at_once(redis: RedisProcess
     assert "no server of the service 'absent'" in text
 
 
+@asynccontextmanager
+async def looking_on(redis: RedisProcess) -> AsyncGenerator[None]:
+    """A tool that receives all messages: a subscriber of each channel, for the command that publishes."""
+    async with open_link(Redis(HOST, redis.port), "redis") as link:
+        link._resp.tell(b"PSUBSCRIBE", b"*")
+        await link.command(b"PING")
+        yield
+
+
+async def test_a_tool_that_looks_on_is_taken_for_no_server(redis: RedisProcess) -> None:
+    async with looking_on(redis):
+        with trio.fail_after(5):
+            await opening(Redis(HOST, redis.port), ServerUnreachable)
+
+
+async def test_a_server_that_dies_before_it_accepts_is_no_wait(redis: RedisProcess) -> None:
+    target = Redis(HOST, redis.port)
+
+    async def be_a_server(*, task_status: trio.TaskStatus[None]) -> None:
+        async with open_link(target, "redis") as link:
+            with link.subscription(target.hello_channel, 1) as hellos:
+                await link.subscribe(target.hello_channel)
+                task_status.started()
+                await hellos.receive()
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(be_a_server)
+            await opening(target, ConnectError)
+
+
 async def test_a_wrong_password_is_an_authentication_error() -> None:
     async with redis_server("--requirepass", "another-password") as server:
         text = await opening(Redis(HOST, server.port, password=PASSWORD), AuthenticationError)
@@ -619,10 +650,9 @@ async def test_a_server_that_may_not_claim_clients_says_so(caplog: pytest.LogCap
         assert PASSWORD not in caplog.text
 
 
-async def test_a_user_that_may_not_count_subscribers_loses_its_connection() -> None:
-    async with as_user("-pubsub") as target, serving(target), open_transport(target) as connection:
-        with trio.fail_after(5), pytest.raises(PermissionDenied):
-            await connection.rx.receive()
+async def test_a_user_that_may_not_count_subscribers_is_refused() -> None:
+    async with as_user("-pubsub") as target, serving(target):
+        await opening(target, PermissionDenied)
 
 
 async def test_a_redis_that_may_not_write_is_no_place_for_a_server(caplog: pytest.LogCaptureFixture) -> None:

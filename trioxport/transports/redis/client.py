@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from trioxport.abc import FrameChannels, Scope
-from trioxport.errors import ProtocolViolation, ServerUnreachable
+from trioxport.errors import ConnectError, ConnectionLost, ProtocolViolation, ServerUnreachable
 from trioxport.transports.message_wire import carry_tagged_messages
 from trioxport.transports.redis.link import Inbox, RedisLink, open_link
 from trioxport.transports.redis.options import RedisOptions
@@ -34,10 +34,21 @@ async def open_client(options: RedisOptions, scope: Scope) -> AsyncGenerator[Fra
     async with open_link(options, target, connect_timeout=scope.settings.connect_timeout) as link:
         with link.subscription(mine, inbox_size(scope)) as inbox:
             await link.subscribe(mine)
-            if not await link.publish(options.hello_channel, connection.encode()):
+            if not await link.count_subscribers(options.hello_channel):
                 raise no_server(options, target)
-            async with open_conversation(options, link, connection, inbox, scope) as channels:
+            await link.publish(options.hello_channel, connection.encode())
+            welcome = await _welcome(options, link, inbox)
+            async with open_conversation(options, link, connection, inbox, welcome, scope) as channels:
                 yield channels
+
+
+async def _welcome(options: RedisOptions, link: RedisLink, inbox: Inbox) -> bytes:
+    """Wait for the server that accepts the connection, as long as the service has servers. Raises ``ConnectError``."""
+    try:
+        with link.presence(options.hello_channel, inbox):
+            return await inbox.receive()
+    except ConnectionLost as loss:
+        raise ConnectError(loss.reason, retryable=loss.retryable) from loss
 
 
 def no_server(options: RedisOptions, target: str) -> ServerUnreachable:
@@ -51,19 +62,20 @@ def no_server(options: RedisOptions, target: str) -> ServerUnreachable:
 
 @asynccontextmanager
 async def open_conversation(
-    options: RedisOptions, link: RedisLink, connection: str, inbox: Inbox, scope: Scope
+    options: RedisOptions, link: RedisLink, connection: str, inbox: Inbox, welcome: bytes, scope: Scope
 ) -> AsyncGenerator[FrameChannels]:
-    """Exchange messages with the server that accepts the connection, which was asked for.
+    """Exchange messages with the server that has accepted the connection.
 
     Args:
         options: The service.
         link: The connection to Redis.
         connection: The number of the connection.
         inbox: The messages to the client.
+        welcome: The first of them.
         scope: The connection.
     """
     peer = options.server_channel(connection)
-    if await inbox.receive() != WELCOME:
+    if welcome != WELCOME:
         raise ProtocolViolation("the server of the service speaks another protocol", target=scope.settings.target)
     wire = RedisWire(link, peer, inbox)
     with link.presence(peer, inbox):

@@ -31,9 +31,14 @@ HANDSHAKE_SHARE: Final = 0.8
 PEER_GONE: Final = "the peer is no longer connected to Redis"
 
 _HEARTBEAT: Final = CREDIT_TAG + b"0"
-_TELL_OR_NOTE: Final = (
-    b"if redis.call('PUBLISH', ARGV[1], ARGV[2]) == 0 then redis.call('SET', KEYS[1], 1, 'PX', ARGV[3]) end"
-)
+_TELL_OR_NOTE: Final = b"""
+if redis.call('PUBSUB', 'NUMSUB', ARGV[1])[2] > 0 then
+  redis.call('PUBLISH', ARGV[1], ARGV[2])
+else
+  redis.call('SET', KEYS[1], 1, 'PX', ARGV[3])
+end
+"""
+"""The count of receivers that ``PUBLISH`` returns has subscribers of patterns too, such as tools that look on."""
 
 
 def _telling(channel: str, payload: bytes, note: str, seconds: float) -> tuple[bytes, *tuple[bytes | str | int, ...]]:
@@ -163,8 +168,16 @@ class RedisLink:
                 del self._watched[name]
 
     def publish(self, channel: str, payload: bytes) -> Awaitable[int]:
-        """Publish a message, in the order of the calls; the number of its receivers can be awaited."""
+        """Publish a message, in the order of the calls; the number of its receivers can be awaited.
+
+        Tools that look on, by patterns of channels, are among them.
+        """
         return self.command(b"PUBLISH", channel, payload)
+
+    async def count_subscribers(self, channel: str) -> int:
+        """Return the number of those who have subscribed to a channel by its name."""
+        [_, count] = await self.command(b"PUBSUB", b"NUMSUB", channel)
+        return int(count)
 
     def tell(self, channel: str, payload: bytes) -> None:
         """Publish a message, in the order of the calls, and leave open whether it has receivers."""

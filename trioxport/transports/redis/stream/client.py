@@ -87,7 +87,7 @@ class _StreamWire:
     async def begin(self) -> None:
         """Prepare the connection. Raises ``ServerUnreachable`` if the service has no server."""
         await self._scripts.load(ADD, TRIM, WITHDRAW)
-        if not await self._count_servers():
+        if not await self._link.count_subscribers(self._options.presence_channel):
             raise no_server(self._options, self._scope.settings.target)
 
     async def run(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
@@ -184,11 +184,6 @@ class _StreamWire:
 
     # Servers.
 
-    async def _count_servers(self) -> int:
-        """Return the number of servers of the service that are connected to Redis."""
-        counts = await self._link.command(b"PUBSUB", b"NUMSUB", self._options.presence_channel)
-        return int(counts[1])
-
     async def watch_servers(self) -> None:
         """Check the service, and keep the replies, which a client that is gone leaves to expire.
 
@@ -199,7 +194,7 @@ class _StreamWire:
         while trio.current_time() - seen < silence:
             await trio.sleep(min(PRESENCE_SECONDS, silence))
             self._link.command(b"PEXPIRE", replies, expiry_ms)
-            if await self._count_servers():
+            if await self._link.count_subscribers(self._options.presence_channel):
                 seen = trio.current_time()
         raise ConnectionLost(f"no server of the service has been connected to Redis for {silence:g} s")
 
@@ -207,7 +202,10 @@ class _StreamWire:
         """Exchange messages with the server that accepts the client. Raises ``TransportError``."""
         await self._initializing.wait()
         try:
-            async with open_conversation(self._options, self._link, self._client, self._inbox, self._scope) as channels:
+            welcome = await self._inbox.receive()
+            async with open_conversation(
+                self._options, self._link, self._client, self._inbox, welcome, self._scope
+            ) as channels:
                 self._conversation = channels
                 self.queue.settle(self._asking)
                 self._decided.set()
