@@ -137,7 +137,8 @@ class Port:
         if self._closed or self._sends_no_more:
             raise trio.ClosedResourceError
         if isinstance(message, Request):
-            await self.wait_for_room()
+            if self.is_full:
+                await self.wait_for_room()
             if message.id in self.in_flight:
                 raise UsageError("A request with this id is in flight")
             if len(self.in_flight) >= MAX_IN_FLIGHT:
