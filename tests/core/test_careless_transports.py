@@ -451,3 +451,45 @@ async def test_an_orderly_connection_over_memory_channels_goes_on_as_before() ->
         await connection.rx.aclose()
         with pytest.raises(trio.ClosedResourceError):
             await connection.rx.receive()
+
+
+class BrokenPipe:
+    """A byte stream of memory that takes nothing more after ``broken``, and gives what it has one line at a time."""
+
+    def __init__(self, *given: bytes) -> None:
+        self.given = deque(given)
+        self.broken = trio.Event()
+
+    async def send_all(self, data: bytes) -> None:
+        await self.broken.wait()
+        raise trio.BrokenResourceError("the peer reads nothing more")
+
+    async def send_eof(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self) -> bytes:
+        await self.broken.wait()
+        await trio.sleep(1)
+        if not self.given:
+            await trio.sleep_forever()
+        return self.given.popleft()
+
+
+async def test_what_arrives_after_a_write_failed_is_kept_for_an_application_that_is_slow(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    wire = BrokenPipe(*(JSON.encode(note(number)) + b"\n" for number in range(4)))
+
+    @asynccontextmanager
+    async def transport(scope: Scope) -> AsyncGenerator[FrameChannels]:
+        async with carry_frames(wire, NEWLINE, scope) as channels:
+            yield channels
+
+    async with open_transport(transport) as (tx, rx):
+        await tx.send(note(9))
+        wire.broken.set()
+        for number in range(4):
+            await trio.sleep(60)
+            assert await rx.receive() == note(number)
+        with pytest.raises(ConnectionLost, match="the peer reads nothing more"):
+            await rx.receive()

@@ -6,6 +6,7 @@ channel count as ``"unknown"``, and frames that still wait in it come back as ``
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing, suppress
 from typing import Final, TypeAlias
@@ -310,6 +311,7 @@ class _Pumps:
         while (frames := await self._wire.receive_frames()) is not None:
             if len(frames) > size or not (frames and self._deliver_now(frames)):
                 self._delivering = True
+                self._reading.deadline = math.inf  # what has arrived waits for the application
                 for start in range(0, len(frames), size):
                     await self._deliver(frames[start : start + size])
                 self._delivering = False
