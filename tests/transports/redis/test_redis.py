@@ -401,10 +401,17 @@ async def test_each_client_has_one_of_the_servers(redis: RedisProcess) -> None:
 
 
 async def test_services_prefixes_and_databases_are_apart(redis: RedisProcess) -> None:
+    """Publish and subscribe know no databases: the names of channels do."""
     async with serving(Redis(HOST, redis.port, service="weather")):
-        with pytest.raises(ServerUnreachable):
-            async with open_transport(Redis(HOST, redis.port, service="weather", prefix="other")):
-                pass
+        await opening(Redis(HOST, redis.port, service="weather", prefix="other"), ServerUnreachable)
+        await opening(Redis(HOST, redis.port, service="weather", database=1), ServerUnreachable)
+
+
+async def test_servers_of_two_databases_have_their_own_clients(redis: RedisProcess) -> None:
+    targets = [Redis(HOST, redis.port, database=number) for number in range(2)]
+    async with serving(targets[0], echo("0")), serving(targets[1], echo("1")), open_transport(targets[1]) as client:
+        assert (await ask(client)).result["server"] == "1"
+        assert client.statistics().discarded == {}
 
 
 # A lost Redis.

@@ -482,6 +482,13 @@ async def test_a_service_without_a_server_is_refused_at_once(redis: RedisProcess
             pass
 
 
+async def test_the_servers_of_another_database_are_none(redis: RedisProcess) -> None:
+    async with serving(RedisStream(HOST, redis.port)):
+        with pytest.raises(ServerUnreachable):
+            async with open_transport(RedisStream(HOST, redis.port, database=1)):
+                pass
+
+
 async def test_a_service_that_stays_without_servers_is_lost(redis: RedisProcess) -> None:
     target = RedisStream(HOST, redis.port, silence=0.5)
     async with serving(target) as server, open_transport(target) as connection:

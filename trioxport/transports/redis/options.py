@@ -86,9 +86,14 @@ class RedisOptions:
         return f"{self.prefix}:{self.service}:"
 
     @property
+    def channel_prefix(self) -> str:
+        """The beginning of the names of channels, which databases have in common."""
+        return f"{self.key_prefix}{self.database}:" if self.database else self.key_prefix
+
+    @property
     def hello_channel(self) -> str:
         """The channel on which clients ask the servers of the service for a connection."""
-        return f"{self.prefix}:{self.service}:hello"
+        return f"{self.channel_prefix}hello"
 
     @property
     def presence_channel(self) -> str:
@@ -97,15 +102,15 @@ class RedisOptions:
 
     def client_channel(self, connection: str) -> str:
         """The channel of the messages to the client of a connection."""
-        return f"{self.prefix}:{self.service}:client:{connection}"
+        return f"{self.channel_prefix}client:{connection}"
 
     def server_channel(self, connection: str) -> str:
         """The channel of the messages to the server of a connection."""
-        return f"{self.prefix}:{self.service}:server:{connection}"
+        return f"{self.channel_prefix}server:{connection}"
 
     def claim_key(self, connection: str) -> str:
         """The key that the one server which accepts a connection sets."""
-        return f"{self.prefix}:{self.service}:claim:{connection}"
+        return f"{self.key_prefix}claim:{connection}"
 
 
 def split_redis_url(url: str, schemes: tuple[str, str]) -> SplitResult:

@@ -69,7 +69,7 @@ class RedisStreamOptions(Redis):
     @property
     def servers_channel(self) -> str:
         """The channel of all servers, on which they learn that requests are cancelled."""
-        return f"{self.prefix}:{self.service}:servers"
+        return f"{self.channel_prefix}servers"
 
     @property
     def presence_channel(self) -> str:
