@@ -18,6 +18,7 @@ import trio
 from trio.abc import ReceiveChannel, SendChannel
 from trio.testing import memory_stream_pair
 
+from tests.support.layer_matrix import LAYERS
 from trioxport import (
     Connection,
     ConnectionLost,
@@ -130,6 +131,14 @@ async def test_something_that_is_no_layer_is_a_type_error() -> None:
 async def test_a_server_refuses_a_wrong_order_before_it_listens() -> None:
     with pytest.raises(TypeError, match="comes after"):
         await serve_transport(echo, "memory://echo", layers=[Tap(print), Logging()])
+
+
+@pytest.mark.parametrize("name", LAYERS)
+async def test_what_is_no_message_is_refused_through_any_layer(name: str) -> None:
+    no_message: Any = {"jsonrpc": "2.0", "method": "note"}
+    async with conversation(LAYERS[name]()) as (tx, _):
+        with pytest.raises(UsageError, match="only messages can be sent, not dict"):
+            await tx.send(no_message)
 
 
 async def test_a_layer_that_cannot_wrap_leaves_nothing_behind(tmp_path: Path) -> None:

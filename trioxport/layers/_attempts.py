@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextvars import Context, copy_context
 from copy import copy
 from random import Random
-from typing import Protocol
+from typing import Protocol, cast
 
 import attrs
 
@@ -88,6 +88,8 @@ class Attempts:
     @classmethod
     def of(cls, message: Message, owner: object) -> Attempts | None:
         """The attempts of ``owner`` that ``message`` belongs to; None for a first attempt."""
+        if not isinstance(cast("object", message), Message):  # the codec refuses it
+            return None
         found = metadata_of(message).get("attempts")
         return found if isinstance(found, Attempts) and found.owner is owner else None
 

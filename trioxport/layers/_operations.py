@@ -133,10 +133,10 @@ class _WatchedSend(SendChannel[Message]):
         if type(message) is Notification:
             await self._send_notification(message)
             return
-        assert isinstance(message, ANSWERS)
         theirs = self._open.theirs
-        answered = None if message.id is None else theirs.get(message.id)
-        await self._inner.send(message)
+        answered = theirs.get(message.id) if isinstance(message, ANSWERS) and message.id is not None else None
+        await self._inner.send(message)  # which refuses what is no message
+        assert isinstance(message, ANSWERS)
         _end(theirs, message.id, answered, failure_of(message, served=True), message)
 
     async def _send_notification(self, notification: Notification) -> None:

@@ -6,7 +6,7 @@ from collections import OrderedDict, deque
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.util import find_spec
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, cast
 
 import attrs
 import trio
@@ -192,6 +192,8 @@ class _ValidatingSend(SendChannel[Message]):
         self._checks = checks
 
     async def send(self, value: Message) -> None:
+        if not isinstance(cast("object", value), Message):
+            return await self._inner.send(value)  # the codec refuses it
         checks = self._checks
         asked = None
         if isinstance(value, Response | ErrorResponse) and value.id is not None:
@@ -211,6 +213,7 @@ class _ValidatingSend(SendChannel[Message]):
         _forget(checks.received, asked)
         checks.passed(value, asked, received=False)
         _forget(checks.sent, cancelled)
+        return None
 
     async def aclose(self) -> None:
         await self._inner.aclose()
