@@ -29,9 +29,10 @@ class RotatingFile:
     max_size: int
     keep: int
     _file: FileIO
+    _is_closed: bool = False
 
     def write(self, line: bytes) -> None:
-        if self._file.closed:  # the connection was cut short, and what had arrived is received now
+        if self._is_closed:  # the connection was cut short, and what had arrived is received now
             return
         size = os.fstat(self._file.fileno()).st_size
         if size and size + len(line) > self.max_size:
@@ -39,6 +40,7 @@ class RotatingFile:
         self._file.write(line)
 
     def close(self) -> None:
+        self._is_closed = True
         self._file.close()
 
     def _begin_anew(self) -> None:
