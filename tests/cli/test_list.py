@@ -145,6 +145,7 @@ def test_bash_completes(words: str, found: str, tmp_path: Path, capsys: pytest.C
         ({"contents": [{"uri": "x:y", "text": "t"}]}, "t"),
         ({"contents": [{"uri": "x:y", "blob": "AAA="}]}, "[data of x:y, 2 bytes; -o FILE saves it]"),
         ({"content": [{"type": "image", "data": "!", "mimeType": "image/png"}]}, "[image/png: not valid Base64]"),
+        ({"content": [{"type": "image", "data": "é", "mimeType": "image/png"}]}, "[image/png: not valid Base64]"),
         ({"messages": [{"role": "user", "content": {"type": "text", "text": "Hi"}}]}, "user: Hi"),
         ({"content": [{"type": "resource", "resource": {"uri": "x:y", "text": "t"}}]}, "t"),
         ({"content": [{"type": "resource_link", "uri": "x:y", "name": "n"}]}, "[link to x:y: n]"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -109,7 +108,7 @@ def _binary(block: Mapping[str, Any], encoded: str) -> Block:
     kind = str(block.get("mimeType", block.get("type", "data")))
     try:
         data = base64.b64decode(encoded, validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error among them
         return Block(f"[{kind}: not valid Base64]")
     where = f" of {block['uri']}" if "uri" in block else ""
     return Block(f"[{kind}{where}, {len(data):,} bytes; -o FILE saves it]", data)
