@@ -111,11 +111,12 @@ async def test_of_five_servers_three_fail_and_the_others_answer_as_usual() -> No
             assert servers["wrong"].state == "idle"
             for name in ("good", "also-good", "killed"):
                 assert (await servers.call(f"{name}/add", {"a": 1, "b": 2})).text == "3"
-            usual = await seconds_of_calls(servers)
             await kill(servers, "killed")
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(partial(servers.tools, within=2))  # it waits for the one that hangs
-                assert await seconds_of_calls(servers) < 3 * usual + 0.2
+                nursery.start_soon(partial(servers.tools, within=20))  # it waits for the one that hangs
+                await call_both(servers)
+                assert nursery.child_tasks
+                nursery.cancel_scope.cancel()
             assert {tool.server for tool in await servers.tools(within=0.5)} >= {"good", "also-good"}
             assert servers["hangs"].state == "connecting"
             with pytest.raises(ConnectionLost, match="no API_KEY"):
@@ -126,13 +127,11 @@ async def test_of_five_servers_three_fail_and_the_others_answer_as_usual() -> No
             assert (await servers.call("killed/add", {"a": 2, "b": 3})).text == "5"  # it is started anew
 
 
-async def seconds_of_calls(servers: Servers) -> float:
-    """Seconds that twenty calls take, to two servers in turn."""
-    began = trio.current_time()
+async def call_both(servers: Servers) -> None:
+    """Make twenty calls, to two servers in turn."""
     for number in range(10):
         for name in ("good", "also-good"):
             assert (await servers.call(f"{name}/add", {"a": number, "b": 2})).text == str(number + 2)
-    return trio.current_time() - began
 
 
 async def kill(servers: Servers, name: str) -> None:
