@@ -620,6 +620,24 @@ async def raw_peer(redis: RedisProcess, channel: str) -> AsyncGenerator[tuple[Re
             yield link, inbox
 
 
+async def test_a_client_that_asks_twice_keeps_its_connection(
+    redis: RedisProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    target = Redis(HOST, redis.port)
+    async with serving(target), open_transport(target) as connection:
+        assert (await ask(connection)).result["params"] == {"number": 1}
+        async with open_link(target, "redis") as link:
+            [claim] = await link.command(b"KEYS", "mcp:default:claim:*")
+            await link.command(b"DEL", claim)  # as after a minute
+            await link.publish(target.hello_channel, claim.rpartition(b":")[2])
+            with trio.fail_after(10):
+                while "is in use" not in caplog.text:  # noqa: ASYNC110 (the log does not say when)
+                    await trio.sleep(0.01)
+        assert (await ask(connection, 2)).result["params"] == {"number": 2}
+        assert connection.statistics().discarded == {}
+
+
 async def test_a_server_of_another_protocol_is_refused(redis: RedisProcess) -> None:
     async with raw_peer(redis, "mcp:default:hello") as (link, hellos), trio.open_nursery() as nursery:
         nursery.start_soon(opening, Redis(HOST, redis.port), ProtocolViolation)

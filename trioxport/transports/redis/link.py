@@ -129,8 +129,13 @@ class RedisLink:
 
     @contextmanager
     def receiving(self, channel: str, sink: ChannelSink) -> Generator[None]:
-        """Give ``sink`` the messages of a channel; :meth:`subscribe` has to follow. It is left after the block."""
+        """Give ``sink`` the messages of a channel; :meth:`subscribe` has to follow. It is left after the block.
+
+        A channel has one sink at a time: another one is refused by ``ConnectionLost``.
+        """
         name = channel.encode()
+        if name in self._sinks:
+            raise ConnectionLost(f"the channel {channel} is in use", outcome="not_sent")
         self._sinks[name] = sink
         if self._loss is not None:
             sink.end(self._loss)
