@@ -231,6 +231,21 @@ class TestWhatTheApplicationSees:
             await trio.sleep(100)
             assert scripted.nothing_sent()
 
+    async def test_a_cancellation_that_is_not_sent_settles_an_attempt_that_it_has_stopped(
+        self, autojump_clock: MockClock
+    ) -> None:
+        async with accepted_peer(repeated(), room=0) as ((tx, rx), scripted), trio.open_nursery() as nursery:
+            nursery.start_soon(tx.send, Request(1, "ping"))
+            scripted.refuse(await scripted.request(), ConnectionLost("gone"))
+            with trio.move_on_after(1):
+                await rx.receive()
+            with trio.move_on_after(1) as given_up:
+                await tx.send(cancelled(1))
+            assert given_up.cancelled_caught
+            with trio.fail_after(5):
+                told = await rx.receive()
+            assert isinstance(told, Undelivered) and told.id == 1 and scripted.nothing_sent()
+
 
 @asynccontextmanager
 async def refusing_once(

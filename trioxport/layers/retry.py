@@ -185,7 +185,7 @@ class _Retries:
                     raise
                 for repetition in list(self.repetitions):
                     repetition.scope.cancel()
-                    self._give_up(repetition)
+                    self.give_up(repetition)
             finally:
                 self._receiving.discard(scope)
         return None
@@ -225,7 +225,7 @@ class _Retries:
         with repetition.scope:
             accepted = await self._send_again(repetition)
             if not accepted and repetition in self.repetitions:
-                self._give_up(repetition)
+                self.give_up(repetition)
         self.repetitions.discard(repetition)
         if self.send_closed.is_set() and not self.repetitions:
             await self._inner.aclose()
@@ -251,11 +251,13 @@ class _Retries:
             repetition.sending = False
         return False
 
-    def _give_up(self, repetition: _Repetition) -> None:
-        """Settle a message as undelivered, and wake the receivers."""
+    def give_up(self, repetition: _Repetition) -> None:
+        """Settle a message as undelivered, unless it was settled meanwhile, and wake the receivers."""
         self.repetitions.discard(repetition)
         message = repetition.attempts.message
         if isinstance(message, Request):
+            if not self.is_open(repetition.attempts):
+                return
             self._forget(message.id)
         self.settled.append(repetition.attempts.undelivered())
         for scope in self._receiving:
@@ -276,10 +278,16 @@ class _RetryingSend(SendChannel[Message]):
         request_id = cancelled_id(value)
         if request_id is None:
             return await self._send(value)
+        stopped = [repetition for repetition in retries.repetitions if repetition.is_about(request_id)]
         if retries.cancel(request_id):
             return await trio.lowlevel.checkpoint()
         cancelled = retries.sent.get(request_id)
-        await self._send(retries.reissues.outgoing(value))
+        try:
+            await self._send(retries.reissues.outgoing(value))
+        except BaseException:
+            for repetition in stopped:
+                retries.give_up(repetition)
+            raise
         if cancelled is not None and retries.is_open(cancelled):
             retries.settle(request_id)
         return None
