@@ -252,6 +252,8 @@ class _TimedSend(SendChannel[Message]):
         deadlines = self._watch.deadlines
         request_id = cancelled_id(message)
         cancelled = None if request_id is None else deadlines.open.get(request_id)
+        if cancelled is not None and cancelled.stage == "waiting":  # else it could be sent behind its cancellation
+            deadlines.settle(cancelled.request.id)
         await self._inner.send(message)
         if cancelled is not None and deadlines.is_open(cancelled):  # the id may be that of another request by now
             deadlines.settle(cancelled.request.id)
