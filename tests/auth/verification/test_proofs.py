@@ -151,6 +151,7 @@ BAD: Final[dict[str, tuple[Bad, str]]] = {
     "hash of another token": (hand_made(ath=token_hash("other")), "token"),
     "no hash": (hand_made(ath=None), "token"),
     "hash that is a number": (hand_made(ath=1), "token"),
+    "hash that is no Unicode": (hand_made(ath="\ud800"), "token"),
     "old": (hand_made(iat=int(time.time()) - 3600), "too long ago"),
     "from the future": (hand_made(iat=int(time.time()) + 3600), "too long ago"),
     "no time": (hand_made(iat=None), "when it was made"),

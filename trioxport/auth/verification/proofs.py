@@ -98,7 +98,9 @@ class DPoP:
         if not isinstance(target, str) or normal_target(target) != normal_target(url):
             raise InvalidProof("the proof is for another URL")
         ath = claims.get("ath")
-        if not isinstance(ath, str) or not hmac.compare_digest(ath.encode(), token_hash(token).encode()):
+        if not isinstance(ath, str) or not hmac.compare_digest(
+            ath.encode(errors="surrogatepass"), token_hash(token).encode()
+        ):
             raise InvalidProof("the proof is for another token")
         nonce = self._check_nonce(claims)
         self._use(claims, thumbprint)
