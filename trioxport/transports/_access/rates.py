@@ -67,6 +67,8 @@ class Rates:
     async def guard(self, address: str, check: Callable[[], Awaitable[None]]) -> None:
         """Run ``check``, which raises ``AccessRefused`` for a bad token; that counts as a request of the address.
 
+        So does a check that is cancelled: a client may set a deadline that no check keeps.
+
         As many checks run at once as the address has requests left; others wait for one of them to end. Raises
         ``AccessRefused`` (429 or 503), without running the check, if none is left, or that is unknown.
         """
@@ -85,8 +87,8 @@ class Rates:
         checks.running += 1
         try:
             await check()
-        except AccessRefused:
-            with suppress(RateUnavailable):
+        except (AccessRefused, trio.Cancelled):
+            with suppress(RateUnavailable):  # cancelled, it is asked for, and not waited for
                 await self._buckets.take((False, address))
             raise
         finally:

@@ -13,6 +13,7 @@ from tests.support.recording_handler import serving
 from trioxport import Request, UsageError, open_transport
 from trioxport.layers import Rate
 from trioxport.transports._access.rates import Rates
+from trioxport.transports._access.request import AccessRefused
 from trioxport.transports.http.server import HttpServer, ProtectedResource, TrustedProxies
 from trioxport.transports.websocket import WebSocket
 
@@ -199,7 +200,7 @@ async def test_as_many_tokens_are_looked_at_once_as_the_address_has_requests_lef
 
 
 async def test_a_check_that_is_cancelled_makes_room_for_the_next(autojump_clock: trio.testing.MockClock) -> None:
-    rates = Rates(Rate(1, per=60))
+    rates = Rates(Rate(2, per=60))
 
     async def check() -> None:
         await trio.sleep(5)
@@ -209,6 +210,18 @@ async def test_a_check_that_is_cancelled_makes_room_for_the_next(autojump_clock:
     assert cut.cancelled_caught
     with trio.fail_after(6):
         await rates.guard("203.0.113.1", check)
+
+
+async def test_checks_that_are_cancelled_are_charged_to_the_address(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    rates = Rates(Rate(2, per=60))
+    for _ in range(2):
+        with trio.move_on_after(0.01) as cut:
+            await rates.guard("203.0.113.1", trio.sleep_forever)
+        assert cut.cancelled_caught
+    with pytest.raises(AccessRefused, match="Too many requests"):
+        await rates.guard("203.0.113.1", trio.lowlevel.checkpoint)
 
 
 async def test_a_client_may_ask_without_a_token_first_and_learn_where_to_get_one() -> None:
