@@ -10,6 +10,7 @@ import pytest
 
 from trioxport import UsageError
 from trioxport.auth import TokenFile, token_file
+from trioxport.auth.token_file import MAX_FILE_BYTES
 
 TOKEN: Final = "c2VjcmV0-of-ada=="
 
@@ -83,6 +84,7 @@ async def test_without_a_file_no_token_is_valid(tokens: Path, caplog: pytest.Log
         (b"# only a comment\n", "has no token"),
         (b"good\nna\xc3\xafve s3cret\n", "line 2 of the file of tokens begins with no bearer token"),
         (b"\xff\xfe", "is not UTF-8"),
+        (b"#" * (MAX_FILE_BYTES - 6) + b"\nshort-is-no-token\n", "has more than 1048576 bytes"),
     ],
 )
 def test_unusable_files(tmp_path: Path, content: bytes, reason: str) -> None:

@@ -35,7 +35,7 @@ class TokenFile:
         path: The file.
 
     Raises:
-        UsageError: The file cannot be read, has no token, or has a line of another form.
+        UsageError: The file cannot be read, has more than 1 MiB or no token, or has a line of another form.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -89,7 +89,10 @@ class TokenFile:
         """The principals by the digests of their tokens. Raises ``UsageError``, which shows nothing of the file."""
         try:
             with open(self._path, "rb") as file:
-                lines = file.read(MAX_FILE_BYTES).decode().splitlines()
+                content = file.read(MAX_FILE_BYTES + 1)
+            if len(content) > MAX_FILE_BYTES:  # its last line would be cut, and a part of a token would be valid
+                raise UsageError(f"the file of tokens has more than {MAX_FILE_BYTES} bytes: {self._path}")
+            lines = content.decode().splitlines()
         except UnicodeDecodeError:
             raise UsageError(f"the file of tokens is not UTF-8: {self._path}") from None
         except OSError as error:
