@@ -162,6 +162,11 @@ def test_the_error_of_another_authorization_server_is_not_shown() -> None:
     assert "Boo" not in str(caught.value) and "access_denied" not in str(caught.value)
 
 
+def test_a_response_that_is_no_url_is_refused() -> None:
+    with pytest.raises(OAuthError, match="it is no URL"):
+        code_in(request(), "http://[localhost/callback?code=1")
+
+
 def test_a_parameter_twice_is_refused() -> None:
     made = request()
     with pytest.raises(OAuthError, match="more than once"):
@@ -228,6 +233,12 @@ def test_a_registration_as_the_server_grants_it() -> None:
     assert (client.client_id, client.issuer, client.expires_at) == ("7", ISSUER, None)
     assert "s3cret" not in repr(client)
     assert not client.is_expired()
+
+
+@pytest.mark.parametrize("never", [0, pytest.param(10**400, id="huge"), -1, "tomorrow", None])
+def test_a_secret_that_never_expires(never: object) -> None:
+    members = {"client_id": "7", "client_secret": "s3cret", "client_secret_expires_at": never}
+    assert registered(answer(members, 201), REDIRECT).expires_at is None
 
 
 @pytest.mark.parametrize(
@@ -353,6 +364,7 @@ def test_the_tokens_of_a_response() -> None:
     good = {"access_token": "t", "token_type": "BEARER"}
     for expires, expected in ((3600, 3600.0), ("60", 60.0), ("soon", None), (-1, None), (None, None), ([], None)):
         assert tokens({**good, "expires_in": expires}).expires_in == expected
+    assert tokens({**good, "expires_in": 10**400}).expires_in is None
     assert tokens({**good, "refresh_token": ""}).refresh_token is None
     assert "hunter2" not in repr(tokens({**good, "access_token": "hunter2"}))
 

@@ -248,6 +248,12 @@ async def test_a_code_that_nobody_enters_needs_a_person(site: Site, autojump_clo
         await site.request(auth)
 
 
+async def test_numbers_that_no_clock_can_count_are_cut(site: Site, autojump_clock: MockClock) -> None:
+    auth, shown, polls = device(site, code(expires_in=10**400, interval=-(10**400)))
+    assert await site.request(auth) == 200
+    assert (shown[0].expires_in, polls) == (1800.0, [1.0])
+
+
 async def test_a_person_who_refuses_ends_it(site: Site, autojump_clock: MockClock) -> None:
     auth, *_ = device(site, code(interval="x", verification_uri_complete=None), "access_denied")
     with pytest.raises(OAuthError, match="access_denied"):

@@ -179,6 +179,8 @@ async def test_a_redirect_is_followed_for_metadata_only_and_checked() -> None:
                 await reply.status(307, location="http://169.254.169.254/latest/meta-data")
             case "/script":
                 await reply.status(301, location="javascript:alert(1)")
+            case "/broken":
+                await reply.status(301, location="https://[as.test/")
             case _:
                 await reply.status(302, location="/loop")
 
@@ -188,6 +190,7 @@ async def test_a_redirect_is_followed_for_metadata_only_and_checked() -> None:
             "/private": "its address is private",
             "/link-local": "not encrypted",
             "/script": "scheme is 'javascript'",
+            "/broken": "redirects to what is no URL",
             "/loop": "redirects too often",
         }.items():
             with pytest.raises(OAuthError, match=reason):

@@ -152,7 +152,10 @@ def code_in(request: AuthorizationRequest, redirected: str) -> Secret:
 
 
 def _parameters(request: AuthorizationRequest, redirected: str) -> dict[str, str]:
-    query = urlsplit(redirected).query if "://" in redirected.partition("?")[0] else redirected.lstrip("?")
+    try:
+        query = urlsplit(redirected).query if "://" in redirected.partition("?")[0] else redirected.lstrip("?")
+    except ValueError:
+        raise _fault(request, "it is no URL", "OAuth 2.1, section 4.1.2") from None
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=100)
     except ValueError:

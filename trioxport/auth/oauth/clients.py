@@ -20,6 +20,8 @@ from trioxport.auth.secret import Secret, secret
 from trioxport.errors import OAuthError, UsageError
 
 REGISTRATION_STEP: Final = "client registration"
+MAX_TIME: Final = 1e12
+"""Seconds since 1970 that stand for never, as larger numbers do."""
 DEFAULT_METHODS: Final = ("client_secret_basic",)
 """The methods of a server that lists none (RFC 8414, section 2)."""
 
@@ -141,9 +143,14 @@ def _registered(found: dict[str, Any], wanted: dict[str, Any], server: Authoriza
         issuer=server.issuer,
         auth_method=method,
         redirect_uris=tuple(uris),
-        expires_at=float(expires) if given and isinstance(expires, int | float) and expires > 0 else None,
+        expires_at=_time(expires) if given else None,
         is_dynamic=True,
     )
+
+
+def _time(found: object) -> float | None:
+    """A time in seconds since 1970; None for 0, which stands for never (RFC 7591, section 3.2.1), and for no time."""
+    return float(found) if isinstance(found, int | float) and 0 < found < MAX_TIME else None
 
 
 def _refused(response: OAuthResponse, server: AuthorizationServer, metadata: RegistrationMetadata) -> OAuthError:

@@ -125,7 +125,7 @@ def _code_in(found: dict[str, Any]) -> DeviceCode:
 def _between(found: object, least: float, most: float, default: float) -> float:
     if isinstance(found, bool) or not isinstance(found, int | float):
         return default
-    return min(max(float(found), least), most)
+    return float(min(max(found, least), most))
 
 
 def _ask(discovery: Discovery, client: OAuthClient, code: DeviceCode, dpop: DPoPState | None) -> Steps[TokenSet]:

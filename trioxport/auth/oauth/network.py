@@ -100,10 +100,10 @@ class AddressGuard:
 
     async def check_url(self, url: str) -> None:
         """Raise ``OAuthError`` for a URL that must not be requested."""
-        parts = urlsplit(url)
-        host = parts.hostname or ""
         if fault := fault_of(url):
             raise _refused(f"{shown_url(url)} is refused: {fault}")
+        parts = urlsplit(url)
+        host = parts.hostname or ""
         if host in self._policy.allowed_hosts:
             return
         if parts.scheme == "http" and "loopback" not in await self._own_areas():

@@ -78,7 +78,7 @@ class GuardedSender:
             if request.purpose != "metadata":
                 reason = f"{shown_url(url)} redirects, which no {request.purpose} request follows"
                 raise OAuthError(reason, step=NETWORK_STEP, section="RFC 9700, section 4.12")
-            url = urljoin(url, location)
+            url = _redirected(url, location)
         raise OAuthError(f"{shown_url(request.url)} redirects too often", step=NETWORK_STEP, section=SSRF_SECTION)
 
     async def _exchange(self, request: OAuthRequest, url: str) -> OAuthResponse:
@@ -121,6 +121,14 @@ class GuardedSender:
             reason = f"{shown_url(url)} answers with more than {self._policy.max_size} bytes"
             raise OAuthError(reason, step=NETWORK_STEP)
         return bytes(kept)
+
+
+def _redirected(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        reason = f"{shown_url(url)} redirects to what is no URL"
+        raise OAuthError(reason, step=NETWORK_STEP, section=SSRF_SECTION) from None
 
 
 def _fields(url: str, fields: dict[str, str], request: OAuthRequest) -> list[tuple[str, str]]:

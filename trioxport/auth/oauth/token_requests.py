@@ -219,6 +219,6 @@ def _seconds(found: object) -> float | None:
     """Seconds of validity: some servers send them as a text."""
     try:
         seconds = float(found) if isinstance(found, int | float | str) else -1.0
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return seconds if 0 < seconds < 1e10 else None
