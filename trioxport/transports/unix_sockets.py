@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -92,9 +93,23 @@ async def connect_unix(path: str, target: str) -> trio.SocketStream:
     """Connect to a Unix socket. Raises ``ServerUnreachable``, about ``target``."""
     check_platform(target)
     try:
-        return await trio.open_unix_socket(path)
+        return await open_connected(path)
     except OSError as error:
         raise ServerUnreachable(f"cannot connect: {error.strerror or error}", target=target) from error
+
+
+async def open_connected(path: str) -> trio.SocketStream:
+    """Connect to a Unix socket. Raises ``OSError``, also where more clients wait than the server takes.
+
+    Linux refuses those with EAGAIN, and Trio takes that for a connection that is under way.
+    """
+    stream = await trio.open_unix_socket(path)
+    try:
+        stream.socket.getpeername()
+    except OSError as error:
+        stream.socket.close()
+        raise OSError(errno.EAGAIN, "too many clients wait for the server to accept them") from error
+    return stream
 
 
 @asynccontextmanager

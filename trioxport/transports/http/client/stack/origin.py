@@ -9,6 +9,7 @@ import httpx
 import trio
 
 from trioxport.transports._tls import TLSStream
+from trioxport.transports.unix_sockets import open_connected
 
 
 @attrs.frozen
@@ -48,7 +49,7 @@ class OriginServer:
 
     async def _establish(self) -> tuple[trio.SocketStream, TLSStream | None]:
         if self.unix is not None:
-            return await trio.open_unix_socket(self.unix), None
+            return await open_connected(self.unix), None
         socket = await trio.open_tcp_stream(self.host, self.port)
         if self.tls is None:
             return socket, None
