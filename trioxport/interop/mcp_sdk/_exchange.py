@@ -26,6 +26,7 @@ from mcp.shared.message import MessageMetadata
 from mcp.shared.transport_context import TransportContext
 from trio.abc import SendChannel
 
+from trioxport._diagnostics import logger
 from trioxport.codecs.forwarding import with_deliveries
 from trioxport.connection import Connection
 from trioxport.interop.mcp_sdk._context import sdk_metadata_of
@@ -145,7 +146,7 @@ async def _serve(call: _HandlerCall, method: str, params: Mapping[str, Any] | No
 
 
 async def _input_schema(call: _HandlerCall, params: Mapping[str, Any]) -> Any:
-    """The schema of the called tool, if headers have to agree with its arguments; else None."""
+    """The schema of the called tool, if headers have to agree with its arguments, and it can be found; else None."""
     name: object = params.get("name")
     arguments: object = params.get("arguments") or {}
     if not isinstance(name, str) or not isinstance(arguments, dict):
@@ -154,7 +155,11 @@ async def _input_schema(call: _HandlerCall, params: Mapping[str, Any]) -> Any:
     if not arguments and not any(header.startswith("mcp-param-") for header in headers):
         return None
     look_up = call.server.get_tool_input_schema
-    return await _listed(call, name, params) if look_up is None else look_up(name)
+    try:
+        return await _listed(call, name, params) if look_up is None else look_up(name)
+    except Exception:  # of the application; as in the SDK, the call goes on
+        logger.exception("headers are not compared with the arguments of %r: there is no schema", name)
+        return None
 
 
 async def _listed(call: _HandlerCall, name: str, params: Mapping[str, Any]) -> Any:
