@@ -48,7 +48,7 @@ async def sdk_transport(target: Target, **options: Any) -> AsyncGenerator[Stream
     accepted messages, within ``close_timeout`` seconds.
     """
     async with open_transport(target, **options) as (tx, rx):
-        read = SDKReadStream(rx, _no_metadata)
+        read = SDKReadStream(rx, tx, _no_metadata)
         try:
             yield read, SDKWriteStream(tx, _metadata_of)
         except (MCPError, BaseExceptionGroup) as raised:

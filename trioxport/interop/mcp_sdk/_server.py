@@ -92,7 +92,11 @@ class _Host:
             return
         unanswered = UnansweredRequests(connection.scope.settings.close_timeout)
         read = SDKReadStream(
-            connection.rx, partial(sdk_metadata_of, connection), unanswered, partial(auth_context_of, connection)
+            connection.rx,
+            connection.tx,
+            partial(sdk_metadata_of, connection),
+            unanswered,
+            partial(auth_context_of, connection),
         )
         # The loop for both eras passes each message on through a task and a stream of its own.
         is_legacy = connection.info.era == "legacy" and await read.begins_with(INITIALIZE)

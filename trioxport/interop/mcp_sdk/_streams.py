@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 import anyio
 import trio
 from mcp.shared.message import MessageMetadata, SessionMessage
-from mcp_types import JSONRPCRequest
+from mcp_types import INVALID_PARAMS, JSONRPCRequest
 from trio.abc import ReceiveChannel, SendChannel
 
+from trioxport._diagnostics import logger
 from trioxport.errors import ConnectionLost, TransportError
-from trioxport.interop.mcp_sdk._convert import from_sdk, mcp_error, to_sdk
+from trioxport.interop.mcp_sdk._convert import code_of, data_of, from_sdk, mcp_error, to_sdk
 from trioxport.messages import (
     NOTHING,
     ErrorResponse,
@@ -84,10 +86,12 @@ class SDKReadStream:
     """The SDK's read stream over a receive channel.
 
     A failure without a message is an item of its own, as in the SDK; a lost connection is such an item, followed by
-    the end. A cancelled ``receive`` loses nothing.
+    the end. A request that the SDK has no form for is such an item, too, and answered here. A cancelled ``receive``
+    loses nothing.
 
     Args:
         rx: The channel of received messages.
+        tx: The channel for answers.
         inbound: Returns the SDK's metadata of a message.
         unanswered: On a server, the requests that the orderly end waits for.
         context: On a server, returns the context for the handler of a message.
@@ -102,11 +106,13 @@ class SDKReadStream:
     def __init__(
         self,
         rx: ReceiveChannel[Incoming],
+        tx: SendChannel[Message],
         inbound: Inbound,
         unanswered: UnansweredRequests | None = None,
         context: HandlerContext = lambda message: None,
     ) -> None:
         self._rx = rx
+        self._tx = tx
         self._context = context
         self._inbound = inbound
         self._unanswered = unanswered
@@ -148,11 +154,17 @@ class SDKReadStream:
         try:
             item = SessionMessage(to_sdk(message), self._inbound(message))
         except TransportError as error:
+            if isinstance(message, Request):
+                await self._refuse(message, error)
             return error
         if self._unanswered is not None:
             self._unanswered.note_received(message)
         self.last_context = self._context(message)
         return item
+
+    async def _refuse(self, request: Request, error: TransportError) -> None:
+        with suppress(trio.ClosedResourceError, TransportError):  # then the connection is over
+            await self._tx.send(ErrorResponse(request.id, INVALID_PARAMS, str(error)))
 
     def _note_loss(self, error: TransportError) -> None:
         if isinstance(error, ConnectionLost):
@@ -182,7 +194,8 @@ class SDKReadStream:
 class SDKWriteStream:
     """The SDK's write stream over a send channel.
 
-    A message that cannot be sent raises ``MCPError``, which the SDK raises in its caller, or answers a request with. A
+    A message that cannot be sent raises ``MCPError``, which the SDK raises in its caller, or answers a request with. An
+    answer of the latter kind would end the connection, so that an error goes out as the reason why it cannot be sent. A
     notification or response on a lost connection raises ``anyio.BrokenResourceError``.
     """
 
@@ -197,7 +210,7 @@ class SDKWriteStream:
         metadata = NOTHING if item.metadata is None else self._outbound(item.metadata)
         message = from_sdk(item.message, metadata)
         try:
-            await self._tx.send(message)
+            await self._send(message)
         except trio.ClosedResourceError:
             raise anyio.ClosedResourceError from None
         except TransportError as error:
@@ -207,6 +220,15 @@ class SDKWriteStream:
         finally:
             if self._unanswered is not None:
                 self._unanswered.note_sent(message)
+
+    async def _send(self, message: Message) -> None:
+        try:
+            await self._tx.send(message)
+        except TransportError as error:
+            if not isinstance(message, ErrorResponse) or isinstance(error, ConnectionLost):
+                raise
+            logger.warning("the error that answers a request cannot be sent: %s", error)
+            await self._tx.send(ErrorResponse(message.id, code_of(error), str(error), data_of(error)))
 
     async def aclose(self) -> None:
         await self._tx.aclose()
