@@ -56,7 +56,10 @@ class OpenWebSocketConnection:
 
 
 def _peer_of(connection: WebSocketConnection) -> str | None:
-    endpoint = connection.remote
+    try:
+        endpoint = connection.remote
+    except (OSError, ValueError):  # of a socket whose peer has left already, and of a Unix socket
+        return None
     return f"{endpoint.address}:{endpoint.port}" if isinstance(endpoint, Endpoint) else None
 
 

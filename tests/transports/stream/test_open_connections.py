@@ -139,6 +139,31 @@ async def test_a_connection_that_trio_websocket_ends_with_an_error_is_lost() -> 
                 await rx.receive()
 
 
+async def test_what_arrived_before_a_websocket_ended_is_received() -> None:
+    received = list[Any]()
+    async with websockets() as (client, server):
+        await client.send_message('{"jsonrpc":"2.0","method":"last"}')
+        await client.aclose()
+        await serve_transport(partial(collect, received), server)
+    assert received == [Notification("last")]
+
+
+async def test_a_websocket_over_a_unix_socket() -> None:
+    received = list[Any]()
+    ours, theirs = map(trio.SocketStream, trio.socket.socketpair())
+    async with trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            request = await trio_websocket.wrap_server_stream(nursery, theirs)
+            await serve_transport(partial(collect, received), await request.accept())
+
+        nursery.start_soon(serve)
+        client = await trio_websocket.wrap_client_stream(nursery, ours, "localhost", "/")
+        async with open_transport(client) as (tx, _):
+            await tx.send(Notification("first"))
+    assert received == [Notification("first")]
+
+
 async def test_what_a_client_names_them() -> None:
     async with socket_streams() as (near, scripted), open_transport(near) as connection:
         assert connection.info.target == "an open SocketStream"
