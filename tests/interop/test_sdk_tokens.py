@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from functools import partial
 from typing import Any, Final
@@ -120,6 +121,15 @@ async def test_the_sdk_gets_an_access_token_or_none(verify: Verify, token: str, 
     assert (None if found is None else found.subject) == subject
     if found is not None:
         assert found.token == ""
+
+
+async def test_a_token_that_never_expires() -> None:
+    async def verify(token: str) -> VerifiedToken:
+        return VerifiedToken("ada", expires_at=math.inf)
+
+    found = await SDKTokenVerifier(verify).verify_token("good")
+    assert found is not None
+    assert found.expires_at is None
 
 
 async def test_the_resource_that_the_sdk_compares_is_the_audience() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 
 import attrs
@@ -46,12 +47,13 @@ def access_token_of(token: VerifiedToken, resource: str | None = None) -> Access
         token: The verified token.
         resource: The URL of the server, to be named where it is one of several audiences.
     """
+    expires_at = token.expires_at
     return AccessToken(
         token="",
         client_id=token.client_id or token.principal,
         subject=token.principal,
         scopes=list(token.scopes),
-        expires_at=None if token.expires_at is None else int(token.expires_at),
+        expires_at=None if expires_at is None or expires_at == math.inf else int(expires_at),
         resource=_resource_of(token, resource),
         claims=dict(token.claims),
     )
