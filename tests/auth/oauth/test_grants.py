@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,7 @@ from trioxport.auth.oauth import (
     WorkloadIdentity,
 )
 from trioxport.auth.oauth.steps import OAuthRequest, OAuthResponse
+from trioxport.auth.oauth.token_requests import DPoPState
 
 IDP = "https://idp.test/token"
 
@@ -331,6 +333,20 @@ async def test_the_resource_server_may_want_a_nonce(site: Site) -> None:
     assert not await attempt.answered(200, SERVER, {"dpop-nonce": "r2"})
     assert claims_of((await auth.attempt(SERVER).fields("GET", SERVER))["dpop"])["nonce"] == "r2"
     assert len(site.pages) == 1
+
+
+async def test_the_keys_of_logins_that_failed_are_forgotten(site: Site) -> None:
+    async def refusing(_: OAuthRequest) -> OAuthResponse:
+        return refuse("temporarily_unavailable", 503)
+
+    site.dpop = True
+    site.answers["/token"] = refusing
+    auth = site.client(grant=ClientCredentials(OAuthClient("me", client_secret="s3cret")), dpop=True)
+    for _ in range(10):
+        with pytest.raises(OAuthError, match="temporarily_unavailable"):
+            await site.request(auth)
+    gc.collect()
+    assert sum(type(each) is DPoPState for each in gc.get_objects()) <= 3
 
 
 async def test_binding_can_be_switched_off_and_insisted_on(site: Site) -> None:

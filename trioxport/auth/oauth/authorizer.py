@@ -84,7 +84,7 @@ class Authorizer:
         self._url = server
         self._key = login_key(self.server)
         self._send = GuardedSender(server, options.network).send
-        self._dpop_states: dict[str, DPoPState] = {}
+        self._dpop_state: DPoPState | None = None
         self._waiting: Authorization | None = None
 
     async def run(self, steps: Steps[Result]) -> Result:
@@ -227,8 +227,8 @@ class Authorizer:
 
     async def complete(self, redirected: str) -> Login:
         """The login for the answer of a person who was asked elsewhere. Raises ``UsageError`` if none was asked."""
-        context, self._waiting = self._waiting, None
-        if context is None or not isinstance(self.options.grant, AuthorizationCode):
+        context = self._waiting
+        if context is None or context.pending is None or not isinstance(self.options.grant, AuthorizationCode):
             raise UsageError("no authorization request waits for an answer", target=self.server)
         return await self._keep(context, await self.options.grant.complete(context, redirected))
 
@@ -284,13 +284,15 @@ class Authorizer:
         return self.dpop_state(DPoPKey.generate().pem())
 
     def dpop_state(self, pem: Secret | None) -> DPoPState | None:
-        """The key in ``pem``, with the nonces that were received for it."""
+        """The key in ``pem``, with the nonces that were received for it, unless another key was asked for since."""
         if pem is None:
             return None
         from trioxport.auth.dpop import DPoPKey
 
         key = DPoPKey(pem)
-        return self._dpop_states.setdefault(key.thumbprint, DPoPState(key))
+        if self._dpop_state is None or self._dpop_state.key.thumbprint != key.thumbprint:
+            self._dpop_state = DPoPState(key)
+        return self._dpop_state
 
 
 @attrs.define
