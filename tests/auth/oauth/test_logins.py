@@ -609,6 +609,16 @@ async def test_an_answer_that_nobody_waits_for_is_refused(site: Site) -> None:
         await auth.complete(SERVER, redirected)
 
 
+async def test_an_answer_of_another_leaves_the_request_waiting_for_its_own(site: Site) -> None:
+    auth = OAuth(interaction=OutOfBand(REDIRECT))
+    with pytest.raises(InteractionRequired) as caught:
+        await site.request(auth)
+    for forged in (f"{REDIRECT}?code=1&state=guessed", "http://[localhost"):
+        with pytest.raises(OAuthError, match="cannot be trusted"):
+            await auth.complete(SERVER, forged)
+    assert (await auth.complete(SERVER, await site.consent(caught.value.url or ""))).is_alive()
+
+
 async def test_requests_for_two_servers_wait_for_their_own_answers(site: Site) -> None:
     """2026-07-28: state, verifier and issuer are kept together for each request."""
     other = "https://mcp.test/other"

@@ -123,17 +123,21 @@ class AuthorizationCode:
                 context.pending = request
                 error.issuer = request.server.issuer
                 raise
-            return await self._redeem(context, request, redirected)
+            return await self._redeem(context, request, code_in(request, redirected))
 
     async def complete(self, context: GrantContext, redirected: str) -> TokenSet:
-        """The tokens for the answer to the request of the last ``InteractionRequired``."""
-        request = context.pending
-        if request is None:
-            raise UsageError("no authorization request waits for an answer")
-        return await self._redeem(context, request, redirected)
+        """The tokens for the answer to the request of the last ``InteractionRequired``.
 
-    async def _redeem(self, context: GrantContext, request: AuthorizationRequest, redirected: str) -> TokenSet:
-        return await context.run(redeem(request, code_in(request, redirected), dpop=context.dpop))
+        The request waits on after an answer that is not its own, or that holds no code.
+        """
+        request = context.pending
+        assert request is not None
+        code = code_in(request, redirected)
+        context.pending = None
+        return await self._redeem(context, request, code)
+
+    async def _redeem(self, context: GrantContext, request: AuthorizationRequest, code: Secret) -> TokenSet:
+        return await context.run(redeem(request, code, dpop=context.dpop))
 
     def _open(self, registered: Sequence[str]) -> AbstractAsyncContextManager[Consent]:
         return self._interaction.open(registered)

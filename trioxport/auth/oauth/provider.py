@@ -139,7 +139,8 @@ class OAuth:
             redirected: The URL that the browser was redirected to, with its query.
 
         Raises:
-            OAuthError: The answer is not the one to the request, or the authorization server refuses.
+            OAuthError: The answer is not the one to the request, which waits on then, or the authorization server
+                refuses.
             UsageError: No request waits for an answer.
         """
         session = self.session(server)
