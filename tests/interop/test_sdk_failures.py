@@ -14,6 +14,7 @@ from mcp.server import Server
 from tests.support.raw_http import modern, modern_fields, talking
 from trioxport import ErrorResponse, Notification, Request, Response, open_transport
 from trioxport.interop.mcp_sdk import sdk_transport, serve_sdk
+from trioxport.interop.mcp_sdk._streams import UnansweredRequests
 from trioxport.transports.stdio import Stdio
 
 DIES = "print('KeyError: API_KEY', file=sys.stderr); sys.exit(3)"
@@ -68,6 +69,14 @@ async def refusal_of(address: str, request: Request) -> str:
             assert await rx.receive() == Response(3, {})
     assert isinstance(error, ErrorResponse)
     return error.message
+
+
+async def test_the_end_waits_for_no_request_that_was_cancelled_by_another_form_of_its_id() -> None:
+    unanswered = UnansweredRequests(timeout=5)
+    unanswered.note_received(Request(7, "tools/call"))
+    unanswered.note_received(Notification("notifications/cancelled", {"requestId": "7"}))
+    with trio.fail_after(1):
+        await unanswered.settled()
 
 
 def no_schema(name: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, Self, TypeAlias
 
 import anyio
 import trio
+from mcp.shared.dispatcher import coerce_request_id
 from mcp.shared.message import MessageMetadata, SessionMessage
 from mcp_types import INVALID_PARAMS, JSONRPCRequest
 from trio.abc import ReceiveChannel, SendChannel
@@ -44,7 +45,7 @@ class UnansweredRequests:
     """The requests of a client that the SDK has not answered yet.
 
     The SDK cancels its handlers as soon as it reads the end of a stream, so the end waits for the answers. It does not
-    wait for subscriptions, which have none before they end.
+    wait for subscriptions, which have none before they end. As to the SDK, ``"7"`` and ``7`` are one id.
 
     Args:
         timeout: Seconds that the end waits at most.
@@ -59,7 +60,7 @@ class UnansweredRequests:
     def note_received(self, message: Incoming) -> None:
         """Remember a request, or forget one that its client cancels."""
         if isinstance(message, Request) and message.method != LISTEN:
-            self._ids.add(message.id)
+            self._ids.add(coerce_request_id(message.id))
         elif isinstance(message, Notification) and message.method == CANCELLED:
             self._forget(members_of(message.params).get("requestId"))
 
@@ -70,7 +71,7 @@ class UnansweredRequests:
 
     def _forget(self, request_id: object) -> None:
         if isinstance(request_id, str | int):
-            self._ids.discard(request_id)
+            self._ids.discard(coerce_request_id(request_id))
             self._changed.unpark_all()
 
     async def settled(self) -> None:
