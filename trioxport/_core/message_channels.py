@@ -89,8 +89,12 @@ class _InFlight:
             self.settle_cancelled(request)
 
     def settle_refused(self, request: Request) -> bool:
-        """Settle a request that the transport gives back. Returns False if it is settled, and its id free or in use."""
-        if self.requests.get(request.id) != request:
+        """Settle a request that the transport gives back. Returns False if it is settled, and its id free or in use.
+
+        The transport may have added members to its ``params``.
+        """
+        known = self.requests.get(request.id)
+        if known is None or known.method != request.method:
             return False
         del self.requests[request.id]
         return True
