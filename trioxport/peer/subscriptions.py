@@ -5,7 +5,7 @@ Specification 2026-07-28, basic/patterns/subscriptions; 2025-11-25, server/resou
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Self
 
@@ -78,8 +78,7 @@ class Subscription:
         """Whether a notification of a legacy server is about something subscribed to."""
         if notification.method != UPDATED:
             return FILTERS.get(notification.method) in self._lists
-        uri = members_of(notification.params).get("uri")
-        return isinstance(uri, str) and (self.watches(uri) or any(is_part(uri, whole) for whole in self._uris))
+        return is_watched(members_of(notification.params).get("uri"), self._uris)
 
     def watches(self, uri: str) -> bool:
         """Whether the contents of a resource are subscribed to."""
@@ -183,9 +182,9 @@ class Subscriptions:
                 await peer.request("resources/unsubscribe", {"uri": uri})
 
 
-def is_part(uri: str, whole: str) -> bool:
-    """Whether a resource is a part of another: a server may name a part of one that is watched."""
-    return uri.startswith(whole.rstrip("/") + "/")
+def is_watched(uri: object, watched: Collection[str]) -> bool:
+    """Whether a resource is among those that are watched, or a part of one: a server may name a part."""
+    return isinstance(uri, str) and (uri in watched or any(uri.startswith(each.rstrip("/") + "/") for each in watched))
 
 
 def _filter(lists: Sequence[str], uris: Sequence[str]) -> dict[str, Any]:

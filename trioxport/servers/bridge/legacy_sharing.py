@@ -7,7 +7,7 @@ Specification 2025-11-25, basic/lifecycle, server/resources and server/utilities
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import attrs
 import trio
@@ -16,6 +16,7 @@ from trio.abc import ReceiveChannel, SendChannel
 from trioxport.abc import MessageChannels
 from trioxport.codecs.forwarding import renamed
 from trioxport.messages import ErrorResponse, Incoming, Message, Notification, Request, Response
+from trioxport.peer.subscriptions import is_watched
 from trioxport.protocol import INITIALIZE, INITIALIZED, INVALID_REQUEST, LEGACY_VERSIONS, METHOD_NOT_FOUND, members_of
 from trioxport.servers.bridge.multiplexer import LOG, Multiplexer
 from trioxport.servers.bridge.port import Port
@@ -181,7 +182,7 @@ class LegacyClient:
 
     def watches(self, uri: object) -> bool:
         """Whether the client is subscribed to a resource, or to one that it is a part of."""
-        return isinstance(uri, str) and any(uri.startswith(watched) for watched in self.uris)
+        return is_watched(uri, self.uris)
 
     def wants_log(self, level: object, server_level: int | None) -> bool:
         """Whether the client asked for log messages of a level."""
@@ -191,8 +192,8 @@ class LegacyClient:
 
     async def send(self, message: Message) -> None:
         """Take a message of the client: answer it from the shared state, or send it to the server."""
-        if isinstance(message, Request) and message.method in _HANDLERS:
-            known = _HANDLERS[message.method](self, message)
+        if isinstance(message, Request) and message.method in self._HANDLERS:
+            known = self._HANDLERS[message.method](self, message)
             if isinstance(known, Response):
                 await trio.lowlevel.checkpoint()
                 await self.port.wait_for_room()
@@ -234,15 +235,14 @@ class LegacyClient:
                 return Response(request.id, {})
         return request
 
-
-_HANDLERS: Final = {
-    INITIALIZE: LegacyClient._initialize,  # pyright: ignore[reportPrivateUsage] # it is that class's own
-    "ping": LegacyClient._ping,  # pyright: ignore[reportPrivateUsage]
-    SET_LEVEL: LegacyClient._set_level,  # pyright: ignore[reportPrivateUsage]
-    SUBSCRIBE: LegacyClient._subscribe,  # pyright: ignore[reportPrivateUsage]
-    UNSUBSCRIBE: LegacyClient._unsubscribe,  # pyright: ignore[reportPrivateUsage]
-}
-"""Requests that the shared state answers or changes; each returns the answer, or the request to send."""
+    _HANDLERS: ClassVar = {
+        INITIALIZE: _initialize,
+        "ping": _ping,
+        SET_LEVEL: _set_level,
+        SUBSCRIBE: _subscribe,
+        UNSUBSCRIBE: _unsubscribe,
+    }
+    """Requests that the shared state answers or changes; each returns the answer, or the request to send."""
 
 
 def agreed_version(wanted: object, server: object) -> object:

@@ -13,7 +13,7 @@ import attrs
 from trioxport.errors import TransportError
 from trioxport.messages import ErrorResponse, Notification, Request, RequestId, Response, Undelivered
 from trioxport.metadata import Metadata
-from trioxport.peer.subscriptions import ACKNOWLEDGED, FILTERS, UPDATED, is_part
+from trioxport.peer.subscriptions import ACKNOWLEDGED, FILTERS, UPDATED, is_watched
 from trioxport.protocol import INTERNAL_ERROR, INVALID_PARAMS, SUBSCRIPTION, items_of, members_of
 from trioxport.servers.translation._link import AskServer, Link
 from trioxport.servers.translation._members import COMPLETE, SUBSCRIBE, UNSUBSCRIBE, with_meta
@@ -49,7 +49,7 @@ class ClientSubscription:
         if notification.method in FILTERS:
             return FILTERS[notification.method] in self.lists
         uri = members_of(notification.params).get("uri")
-        return isinstance(uri, str) and (uri in self.uris or any(is_part(uri, whole) for whole in self.uris))
+        return is_watched(uri, self.uris)
 
     def honored(self) -> dict[str, Any]:
         """The filter that is agreed to."""
