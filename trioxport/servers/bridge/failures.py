@@ -16,6 +16,8 @@ from trioxport.protocol import INTERNAL_ERROR, INVALID_REQUEST
 GONE: Final = (TransportError, trio.BrokenResourceError, trio.ClosedResourceError)
 """The errors of a channel that takes a message, or is over."""
 
+MAX_UNSENT: Final = 1024
+"""Messages that wait for a server that does not read, beside the requests of clients; at more, the next is dropped."""
 SEND_SECONDS: Final = 60.0
 """Seconds in which a server has to make room for a message."""
 

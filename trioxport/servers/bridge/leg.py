@@ -16,13 +16,11 @@ from trioxport.abc import Era, MessageChannels
 from trioxport.errors import ConnectError, ConnectionLost
 from trioxport.messages import ErrorResponse, Incoming, Message, Notification, Request, RequestId, Response, Undelivered
 from trioxport.protocol import INITIALIZED, cancellation_of, cancelled_id
-from trioxport.servers.bridge.failures import error_response, send_or_log
+from trioxport.servers.bridge.failures import MAX_UNSENT, error_response, send_or_log
 from trioxport.servers.bridge.members import Member, SessionChannels
 from trioxport.servers.on_demand import OnDemand
 
 ENDED: Final = "the server has ended the request"
-MAX_UNSENT: Final = 1024
-"""Messages that wait for a server that does not read, beside the requests; at more, the next is dropped."""
 
 
 class LegOwner(Protocol):

@@ -42,13 +42,11 @@ from trioxport.protocol import (
     members_of,
     meta_of,
 )
-from trioxport.servers.bridge.failures import send_or_log, undelivered_response
+from trioxport.servers.bridge.failures import MAX_UNSENT, send_or_log, undelivered_response
 from trioxport.servers.bridge.port import ForwardedRequest, Port
 
 LOG: Final = "notifications/message"
 PING: Final = "ping"
-MAX_UNSENT: Final = 1024
-"""Messages that wait for a server that does not read, beside those of clients; at more, the next is dropped."""
 
 
 class Audience(Protocol):
