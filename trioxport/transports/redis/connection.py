@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -67,43 +68,35 @@ class RedisConnection:
             UsageError: The connection would be unencrypted beyond this machine, and that is not allowed.
         """
         self.redis.check(settings)
-        has_started = False
-
-        def started() -> None:
-            nonlocal has_started
-            if not has_started:
-                has_started = True
-                task_status.started()
-
-        async def use_it(link: RedisLink) -> None:
-            self._links.append(link)
-            try:
-                if use is not None:
-                    await use(link, started)
-                else:
-                    started()
-                    await link.wait_lost()
-            finally:
-                self._links.remove(link)
-
-        def is_final(error: TransportError) -> bool:
-            if has_started or error.retryable:
-                started()
-                return False
-            return True
-
-        async def start_without() -> None:
-            await trio.sleep(START_SECONDS)
-            if not has_started:
-                logger.warning("%s: Redis has not answered in %g s; this goes on without it", target, START_SECONDS)
-                started()
-
         from trioxport.transports.redis.relinking import keep_linked  # which takes the extra
 
         target = str(self.redis)
+        start = _PartStart(target, task_status)
         async with open_bare_nursery() as tasks:
-            tasks.start_soon(start_without)
-            await keep_linked(self.redis, target, use_it, is_final, connect_timeout=settings.connect_timeout)
+            tasks.start_soon(start.wait_for_redis)
+            await keep_linked(
+                self.redis,
+                target,
+                partial(self._use, use, start),
+                start.is_final,
+                connect_timeout=settings.connect_timeout,
+            )
+
+    async def _use(
+        self,
+        use: Callable[[RedisLink, Callable[[], None]], Awaitable[object]] | None,
+        start: _PartStart,
+        link: RedisLink,
+    ) -> None:
+        self._links.append(link)
+        try:
+            if use is not None:
+                await use(link, start.done)
+            else:
+                start.done()
+                await link.wait_lost()
+        finally:
+            self._links.remove(link)
 
     async def command(self, name: bytes, *arguments: str | bytes | int) -> Any:
         """Send a command, and return its answer. Raises ``TransportError`` if there is none in time."""
@@ -112,3 +105,32 @@ class RedisConnection:
         raise RequestTimeout(
             f"Redis has not answered a command in {self._command_timeout:g} s", target=str(self.redis), retryable=True
         )
+
+
+class _PartStart:
+    """The start of a part of a server, which goes on without Redis if that does not answer in time."""
+
+    def __init__(self, target: str, task_status: trio.TaskStatus[None]) -> None:
+        self._target = target
+        self._task_status = task_status
+        self._is_done = False
+
+    def done(self) -> None:
+        """Note that the part has started, if it has not before."""
+        if not self._is_done:
+            self._is_done = True
+            self._task_status.started()
+
+    def is_final(self, error: TransportError) -> bool:
+        """Whether a failure ends the part: one before it has started that another attempt cannot mend."""
+        if not (self._is_done or error.retryable):
+            return True
+        self.done()
+        return False
+
+    async def wait_for_redis(self) -> None:
+        """Start without Redis after ``START_SECONDS``."""
+        await trio.sleep(START_SECONDS)
+        if not self._is_done:
+            logger.warning("%s: Redis has not answered in %g s; this goes on without it", self._target, START_SECONDS)
+            self.done()
