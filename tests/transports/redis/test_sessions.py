@@ -43,7 +43,6 @@ from trioxport.interop.asgi import McpApplication
 from trioxport.layers import Metrics, Rate, prometheus_text
 from trioxport.transports.http.server import HttpServer, MemoryEvents, ProtectedResource, Sessions
 from trioxport.transports.http.server.refusals import Refusal
-from trioxport.transports.http.server.request import ServerRequest
 from trioxport.transports.redis import Redis, RedisEvents, RedisRates, RedisSessions
 from trioxport.transports.redis.forward import Forward
 from trioxport.transports.redis.forward_messages import (
@@ -57,6 +56,7 @@ from trioxport.transports.redis.forward_messages import (
 )
 from trioxport.transports.redis.link import open_link
 from trioxport.transports.redis.owner import SessionOwner
+from trioxport.transports.redis.relayed_request import RelayedRequest
 
 BOUND = 20.0
 PASSWORD = "a-password-of-the-test"
@@ -575,8 +575,8 @@ async def test_a_request_that_arrives_twice_is_answered_once(redis: RedisProcess
 
 
 async def test_an_owner_that_is_lost_while_it_is_looked_for_is_lost_at_once(autojump_clock: MockClock) -> None:
-    forward = Forward(1, "0" * 16, ServerRequest("POST", "/mcp", b"", {}, peer=None, secure=False, tls=None), b"")
-    forward._request.begun = False
+    facts = RequestFacts("POST", "/mcp", "/mcp", b"", {}, None, False, None, None, None)
+    forward = Forward(1, "0" * 16, RelayedRequest(Opening(1, "0" * 16, facts, b"", False), lambda message: None), b"")
     forward.opening()
     forward.take(RequestTaken(1, 0))
 

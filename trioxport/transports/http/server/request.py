@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, Final, TypeAlias
@@ -126,7 +127,7 @@ class RequestHead:
         return self._shown
 
 
-class ServerRequest(RequestHead):
+class ServerRequest(RequestHead, ABC):
     """A request and its response.
 
     Every write raises ``ClientGone`` once the client has stopped reading. Subclasses write, and count what they wrote
@@ -147,13 +148,13 @@ class ServerRequest(RequestHead):
         length = self.headers.get("content-length", "")
         return length.isdecimal() and int(length[:18]) > limit
 
+    @abstractmethod
     async def receive_part(self) -> tuple[bytes, bool]:
         """The next part of the body, and whether more follows. Raises ``ClientGone``."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def gone(self) -> None:
         """Wait until the client disconnects, once the body was read."""
-        raise NotImplementedError
 
     def cancel(self) -> None:
         """Cancel the answer, since the client has left."""
@@ -163,9 +164,9 @@ class ServerRequest(RequestHead):
         """Cancel the answer at a time on the clock of Trio, with which the server stops."""
         self.scope.deadline = min(self.scope.deadline, deadline)
 
+    @abstractmethod
     async def respond(self, status: int, body: bytes = b"", *fields: Field) -> None:
         """Write a whole response; its body is JSON unless ``fields`` has a content type."""
-        raise NotImplementedError
 
     def respond_now(self, status: int, body: bytes, *fields: Field) -> bytes | None:
         """Write a whole response without waiting, and return the rest, which is for :meth:`write_rest`.
@@ -176,19 +177,20 @@ class ServerRequest(RequestHead):
 
     async def write_rest(self, rest: bytes) -> None:
         """Write what :meth:`respond_now` has left, if anything."""
-        raise NotImplementedError
+        assert not rest
+        await trio.lowlevel.checkpoint()
 
+    @abstractmethod
     async def begin(self, status: int, fields: list[Field]) -> None:
         """Begin a response of unknown length. Its head may be written with the first part of its body."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def write(self, data: bytes, *, more: bool = True) -> None:
         """Write a part of the body; the last one with ``more=False``."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def delegate(self, application: Application, limit: int) -> None:
         """Delegate the request to ``application``. Raises ``Refusal`` if the body has more than ``limit`` bytes."""
-        raise NotImplementedError
 
     def response_fields(self, body: bytes, fields: Sequence[Field]) -> list[Field]:
         """The headers of a whole response, with its type."""
