@@ -355,6 +355,8 @@ async def test_an_issuer_that_answers_too_much_too_late_or_elsewhere_is_not_used
         match reply.asked.path:
             case "/redirect":
                 await reply.status(302, location="/keys")
+            case "/nowhere":
+                await reply.status(302, location="//xn--/")
             case "/huge":
                 await reply.status(200, b" " * 600_000)
             case "/text":
@@ -370,6 +372,7 @@ async def test_an_issuer_that_answers_too_much_too_late_or_elsewhere_is_not_used
 
     reasons = {
         "redirect": "302",
+        "nowhere": "does not answer",
         "huge": "more than 524288 bytes",
         "text": "no key",
         "deep": "no key",

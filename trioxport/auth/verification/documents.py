@@ -69,7 +69,7 @@ class DocumentSource:
             try:
                 async with self._client() as client:
                     return await _exchange(client, method, url, options)
-            except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
+            except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, UnicodeError) as error:
                 reason = f"{redact_url(url)} does not answer: {type(error).__name__}"
                 raise VerificationUnavailable(reason, retry_after=RETRY_AFTER_SECONDS) from error
         reason = f"{redact_url(url)} did not answer within {self.timeout:g} s"
