@@ -642,7 +642,7 @@ async def test_the_certificate_of_a_redis(tmp_path: Path) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, answer, [listener])
-        port = listener.transport_listener.socket.getsockname()[1]  # type: ignore[attr-defined]
+        port = listener.transport_listener.socket.getsockname()[1]  # type: ignore[attr-defined]  # Trio's type is wider
         findings = await examined(f"rediss://127.0.0.1:{port}?ca={tmp_path / 'ca.pem'}")
         nursery.cancel_scope.cancel()
     assert "issued by Test Authority" in findings["tls"].text

@@ -18,7 +18,7 @@ CALL = modern("tools/call", name="echo", arguments={"text": "hello"})
 
 
 def connection_of(ctx: Context) -> Connection:
-    return ctx.request_context.session._connection  # pyright: ignore[reportPrivateUsage]
+    return ctx.request_context.session._connection  # pyright: ignore[reportPrivateUsage] # the SDK has no public way
 
 
 @asynccontextmanager

@@ -183,7 +183,7 @@ class _Spans:
         plain = self._writes_w3c and (state is self._no_state or not state)
         if plain and not (parent and self._baggage(parent)):
             # The whole context in the format of W3C, in a quarter of the propagator's time.
-            return {"traceparent": "00-%032x-%016x-%02x" % (trace_id, span_id, flags)} if is_valid else {}  # noqa: UP031
+            return {"traceparent": "00-%032x-%016x-%02x" % (trace_id, span_id, flags)} if is_valid else {}  # noqa: UP031 (fast)
         carried: dict[str, str] = {}
         context = self._trace.set_span_in_context(span, parent)
         self._propagator.inject(carried, context)  # pyright: ignore[reportArgumentType] # its default setter takes it

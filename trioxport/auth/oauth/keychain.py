@@ -90,7 +90,7 @@ class KeychainStore:
 
 
 def _set(backend: KeyringBackend, service: str, key: str, text: Secret) -> None:
-    backend.set_password(service, key, text.reveal())  # pyright: ignore[reportUnknownMemberType]
+    backend.set_password(service, key, text.reveal())  # pyright: ignore[reportUnknownMemberType] # untyped
 
 
 if TYPE_CHECKING:

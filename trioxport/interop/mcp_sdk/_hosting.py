@@ -128,11 +128,10 @@ class Hosting:
 
 
 def _of_mcp_server(server: MCPServer) -> Hosting:
-    # The SDK has no public names for these yet.
-    lowlevel = server._lowlevel_server  # pyright: ignore[reportPrivateUsage]
-    verifier = server._token_verifier  # pyright: ignore[reportPrivateUsage]
-    provider = server._auth_server_provider  # pyright: ignore[reportPrivateUsage]
-    routes: list[BaseRoute] = list(server._custom_starlette_routes)  # pyright: ignore[reportPrivateUsage]
+    lowlevel = server._lowlevel_server  # pyright: ignore[reportPrivateUsage] # no public name
+    verifier = server._token_verifier  # pyright: ignore[reportPrivateUsage] # no public name
+    provider = server._auth_server_provider  # pyright: ignore[reportPrivateUsage] # no public name
+    routes: list[BaseRoute] = list(server._custom_starlette_routes)  # pyright: ignore[reportPrivateUsage] # likewise
     auth = server.settings.auth
     if auth is None or verifier is None:
         return Hosting(lowlevel, routes=lambda path: routes)
@@ -153,9 +152,8 @@ def _of_mcp_server(server: MCPServer) -> Hosting:
 
 
 def _of_fastmcp(server: FastMCPServer) -> Hosting:
-    # FastMCP has no public names for these either.
-    lowlevel = server._mcp_server  # pyright: ignore[reportPrivateUsage]
-    custom_routes = server._get_additional_http_routes  # pyright: ignore[reportPrivateUsage]
+    lowlevel = server._mcp_server  # pyright: ignore[reportPrivateUsage] # no public name
+    custom_routes = server._get_additional_http_routes  # pyright: ignore[reportPrivateUsage] # likewise
     auth = server.auth
     if auth is None:
         return Hosting(lowlevel, routes=lambda path: custom_routes())

@@ -117,8 +117,7 @@ class Http2Machine(H2Connection):
         machine = stream.state_machine
         if machine.state not in _RECEIVING or not machine.headers_received or self.state_machine.state not in _OPEN:
             return None
-        # The library has no public way to this.
-        window = stream._inbound_window_manager  # pyright: ignore[reportPrivateUsage]
+        window = stream._inbound_window_manager  # pyright: ignore[reportPrivateUsage] # no public way
         whole = self._inbound_flow_control_window_manager
         if size > window.current_window_size or size > whole.current_window_size:
             return None
